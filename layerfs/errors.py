@@ -1,0 +1,190 @@
+"""Everything that can go wrong, by who is at fault. Imports nothing.
+
+The family decides what a caller may do about it: data that is wrong stays wrong, so an
+`ImageError` is never retried; a `RegistryError` may pass; a `StoreError` is this machine's.
+The errno and the exit code of each class stand in one table each, at the edge that needs
+them (`layerfs.fuse.errnos`, `layerfs.cli.exits`).
+
+::
+
+    LayerfsError
+    ├── UsageError                  the caller asked for what cannot be
+    │   ├── InvalidReference            not an image reference
+    │   └── InvalidSettings             a flag, variable or configuration line
+    ├── ImageError                  the image is not what it claims; retrying cannot help
+    │   ├── InvalidDigest               text that is no digest of a supported algorithm
+    │   ├── InvalidDocument             a manifest, index or config that breaks its schema
+    │   ├── UnsupportedImage            legal, but nothing that can be extracted
+    │   ├── PlatformMissing             the index has no entry for the wanted platform
+    │   ├── VerificationError           bytes that differ from their description
+    │   │   ├── SizeMismatch
+    │   │   ├── DigestMismatch
+    │   │   └── DiffIdMismatch
+    │   └── InvalidLayer                an archive that breaks the rules
+    │       ├── InvalidArchive              no tar, or a damaged one
+    │       ├── PathEscape                  a name or link that leads outside
+    │       ├── InvalidWhiteout             a marker that hides nothing
+    │       └── BudgetExceeded              more than the settings allow
+    ├── RegistryError               the bytes could not be had
+    │   ├── NotFound                    the registry does not have it
+    │   ├── Denied                      the registry refuses it to us
+    │   ├── RateLimited                 too many requests, after all retries
+    │   ├── Unreachable                 no connection
+    │   ├── RegistryTimeout             connected, but silent
+    │   ├── RegistryMisbehaved          an answer that breaks the protocol
+    │   └── Offline                     needed from a registry that we may not ask
+    ├── StoreError                  this machine's disk
+    │   ├── StoreFull
+    │   ├── StoreReadOnly
+    │   ├── StoreDamaged                a file that is not what we wrote
+    │   ├── StoreMismatch               made by another kind of owner or version
+    │   └── NotInStore                  asked for something that was never fetched
+    ├── WorkerDied                  an extractor ended without an answer
+    ├── WaitInterrupted             the caller got a signal while it waited
+    ├── WaitTimedOut                the deadline of one wait; the work goes on
+    └── MountError                  the mount could not be made or undone
+"""
+
+
+class LayerfsError(Exception):
+    """Base of all; its text names the thing, the expectation and the observation."""
+
+
+class UsageError(LayerfsError):
+    """The caller asked for what cannot be."""
+
+
+class InvalidReference(UsageError):
+    """Text that is not an image reference."""
+
+
+class InvalidSettings(UsageError):
+    """A flag, variable or configuration line that cannot be obeyed."""
+
+
+class ImageError(LayerfsError):
+    """The image is not what it claims to be; asking again gives the same."""
+
+
+class InvalidDigest(ImageError):
+    """Text that is not a digest of a supported algorithm."""
+
+
+class InvalidDocument(ImageError):
+    """A manifest, index or config that breaks its schema; the text names the field."""
+
+
+class UnsupportedImage(ImageError):
+    """A legal document that holds nothing which can be extracted."""
+
+
+class PlatformMissing(ImageError):
+    """The index has no entry for the wanted platform; the text lists those it has."""
+
+
+class VerificationError(ImageError):
+    """Bytes that differ from their description."""
+
+
+class SizeMismatch(VerificationError):
+    """More or fewer bytes than the descriptor says."""
+
+
+class DigestMismatch(VerificationError):
+    """The bytes hash to another digest."""
+
+
+class DiffIdMismatch(VerificationError):
+    """The uncompressed layer is not the one that the image's config names."""
+
+
+class InvalidLayer(ImageError):
+    """A layer archive that breaks the rules; the text says entry and reason."""
+
+
+class InvalidArchive(InvalidLayer):
+    """Not a tar archive, or a damaged or truncated one."""
+
+
+class PathEscape(InvalidLayer):
+    """A member's name or link that leads out of the layer directory."""
+
+
+class InvalidWhiteout(InvalidLayer):
+    """A whiteout marker that hides nothing it could hide."""
+
+
+class BudgetExceeded(InvalidLayer):
+    """A layer larger than the settings allow; the text names the setting."""
+
+
+class RegistryError(LayerfsError):
+    """The bytes could not be had; later it may work."""
+
+
+class NotFound(RegistryError):
+    """The registry does not have the repository, tag or blob."""
+
+
+class Denied(RegistryError):
+    """The registry refuses it to us; the text says which credentials were tried."""
+
+
+class RateLimited(RegistryError):
+    """The registry says too many requests, after all retries."""
+
+
+class Unreachable(RegistryError):
+    """No connection to the registry."""
+
+
+class RegistryTimeout(RegistryError):
+    """Connected, but nothing came for too long."""
+
+
+class RegistryMisbehaved(RegistryError):
+    """An answer that breaks the distribution specification."""
+
+
+class Offline(RegistryError):
+    """Needed from a registry that the settings forbid to ask."""
+
+
+class StoreError(LayerfsError):
+    """The local store cannot do what was asked."""
+
+
+class StoreFull(StoreError):
+    """No space or no quota left."""
+
+
+class StoreReadOnly(StoreError):
+    """The store may not be written, and something is missing in it."""
+
+
+class StoreDamaged(StoreError):
+    """A file in the store that is not what layerfs wrote there."""
+
+
+class StoreMismatch(StoreError):
+    """A store made by another kind of owner or by another version."""
+
+
+class NotInStore(StoreError):
+    """Asked for something that was never fetched; the text says what would fetch it."""
+
+
+class WorkerDied(LayerfsError):
+    """An extractor ended without an answer; the next access starts another."""
+
+
+class WaitInterrupted(LayerfsError):
+    """The waiting caller got a signal that ends a system call."""
+
+
+class WaitTimedOut(LayerfsError):
+    """The deadline of one wait passed; what was waited for goes on."""
+
+
+class MountError(LayerfsError):
+    """A mount could not be made or undone."""

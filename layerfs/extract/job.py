@@ -1,0 +1,63 @@
+"""What a worker is told, and what it answers."""
+
+from typing import Literal
+
+import msgspec
+
+from layerfs.layer.record import Budgets, Extraction
+
+OwnerKind = Literal["root", "namespace", "user"]
+
+
+class ExtractJob(msgspec.Struct, frozen=True, kw_only=True, tag="job"):
+    """Extract one blob into one empty directory."""
+
+    blob: str
+    """Path of the blob; surrogateescape for odd bytes."""
+    target: str
+    """Path of an existing, empty, private directory: it becomes the root of the layer."""
+    digest: str
+    """What the blob must hash to."""
+    size: int
+    """What the blob must measure, in bytes; -1 if unknown."""
+    media_type: str = ""
+    """What the manifest promised; a disagreement is logged, the bytes decide."""
+    owner: OwnerKind = "root"
+    """Who writes: decides which metadata can be set and the name of the opaque attribute."""
+    whiteout_devices: bool = True
+    """Whether the filesystem takes 0:0 character devices and overlay attributes (probed by the store)."""
+    complete: bool = True
+    """False while the blob still grows: `Grown` messages follow, then `Ended`."""
+    budgets: Budgets = Budgets()
+
+
+class Grown(msgspec.Struct, frozen=True, tag="grown"):
+    """The growing blob now holds *size* bytes that may be read."""
+
+    size: int
+
+
+class Ended(msgspec.Struct, frozen=True, tag="ended"):
+    """The growing blob is complete, *size* bytes long."""
+
+    size: int
+
+
+class Abort(msgspec.Struct, frozen=True, tag="abort"):
+    """The download failed: give up this job, remove nothing, answer `Failed`."""
+
+
+class Done(msgspec.Struct, frozen=True, tag="done"):
+    """The tree is complete and both digests are computed; the blob's equals the job's."""
+
+    extraction: Extraction
+    warnings: tuple[str, ...] = ()
+
+
+class Failed(msgspec.Struct, frozen=True, tag="failed"):
+    """The job failed; the target holds rubbish that the caller removes."""
+
+    error: str
+    """Name of a class in `layerfs.errors`."""
+    message: str
+    warnings: tuple[str, ...] = ()

@@ -1,0 +1,57 @@
+"""What is known of an extracted layer: counted and computed from its bytes, kept beside the tree."""
+
+from typing import Literal
+
+import msgspec
+
+RECORD_VERSION = 1
+
+Compression = Literal["none", "gzip", "zstd", "bzip2", "xz"]
+
+
+class Budgets(msgspec.Struct, frozen=True, kw_only=True):
+    """Limits on one layer; what a hostile archive may cost. Errors name the field as the setting."""
+
+    max_layer_bytes: int = 1 << 40
+    """Of the uncompressed archive."""
+    max_entries: int = 5_000_000
+    max_depth: int = 256
+    """Components of one path."""
+    max_ratio: int = 2000
+    """Uncompressed to compressed size, looked at after the first 64 MiB."""
+    max_pax_bytes: int = 1 << 20
+    """Of one extended header, and of all xattrs of one entry."""
+
+
+class Extraction(msgspec.Struct, frozen=True, kw_only=True):
+    """What one pass over a blob found. Paths are relative, as `layerfs.layer.names.to_text` writes them."""
+
+    digest: str
+    """Of the blob, computed from its bytes."""
+    diff_id: str
+    """Of the uncompressed archive, computed from its bytes (image-spec, config.md)."""
+    blob_size: int
+    tar_size: int
+    compression: Compression
+    entries: int
+    files: int
+    file_bytes: int
+    whiteouts: tuple[str, ...] = ()
+    """Paths of the markers ``dir/.wh.name``, sorted, the opaque ones not among them."""
+    opaques: tuple[str, ...] = ()
+    """Directories that hold ``.wh..wh..opq``, sorted; the root is the empty string."""
+    implied: tuple[str, ...] = ()
+    """Directories without an entry of their own, sorted; the root is the empty string."""
+    markers: int = 0
+    lost: dict[str, str] = {}
+    """What the filesystem could not carry, by path; empty for root. For the layer's reader in `view`."""
+
+
+class LayerRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """The record of a published layer directory, ``extracted/<digest>.json``."""
+
+    version: int = RECORD_VERSION
+    state: Literal["pending", "durable"]
+    boot_id: str
+    """Of the boot in which the tree was written; a pending record of another boot is void."""
+    layer: Extraction

@@ -1,0 +1,29 @@
+"""What an image is: digests, references, descriptors, manifests, configs. Pure, no I/O.
+
+Everything here is parsed once into a frozen value; holding the value is the proof.
+Sources: OCI image-spec 1.1, distribution-spec 1.1, Docker's reference grammar.
+"""
+
+from layerfs.oci.config import HistoryEntry, ImageConfig, RuntimeConfig
+from layerfs.oci.descriptor import Descriptor
+from layerfs.oci.digest import Digest
+from layerfs.oci.image import Image, stack_digest
+from layerfs.oci.manifest import Index, Manifest, parse_manifest
+from layerfs.oci.platform import Platform
+from layerfs.oci.reference import ImageReference, Repository
+
+__all__ = [
+    "Descriptor",
+    "Digest",
+    "HistoryEntry",
+    "Image",
+    "ImageConfig",
+    "ImageReference",
+    "Index",
+    "Manifest",
+    "Platform",
+    "Repository",
+    "RuntimeConfig",
+    "parse_manifest",
+    "stack_digest",
+]

@@ -1,0 +1,83 @@
+"""Image configurations: which layers belong together, and how a container starts.
+
+Source: image-spec config.md.
+"""
+
+from dataclasses import dataclass, field
+
+from layerfs.errors import InvalidDocument
+from layerfs.oci.digest import Digest
+from layerfs.oci.documents import ConfigJson, RuntimeJson, decode, digest
+from layerfs.oci.platform import Platform
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryEntry:
+    """What one build step did; an empty layer has no entry in the manifest."""
+
+    created_by: str
+    created: str | None
+    comment: str
+    empty_layer: bool
+
+
+@dataclass(frozen=True, slots=True)
+class RuntimeConfig:
+    """How a container of the image starts."""
+
+    user: str = ""
+    env: tuple[str, ...] = ()
+    entrypoint: tuple[str, ...] = ()
+    cmd: tuple[str, ...] = ()
+    working_dir: str = ""
+    exposed_ports: tuple[str, ...] = ()
+    volumes: tuple[str, ...] = ()
+    labels: dict[str, str] = field(default_factory=dict, hash=False)
+    stop_signal: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ImageConfig:
+    """An image configuration; ``diff_ids`` are digests of the uncompressed layers, base first."""
+
+    raw: bytes
+    platform: Platform
+    diff_ids: tuple[Digest, ...]
+    history: tuple[HistoryEntry, ...]
+    runtime: RuntimeConfig
+    created: str | None
+
+    @classmethod
+    def parse(cls, raw: bytes, what: str = "config") -> "ImageConfig":
+        """Read verified bytes. Raises InvalidDocument, naming *what* and the field."""
+        json = decode(raw, ConfigJson, what)
+        if json.rootfs.type != "layers":
+            raise InvalidDocument(f"{what}: rootfs.type {json.rootfs.type!r} (expected 'layers')")
+        return cls(
+            raw=raw,
+            platform=Platform.of(json.os, json.architecture, json.variant),
+            diff_ids=tuple(
+                digest(text, f"{what}: rootfs.diff_ids[{number}]")
+                for number, text in enumerate(json.rootfs.diff_ids or ())
+            ),
+            history=tuple(
+                HistoryEntry(entry.created_by, entry.created, entry.comment, entry.empty_layer)
+                for entry in json.history or ()
+            ),
+            runtime=_runtime(json.config or RuntimeJson()),
+            created=json.created,
+        )
+
+
+def _runtime(json: RuntimeJson) -> RuntimeConfig:
+    return RuntimeConfig(
+        user=json.user or "",
+        env=tuple(json.env or ()),
+        entrypoint=tuple(json.entrypoint or ()),
+        cmd=tuple(json.cmd or ()),
+        working_dir=json.working_dir or "",
+        exposed_ports=tuple(json.exposed_ports or ()),
+        volumes=tuple(json.volumes or ()),
+        labels=json.labels or {},
+        stop_signal=json.stop_signal or "",
+    )

@@ -1,0 +1,21 @@
+"""Descriptors: a digest with what is known of its bytes (image-spec, descriptor.md)."""
+
+from dataclasses import dataclass, field
+
+from layerfs.oci.digest import Digest
+from layerfs.oci.platform import Platform
+
+
+@dataclass(frozen=True, slots=True)
+class Descriptor:
+    """What a manifest says of a blob: type, digest and exact size in bytes."""
+
+    media_type: str
+    digest: Digest
+    size: int
+    urls: tuple[str, ...] = ()
+    data: bytes | None = None
+    """The content itself where the document embeds it; unverified, check size and digest."""
+    platform: Platform | None = None
+    artifact_type: str | None = None
+    annotations: dict[str, str] = field(default_factory=dict, hash=False)

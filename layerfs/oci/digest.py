@@ -1,0 +1,73 @@
+"""Content addresses. The one place where text becomes a digest, and a digest a file name."""
+
+import hashlib
+from base64 import b32encode
+from dataclasses import dataclass
+from typing import Protocol, Self
+
+from layerfs.errors import InvalidDigest
+
+_HEX_DIGITS = {"sha256": 64, "sha512": 128}
+_LOWER_HEX = frozenset("0123456789abcdef")
+_SHORT_ID_LENGTH = 20
+
+
+class Hasher(Protocol):
+    """What hashlib returns, as far as we use it."""
+
+    def update(self, data: bytes | bytearray | memoryview, /) -> None:
+        """Take in more bytes."""
+
+    def hexdigest(self) -> str:
+        """Return the hash of all bytes so far, as lowercase hex."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Digest:
+    """Content address; equal digests mean equal bytes (image-spec, descriptor.md#digests)."""
+
+    algorithm: str
+    hex: str
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read ``algorithm:hex``; sha256 and sha512, lowercase. Raises InvalidDigest."""
+        algorithm, _, hex_ = text.partition(":")
+        if len(hex_) != _HEX_DIGITS.get(algorithm) or not _LOWER_HEX.issuperset(hex_):
+            raise InvalidDigest(
+                f"not a supported digest: {text[:200]!r} (expected sha256: and 64, or sha512: and 128, "
+                "lowercase hex digits)"
+            )
+        return cls(algorithm, hex_)
+
+    @classmethod
+    def from_name(cls, name: str) -> Self:
+        """Read the file-name form, ``sha256-<hex>``. Raises InvalidDigest."""
+        return cls.parse(name.replace("-", ":", 1))
+
+    @classmethod
+    def of(cls, content: bytes, algorithm: str = "sha256") -> Self:
+        """Hash *content*."""
+        return cls(algorithm, hashlib.new(algorithm, content).hexdigest())
+
+    @classmethod
+    def finish(cls, algorithm: str, hasher: Hasher) -> Self:
+        """Return what *hasher*, made for *algorithm*, has computed."""
+        return cls(algorithm, hasher.hexdigest())
+
+    def hasher(self) -> Hasher:
+        """Return a fresh hash object of this digest's algorithm."""
+        return hashlib.new(self.algorithm)
+
+    @property
+    def name(self) -> str:
+        """The digest as one path component: ``sha256-<hex>``."""
+        return f"{self.algorithm}-{self.hex}"
+
+    @property
+    def short_id(self) -> str:
+        """20 base32 characters (100 bits): short in a mount option, too long to forge."""
+        return b32encode(bytes.fromhex(self.hex)).decode("ascii")[:_SHORT_ID_LENGTH].lower()
+
+    def __str__(self) -> str:
+        return f"{self.algorithm}:{self.hex}"

@@ -1,0 +1,70 @@
+"""An image: the layers of a manifest paired with the diff_ids of its config."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+
+from layerfs.errors import InvalidDocument
+from layerfs.oci.config import HistoryEntry, ImageConfig
+from layerfs.oci.descriptor import Descriptor
+from layerfs.oci.digest import Digest
+from layerfs.oci.manifest import Manifest
+
+
+def stack_digest(layers: Iterable[Digest]) -> Digest:
+    """Name a stack of layers, base first: SHA-256 over their blob digests, a line each.
+
+    It follows from the manifest alone, and no config can claim another image's stack.
+    """
+    return Digest.of("".join(f"{layer}\n" for layer in layers).encode("ascii"))
+
+
+@dataclass(frozen=True, slots=True)
+class ImageLayer:
+    """One layer of an image: where its bytes are, and what they must decompress to."""
+
+    number: int
+    """0 is the base."""
+    descriptor: Descriptor
+    diff_id: Digest
+
+
+@dataclass(frozen=True)
+class Image:
+    """A manifest with its config; both verified, and agreeing on the number of layers."""
+
+    manifest: Manifest
+    config: ImageConfig
+
+    @classmethod
+    def of(cls, manifest: Manifest, config: ImageConfig) -> "Image":
+        """Pair the two. Raises UnsupportedImage for an artifact, InvalidDocument if they disagree."""
+        manifest.require_image()
+        if len(manifest.layers) != len(config.diff_ids):
+            raise InvalidDocument(
+                f"manifest {manifest.digest}: {len(manifest.layers)} layers, but its config "
+                f"{manifest.config.digest} has {len(config.diff_ids)} rootfs.diff_ids (expected as many)"
+            )
+        return cls(manifest, config)
+
+    @cached_property
+    def layers(self) -> tuple[ImageLayer, ...]:
+        """The layers, base first."""
+        pairs = zip(self.manifest.layers, self.config.diff_ids, strict=True)
+        return tuple(ImageLayer(number, blob, diff_id) for number, (blob, diff_id) in enumerate(pairs))
+
+    @cached_property
+    def stack(self) -> Digest:
+        """The digest of the stack of all layers."""
+        return stack_digest(layer.descriptor.digest for layer in self.layers)
+
+    def lower_order(self) -> list[Digest]:
+        """Return the layers top first, each once at its topmost place: overlayfs refuses repeats."""
+        return list(dict.fromkeys(layer.descriptor.digest for layer in reversed(self.layers)))
+
+    def commands(self) -> list[HistoryEntry | None]:
+        """Return for each layer, base first, the history entry that made it, None if unknown."""
+        made = [entry for entry in self.config.history if not entry.empty_layer]
+        if len(made) != len(self.layers):
+            return [None] * len(self.layers)
+        return list(made)

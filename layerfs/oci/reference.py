@@ -1,0 +1,140 @@
+"""Image references: Docker's grammar and normalisation, parsed once.
+
+Source: the grammar of distribution/reference (regexp.go, normalize.go). A value of these
+classes holds only characters that are legal in file names, so its parts are paths as they are.
+"""
+
+import re
+from dataclasses import dataclass
+from typing import Self
+
+from layerfs.errors import InvalidDigest, InvalidReference
+from layerfs.oci.digest import Digest
+
+DEFAULT_REGISTRY = "docker.io"
+DEFAULT_TAG = "latest"
+MAX_NAME_LENGTH = 255
+
+_COMPONENT = re.compile(r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*")
+_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
+_LABEL = r"(?:[A-Za-z0-9]|[A-Za-z0-9][A-Za-z0-9-]*[A-Za-z0-9])"
+_REGISTRY = re.compile(rf"(?:{_LABEL}(?:\.{_LABEL})*|\[[0-9a-fA-F:]+\])(?::[0-9]{{1,5}})?")
+_BARE_ID = re.compile(r"[0-9a-f]{64}")
+
+
+def is_registry(text: str) -> bool:
+    """Say whether *text* can stand for a registry host, ``host[:port]``.
+
+    As the first component of a name only a host with a dot, a port, an upper-case letter or
+    the name ``localhost`` is one; anything else is a repository of Docker Hub.
+    """
+    looks_like_host = text == "localhost" or "." in text or ":" in text or text != text.lower()
+    return looks_like_host and _REGISTRY.fullmatch(text) is not None
+
+
+def is_component(text: str) -> bool:
+    """Say whether *text* is one component of a repository path."""
+    return _COMPONENT.fullmatch(text) is not None
+
+
+def is_tag(text: str) -> bool:
+    """Say whether *text* is a tag."""
+    return _TAG.fullmatch(text) is not None
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Repository:
+    """A repository of a registry, in normal form: ``docker.io`` and ``library/alpine``."""
+
+    registry: str
+    path: str
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read a name without tag or digest. Raises InvalidReference."""
+        first, slash, rest = text.partition("/")
+        if slash and is_registry(first):
+            registry, path = first, rest
+        else:
+            registry, path = DEFAULT_REGISTRY, text
+        if registry in ("index.docker.io", "registry-1.docker.io"):
+            registry = DEFAULT_REGISTRY
+        if registry == DEFAULT_REGISTRY and "/" not in path:
+            path = f"library/{path}"
+        return cls.of(registry, path)
+
+    @classmethod
+    def of(cls, registry: str, path: str) -> Self:
+        """Check two parts that are in normal form already. Raises InvalidReference."""
+        if not is_registry(registry):
+            raise InvalidReference(f"not a registry: {registry[:300]!r} (expected host or host:port)")
+        for component in path.split("/"):
+            if not is_component(component):
+                raise InvalidReference(
+                    f"not a repository name: {path[:300]!r}: component {component[:100]!r} must be "
+                    "lower-case letters and digits, with single '.', '_', '__' or '-' between them"
+                )
+        if len(registry) + 1 + len(path) > MAX_NAME_LENGTH:
+            raise InvalidReference(
+                f"repository name longer than {MAX_NAME_LENGTH} characters: {path[:60]!r}..."
+            )
+        return cls(registry, path)
+
+    def with_tag(self, tag: str) -> "ImageReference":
+        """Name an image of this repository by tag. Raises InvalidReference."""
+        if not is_tag(tag):
+            raise InvalidReference(
+                f"not a tag: {tag[:200]!r} (expected at most 128 letters, digits, '_', '.' and '-')"
+            )
+        return ImageReference(self, tag, None)
+
+    def with_digest(self, digest: Digest) -> "ImageReference":
+        """Name an image of this repository by digest."""
+        return ImageReference(self, None, digest)
+
+    def __str__(self) -> str:
+        return f"{self.registry}/{self.path}"
+
+
+@dataclass(frozen=True, slots=True)
+class ImageReference:
+    """What a user calls an image. With both tag and digest, the digest decides."""
+
+    repository: Repository
+    tag: str | None
+    digest: Digest | None
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read ``[registry/]name[:tag][@digest]``; without both, ``:latest``. Raises InvalidReference."""
+        if _BARE_ID.fullmatch(text):
+            raise InvalidReference(
+                f"{text!r} looks like an image ID; name a repository, or name@sha256:{text}"
+            )
+        name, at, digest_text = text.partition("@")
+        digest = _parse_digest(digest_text, text) if at else None
+        head, colon, tag = name.rpartition(":")
+        if not colon or "/" in tag:  # the colon, if any, belongs to a port
+            head, tag = name, ""
+        elif not is_tag(tag):
+            raise InvalidReference(f"not a tag: {tag[:200]!r} in {text[:300]!r}")
+        if not head:
+            raise InvalidReference(
+                f"no repository in {text[:300]!r} (expected [registry/]name[:tag][@digest])"
+            )
+        repository = Repository.parse(head)
+        if not tag and digest is None:
+            tag = DEFAULT_TAG
+        return cls(repository, tag or None, digest)
+
+    def __str__(self) -> str:
+        tag = f":{self.tag}" if self.tag else ""
+        digest = f"@{self.digest}" if self.digest else ""
+        return f"{self.repository}{tag}{digest}"
+
+
+def _parse_digest(text: str, whole: str) -> Digest:
+    try:
+        return Digest.parse(text)
+    except InvalidDigest as exc:
+        raise InvalidReference(f"{whole[:300]!r}: {exc}") from exc

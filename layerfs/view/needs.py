@@ -1,0 +1,63 @@
+"""What an operation may have to wait for: values, made by nodes, met by a provider.
+
+An operation on a node either answers or returns a `Need`; only the kernel edge waits, then asks the node
+again. So the table "who waits" of the design is decided here, without I/O and without a mock.
+"""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from layerfs.oci import Descriptor, Digest, Image, ImageReference, Repository
+
+
+@dataclass(frozen=True, slots=True)
+class TagNeed:
+    """Resolve a tag that the store does not know."""
+
+    reference: ImageReference
+
+
+@dataclass(frozen=True, slots=True)
+class DocumentNeed:
+    """Fetch a manifest or index by digest, and for an image its config."""
+
+    repository: Repository
+    digest: Digest
+
+
+@dataclass(frozen=True, slots=True)
+class LayersNeed:
+    """Fetch, verify and extract these layers of an image, in parallel."""
+
+    repository: Repository
+    image: Image
+    numbers: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class StackNeed:
+    """Have all layers of an image extracted, and its cover published."""
+
+    repository: Repository
+    image: Image
+
+
+@dataclass(frozen=True, slots=True)
+class BlobNeed:
+    """Fetch and verify one compressed blob; extract nothing."""
+
+    repository: Repository
+    descriptor: Descriptor
+
+
+Need = TagNeed | DocumentNeed | LayersNeed | StackNeed | BlobNeed
+
+
+class Provider(Protocol):
+    """Whoever can make needed things exist in the store; `layerfs.fetch.Provider` is one."""
+
+    async def obtain(self, need: Need) -> None:
+        """Return once *need* is met. Raises a LayerfsError that says why it cannot be.
+
+        Cancelling the call ends this wait, never the work that others wait for.
+        """

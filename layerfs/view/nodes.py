@@ -1,0 +1,91 @@
+"""The node contract: what every name in the mount can do, without ever waiting.
+
+An operation answers from memory or from a local published tree, or returns a `Need`. Bytes for names from
+end to end. Subclasses override what their kind of file supports; the rest answers as the kernel would.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from errno import EINVAL, ENOTDIR
+from typing import ClassVar
+
+from layerfs.view.needs import Need
+
+FOREVER = 1e9
+"""Seconds; the timeout of what cannot change because its digest names it."""
+
+
+@dataclass(slots=True)
+class Attributes:
+    """What stat(2) shows. Times in nanoseconds, *blocks* in units of 512 bytes."""
+
+    mode: int
+    size: int = 0
+    nlink: int = 1
+    uid: int = 0
+    gid: int = 0
+    rdev: int = 0
+    blocks: int = 0
+    atime_ns: int = 0
+    mtime_ns: int = 0
+    ctime_ns: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class FileContent:
+    """A regular file on disk, opened by the edge: ``os.open(path, O_RDONLY|O_NOFOLLOW, dir_fd=dir_fd)``."""
+
+    dir_fd: int
+    path: bytes
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class BytesContent:
+    """A small file held in memory."""
+
+    data: bytes
+
+
+Content = FileContent | BytesContent
+
+
+class Node:
+    """One file, directory or link of the mount. Equal inode numbers mean the same object."""
+
+    __slots__ = ("__weakref__", "edge", "ino")
+
+    entry_timeout: ClassVar[float] = FOREVER
+    attribute_timeout: ClassVar[float] = FOREVER
+
+    def __init__(self, ino: int) -> None:
+        self.ino = ino
+        self.edge: object | None = None
+        """Where the kernel edge keeps its prepared answer."""
+
+    def attributes(self) -> Attributes:
+        """Return the attributes; never waits. Raises OSError."""
+        raise NotImplementedError
+
+    def lookup(self, name: bytes) -> "Node | Need | None":
+        """Return the entry *name* of this directory, None if there is none. Raises OSError."""
+        raise NotADirectoryError(ENOTDIR, "not a directory")
+
+    def entries(self) -> "Sequence[tuple[bytes, Node]] | Need":
+        """Return the listing of this directory, without ``.`` and ``..``. Raises OSError."""
+        raise NotADirectoryError(ENOTDIR, "not a directory")
+
+    def readlink(self) -> bytes | Need:
+        """Return the target of this symlink. Raises OSError."""
+        raise OSError(EINVAL, "not a symlink")
+
+    def open(self) -> Content | Need:
+        """Return what reading this file yields. Raises OSError."""
+        raise OSError(EINVAL, "not a regular file")
+
+    def xattrs(self) -> Mapping[bytes, bytes]:
+        """Return all extended attributes; never waits. Raises OSError."""
+        return {}
+
+    def forgotten(self) -> None:
+        """Drop what can be had again: the kernel holds no reference to this node any more."""
