@@ -1,0 +1,70 @@
+"""Whiteout markers: what a name that begins with ``.wh.`` says about the layers below.
+
+Decides on a name alone, before anything touches a disk. Pure: must never import a package that does I/O.
+Called by `extract` for each member, by `layer.cover`, `layer.merge` and the views.
+
+A marker's effect depends on its name, never on its type or content (image-spec layer.md, "Whiteouts"; the
+tools of the field do not look either). It acts on *lower* layers only: a sibling of the hidden name in the
+same layer stays, in whatever order the archive lists them.
+
+A marker cannot be hidden by a marker. ``.wh.`` is reserved (image-spec layer.md, "Filesystem changesets"), so
+no lower layer holds an entry whose name begins with it, and ``.wh..wh.name`` would hide nothing: these names
+are AUFS's own bookkeeping (``.wh..wh.aufs``, ``.wh..wh.orph``, ``.wh..wh.plnk``) and have no effect at all.
+"""
+
+from dataclasses import dataclass
+
+from layerfs.errors import InvalidWhiteout
+from layerfs.layer.names import to_text
+
+WH_PREFIX = b".wh."
+"""Begins the name of each marker."""
+
+OPAQUE_MARKER = b".wh..wh..opq"
+"""In a directory: nothing that lower layers have below it is visible."""
+
+_RESERVED_PREFIX = WH_PREFIX + WH_PREFIX
+
+
+@dataclass(frozen=True, slots=True)
+class Whiteout:
+    """Hides one sibling name of lower layers."""
+
+    hidden: bytes
+    """One component, not itself a marker."""
+
+
+@dataclass(frozen=True, slots=True)
+class Opaque:
+    """Hides all siblings of lower layers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reserved:
+    """A name of AUFS's own: kept in ``diff/``, hidden in ``lower/`` and in the union, without effect."""
+
+
+Marker = Whiteout | Opaque | Reserved
+
+
+def parse_marker(name: bytes) -> Marker | None:
+    """Say what the entry *name*, one path component, stands for; None for an ordinary name.
+
+    Raises InvalidWhiteout for a prefix that is followed by nothing, ``.`` or ``..``: no sibling has these
+    names, and obeying would hide the directory itself or its parent.
+    """
+    if not name.startswith(WH_PREFIX):
+        return None
+    if name == OPAQUE_MARKER:
+        return Opaque()
+    if name.startswith(_RESERVED_PREFIX):
+        return Reserved()
+    hidden = name[len(WH_PREFIX) :]
+    if hidden in (b"", b".", b".."):
+        raise InvalidWhiteout(f"{to_text(name)}: hides nothing (expected {to_text(WH_PREFIX)} and a name)")
+    return Whiteout(hidden)
+
+
+def is_marker(name: bytes) -> bool:
+    """Say whether *name* is reserved for markers, and so never an entry of the union."""
+    return name.startswith(WH_PREFIX)
