@@ -1,0 +1,125 @@
+"""Fixtures for all tests, and two watchmen: over log records, and over what a session leaves behind.
+
+A test that needs root, FUSE or the registry server is skipped where they are missing, with the
+reason; with ``CI=true`` such a skip is a failure.
+"""
+
+import logging
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support import leftovers
+from tests.support import registry as registry_support
+from tests.support.registry import Registry
+
+_IN_CI = os.environ.get("CI") == "true"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--long", action="store_true", help="run the tests that take minutes, too")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "allow_warnings: log records of WARNING and above are expected")
+    config.addinivalue_line("markers", "needs_root: needs the rights to mount and to own files")
+    config.addinivalue_line("markers", "needs_fuse: needs /dev/fuse")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--long"):
+        return
+    for item in items:
+        if item.get_closest_marker("long"):
+            item.add_marker(pytest.mark.skip(reason="takes minutes (--long runs it)"))
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("needs_root") and os.geteuid() != 0:
+        skip_for_lack_of("root (run scripts/test as root, or through sudo)")
+    if item.get_closest_marker("needs_fuse"):
+        require_fuse()
+
+
+def skip_for_lack_of(thing: str) -> None:
+    """Skip the running test because this machine lacks *thing*; fail it in CI."""
+    if _IN_CI:
+        pytest.fail(f"this machine lacks {thing}, and CI must not skip", pytrace=False)
+    pytest.skip(f"this machine lacks {thing}")
+
+
+def require_fuse() -> None:
+    """Skip the running test where FUSE cannot be used."""
+    if not os.access("/dev/fuse", os.R_OK | os.W_OK):
+        skip_for_lack_of("a usable /dev/fuse")
+    if os.geteuid() != 0 and shutil.which("fusermount3") is None:
+        skip_for_lack_of("fusermount3 (package fuse3)")
+
+
+@pytest.fixture(scope="session")
+def _session_registry(
+    tmp_path_factory: pytest.TempPathFactory, _nothing_is_left_over: None
+) -> Iterator[Registry]:
+    if not registry_support.available():
+        skip_for_lack_of("docker-registry (package docker-registry)")
+    with Registry(tmp_path_factory.mktemp("registry")) as running:
+        yield running
+
+
+@pytest.fixture
+def registry(_session_registry: Registry) -> Registry:
+    """A registry shared by the session: use a repository name of your own, and `mark()` the log."""
+    return _session_registry
+
+
+@pytest.fixture
+def own_registry(tmp_path: Path) -> Iterator[Registry]:
+    """A registry for this test alone: it may be paused, stopped and damaged."""
+    if not registry_support.available():
+        skip_for_lack_of("docker-registry (package docker-registry)")
+    with Registry(tmp_path / "own-registry") as running:
+        yield running
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    """A path for a new store."""
+    return tmp_path / "store"
+
+
+@pytest.fixture
+def mountpoint(tmp_path: Path) -> Path:
+    """An empty directory to mount at; the test unmounts it (see `tests.support.mounts`)."""
+    path = tmp_path / "mnt"
+    path.mkdir()
+    return path
+
+
+@pytest.fixture(autouse=True)
+def _no_unexpected_log_records(
+    request: pytest.FixtureRequest, caplog: pytest.LogCaptureFixture
+) -> Iterator[None]:
+    yield
+    if request.node.get_closest_marker("allow_warnings"):
+        return
+    loud = [
+        record
+        for phase in ("setup", "call")
+        for record in caplog.get_records(phase)
+        if record.levelno >= logging.WARNING
+    ]
+    if loud:
+        lines = "\n".join(f"{record.levelname} {record.name}: {record.getMessage()}" for record in loud)
+        pytest.fail(f"unexpected log records (mark the test allow_warnings if they are right):\n{lines}")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _nothing_is_left_over(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    watch = leftovers.Watch(tmp_path_factory.getbasetemp())
+    yield
+    found = watch.left_over()
+    if found:
+        pytest.fail("left over by this session:\n" + "\n".join(found), pytrace=False)

@@ -1,0 +1,1 @@
+"""Builders and machinery for tests: images, a real registry, mounts, canary trees."""
