@@ -37,7 +37,7 @@ class Extraction(msgspec.Struct, frozen=True, kw_only=True):
     files: int
     file_bytes: int
     whiteouts: tuple[str, ...] = ()
-    """Paths of the markers ``dir/.wh.name``, sorted: reserved ``.wh..wh.*`` names too, the opaque ones not."""
+    """Paths of the markers ``dir/.wh.name``, sorted; reserved ``.wh..wh.*`` names too, the opaque not."""
     opaques: tuple[str, ...] = ()
     """Directories that hold ``.wh..wh..opq``, sorted; the root is the empty string."""
     implied: tuple[str, ...] = ()
