@@ -1,0 +1,122 @@
+"""Mounts for tests that are always undone: overlays, tmpfs, and whatever a daemon left.
+
+Nothing here imports layerfs: a bug in the program must not keep its own mess from being cleaned up.
+"""
+
+import contextlib
+import os
+import subprocess
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+_OCTAL_LENGTH = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Mount:
+    """One line of /proc/self/mountinfo."""
+
+    mountpoint: bytes
+    filesystem: str
+    source: bytes
+    options: frozenset[str]
+    super_options: str
+
+
+def mounts() -> list[Mount]:
+    """Return the mounts of this namespace, oldest first."""
+    return [_parse(line) for line in Path("/proc/self/mountinfo").read_bytes().splitlines()]
+
+
+def mount_at(path: Path) -> Mount | None:
+    """Return the uppermost mount exactly at *path*, which need not answer."""
+    wanted = os.fsencode(os.path.abspath(path))
+    found = [mount for mount in mounts() if mount.mountpoint == wanted]
+    return found[-1] if found else None
+
+
+def unmount(path: Path) -> None:
+    """Unmount *path*. Raises CalledProcessError if it is busy or not mounted."""
+    subprocess.run(["umount", str(path)], check=True, capture_output=True)
+
+
+def clear(directory: Path) -> list[bytes]:
+    """Unmount everything at or below *directory*, by force; return what had to be unmounted."""
+    top = os.fsencode(os.path.abspath(directory))
+    cleared = []
+    for mount in reversed(mounts()):
+        if mount.mountpoint == top or mount.mountpoint.startswith(top + b"/"):
+            cleared.append(mount.mountpoint)
+            if subprocess.run(["umount", mount.mountpoint], capture_output=True).returncode:
+                subprocess.run(["umount", "-l", mount.mountpoint], capture_output=True)
+    return cleared
+
+
+@contextlib.contextmanager
+def mounted(filesystem: str, source: str, target: Path, *options: str) -> Iterator[Path]:
+    """Mount as mount(8) does, yield *target*, and unmount it in any case.
+
+    Raises CalledProcessError with mount's words in `stderr` if the mount is refused.
+    """
+    target.mkdir(parents=True, exist_ok=True)
+    command = [
+        "mount",
+        "-t",
+        filesystem,
+        *(("-o", ",".join(options)) if options else ()),
+        source,
+        str(target),
+    ]
+    subprocess.run(command, check=True, capture_output=True, text=True)
+    try:
+        yield target
+    finally:
+        clear(target)
+
+
+@contextlib.contextmanager
+def overlay(lowerdir: str | Sequence[Path], base: Path, *options: str, upper: bool = True) -> Iterator[Path]:
+    """Mount an overlay at ``base/merged``, with ``base/upper`` and ``base/work`` unless not *upper*.
+
+    *lowerdir* is a ready option (``lowerdir=a:b``, as layerfs prints it) or a list of directories, top first.
+    """
+    text = lowerdir if isinstance(lowerdir, str) else "lowerdir=" + ":".join(map(escape, lowerdir))
+    more = []
+    if upper:
+        for name in ("upper", "work"):
+            (base / name).mkdir(parents=True, exist_ok=True)
+            more.append(f"{name}dir={base / name}")
+    with mounted("overlay", "overlay", base / "merged", text.strip(), *more, *options) as merged:
+        yield merged
+
+
+@contextlib.contextmanager
+def tmpfs(target: Path, *options: str) -> Iterator[Path]:
+    """Mount an empty tmpfs."""
+    with mounted("tmpfs", "tmpfs", target, *options):
+        yield target
+
+
+def escape(path: Path) -> str:
+    """Write *path* as one lowerdir of mount(2)'s overlay option."""
+    return "".join(f"\\{character}" if character in "\\:," else character for character in str(path))
+
+
+def _parse(line: bytes) -> Mount:
+    # proc_pid_mountinfo(5): optional fields end at a single hyphen.
+    head, _, tail = line.partition(b" - ")
+    fields, kind = head.split(b" "), tail.split(b" ")
+    return Mount(
+        mountpoint=_unescape(fields[4]),
+        filesystem=kind[0].decode(),
+        source=_unescape(kind[1]),
+        options=frozenset(fields[5].decode().split(",")),
+        super_options=_unescape(kind[2]).decode("utf-8", "surrogateescape"),
+    )
+
+
+def _unescape(text: bytes) -> bytes:
+    for code in (b"\\040", b"\\011", b"\\012", b"\\134"):
+        text = text.replace(code, bytes([int(code[1:_OCTAL_LENGTH], 8)]))
+    return text
