@@ -1,0 +1,96 @@
+"""What an answer that is no success means. Pure.
+
+Sources: distribution-spec, "Error Codes"; quirks of Harbor and registry.redhat.io as handled by c/image.
+"""
+
+import re
+from dataclasses import dataclass
+from typing import Final
+
+import msgspec
+
+from layerfs.errors import Denied, NotFound, RateLimited, RegistryError, RegistryMisbehaved, Unreachable
+
+MAX_ERROR_BODY: Final = 1 << 20
+"""Bytes; as c/image (internal/iolimits)."""
+
+_NOT_FOUND: Final = {"NAME_UNKNOWN", "MANIFEST_UNKNOWN", "BLOB_UNKNOWN", "NAME_INVALID", "NOT_FOUND"}
+_DENIED: Final = {"DENIED", "UNAUTHORIZED"}
+_GATEWAY: Final = {408, 425, 502, 503, 504, 522, 524}
+_SECRETS = re.compile(
+    r"(?i)\b(?:bearer|basic)\s+[\w+/=.~-]{4,}"  # an echoed Authorization
+    r"|\beyJ[\w-]*\.[\w-]*(?:\.[\w-]*)?"  # a JSON web token
+    r"|(?<=\?)\S+"  # the query of a URL
+    r"|(?<=://)[^/@\s]*@"  # user and password of a URL
+)
+
+
+class _ErrorJson(msgspec.Struct, frozen=True):
+    code: str = ""
+    message: str = ""
+
+
+class _ErrorsJson(msgspec.Struct, frozen=True):
+    errors: list[_ErrorJson] | None = None
+    details: str = ""  # of token servers
+    error: str = ""
+    error_description: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """What a registry says is wrong."""
+
+    status: int
+    codes: frozenset[str] = frozenset()
+    message: str = ""
+    """One line without secrets, may be empty."""
+
+    @classmethod
+    def parse(cls, status: int, body: bytes) -> "Problem":
+        """Read an error body of any kind; what cannot be read counts as silence."""
+        try:
+            json = msgspec.json.decode(body, type=_ErrorsJson)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return cls(status)
+        errors = json.errors or []
+        texts = [error.message for error in errors] or [json.details or json.error_description or json.error]
+        return cls(status, frozenset(error.code.upper() for error in errors), clean("; ".join(texts)))
+
+    @property
+    def summary(self) -> str:
+        """Status and what the registry wrote."""
+        codes = ",".join(sorted(code for code in self.codes if code))[:100]
+        said = ": ".join(filter(None, (codes, self.message)))
+        return f"status {self.status}" + (f" ({said})" if said else "")
+
+    def error(self, what: str, registry: str, login: str = "no credentials") -> RegistryError:
+        """Return the error for *what* that could not be had; *login* says what was tried."""
+        if self.status == 429 or "TOOMANYREQUESTS" in self.codes:
+            return RateLimited(
+                f"{what}: {registry} says too many requests, {self.summary}, used {login}; "
+                f"wait, or log in for a higher limit: layerfs login {registry}"
+            )
+        if self._is_missing:
+            return NotFound(f"{what}: {registry} does not have it, {self.summary}; check name and tag")
+        if self.status in (401, 403, 451) or (self.status < 500 and self.codes & _DENIED):
+            return Denied(
+                f"{what}: {registry} refuses it, {self.summary}, used {login}; "
+                f"check the name, or log in: layerfs login {registry}"
+            )
+        if self.status in _GATEWAY:
+            return Unreachable(f"{what}: {registry} is not in service, {self.summary}; try again later")
+        return RegistryMisbehaved(f"{what}: unexpected answer of {registry}, {self.summary}")
+
+    @property
+    def _is_missing(self) -> bool:
+        if self.status == 404 or (400 <= self.status < 500 and self.codes & _NOT_FOUND):
+            return True
+        # Harbor and registry.redhat.io: code UNKNOWN, and the reason in words.
+        return 400 <= self.status < 500 and "UNKNOWN" in self.codes and "not found" in self.message.lower()
+
+
+def clean(text: str, longest: int = 300) -> str:
+    """Return foreign text fit for a log: one line, printable, short, without what looks like a secret."""
+    line = "".join(char if char.isprintable() else " " for char in text[: 4 * longest])
+    return _SECRETS.sub("...", line).strip()[:longest]

@@ -1,0 +1,84 @@
+"""Where a redirect may lead, and what may be sent there. Pure.
+
+httpx follows redirects too, but forwards every header except Authorization to the new host, and
+goes from https to http. Called by `layerfs.registry.transport` for each 3xx answer.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Final
+from urllib.parse import urljoin
+
+from layerfs.errors import RegistryMisbehaved
+from layerfs.registry.endpoint import Origin, redact
+
+MAX_REDIRECTS: Final = 10
+STATUSES: Final = frozenset({301, 302, 303, 307, 308})
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One HTTP request. Its repr shows no secret."""
+
+    method: str
+    url: str
+    accept: str = "*/*"
+    first_byte: int = 0
+    """Ask for the bytes from here on; 0 asks for all, without a Range header."""
+    authorization: str | None = None
+    """Belongs to the origin of ``url``."""
+    form: bytes | None = None
+    insecure: bool = False
+    """Allows plain HTTP after HTTPS, and certificates that do not verify."""
+
+    @property
+    def origin(self) -> Origin:
+        """Who sees the request."""
+        return Origin.of(self.url)
+
+    def headers(self, user_agent: str) -> dict[str, str]:
+        """Return all headers to send: a list made anew for each hop, so that none can leak."""
+        made = {"User-Agent": user_agent, "Accept": self.accept, "Accept-Encoding": "identity"}
+        if self.first_byte:
+            made["Range"] = f"bytes={self.first_byte}-"
+        if self.authorization is not None:
+            made["Authorization"] = self.authorization
+        if self.form is not None:
+            made["Content-Type"] = "application/x-www-form-urlencoded"
+        return made
+
+    def __repr__(self) -> str:
+        return f"{self.method} {redact(self.url)}"
+
+
+def follow(request: Request, status: int, location: str | None) -> Request:
+    """Return the request that a redirect asks for.
+
+    Raises RegistryMisbehaved for a redirect that leads nowhere, from https to http, or one that
+    would carry a form (it holds a token) to another origin.
+    """
+    if not location:
+        raise RegistryMisbehaved(f"{request!r}: status {status} without Location (expected a URL)")
+    url = _joined(request, location)
+    there, here = Origin.of(url), request.origin
+    if here.scheme == "https" and there.scheme != "https" and not request.insecure:
+        raise RegistryMisbehaved(
+            f"{request!r}: redirects from https to {redact(url)!r}; not followed "
+            "(name the registry insecure if that is intended)"
+        )
+    if request.form is not None and (there != here or status not in (307, 308)):
+        raise RegistryMisbehaved(f"{request!r}: redirects a form with a token to {redact(url)!r}; not sent")
+    method = "GET" if status == 303 and request.method != "HEAD" else request.method
+    return replace(
+        request, method=method, url=url, authorization=request.authorization if there == here else None
+    )
+
+
+def _joined(request: Request, location: str) -> str:
+    try:
+        url = urljoin(request.url, location.strip())
+    except ValueError:
+        url = ""
+    origin = Origin.of(url)
+    if "@" in url.split("://", 1)[1].split("/", 1)[0]:
+        raise RegistryMisbehaved(f"{request!r}: redirects to a URL with a password at {origin}; not followed")
+    return url.split("#", 1)[0]

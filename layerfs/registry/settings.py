@@ -1,0 +1,40 @@
+"""What the user may decide about registries. Values only."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from layerfs.registry.retry import RetryPolicy
+
+USER_AGENT = "layerfs/0.1.0"
+
+
+@dataclass(frozen=True, slots=True)
+class RegistrySettings:
+    """Settings of a `RegistryClient`; times in seconds."""
+
+    insecure: frozenset[str] = frozenset()
+    """Registries (``host[:port]``) that may be plain HTTP or have a certificate that does not verify."""
+    offline: bool = False
+    """Ask no registry at all: raise Offline instead."""
+    use_credentials: bool = True
+    """False: always anonymous."""
+    authfile: Path | None = None
+    """Read credentials from this file alone, instead of the places that podman and docker use."""
+    foreign_urls: bool = True
+    """Fetch non-distributable layers from the ``urls`` of their descriptors."""
+    connect_timeout: float = 15.0
+    idle_timeout: float = 60.0
+    """For the next bytes of an answer; a download as a whole has no limit."""
+    document_timeout: float = 120.0
+    """For a whole manifest, config, token or error."""
+    helper_timeout: float = 30.0
+    """For a credential helper."""
+    requests_per_registry: int = 8
+    downloads_per_registry: int = 6
+    """Counted apart, so that a lookup never waits for a download to end."""
+    retry: RetryPolicy = field(default_factory=RetryPolicy)
+    user_agent: str = USER_AGENT
+    environment: Mapping[str, str] = field(default_factory=lambda: dict(os.environ), repr=False)
+    """Proxies, places of credentials; not shown: it may hold secrets."""

@@ -1,0 +1,181 @@
+"""One HTTP exchange: a request out, redirects followed, an answer in. Decides nothing about registries.
+
+The only module that imports httpx. Called by `layerfs.registry.requester`. Every error it raises is
+a RegistryError whose text holds no secret; the logs of httpx and httpcore, which do, are silenced.
+"""
+
+import logging
+import ssl
+from collections.abc import AsyncIterator, Callable
+from http.cookiejar import CookieJar, DefaultCookiePolicy
+from typing import Self
+
+import httpx
+import trio
+
+from layerfs.errors import RegistryError, RegistryMisbehaved, RegistryTimeout, Unreachable
+from layerfs.registry import redirects
+from layerfs.registry.endpoint import Origin, redact
+from layerfs.registry.problem import MAX_ERROR_BODY, Problem, clean
+from layerfs.registry.redirects import Request
+from layerfs.registry.settings import RegistrySettings
+
+_log = logging.getLogger("layerfs.registry")
+
+
+class Reply:
+    """The answer to a request: status and headers, and a body to be read once. Must be closed."""
+
+    def __init__(self, response: httpx.Response, request: Request) -> None:
+        self.request = request
+        """The request that was answered, the last of a chain of redirects."""
+        self.status = response.status_code
+        self.headers = response.headers
+        """Case-insensitive; repeated ones joined by ", "."""
+        self.on_close: Callable[[], None] = lambda: None
+        self._response = response
+        self._body: AsyncIterator[bytes] | None = None
+
+    def header_list(self, name: str) -> list[str]:
+        """Return each occurrence of a header that may stand several times."""
+        return self.headers.get_list(name)
+
+    async def chunks(self, *, decoded: bool = False) -> AsyncIterator[bytes]:
+        """Return the iterator of the body; *decoded* undoes a Content-Encoding. Its errors are raw."""
+        await trio.lowlevel.checkpoint()
+        self._body = self._response.aiter_bytes() if decoded else self._response.aiter_raw()
+        return self._body
+
+    async def next_chunk(self, what: str) -> bytes | None:
+        """Return the next bytes of the body, None at its end.
+
+        Raises RegistryTimeout, Unreachable (the connection broke) or RegistryMisbehaved, naming *what*.
+        """
+        if self._body is None:
+            await self.chunks()
+        assert self._body is not None
+        try:
+            return await anext(self._body, None)
+        except (httpx.HTTPError, httpx.StreamError, ssl.SSLError, OSError) as exc:
+            raise _translated(exc, self.request, what) from exc
+
+    async def read(self, limit: int, what: str) -> bytes:
+        """Return the whole decoded body. Raises RegistryMisbehaved if it is longer than *limit* bytes."""
+        await self.chunks(decoded=True)
+        body = bytearray()
+        while (chunk := await self.next_chunk(what)) is not None:
+            body += chunk
+            if len(body) > limit:
+                raise RegistryMisbehaved(
+                    f"{what}: more than {limit} bytes from {self.request.origin} (expected at most that)"
+                )
+        return bytes(body)
+
+    async def problem(self) -> Problem:
+        """Read the body as an error and close; one that cannot be read is an error without text."""
+        try:
+            return Problem.parse(self.status, await self.read(MAX_ERROR_BODY, "error body"))
+        except RegistryError:
+            return Problem(self.status)
+        finally:
+            await self.aclose()
+
+    async def aclose(self) -> None:
+        """Give the connection back, or close it if the body was not read to its end."""
+        on_close, self.on_close = self.on_close, lambda: None
+        on_close()
+        with trio.CancelScope(shield=True):
+            await self._response.aclose()
+            await self._exhaust()
+
+    async def _exhaust(self) -> None:
+        # httpx nests generators, and trio warns about each that is collected unfinished. Reading on
+        # from the closed connection fails at once, and that failure ends all of them.
+        body, self._body = self._body, None
+        if body is not None:
+            try:
+                while await anext(body, None) is not None:
+                    pass
+            except (httpx.HTTPError, httpx.StreamError, RuntimeError, OSError):
+                pass
+
+
+class Transport:
+    """Owns the connection pools. An async context manager."""
+
+    def __init__(self, settings: RegistrySettings) -> None:
+        self._settings = settings
+        self._client: httpx.AsyncClient | None = None
+
+    async def __aenter__(self) -> Self:
+        await trio.lowlevel.checkpoint()
+        _silence_libraries()
+        self._client = self._new_client()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        client, self._client = self._client, None
+        if client is not None:
+            with trio.CancelScope(shield=True):
+                await client.aclose()
+
+    async def open(self, request: Request, what: str) -> Reply:
+        """Send *request*, follow redirects, return the answer of any other status; the caller closes it.
+
+        Raises Unreachable, RegistryTimeout or RegistryMisbehaved, naming *what* was asked for.
+        """
+        for _ in range(redirects.MAX_REDIRECTS + 1):
+            reply = await self._send(request, what)
+            if reply.status not in redirects.STATUSES:
+                return reply
+            await reply.aclose()
+            request = redirects.follow(request, reply.status, reply.headers.get("location"))
+        raise RegistryMisbehaved(
+            f"{what}: more than {redirects.MAX_REDIRECTS} redirects, last to {request!r}"
+        )
+
+    async def _send(self, request: Request, what: str) -> Reply:
+        assert self._client is not None, "used outside of its context"
+        try:
+            made = self._client.build_request(
+                request.method,
+                request.url,
+                headers=request.headers(self._settings.user_agent),
+                content=request.form,
+            )
+            response = await self._client.send(made, stream=True)
+        except httpx.InvalidURL as exc:
+            raise RegistryMisbehaved(f"{what}: not a URL: {redact(request.url)!r}") from exc
+        except (httpx.HTTPError, ssl.SSLError, OSError) as exc:
+            raise _translated(exc, request, what) from exc
+        _log.debug("%r: %d", request, response.status_code)
+        return Reply(response, request)
+
+    def _new_client(self) -> httpx.AsyncClient:
+        settings = self._settings
+        return httpx.AsyncClient(
+            timeout=httpx.Timeout(settings.idle_timeout, connect=settings.connect_timeout, pool=None),
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=20, keepalive_expiry=30),
+            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),  # remembers nothing
+            follow_redirects=False,
+        )
+
+
+def _translated(exc: Exception, request: Request, what: str) -> RegistryError:
+    origin = Origin.of(request.url)
+    reason = clean(str(exc)) or type(exc).__name__
+    if isinstance(exc, httpx.ConnectTimeout):
+        return Unreachable(f"{what}: no connection to {origin} in time; check network and firewall")
+    if isinstance(exc, httpx.TimeoutException):
+        return RegistryTimeout(f"{what}: {origin} sends nothing any more; try again later")
+    if isinstance(exc, httpx.ConnectError | ssl.SSLError):
+        return Unreachable(f"{what}: no connection to {origin}: {reason}; check name, port and network")
+    if isinstance(exc, httpx.DecodingError | httpx.UnsupportedProtocol | httpx.LocalProtocolError):
+        return RegistryMisbehaved(f"{what}: unreadable answer of {origin}: {reason}")
+    return Unreachable(f"{what}: connection to {origin} broke: {reason}")
+
+
+def _silence_libraries() -> None:
+    """Keep request lines with presigned URLs, and headers with tokens, out of every log."""
+    for name in ("httpx", "httpcore"):
+        logging.getLogger(name).setLevel(logging.WARNING)
