@@ -1,0 +1,82 @@
+"""Where log lines go: stderr in the foreground, a file or the journal in the background.
+
+One format for people, one for machines. Under systemd lines carry the ``<N>`` prefix that journald reads as
+the priority (sd-daemon(3)), and no time, which the journal adds itself.
+"""
+
+import json
+import logging
+import logging.handlers
+import os
+import sys
+from pathlib import Path
+from typing import Final
+
+_SYSTEM_LOG: Final = Path("/var/log/layerfs.log")
+_TEXT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+_PRIORITIES = ((logging.CRITICAL, 2), (logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6))
+
+
+def default_log_file() -> Path:
+    """Say where a daemon in the background logs: /var/log/layerfs.log, or below $XDG_STATE_HOME."""
+    if os.getuid() == 0:
+        return _SYSTEM_LOG
+    base = os.environ.get("XDG_STATE_HOME")
+    state = Path(base) if base and Path(base).is_absolute() else Path.home() / ".local" / "state"
+    return state / "layerfs" / "layerfs.log"
+
+
+def log_to_stderr(level: str, *, as_json: bool = False) -> None:
+    """Log to stderr, for a foreground process or systemd."""
+    _install(logging.StreamHandler(sys.stderr), level, as_json=as_json, journal=_stderr_is_journal())
+
+
+def log_to_file(path: Path, level: str, *, as_json: bool = False) -> None:
+    """Log to *path*, made if absent; a file moved away by logrotate is opened anew. Raises OSError."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _install(logging.handlers.WatchedFileHandler(path, encoding="utf-8"), level, as_json=as_json)
+
+
+def _install(handler: logging.Handler, level: str, *, as_json: bool, journal: bool = False) -> None:
+    if as_json:
+        handler.setFormatter(_JsonFormatter())
+    elif journal:
+        handler.setFormatter(_JournalFormatter("%(name)s: %(message)s"))
+    else:
+        handler.setFormatter(logging.Formatter(_TEXT))
+    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    # One line for each request belongs into a debug log, and httpx would print whole URLs with queries.
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    logging.getLogger("httpcore").setLevel(logging.WARNING)
+
+
+def _stderr_is_journal() -> bool:
+    """Say whether stderr is the stream that systemd announced in $JOURNAL_STREAM (systemd.exec(5))."""
+    try:
+        stat = os.fstat(2)
+    except OSError:
+        return False
+    return os.environ.get("JOURNAL_STREAM") == f"{stat.st_dev}:{stat.st_ino}"
+
+
+class _JournalFormatter(logging.Formatter):
+    """Prefix every line with its syslog priority."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        priority = next((number for level, number in _PRIORITIES if record.levelno >= level), 7)
+        return "\n".join(f"<{priority}>{line}" for line in super().format(record).splitlines())
+
+
+class _JsonFormatter(logging.Formatter):
+    """One JSON object a line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        entry = {
+            "time": self.formatTime(record),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            entry["exception"] = self.formatException(record.exc_info)
+        return json.dumps(entry)

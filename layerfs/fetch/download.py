@@ -1,0 +1,92 @@
+"""One blob from the registry into the store: resumed, verified, committed.
+
+A download survives broken connections as long as it makes progress, and a restart of the process: what was
+received stays staged and the next attempt goes on behind it. Bytes are judged by the store's staged
+download; nothing here can publish anything unverified.
+"""
+
+import logging
+
+import trio
+
+from layerfs.errors import RegistryError, RegistryMisbehaved
+from layerfs.fetch.progress import Progress
+from layerfs.oci import Descriptor, Repository
+from layerfs.registry import RegistryClient
+from layerfs.registry.retry import Backoff
+from layerfs.store import StagedDownload, VerifiedBlob
+
+log = logging.getLogger(__name__)
+
+BATCH = 1 << 20
+"""Bytes handed to the disk at once: a hop to a thread costs as much as hashing 300 KiB."""
+
+
+async def download(
+    client: RegistryClient,
+    staged: StagedDownload,
+    repository: Repository,
+    descriptor: Descriptor,
+    progress: Progress,
+) -> VerifiedBlob:
+    """Fetch what is missing of a blob, and commit it. The caller holds the blob's lock and *staged*.
+
+    Raises RegistryError once resuming does not help, VerificationError for wrong bytes, StoreFull.
+    """
+    progress.phase = "downloading"
+    progress.advance(staged.offset)
+    backoff = Backoff()
+    while staged.offset < descriptor.size:
+        before = staged.offset
+        try:
+            await _receive(client, repository, descriptor, staged, progress)
+        except RegistryError as exc:
+            pause = backoff.after_failure(exc, progressed=staged.offset - before)
+            if pause is None:
+                raise
+            log.info(
+                "%s: broken off at byte %d, again in %.1f s: %s", descriptor.digest, staged.offset, pause, exc
+            )
+            await trio.sleep(pause)
+    blob = await trio.to_thread.run_sync(staged.commit)
+    progress.complete(blob.size)
+    return blob
+
+
+async def _receive(
+    client: RegistryClient,
+    repository: Repository,
+    descriptor: Descriptor,
+    staged: StagedDownload,
+    progress: Progress,
+) -> None:
+    """Make one request for what is missing and stage the answer; return at its end, whole or not."""
+    async with client.stream_blob(repository, descriptor, offset=staged.offset) as stream:
+        # A server that ignores Range sends what is staged already: the same bytes, or the digest fails.
+        skip = staged.offset - stream.offset
+        batch = bytearray()
+        try:
+            async for chunk in stream:
+                if skip:
+                    passed = min(skip, len(chunk))
+                    skip -= passed
+                    chunk = chunk[passed:]
+                batch += chunk
+                if len(batch) >= BATCH:
+                    await _stage(staged, batch, progress)
+                    batch = bytearray()
+        except RegistryError:
+            await _stage(staged, batch, progress)  # a broken connection takes away nothing that arrived
+            raise
+        await _stage(staged, batch, progress)
+    if staged.offset < descriptor.size:
+        raise RegistryMisbehaved(
+            f"{repository}@{descriptor.digest}: the answer ended after {staged.offset} bytes "
+            f"(expected {descriptor.size})"
+        )
+
+
+async def _stage(staged: StagedDownload, batch: bytearray, progress: Progress) -> None:
+    if batch:
+        await trio.to_thread.run_sync(staged.write, batch)
+        progress.advance(staged.offset)

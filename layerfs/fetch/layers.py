@@ -1,0 +1,220 @@
+"""One layer: downloaded, extracted while it arrives, checked, published. And blobs alone.
+
+Order for the work on a digest, in every process: the flight in this process is joined by the caller; here
+the byte of the digest is taken, the store is looked at *again*, the work is done, published, released.
+"""
+
+import logging
+from collections.abc import AsyncIterator, Awaitable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import TypeVar
+
+import trio
+
+from layerfs.errors import BudgetExceeded, DiffIdMismatch, InvalidLayer, LayerfsError, VerificationError
+from layerfs.extract.client import Extractor, ExtractorPool
+from layerfs.extract.job import ExtractJob
+from layerfs.fetch.download import download
+from layerfs.fetch.progress import Journal, Progress
+from layerfs.layer.record import Budgets, Extraction
+from layerfs.oci import Descriptor, Digest, Repository
+from layerfs.oci.image import ImageLayer
+from layerfs.registry import RegistryClient
+from layerfs.store import ImageStorage, StagedDownload, StagedTree, VerifiedBlob
+
+T = TypeVar("T")
+
+log = logging.getLogger(__name__)
+
+LOCK_POLL = 0.1
+"""Seconds between tries for a byte that another process holds: OFD locks wake nobody."""
+
+
+class LayerWork:
+    """Make layers and blobs exist in the store. The caller sees to single flight."""
+
+    def __init__(
+        self,
+        storage: ImageStorage,
+        client: RegistryClient,
+        pool: ExtractorPool,
+        budgets: Budgets,
+        journal: Journal,
+    ) -> None:
+        self._storage = storage
+        self._client = client
+        self._pool = pool
+        self._extractors = trio.CapacityLimiter(pool.limit)
+        self._budgets = budgets
+        self._journal = journal
+
+    async def layer(self, repository: Repository, layer: ImageLayer) -> None:
+        """Have the layer extracted, and be sure that it is the one that the image means.
+
+        Raises DiffIdMismatch if the image's config claims another diff_id than the bytes have.
+        """
+        descriptor = layer.descriptor
+        async with self._locked(descriptor.digest):
+            known = await trio.to_thread.run_sync(self._storage.open_layer, descriptor.digest)
+            if known is not None:
+                check_diff_id(layer, known.record.layer.diff_id)
+                return
+            with self._watched(repository, descriptor) as progress:
+                await self._make(repository, layer, progress)
+
+    async def blob(self, repository: Repository, descriptor: Descriptor) -> None:
+        """Have the compressed blob, verified; extract nothing."""
+        async with self._locked(descriptor.digest):
+            if await trio.to_thread.run_sync(self._storage.open_blob, descriptor.digest) is None:
+                staged = await self._staged(descriptor)
+                with staged, self._watched(repository, descriptor) as progress:
+                    await download(self._client, staged, repository, descriptor, progress)
+
+    async def _make(self, repository: Repository, layer: ImageLayer, progress: Progress) -> None:
+        blob = await trio.to_thread.run_sync(self._storage.open_blob, layer.descriptor.digest)
+        tree = await trio.to_thread.run_sync(self._storage.stage_tree, layer.descriptor.digest)
+        with tree:
+            if blob is not None:
+                progress.complete(blob.size)
+                extraction = await self._extract(layer, tree, str(blob.path), progress)
+            else:
+                blob, extraction = await self._overlapped(repository, layer, tree, progress)
+            check_diff_id(layer, extraction.diff_id)
+            await trio.to_thread.run_sync(self._storage.publish, tree, blob, extraction)
+
+    async def _overlapped(
+        self, repository: Repository, layer: ImageLayer, tree: StagedTree, progress: Progress
+    ) -> tuple[VerifiedBlob, Extraction]:
+        """Download and extract at the same time; the download's verdict on the bytes comes first.
+
+        Wrong bytes mostly break the archive too, and the archive breaks first: so a failed extraction
+        waits for the digest, which says whether the registry or the image is at fault.
+        """
+        extraction: Extraction | LayerfsError | None = None
+        blob: VerifiedBlob | LayerfsError | None = None
+        with await self._staged(layer.descriptor) as staged:
+            async with trio.open_nursery() as nursery:
+
+                async def extract() -> None:
+                    nonlocal extraction
+                    path = str(staged.staged_path)
+                    extraction = await _attempt(self._extract(layer, tree, path, progress))
+                    if isinstance(extraction, LayerfsError) and not _may_be_wrong_bytes(extraction):
+                        nursery.cancel_scope.cancel()
+
+                nursery.start_soon(extract)
+                blob = await _attempt(download(self._client, staged, repository, layer.descriptor, progress))
+                progress.abort()
+            if isinstance(blob, LayerfsError):
+                raise blob
+            if isinstance(extraction, LayerfsError):
+                raise extraction
+        assert blob is not None
+        assert extraction is not None
+        return blob, extraction
+
+    async def _staged(self, descriptor: Descriptor) -> StagedDownload:
+        return await trio.to_thread.run_sync(
+            self._storage.stage_layer_download, descriptor.digest, descriptor.size
+        )
+
+    async def _extract(
+        self, layer: ImageLayer, tree: StagedTree, blob: str, progress: Progress
+    ) -> Extraction:
+        """Let a worker extract *blob*, which may still grow as *progress* says."""
+        job = ExtractJob(
+            blob=blob,
+            target=str(tree.path),
+            digest=str(layer.descriptor.digest),
+            size=layer.descriptor.size,
+            media_type=layer.descriptor.media_type,
+            owner=self._storage.owner,
+            whiteout_devices=self._storage.whiteout_devices,
+            complete=progress.ended == "complete",
+            budgets=self._budgets,
+        )
+        async with self._extractors:
+            extractor = await trio.to_thread.run_sync(self._pool.acquire)
+            try:
+                extraction = await _drive(extractor, job, progress)
+            except trio.Cancelled:
+                extractor.close()  # it may be in the middle of a file; the pool starts another
+                raise
+            finally:
+                for warning in extractor.warnings:
+                    log.warning("%s: %s", layer.descriptor.digest, warning)
+                self._pool.release(extractor)
+        return extraction
+
+    @asynccontextmanager
+    async def _locked(self, digest: Digest) -> AsyncIterator[None]:
+        lock = self._storage.lock(digest)
+        while not lock.try_acquire():  # noqa: ASYNC110 - no event crosses processes
+            await trio.sleep(LOCK_POLL)
+        try:
+            yield
+        finally:
+            lock.release()
+
+    @contextmanager
+    def _watched(self, repository: Repository, descriptor: Descriptor) -> Iterator[Progress]:
+        """Show the work on a blob in the journal while it runs, its failure afterwards."""
+        progress = Progress(repository, descriptor.digest, descriptor.size)
+        self._journal.active[descriptor.digest] = progress
+        try:
+            yield progress
+            progress.phase = "done"
+        except LayerfsError as exc:
+            progress.phase = "failed"
+            self._journal.failed(f"{repository}@{descriptor.digest}", exc)
+            raise
+        finally:
+            del self._journal.active[descriptor.digest]
+
+
+def check_diff_id(layer: ImageLayer, found: str) -> None:
+    """Raise DiffIdMismatch unless the bytes of *layer* are what its image's config claims."""
+    if found != str(layer.diff_id):
+        raise DiffIdMismatch(
+            f"layer {layer.number} ({layer.descriptor.digest}): uncompressed digest is {found} "
+            f"(expected {layer.diff_id}, as the image's config says)"
+        )
+
+
+async def _drive(extractor: Extractor, job: ExtractJob, progress: Progress) -> Extraction:
+    """Run one job on a worker, telling it how far the download has come."""
+    extractor.start(job)
+    async with trio.open_nursery() as nursery:
+        if not job.complete:
+            nursery.start_soon(_follow, extractor, progress)
+        answer = await _attempt(trio.to_thread.run_sync(extractor.result, abandon_on_cancel=True))
+        nursery.cancel_scope.cancel()
+    if isinstance(answer, LayerfsError):
+        raise answer
+    return answer
+
+
+async def _follow(extractor: Extractor, progress: Progress) -> None:
+    received = 0
+    while progress.ended is None:
+        await progress.beyond(received)
+        received = progress.received
+        extractor.grown(received)
+    if progress.ended == "complete":
+        progress.phase = "extracting"
+        extractor.ended(progress.received)
+    else:
+        extractor.abort()
+
+
+async def _attempt(work: Awaitable[T]) -> T | LayerfsError:
+    """Return the error instead of raising it, so that it crosses a nursery as itself."""
+    try:
+        return await work
+    except LayerfsError as exc:
+        return exc
+
+
+def _may_be_wrong_bytes(error: LayerfsError) -> bool:
+    """Say whether a broken download could look like this to the extractor."""
+    return isinstance(error, InvalidLayer | VerificationError) and not isinstance(error, BudgetExceeded)

@@ -1,0 +1,83 @@
+"""How far the work on a blob has come, and what went wrong lately. Values for watchers; no I/O.
+
+One task advances a `Progress`; extraction follows it, `status.json` and progress bars look at it.
+"""
+
+import time
+from collections import deque
+from dataclasses import dataclass
+from typing import Literal
+
+import trio
+
+from layerfs.errors import LayerfsError
+from layerfs.oci import Digest, Repository
+
+Phase = Literal["queued", "downloading", "extracting", "done", "failed"]
+
+_KEPT_FAILURES = 32
+
+
+class Progress:
+    """The state of the work on one blob; one writer, any number of watchers."""
+
+    def __init__(self, repository: Repository, digest: Digest, size: int) -> None:
+        self.repository = repository
+        self.digest = digest
+        self.size = size
+        self.received = 0
+        """Bytes in the staged file that may be read."""
+        self.phase: Phase = "queued"
+        self.started = time.time()
+        self.ended: Literal["complete", "aborted"] | None = None
+        """How the download ended; None while it runs."""
+        self._changed = trio.Event()
+
+    def advance(self, received: int) -> None:
+        """Say that *received* bytes are there now."""
+        self.received = received
+        self._notify()
+
+    def complete(self, size: int) -> None:
+        """Say that the blob is whole."""
+        self.received = size
+        self.ended = "complete"
+        self._notify()
+
+    def abort(self) -> None:
+        """Say that no more bytes will come, unless the download has completed."""
+        if self.ended is None:
+            self.ended = "aborted"
+            self._notify()
+
+    async def beyond(self, received: int) -> None:
+        """Return once more than *received* bytes are there, or the download has ended."""
+        while self.received <= received and self.ended is None:
+            await self._changed.wait()
+
+    def _notify(self) -> None:
+        self._changed.set()
+        self._changed = trio.Event()
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Something that went wrong, for people who ask later."""
+
+    time: float
+    """Seconds since the epoch."""
+    what: str
+    error: str
+    message: str
+
+
+class Journal:
+    """What is under way and what failed lately."""
+
+    def __init__(self) -> None:
+        self.active: dict[Digest, Progress] = {}
+        self.failures: deque[Failure] = deque(maxlen=_KEPT_FAILURES)
+
+    def failed(self, what: str, error: LayerfsError) -> None:
+        """Remember a failure; old ones fall out."""
+        self.failures.append(Failure(time.time(), what, type(error).__name__, str(error)))

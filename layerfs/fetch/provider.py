@@ -1,0 +1,137 @@
+"""The provider: meets what the view needs, each thing once, whoever asks.
+
+`open_provider` owns the nursery in which all work runs; leaving it cancels the work, and downloads stay
+staged for the next attempt.
+"""
+
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Sequence
+from contextlib import asynccontextmanager
+from typing import assert_never
+
+import trio
+
+from layerfs.errors import LayerfsError, StoreError
+from layerfs.extract.client import ExtractorPool
+from layerfs.fetch.documents import Documents
+from layerfs.fetch.flights import SingleFlight
+from layerfs.fetch.layers import LayerWork
+from layerfs.fetch.progress import Journal
+from layerfs.layer.record import Budgets
+from layerfs.oci import Platform, Repository
+from layerfs.oci.image import ImageLayer
+from layerfs.registry import RegistryClient
+from layerfs.store import ImageStorage
+from layerfs.view.needs import BlobNeed, DocumentNeed, LayersNeed, Need, StackNeed, TagNeed
+
+log = logging.getLogger(__name__)
+
+DURABLE_DELAY = 1.0
+"""Seconds between a publication and the syncfs that makes it durable: one for many layers."""
+
+
+class Provider:
+    """Make needed things exist in the store. Build it with `open_provider`."""
+
+    def __init__(
+        self,
+        nursery: trio.Nursery,
+        storage: ImageStorage,
+        documents: Documents,
+        work: LayerWork,
+        journal: Journal,
+    ) -> None:
+        self.journal = journal
+        self.documents = documents
+        self._storage = storage
+        self._work = work
+        self._flights: SingleFlight[Hashable, None] = SingleFlight(nursery)
+        self._published = trio.Event()
+
+    async def obtain(self, need: Need) -> None:
+        """Return once *need* is met. Raises the LayerfsError that says why it cannot be."""
+        match need:
+            case TagNeed(reference):
+                await self._once(need, lambda: self.documents.resolve(reference), str(reference))
+            case DocumentNeed(repository, digest):
+                await self._once(
+                    need, lambda: self.documents.image(repository, digest), f"{repository}@{digest}"
+                )
+            case LayersNeed(repository, image, numbers):
+                await self._layers(repository, [image.layers[number] for number in numbers])
+            case StackNeed(repository, image):
+                await self._layers(repository, image.layers)
+                await self._flights.do(image.stack, lambda: self._cover(need))
+            case BlobNeed(repository, descriptor):
+                await self._flights.do(descriptor.digest, lambda: self._work.blob(repository, descriptor))
+            case _:
+                assert_never(need)
+
+    async def keep_durable(self) -> None:
+        """Turn pending records into durable ones, soon after they were written. Runs until cancelled."""
+        while True:
+            await self._published.wait()
+            self._published = trio.Event()
+            await trio.sleep(DURABLE_DELAY)
+            try:
+                await trio.to_thread.run_sync(self._storage.make_durable)
+            except (StoreError, OSError) as exc:  # the records stay pending, which is safe
+                log.warning("layers of this boot could not be made durable: %s", exc)
+
+    async def _once(self, key: Hashable, job: Callable[[], Awaitable[object]], what: str) -> None:
+        async def run() -> None:
+            try:
+                await job()
+            except LayerfsError as exc:
+                self.journal.failed(what, exc)
+                raise
+
+        await self._flights.do(key, run)
+
+    async def _layers(self, repository: Repository, layers: Sequence[ImageLayer]) -> None:
+        """Have all *layers*, in parallel. Raises the first error, once all have ended."""
+        errors: list[LayerfsError] = []
+
+        async def have(layer: ImageLayer) -> None:
+            try:
+                # The claimed diff_id is part of the key: an image that lies must not fail an honest one.
+                key = (layer.descriptor.digest, layer.diff_id)
+                await self._flights.do(key, lambda: self._work.layer(repository, layer))
+            except LayerfsError as exc:
+                errors.append(exc)
+
+        async with trio.open_nursery() as nursery:
+            for layer in {(layer.descriptor.digest, layer.diff_id): layer for layer in layers}.values():
+                nursery.start_soon(have, layer)
+        self._published.set()
+        if errors:
+            raise errors[0]
+
+    async def _cover(self, need: StackNeed) -> None:
+        layers = [layer.descriptor.digest for layer in need.image.layers]
+        if await trio.to_thread.run_sync(self._storage.cover, layers) is None:
+            await trio.to_thread.run_sync(self._storage.publish_cover, layers)
+
+
+@asynccontextmanager
+async def open_provider(
+    storage: ImageStorage,
+    client: RegistryClient,
+    pool: ExtractorPool,
+    *,
+    platform: Platform,
+    budgets: Budgets,
+) -> AsyncIterator[Provider]:
+    """Own the tasks that fetch; on leaving, cancel them."""
+    journal = Journal()
+    async with trio.open_nursery() as nursery:
+        provider = Provider(
+            nursery,
+            storage,
+            Documents(storage, client, platform),
+            LayerWork(storage, client, pool, budgets, journal),
+            journal,
+        )
+        nursery.start_soon(provider.keep_durable)
+        yield provider
+        nursery.cancel_scope.cancel()

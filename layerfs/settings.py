@@ -1,0 +1,58 @@
+"""What the user decided: flags, `LAYERFS_` variables, defaults. Parsed once, frozen.
+
+Imports only errors, oci and layer; the command line makes one `Settings`, `layerfs.app` reads it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from layerfs.errors import InvalidSettings
+from layerfs.layer.record import Budgets
+from layerfs.oci import Platform
+
+SYSTEM_STORE: Final = Path("/var/lib/layerfs")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Everything a daemon or a command needs to know."""
+
+    store: Path
+    platform: Platform = field(default_factory=Platform.of_this_machine)
+    insecure_registries: frozenset[str] = frozenset()
+    """Hosts that are spoken to over plain HTTP, beside the loopback ones."""
+    authfile: Path | None = None
+    offline: bool = False
+    """Contact no registry; serve what the store has."""
+    fetch_timeout: float = 900.0
+    """Seconds that one waiting system call waits at most; the download goes on."""
+    allow_other: bool = False
+    budgets: Budgets = field(default_factory=Budgets)
+
+
+def default_store(environ: Mapping[str, str], uid: int) -> Path:
+    """Say where the store is unless ``--store`` says otherwise.
+
+    ``$LAYERFS_STORE``, else /var/lib/layerfs for root, else below ``$XDG_DATA_HOME``. Raises InvalidSettings.
+    """
+    chosen = environ.get("LAYERFS_STORE")
+    if chosen:
+        return absolute(Path(chosen), "LAYERFS_STORE")
+    if uid == 0:
+        return SYSTEM_STORE
+    base = environ.get("XDG_DATA_HOME")
+    if base and Path(base).is_absolute():  # a relative one is to be ignored (XDG base directory spec)
+        return Path(base) / "layerfs"
+    home = environ.get("HOME")
+    if not home:
+        raise InvalidSettings("no place for the store: HOME is not set (give --store DIR)")
+    return Path(home) / ".local" / "share" / "layerfs"
+
+
+def absolute(path: Path, what: str) -> Path:
+    """Return *path* made absolute, links as given. Raises InvalidSettings for an empty one."""
+    if path == Path():
+        raise InvalidSettings(f"{what}: empty path")
+    return Path.cwd() / path

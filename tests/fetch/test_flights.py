@@ -1,0 +1,104 @@
+"""Single flight: one job a key, whoever asks, gives up or fails."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+import trio
+import trio.testing
+from hypothesis import given
+from hypothesis import strategies as st
+
+from layerfs.errors import LayerfsError, NotFound
+from layerfs.fetch.flights import SingleFlight
+
+
+@asynccontextmanager
+async def _flights() -> AsyncIterator[SingleFlight[str, int]]:
+    async with trio.open_nursery() as nursery:
+        yield SingleFlight(nursery)
+        nursery.cancel_scope.cancel()
+
+
+@given(patience=st.lists(st.integers(0, 3), min_size=1, max_size=12))
+def test_a_job_runs_once_and_to_its_end_however_callers_cancel(patience: list[int]) -> None:
+    runs: list[int] = []
+    results: list[int | None] = [None] * len(patience)
+
+    async def main() -> None:
+        ended = trio.Event()
+
+        async def job() -> int:
+            for _ in range(2):
+                await trio.sleep(1)
+            runs.append(1)
+            ended.set()
+            return 42
+
+        async def caller(number: int, seconds: int) -> None:
+            with trio.move_on_after(seconds + 0.5):
+                results[number] = await flights.do("layer", job)
+
+        async with _flights() as flights:
+            async with trio.open_nursery() as callers:
+                for number, seconds in enumerate(patience):
+                    callers.start_soon(caller, number, seconds)
+            await ended.wait()
+            await trio.testing.wait_all_tasks_blocked()
+            assert len(flights) == 0
+
+    trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+    assert runs == [1]
+    assert results == [42 if seconds >= 2 else None for seconds in patience]
+
+
+async def test_every_waiter_gets_a_fresh_error_and_the_next_caller_a_new_try() -> None:
+    tries: list[int] = []
+    errors: list[LayerfsError] = []
+
+    async def job() -> int:
+        tries.append(1)
+        await trio.testing.wait_all_tasks_blocked()
+        raise NotFound("gone")
+
+    async def caller() -> None:
+        with pytest.raises(NotFound, match="gone") as caught:
+            await flights.do("layer", job)
+        errors.append(caught.value)
+
+    async with _flights() as flights:
+        async with trio.open_nursery() as callers:
+            callers.start_soon(caller)
+            callers.start_soon(caller)
+        assert len(tries) == 1
+        assert errors[0] is not errors[1]
+        with pytest.raises(NotFound):
+            await flights.do("layer", job)
+    assert len(tries) == 2
+
+
+@pytest.mark.allow_warnings
+async def test_a_bug_in_a_job_reaches_the_waiter_as_our_error_and_harms_no_other_key() -> None:
+    async def bug() -> int:
+        raise ZeroDivisionError
+
+    async def fine() -> int:
+        return 7
+
+    async with _flights() as flights:
+        with pytest.raises(LayerfsError, match="ZeroDivisionError"):
+            await flights.do("bad", bug)
+        assert await flights.do("good", fine) == 7
+
+
+async def test_different_keys_fly_side_by_side() -> None:
+    first, second = trio.Event(), trio.Event()
+
+    async def meet(own: trio.Event, other: trio.Event) -> int:
+        own.set()
+        await other.wait()
+        return 1
+
+    async with _flights() as flights, trio.open_nursery() as callers:
+        callers.start_soon(flights.do, "a", lambda: meet(first, second))
+        callers.start_soon(flights.do, "b", lambda: meet(second, first))
