@@ -9,11 +9,10 @@ import logging
 
 import trio
 
-from layerfs.errors import RegistryError, RegistryMisbehaved
+from layerfs.errors import RegistryError, RegistryMisbehaved, RegistryTimeout, Unreachable
 from layerfs.fetch.progress import Progress
 from layerfs.oci import Descriptor, Repository
-from layerfs.registry import RegistryClient
-from layerfs.registry.retry import Backoff
+from layerfs.registry import Backoff, RegistryClient
 from layerfs.store import StagedDownload, VerifiedBlob
 
 log = logging.getLogger(__name__)
@@ -37,11 +36,10 @@ async def download(
     progress.advance(staged.offset)
     backoff = Backoff()
     while staged.offset < descriptor.size:
-        before = staged.offset
         try:
             await _receive(client, repository, descriptor, staged, progress)
-        except RegistryError as exc:
-            pause = backoff.after_failure(exc, progressed=staged.offset - before)
+        except (Unreachable, RegistryTimeout, RegistryMisbehaved) as exc:
+            pause = backoff.failed(staged.offset)
             if pause is None:
                 raise
             log.info(
