@@ -1,0 +1,222 @@
+"""Who may import whom (design.md, section 5), who owns which library, and how long code may get.
+
+An AST walk over the sources: imports inside functions and under TYPE_CHECKING count like all others.
+"""
+
+import ast
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+_SOURCE = Path(__file__).parents[1] / "layerfs"
+
+# What each part may import of layerfs, besides itself. A dotted name allows that module alone.
+ARROWS: dict[str, set[str]] = {
+    "errors": set(),
+    "oci": {"errors"},
+    "layer": {"errors", "oci"},
+    "host": {"errors"},
+    "extract": {"errors", "oci", "layer"},
+    "registry": {"errors", "oci"},
+    "store": {"errors", "oci", "layer", "extract", "host"},
+    "view": {"errors", "oci", "layer", "extract", "store"},
+    "fetch": {"errors", "oci", "layer", "extract", "registry", "store", "host", "view.needs"},
+    "fuse": {"errors", "oci", "layer", "store", "view", "host"},
+    "settings": {"errors", "oci", "layer.record"},
+    "app": {
+        "errors", "oci", "layer", "host", "extract", "registry", "store", "view", "fetch", "fuse", "settings",
+    },
+    "cli": {
+        "errors", "oci", "layer", "host", "extract", "registry", "store", "view", "fetch", "fuse", "settings",
+        "app",
+    },
+    "__main__": {"cli"},
+}  # fmt: skip
+
+# Who may import a library or a dangerous module of the standard library; nobody else.
+OWNERS: dict[str, set[str]] = {
+    "httpx": {"registry"},
+    "pyfuse3": {"fuse"},
+    "ctypes": {"host"},
+    "xattr": {"extract", "store"},
+    "trio": {"registry", "fetch", "fuse", "app", "cli"},
+    "typer": {"cli"},
+    "rich": {"cli"},
+    "isal": {"extract"},
+    "zstandard": {"extract"},
+    "platformdirs": {"settings"},
+    "tomllib": {"settings"},
+    "subprocess": {"extract", "host", "cli", "registry"},
+    "multiprocessing": {"extract"},
+    "socket": {"registry", "host", "extract"},
+    "tarfile": set(),
+    "asyncio": set(),
+    "requests": set(),
+    "urllib": {"registry"},
+    "pickle": set(),
+}
+
+# Packages that decide and do no I/O: nothing that could touch a disk, a process or a socket.
+PURE = {"oci", "layer"}
+IMPURE_MODULES = {
+    "fcntl", "io", "mmap", "os", "pathlib", "select", "shutil", "signal", "socket", "subprocess", "tempfile",
+    "threading", "time",
+}  # fmt: skip
+
+# Packages whose modules may import each other in circles, and why.
+CIRCULAR = {"cli": "the verbs register themselves on the application, which loads them last"}
+
+MODULE_LINES = 400
+FUNCTION_LINES = 70
+# What is longer, by module or module:function, and why it is better in one piece.
+LONGER: dict[str, str] = {}
+
+
+@dataclass(frozen=True)
+class Module:
+    """One source file."""
+
+    name: str
+    """Without ``layerfs.``; a package's own file has the package's name."""
+    tree: ast.Module
+    lines: int
+
+    @property
+    def part(self) -> str:
+        """The key of ARROWS."""
+        return self.name.partition(".")[0]
+
+    def imports(self) -> Iterator[str]:
+        """Yield every imported module by its absolute name; for ``from a import b``, ``a.b``."""
+        for node in ast.walk(self.tree):
+            if isinstance(node, ast.Import):
+                yield from (alias.name for alias in node.names)
+            elif isinstance(node, ast.ImportFrom):
+                assert node.level == 0, f"{self.name}: relative import (expected absolute ones)"
+                yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+    def own_imports(self) -> Iterator[str]:
+        """Yield what it imports of layerfs, without ``layerfs.``."""
+        for name in self.imports():
+            if name.startswith("layerfs."):
+                yield name.removeprefix("layerfs.")
+
+
+@cache
+def modules() -> dict[str, Module]:
+    """Return all modules of layerfs by name."""
+    found = {}
+    for path in sorted(_SOURCE.rglob("*.py")):
+        parts = path.relative_to(_SOURCE).with_suffix("").parts
+        name = ".".join(parts[:-1] if parts[-1] == "__init__" and len(parts) > 1 else parts)
+        text = path.read_text(encoding="utf-8")
+        found[name] = Module(name, ast.parse(text), text.count("\n"))
+    del found["__init__"]
+    return found
+
+
+def parts() -> list[str]:
+    """Return the packages and top modules that exist."""
+    return sorted({module.part for module in modules().values()})
+
+
+@pytest.mark.parametrize("part", parts())
+def test_a_part_imports_only_what_its_arrows_allow(part: str) -> None:
+    assert part in ARROWS, f"layerfs.{part} has no row in ARROWS: what may it import?"
+    allowed = ARROWS[part] | {part, "__version__"}
+
+    forbidden = [
+        f"{module.name} imports {name}"
+        for module in modules().values()
+        if module.part == part
+        for name in module.own_imports()
+        if not any(name == prefix or name.startswith(f"{prefix}.") for prefix in allowed)
+    ]
+
+    assert not forbidden
+
+
+@pytest.mark.parametrize("library", OWNERS)
+def test_a_library_is_imported_by_its_owners_only(library: str) -> None:
+    trespassers = [
+        module.name
+        for module in modules().values()
+        if module.part not in OWNERS[library]
+        and any(name.partition(".")[0] == library for name in module.imports())
+    ]
+
+    assert not trespassers
+
+
+@pytest.mark.parametrize("part", sorted(PURE))
+def test_a_package_that_decides_does_no_io(part: str) -> None:
+    impure = [
+        f"{module.name} imports {name}"
+        for module in modules().values()
+        if module.part == part
+        for name in module.imports()
+        if name.partition(".")[0] in IMPURE_MODULES
+    ]
+
+    assert not impure
+
+
+def test_modules_do_not_import_each_other_in_circles() -> None:
+    graph = {name: _targets(module) for name, module in modules().items() if module.part not in CIRCULAR}
+    finished: set[str] = set()
+
+    def visit(name: str, path: tuple[str, ...]) -> None:
+        assert name not in path, f"import circle: {' -> '.join([*path[path.index(name) :], name])}"
+        if name not in finished:
+            for target in graph[name] & graph.keys():
+                visit(target, (*path, name))
+            finished.add(name)
+
+    for name in graph:
+        visit(name, ())
+
+
+def _targets(module: Module) -> set[str]:
+    known = modules()
+    found = set()
+    for name in module.own_imports():
+        target = name if name in known else name.rpartition(".")[0]
+        # A package's __init__ re-exports its modules; they may name their package's siblings through it.
+        if target in known and target != module.name:
+            found.add(target)
+    return found
+
+
+def test_the_table_of_arrows_has_no_circles() -> None:
+    order: list[str] = []
+    waiting = {part: {name.partition(".")[0] for name in allowed} for part, allowed in ARROWS.items()}
+    while waiting:
+        free = sorted(part for part, allowed in waiting.items() if allowed <= set(order))
+        assert free, f"a circle among {sorted(waiting)}"
+        order += free
+        for part in free:
+            del waiting[part]
+
+
+def test_modules_and_functions_are_short_or_say_why_not() -> None:
+    long = dict(_long())
+
+    assert set(long) == set(LONGER), f"too long, or no longer so: {long} (expected {sorted(LONGER)})"
+
+
+def test_docstrings_open_every_module() -> None:
+    assert [module.name for module in modules().values() if ast.get_docstring(module.tree) is None] == []
+
+
+def _long() -> Iterator[tuple[str, int]]:
+    for module in modules().values():
+        if module.lines > MODULE_LINES:
+            yield module.name, module.lines
+        for function in ast.walk(module.tree):
+            if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
+                length = (function.end_lineno or function.lineno) - function.lineno + 1
+                if length > FUNCTION_LINES:
+                    yield f"{module.name}:{function.name}", length
