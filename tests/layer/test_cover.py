@@ -1,0 +1,170 @@
+"""What the cover of a stack holds."""
+
+from collections.abc import Sequence
+
+import msgspec
+import pytest
+from hypothesis import given
+
+from layerfs.errors import InvalidWhiteout
+from layerfs.layer.cover import Cover, CoverDirectory, plan_cover
+from layerfs.layer.merge import Kind, split
+from tests.layer.records import record_of
+from tests.support import model
+from tests.support.images import Entry, directory, file, opaque, whiteout
+from tests.support.stacks import Stack, stacks
+
+Layers = Sequence[Sequence[Entry]]
+
+
+def plan(layers: Layers) -> Cover:
+    """Plan the cover of a stack, base first, as a store would."""
+    trees = [model.changeset(layer).tree for layer in layers]
+
+    def kind(number: int, path: bytes) -> Kind | None:
+        inode = trees[number].get(path)
+        return None if inode is None else Kind.DIRECTORY if inode.is_directory else Kind.OTHER
+
+    return plan_cover([record_of(layer) for layer in layers], kind)
+
+
+ROOT = directory(".")
+
+
+@pytest.mark.parametrize(
+    ("layers", "directories", "whiteouts"),
+    [
+        pytest.param([], [], [], id="no layers"),
+        pytest.param([[ROOT, file("a")]], [(b"", 0)], [], id="nothing to mend"),
+        pytest.param([[file("a")]], [(b"", 0)], [], id="a root that nothing lists"),
+        pytest.param([[ROOT], [file("a")]], [(b"", 0)], [], id="the root's attributes come from below"),
+        pytest.param(
+            [[ROOT, file("a")], [ROOT, whiteout("a")]], [(b"", 1)], [b".wh.a"], id="a marker in the root"
+        ),
+        pytest.param(
+            [[ROOT, directory("d"), file("d/a")], [whiteout("d/a")]],
+            [(b"", 0), (b"d", 0)],
+            [b"d/.wh.a"],
+            id="a marker in an implied directory",
+        ),
+        pytest.param(
+            [[ROOT, whiteout("a"), file(".wh..wh.plnk"), opaque("d")]],
+            [(b"", 0), (b"d", 0)],
+            [b".wh..wh.plnk", b".wh.a", b"d/.wh..wh..opq"],
+            id="markers of a base layer, of every sort",
+        ),
+        pytest.param(
+            [[ROOT, directory("tmp", 0o1777)], [ROOT, file("tmp/x")]],
+            [(b"", 1), (b"tmp", 0)],
+            [],
+            id="an implied directory over a listed one",
+        ),
+        pytest.param(
+            [[ROOT, file("tmp/y")], [ROOT, file("tmp/x")]], [(b"", 1)], [], id="implied and never listed"
+        ),
+        pytest.param(
+            [[ROOT, directory("d")], [opaque("d")]],
+            [(b"", 0), (b"d", 0)],
+            [b"d/.wh..wh..opq"],
+            id="attributes through an opaque marker",
+        ),
+        pytest.param(
+            [[ROOT, directory("d")], [whiteout("d"), file("d/x")]],
+            [(b"", 0)],
+            [b".wh.d"],
+            id="no attributes through a whiteout",
+        ),
+        pytest.param(
+            [[ROOT, whiteout("d/a")], [whiteout("d")]],
+            [(b"", 0)],
+            [b".wh.d"],
+            id="a deleted directory is not brought back for its marker",
+        ),
+        pytest.param(
+            [[ROOT, whiteout("d/e/a")], [opaque("d")]],
+            [(b"", 0), (b"d", 1)],
+            [b"d/.wh..wh..opq"],
+            id="nor an emptied one",
+        ),
+        pytest.param(
+            [[ROOT, whiteout("d/a")], [ROOT, file("d")]], [(b"", 1)], [], id="nor one that a file replaced"
+        ),
+        pytest.param(
+            [[ROOT, whiteout("d/a")], [ROOT, file("d")], [ROOT, whiteout("d/b")]],
+            [(b"", 2), (b"d", 2)],
+            [b"d/.wh.b"],
+            id="the marker below a replaced directory stays hidden",
+        ),
+        pytest.param(
+            [[ROOT, directory("d"), directory("d/e"), file("d/e/f")], [whiteout("d/e/f")]],
+            [(b"", 0), (b"d", 0), (b"d/e", 0)],
+            [b"d/e/.wh.f"],
+            id="the way to a marker",
+        ),
+        pytest.param(
+            [[ROOT, whiteout("a")], [ROOT, whiteout("a")]], [(b"", 1)], [b".wh.a"], id="one marker twice"
+        ),
+    ],
+)
+def test_a_cover_holds(
+    layers: Layers, directories: Sequence[tuple[bytes, int]], whiteouts: Sequence[bytes]
+) -> None:
+    expected = Cover(tuple(CoverDirectory(*found) for found in directories), tuple(whiteouts))
+    assert plan(layers) == expected
+
+
+@given(stack=stacks())
+def test_a_cover_brings_nothing_back(stack: Stack) -> None:
+    visible = model.apply(stack.layers)
+    for made in plan(stack.layers).directories:
+        assert visible[made.path].is_directory
+
+
+@given(stack=stacks())
+def test_directories_of_a_cover_take_the_attributes_that_the_stack_has(stack: Stack) -> None:
+    visible = model.apply(stack.layers)
+    trees = [model.changeset(layer).tree for layer in stack.layers]
+    for made in plan(stack.layers).directories:
+        assert trees[made.layer][made.path].fact == visible[made.path].fact
+
+
+@given(stack=stacks())
+def test_everything_in_a_cover_stands_in_a_directory_that_comes_before_it(stack: Stack) -> None:
+    cover = plan(stack.layers)
+    made = [found.path for found in cover.directories]
+    assert made[0] == b""
+    assert len(set(made)) == len(made)
+    for number, path in enumerate(made[1:], start=1):
+        assert split(path)[0] in made[:number]
+    assert all(split(path)[0] in made for path in cover.whiteouts)
+    assert all(split(path)[1].startswith(b".wh.") for path in cover.whiteouts)
+
+
+def test_a_cover_asks_about_the_way_to_markers_and_implied_directories_only() -> None:
+    base = [ROOT, *(directory(f"d{number}") for number in range(100)), directory("d1/e"), file("d1/e/f")]
+    layers = [base, [whiteout("d1/e/f")], [ROOT], [file("d2/x")]]
+    trees = [model.changeset(layer).tree for layer in layers]
+    asked = []
+
+    def kind(number: int, path: bytes) -> Kind | None:
+        asked.append((number, path))
+        return Kind.DIRECTORY if path in trees[number] else None
+
+    plan_cover([record_of(layer) for layer in layers], kind)
+    assert {path for _, path in asked} <= {b"d1", b"d1/e", b"d2"}
+    assert len(asked) <= len(layers) * 3
+
+
+@given(stack=stacks())
+def test_a_repeated_layer_counts_where_it_lies_on_top(stack: Stack) -> None:
+    last = [layer for number, layer in enumerate(stack.layers) if layer not in stack.layers[number + 1 :]]
+    twice, once = plan(stack.layers), plan(last)
+    assert twice.whiteouts == once.whiteouts
+    assert model.snapshot(model.apply(stack.layers)) == model.snapshot(model.apply(last))
+    assert {made.path for made in once.directories} <= {made.path for made in twice.directories}
+
+
+def test_a_record_with_a_marker_that_hides_nothing_is_refused() -> None:
+    layer = msgspec.structs.replace(record_of([whiteout("a")]), whiteouts=("d/.wh.",))
+    with pytest.raises(InvalidWhiteout):
+        plan_cover([layer], lambda *_: None)
