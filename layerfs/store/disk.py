@@ -1,0 +1,119 @@
+"""Small files and directories: written whole or not at all, read without trust, errors put into words.
+
+Decides which errno is which StoreError. Knows nothing of images. Called by every other module of
+this package; must never import them, `layout` excepted.
+"""
+
+import contextlib
+import os
+import stat
+from collections.abc import Iterator
+from errno import EACCES, EDQUOT, EIO, EISDIR, ELOOP, ENOSPC, ENOTDIR, EPERM, EROFS
+from pathlib import Path
+from typing import Final
+
+from layerfs.errors import StoreDamaged, StoreError, StoreFull, StoreReadOnly
+
+_FAMILIES: Final = {
+    ENOSPC: StoreFull,
+    EDQUOT: StoreFull,
+    EROFS: StoreReadOnly,
+    EACCES: StoreReadOnly,
+    EPERM: StoreReadOnly,
+}
+
+
+def store_error(exc: OSError, what: str) -> StoreError:
+    """Return the StoreError that *exc* means while *what* was being done."""
+    family = _FAMILIES.get(exc.errno or 0, StoreError)
+    return family(f"{what}: {exc.strerror or exc}")
+
+
+@contextlib.contextmanager
+def disk_errors(what: str) -> Iterator[None]:
+    """Turn an OSError of the block into a StoreError that begins with *what*."""
+    try:
+        yield
+    except OSError as exc:
+        raise store_error(exc, what) from exc
+
+
+def write_all(fd: int, data: bytes | memoryview) -> None:
+    """Write all of *data*; write(2) may take less than it is given. Raises OSError."""
+    rest = memoryview(data)
+    while rest:
+        taken = os.write(fd, rest)
+        if taken == 0:
+            raise OSError(EIO, "the file accepts no more bytes")
+        rest = rest[taken:]
+
+
+def sync_directory(path: Path) -> None:
+    """Make the names in *path* durable. Raises OSError."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def write_durably(temporary: Path, final: Path, data: bytes) -> None:
+    """Write *data* to *temporary*, fsync, rename to *final*, fsync the directory. Raises OSError.
+
+    Leaves no *temporary* behind unless the process is killed.
+    """
+    try:
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+        try:
+            write_all(fd, data)
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+        os.rename(temporary, final)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
+    sync_directory(final.parent)
+
+
+def read_small(path: Path, limit: int) -> bytes | None:
+    """Return the content of a regular file of at most *limit* bytes, None if there is none.
+
+    Raises StoreDamaged for anything that the store cannot have written there: a symlink, a
+    directory, a file that is too long or may not be read.
+    """
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+    except FileNotFoundError:
+        return None
+    except OSError as exc:
+        if exc.errno in (ELOOP, EISDIR, ENOTDIR, EACCES, EPERM, EIO):
+            raise StoreDamaged(f"{path}: {exc.strerror} (expected a readable file)") from exc
+        raise store_error(exc, str(path)) from exc
+    try:
+        with open(fd, "rb", buffering=0) as file:
+            if not stat.S_ISREG(os.fstat(fd).st_mode):
+                raise StoreDamaged(f"{path}: not a regular file")
+            data = _read_up_to(file.fileno(), limit + 1)
+    except OSError as exc:
+        raise StoreDamaged(f"{path}: {exc.strerror} (expected a readable file)") from exc
+    if len(data) > limit:
+        raise StoreDamaged(f"{path}: longer than {limit} bytes")
+    return data
+
+
+def is_file(path: Path) -> bool:
+    """Say whether *path* is a regular file itself, not a link to one."""
+    try:
+        return stat.S_ISREG(os.lstat(path).st_mode)
+    except OSError:
+        return False
+
+
+def _read_up_to(fd: int, limit: int) -> bytes:
+    parts = []
+    while limit > 0 and (part := os.read(fd, min(limit, 1 << 20))):
+        parts.append(part)
+        limit -= len(part)
+    return b"".join(parts)

@@ -1,0 +1,100 @@
+"""Manifests, indexes and configs: exact bytes in, parsed values out, verified in both directions.
+
+Decides when a file may be believed. Called by `storage`; fetches nothing.
+"""
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final, Generic, TypeVar
+
+from layerfs.errors import DigestMismatch, NotInStore, StoreDamaged
+from layerfs.oci import Digest
+from layerfs.oci.documents import MAX_DOCUMENT_SIZE
+from layerfs.store.disk import disk_errors, is_file, read_small, write_durably
+from layerfs.store.layout import staged
+from layerfs.store.locks import Locks
+
+T = TypeVar("T")
+
+_CACHED: Final = 1024
+"""Parsed documents kept in memory; about 10 KiB each."""
+
+log = logging.getLogger(__name__)
+
+
+class DocumentShelf(Generic[T]):
+    """All documents of one kind, ``<directory>/<digest name>.json``. Thread-safe."""
+
+    def __init__(self, directory: Path, kind: str, parse: Callable[[bytes, Digest], T], locks: Locks) -> None:
+        self._directory = directory
+        self._kind = kind
+        self._parse = parse
+        self._locks = locks
+        self._known: dict[Digest, T] = {}
+
+    def path(self, digest: Digest) -> Path:
+        """Path of the document of *digest*."""
+        return self._directory / f"{digest.name}.json"
+
+    def has(self, digest: Digest) -> bool:
+        """Say whether the document is there; it is read only by `load`."""
+        return digest in self._known or is_file(self.path(digest))
+
+    def save(self, raw: bytes, digest: Digest) -> Path:
+        """Keep *raw* exactly; saving it again changes nothing, a damaged file is replaced.
+
+        Raises DigestMismatch if *raw* is not what *digest* names, StoreFull, StoreReadOnly, StoreError.
+        """
+        found = Digest.of(raw, digest.algorithm)
+        if found != digest:
+            raise DigestMismatch(f"{self._kind} {digest}: the bytes hash to {found}")
+        final = self.path(digest)
+        if self._holds(raw, final):
+            return final
+        temporary = staged(self._directory, digest.name, "writing")
+        with self._locks.holding(temporary), disk_errors(f"{final}: cannot write"):
+            write_durably(temporary, final, raw)
+        return final
+
+    def load(self, digest: Digest) -> T:
+        """Return the parsed document.
+
+        Raises NotInStore; StoreDamaged if the file does not hash to its name; InvalidDocument, naming the
+        field, or UnsupportedImage for right bytes that are no such document.
+        """
+        known = self._known.get(digest)
+        if known is not None:
+            return known
+        document = self._parse(self._read(digest), digest)
+        if len(self._known) >= _CACHED:
+            self._known.clear()
+        self._known[digest] = document
+        return document
+
+    def forget(self, digest: Digest) -> None:
+        """Drop the cached value of *digest*."""
+        self._known.pop(digest, None)
+
+    def _read(self, digest: Digest) -> bytes:
+        path = self.path(digest)
+        raw = read_small(path, MAX_DOCUMENT_SIZE)
+        if raw is None:
+            raise NotInStore(
+                f"{self._kind} {digest}: not in the store (expected at {path}); "
+                f"`layerfs pull` of an image that has it fetches it"
+            )
+        found = Digest.of(raw, digest.algorithm)
+        if found != digest:
+            raise StoreDamaged(
+                f"{path}: hashes to {found} (expected what its name says); "
+                "`layerfs pull` of an image that has it replaces it"
+            )
+        return raw
+
+    def _holds(self, raw: bytes, path: Path) -> bool:
+        try:
+            return read_small(path, MAX_DOCUMENT_SIZE) == raw
+        except StoreDamaged as exc:
+            log.warning("%s; it is replaced", exc)
+            return False

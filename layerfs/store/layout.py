@@ -1,0 +1,158 @@
+"""Where everything in the store lies. The one place that turns digests and references into paths.
+
+Does no I/O and decides nothing else. A path is only ever made of a parsed value: a `Digest`, a
+`Repository`, a tag that passed the grammar. Called by every other module of this package.
+"""
+
+import hashlib
+import re
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal
+
+from layerfs.errors import InvalidReference
+from layerfs.oci import Digest, Repository
+from layerfs.oci.reference import is_tag
+
+StagedKind = Literal["downloading", "extracting", "removing", "writing"]
+
+BLOB_SUFFIX: Final = ".tar.gz"
+RECORD_SUFFIX: Final = ".json"
+NAME_MAX: Final = 255
+"""Bytes in one file name, on every filesystem that matters (limits.h)."""
+
+_STAGED = re.compile(r"(?P<stem>.*)\.[0-9a-f]{32}\.(?P<kind>downloading|extracting|removing|writing)")
+
+
+def as_digest(digest: Digest | str) -> Digest:
+    """Return *digest* parsed. Raises InvalidDigest."""
+    return digest if isinstance(digest, Digest) else Digest.parse(digest)
+
+
+@dataclass(frozen=True, slots=True)
+class StagedName:
+    """The parts of a staged file's name: what it will be, and how it gets there."""
+
+    stem: str
+    kind: StagedKind
+
+    @classmethod
+    def parse(cls, name: str) -> "StagedName | None":
+        """Read ``<stem>.<32 hex>.<kind>``; None for any other name."""
+        match = _STAGED.fullmatch(name)
+        return cls(match["stem"], match["kind"]) if match else None  # type: ignore[arg-type]  # the regex lists the kinds
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """The directories and files of one store (design, section 3)."""
+
+    root: Path
+
+    @property
+    def manifests(self) -> Path:
+        """Directory of manifests and indexes."""
+        return self.root / "manifests"
+
+    @property
+    def configs(self) -> Path:
+        """Directory of image configurations."""
+        return self.root / "configs"
+
+    @property
+    def layers(self) -> Path:
+        """Directory of compressed blobs."""
+        return self.root / "layers"
+
+    @property
+    def extracted(self) -> Path:
+        """Directory of layer directories and their records."""
+        return self.root / "extracted"
+
+    @property
+    def covers(self) -> Path:
+        """Directory of covers and their records."""
+        return self.root / "covers"
+
+    @property
+    def refs(self) -> Path:
+        """Directory of pinned tags."""
+        return self.root / "refs"
+
+    @property
+    def local(self) -> Path:
+        """Directory of caches of local bundles."""
+        return self.root / "local"
+
+    @property
+    def lock(self) -> Path:
+        """The file whose bytes are locked; always empty."""
+        return self.root / "lock"
+
+    @property
+    def owner(self) -> Path:
+        """The file that says who made the store."""
+        return self.root / "owner.json"
+
+    @property
+    def directories(self) -> tuple[Path, ...]:
+        """Every directory that an open store has."""
+        return (
+            self.manifests,
+            self.configs,
+            self.layers,
+            self.extracted,
+            self.covers,
+            self.refs,
+            self.local,
+        )
+
+    def manifest(self, digest: Digest | str) -> Path:
+        """Path of a manifest or index. Raises InvalidDigest."""
+        return self.manifests / f"{as_digest(digest).name}.json"
+
+    def config(self, digest: Digest | str) -> Path:
+        """Path of an image configuration. Raises InvalidDigest."""
+        return self.configs / f"{as_digest(digest).name}.json"
+
+    def blob(self, digest: Digest | str) -> Path:
+        """Path of a compressed layer, whatever its compression. Raises InvalidDigest."""
+        return self.layers / f"{as_digest(digest).name}{BLOB_SUFFIX}"
+
+    def tree(self, digest: Digest | str) -> Path:
+        """Path of a layer directory. Raises InvalidDigest."""
+        return self.extracted / as_digest(digest).name
+
+    def bundle_cache(self, bundle_path: Path, manifest_digest: Digest | str) -> Path:
+        """Path of the cache of one image of a local bundle. Raises InvalidDigest."""
+        place = hashlib.sha256(bytes(bundle_path)).hexdigest()[:8]
+        return self.local / f"{place}-{as_digest(manifest_digest).hex[:8]}"
+
+    def registry(self, registry: str) -> Path:
+        """Directory of a registry's refs; *registry* comes from a `Repository` or from a listing."""
+        return self.refs / registry
+
+    def tag(self, repository: Repository, tag: str) -> Path:
+        """Path of a pinned tag. Raises InvalidReference for what is no tag or no file name."""
+        if not is_tag(tag):
+            raise InvalidReference(
+                f"not a tag: {tag[:200]!r} (expected at most 128 letters, digits, '_', '.' and '-')"
+            )
+        path = self.refs / repository.registry / f"{repository.path}:{tag}"
+        if len(path.name) > NAME_MAX:
+            raise InvalidReference(f"{path.name[:60]!r}...: longer than a file name ({NAME_MAX} bytes)")
+        return path
+
+    def staged_ref(self) -> Path:
+        """Return a fresh name for a ref that is being written; the dot keeps it out of every listing."""
+        return self.refs / f".{_random()}.writing"
+
+
+def staged(directory: Path, stem: str, kind: StagedKind) -> Path:
+    """Return a fresh name in *directory* that `StagedName.parse` recognises."""
+    return directory / f"{stem}.{_random()}.{kind}"
+
+
+def _random() -> str:
+    return secrets.token_hex(16)

@@ -1,0 +1,151 @@
+"""Who works on what, across threads and processes: one locked byte for each digest or staged name.
+
+Open-file-description locks (fcntl(2), F_OFD_SETLK) on single bytes of one empty file. They vanish
+with the process, whatever kills it, so there is nothing to clean and nothing to go stale. Every holder
+opens the file anew: then two threads of one process exclude each other as two processes do.
+Offsets come from hashes; two names that share one (1 in 2^60) would wait for each other, no worse.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import struct
+import time
+from collections.abc import Iterator
+from errno import EACCES, EAGAIN, EROFS
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+from layerfs.errors import StoreError, StoreReadOnly
+from layerfs.oci import Digest
+from layerfs.store.disk import disk_errors, store_error
+
+POLL_SECONDS: Final = 0.1
+"""How long a waiting holder sleeps between two attempts (design, section 3)."""
+
+_FLOCK: Final = "hhqqi0q"
+"""struct flock: type, whence, start, length, pid (must be 0), padding."""
+
+
+def _offset(start: bytes, purpose: int) -> int:
+    # 61 bits of hash and one of purpose: off_t is signed.
+    return (int.from_bytes(start[:8], "big") >> 3) << 1 | purpose
+
+
+class ByteLock:
+    """One byte of the lock file: free or held by this object. Not reentrant."""
+
+    def __init__(self, path: Path, offset: int) -> None:
+        self._path = path
+        self._offset = offset
+        self._fd = -1
+
+    @property
+    def held(self) -> bool:
+        """Whether this object holds the byte."""
+        return self._fd >= 0
+
+    def try_acquire(self) -> bool:
+        """Take the byte unless someone has it; True if it is held now. Raises StoreReadOnly, StoreError."""
+        return self._acquire(fcntl.F_OFD_SETLK)
+
+    def acquire(self) -> None:
+        """Wait in the kernel until the byte is free; for holders that hold it for moments."""
+        self._acquire(fcntl.F_OFD_SETLKW)
+
+    def release(self) -> None:
+        """Give the byte back; harmless if it is not held."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            # Explicitly: between fork and exec a child may hold a copy of the descriptor.
+            fcntl.fcntl(fd, fcntl.F_OFD_SETLK, self._request(fcntl.F_UNLCK))
+            os.close(fd)
+
+    def _acquire(self, command: int) -> bool:
+        if self.held:
+            raise RuntimeError(f"{self._path}: byte {self._offset} is held by this object already")
+        fd = self._open()
+        try:
+            fcntl.fcntl(fd, command, self._request(fcntl.F_WRLCK))
+        except OSError as exc:
+            os.close(fd)
+            if exc.errno in (EAGAIN, EACCES):
+                return False
+            raise store_error(exc, f"{self._path}: cannot lock") from exc
+        self._fd = fd
+        return True
+
+    def _open(self) -> int:
+        try:
+            return os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+        except OSError as exc:
+            if exc.errno in (EROFS, EACCES):
+                raise StoreReadOnly(f"{self._path}: the store may only be read: {exc.strerror}") from exc
+            raise store_error(exc, str(self._path)) from exc
+
+    def _request(self, kind: int) -> bytes:
+        return struct.pack(_FLOCK, kind, os.SEEK_SET, self._offset, 1, 0)
+
+
+class DigestLock(ByteLock):
+    """The right to work on a digest: download it, extract it, remove it."""
+
+    def __enter__(self) -> Self:
+        while not self.try_acquire():
+            time.sleep(POLL_SECONDS)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.release()
+
+
+class PublicationLock(ByteLock):
+    """Held for the moments in which a final name appears or disappears, by whoever does that."""
+
+    def __enter__(self) -> Self:
+        self.acquire()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.release()
+
+
+class Locks:
+    """The lock file of a store."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def work(self, digest: Digest) -> DigestLock:
+        """Return the byte of whoever works on *digest*."""
+        return DigestLock(self._path, _offset(bytes.fromhex(digest.hex), 0))
+
+    def publication(self, digest: Digest) -> PublicationLock:
+        """Return the byte of whoever publishes or removes *digest* right now."""
+        return PublicationLock(self._path, _offset(bytes.fromhex(digest.hex), 1))
+
+    def name(self, path: Path) -> ByteLock:
+        """Return the byte of a staged file or tree: its owner takes it first, then makes the file."""
+        return ByteLock(self._path, _offset(hashlib.sha256(os.fsencode(path.name)).digest(), 0))
+
+    @contextlib.contextmanager
+    def holding(self, path: Path) -> Iterator[None]:
+        """Hold the byte of the staged name *path* for the block. Raises StoreError if someone has it."""
+        lock = self.name(path)
+        if not lock.try_acquire():  # a random name: only a hash collision or an attack gets here
+            raise StoreError(f"{path}: this staged name is in use")
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def create(self) -> None:
+        """Make the lock file. Raises StoreError."""
+        with disk_errors(str(self._path)):
+            os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644))

@@ -1,0 +1,174 @@
+"""Pinned tags: which digest a tag resolved to, and when. Files that `cat` can read; the only index.
+
+Only legal references become paths, and only legal names are listed. In a directory of refs a name with
+a colon is a tag and any other a further component, so ``a`` and ``a/b`` are neighbours in peace; at
+the top everything is a registry. Called by `storage`, fetch, view and the command line.
+"""
+
+import contextlib
+import logging
+import os
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from layerfs.errors import InvalidDigest, InvalidReference, StoreError
+from layerfs.oci import Digest, ImageReference, Repository
+from layerfs.oci.reference import is_component, is_registry, is_tag
+from layerfs.store.disk import disk_errors, read_small, write_durably
+from layerfs.store.layout import Layout
+from layerfs.store.locks import Locks
+
+_MAX_REF_SIZE: Final = 4096
+_ATTEMPTS: Final = 100
+
+log = logging.getLogger(__name__)
+
+
+class _RefJson(msgspec.Struct, frozen=True):
+    digest: str
+    resolved_at: datetime
+
+
+class RefEntry(msgspec.Struct, frozen=True):
+    """What a tag resolved to, and when (UTC)."""
+
+    digest: Digest
+    resolved_at: datetime
+
+
+class Refs:
+    """All pinned tags of a store. Thread-safe, and safe among processes."""
+
+    def __init__(self, layout: Layout, locks: Locks) -> None:
+        self._layout = layout
+        self._locks = locks
+
+    def read(self, repository: Repository, tag: str) -> RefEntry | None:
+        """Return what *tag* is pinned to, None if unknown. Raises InvalidReference.
+
+        A damaged ref is unknown: resolving the tag again heals it.
+        """
+        path = self._layout.tag(repository, tag)
+        try:
+            raw = read_small(path, _MAX_REF_SIZE)
+            if raw is None:
+                return None
+            json = msgspec.json.decode(raw, type=_RefJson)
+            return RefEntry(Digest.parse(json.digest), json.resolved_at.astimezone(UTC))
+        except NotADirectoryError:
+            return None
+        except (StoreError, msgspec.DecodeError, UnicodeDecodeError, InvalidDigest) as exc:
+            log.warning("%s: %s (treated as unknown)", path, exc)
+            return None
+
+    def write(
+        self, repository: Repository, tag: str, digest: Digest, resolved_at: datetime | None = None
+    ) -> RefEntry:
+        """Pin *tag* to *digest*. Raises InvalidReference, StoreFull, StoreReadOnly, StoreError."""
+        path = self._layout.tag(repository, tag)
+        entry = RefEntry(digest, resolved_at or datetime.now(UTC))
+        raw = msgspec.json.encode(_RefJson(str(digest), entry.resolved_at)) + b"\n"
+        temporary = self._layout.staged_ref()
+        with self._locks.holding(temporary), disk_errors(f"{path}: cannot write"):
+            self._rename_into(temporary, path, raw)
+        return entry
+
+    def remove(self, repository: Repository, tag: str) -> bool:
+        """Forget *tag*, and directories that hold no ref any more. True if it was known."""
+        path = self._layout.tag(repository, tag)
+        with disk_errors(f"{path}: cannot remove"):
+            try:
+                os.unlink(path)
+            except (FileNotFoundError, NotADirectoryError):
+                return False
+        parent = path.parent
+        with contextlib.suppress(OSError):  # not empty: someone else's ref is in it
+            while parent != self._layout.refs:
+                os.rmdir(parent)
+                parent = parent.parent
+        return True
+
+    def registries(self) -> list[str]:
+        """Return the registries that have refs, in order."""
+        return [name for name in _names(self._layout.refs) if is_registry(name)]
+
+    def children(self, registry: str, path_prefix: str = "") -> list[str]:
+        """Return the next components of the paths of known repositories below *path_prefix*, in order.
+
+        Each may be a repository (it has `tags`), lead to further components, or both. A *registry* or
+        prefix that is not legal has none.
+        """
+        directory = self._directory(registry, path_prefix)
+        names = _names(directory) if directory else []
+        return sorted({name for name in names if is_component(name)} | {name for name, _ in _tags(names)})
+
+    def directories(self, registry: str, path_prefix: str = "") -> list[str]:
+        """Return those of `children` that lead to further components, in order."""
+        directory = self._directory(registry, path_prefix)
+        return [name for name in _names(directory) if is_component(name)] if directory else []
+
+    def tags(self, repository: Repository) -> list[str]:
+        """Return the pinned tags of *repository*, in order."""
+        path = self._layout.registry(repository.registry) / repository.path
+        return [tag for name, tag in _tags(_names(path.parent)) if name == path.name]
+
+    def all(self) -> Iterator[tuple[ImageReference, RefEntry]]:
+        """Yield every readable ref, ordered by registry, then path component by component, then tag."""
+        for registry in self.registries():
+            yield from self._below(registry, "")
+
+    def _below(self, registry: str, prefix: str) -> Iterator[tuple[ImageReference, RefEntry]]:
+        directory = self._directory(registry, prefix)
+        names = _names(directory) if directory else []
+        tagged: dict[str, list[str]] = {}
+        for name, tag in _tags(names):
+            tagged.setdefault(name, []).append(tag)
+        for name in sorted(tagged.keys() | {name for name in names if is_component(name)}):
+            path = f"{prefix}/{name}" if prefix else name
+            try:
+                repository = Repository.of(registry, path)
+            except InvalidReference:
+                continue
+            for tag in tagged.get(name, ()):
+                entry = self.read(repository, tag)
+                if entry is not None:
+                    yield repository.with_tag(tag), entry
+            yield from self._below(registry, path)
+
+    def _directory(self, registry: str, prefix: str) -> Path | None:
+        components = prefix.split("/") if prefix else []
+        if not is_registry(registry) or not all(map(is_component, components)):
+            return None
+        return self._layout.registry(registry).joinpath(*components)
+
+    def _rename_into(self, temporary: Path, path: Path, raw: bytes) -> None:
+        for attempt in range(_ATTEMPTS):
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                write_durably(temporary, path, raw)
+            except FileNotFoundError:  # `remove` of a neighbour took the empty directory away
+                if attempt == _ATTEMPTS - 1:
+                    raise
+            else:
+                return
+
+
+def _names(directory: Path) -> list[str]:
+    try:
+        return sorted(os.listdir(directory))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as exc:
+        log.warning("%s: %s (not listed)", directory, exc)
+        return []
+
+
+def _tags(names: list[str]) -> Iterator[tuple[str, str]]:
+    for entry in names:
+        name, colon, tag = entry.partition(":")
+        if colon and is_component(name) and is_tag(tag):
+            yield name, tag

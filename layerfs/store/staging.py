@@ -1,0 +1,313 @@
+"""Bytes and trees on their way in: private names, verified while they grow, published by rename.
+
+Decides whether the bytes of a download are the ones that were asked for, and what becomes of them when
+the caller leaves. Never decides what to fetch. Called by `storage` (downloads) and `trees`.
+"""
+
+import contextlib
+import hashlib
+import io
+import logging
+import os
+import stat
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from errno import EIO
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Generic, Protocol, Self, TypeVar
+
+from layerfs.errors import DigestMismatch, ImageError, SizeMismatch, StoreDamaged, StoreError, StoreFull
+from layerfs.oci import Digest
+from layerfs.store.disk import disk_errors, sync_directory
+from layerfs.store.layout import staged
+from layerfs.store.locks import ByteLock, Locks
+from layerfs.store.removal import remove_tree
+
+_PROOF: Final = object()
+_CHUNK: Final = 1 << 20
+
+log = logging.getLogger(__name__)
+
+
+class Writable(Protocol):
+    """Whatever takes bytes and says how many it took."""
+
+    def write(self, data: bytes | memoryview, /) -> int | None:
+        """Take some of *data*."""
+
+
+W = TypeVar("W", bound=Writable)
+
+
+@dataclass(frozen=True, slots=True)
+class VerifiedBlob:
+    """A file whose bytes hashed to its digest. Only this package can make one."""
+
+    digest: Digest
+    path: Path
+    size: int
+    """In bytes."""
+    proof: object = field(repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if self.proof is not _PROOF:
+            raise TypeError("a VerifiedBlob is made by verification, not by hand")
+
+
+def verified(digest: Digest, path: Path, size: int) -> VerifiedBlob:
+    """Make a VerifiedBlob. For this package: the caller has verified, or found it under its final name."""
+    return VerifiedBlob(digest, path, size, _PROOF)
+
+
+class HashingWriter(Generic[W]):
+    """Pass bytes on to *inner*; hash and count what it accepts, nothing else.
+
+    With a *limit*, the first byte beyond it raises SizeMismatch and is not written.
+    """
+
+    def __init__(
+        self, inner: W, algorithm: str = "sha256", *, limit: int | None = None, name: str = "stream"
+    ) -> None:
+        self._inner = inner
+        self._hasher = hashlib.new(algorithm)
+        self._limit = limit
+        self._name = name
+        self.bytes_written = 0
+
+    def write(self, data: bytes | bytearray | memoryview) -> int:
+        """Write all of *data* and return its length. Raises SizeMismatch, OSError."""
+        rest = memoryview(data).cast("B")
+        if self._limit is not None and self.bytes_written + len(rest) > self._limit:
+            raise SizeMismatch(f"{self._name}: more bytes came (expected {self._limit})")
+        while rest:
+            taken = self._inner.write(rest)
+            if not taken:
+                raise OSError(EIO, f"{self._name}: the file accepts no more bytes")
+            self.already(rest[:taken])
+            rest = rest[taken:]
+        return len(data)
+
+    def already(self, data: bytes | memoryview) -> None:
+        """Count and hash bytes that *inner* holds since an earlier attempt."""
+        self._hasher.update(data)
+        self.bytes_written += len(data)
+
+    def finalize(self) -> tuple[W, str, int]:
+        """Return the inner writer, the hash as lowercase hex, and the number of bytes."""
+        return self._inner, self._hasher.hexdigest(), self.bytes_written
+
+
+class StagedDownload:
+    """One blob being downloaded, into a private file beside its final name.
+
+    Ends in `commit`, `abort` or `suspend`. Leaving the context otherwise suspends it, so that the
+    next attempt goes on from there, except after wrong bytes (ImageError) or on a full disk: then
+    the file is removed. Not for two threads at once.
+    """
+
+    def __init__(
+        self, digest: Digest, staged_path: Path, final_path: Path, expected_size: int, lock: ByteLock, fd: int
+    ) -> None:
+        self.digest = digest
+        self.staged_path = staged_path
+        self.final_path = final_path
+        self._expected = expected_size if expected_size > 0 else None
+        self._lock = lock
+        self._open = True
+        raw = io.FileIO(fd, "r+")
+        self.file: HashingWriter[io.FileIO] = HashingWriter(
+            raw, digest.algorithm, limit=self._expected, name=str(digest)
+        )
+        self.offset = 0
+        """Bytes that an earlier attempt left and this one hashed again; the download goes on there."""
+
+    @property
+    def size(self) -> int:
+        """Bytes that the staged file holds; it may be read up to here while it grows."""
+        return self.file.bytes_written
+
+    def write(self, chunk: bytes | bytearray | memoryview) -> int:
+        """Append *chunk*. Raises SizeMismatch on the first excess byte, StoreFull, StoreError."""
+        with disk_errors(f"{self.staged_path}: cannot write"):
+            return self.file.write(chunk)
+
+    def commit(self) -> VerifiedBlob:
+        """Check size and digest, make the bytes durable and give them their final name.
+
+        Raises SizeMismatch or DigestMismatch after removing the file; StoreDamaged if the staged file
+        vanished; StoreFull or StoreError.
+        """
+        raw, hex_, size = self.file.finalize()
+        try:
+            self._check(Digest(self.digest.algorithm, hex_), size)
+            with disk_errors(f"{self.final_path}: cannot publish"):
+                os.fsync(raw.fileno())
+                os.rename(self.staged_path, self.final_path)
+                sync_directory(self.final_path.parent)
+        except (ImageError, StoreError):
+            self.abort()
+            raise
+        self._close()
+        return verified(self.digest, self.final_path, size)
+
+    def abort(self) -> None:
+        """Remove what was downloaded; harmless after commit or a second time."""
+        if self._open:
+            with contextlib.suppress(OSError):
+                os.unlink(self.staged_path)
+            self._close()
+
+    def suspend(self) -> None:
+        """Leave what was downloaded for the next attempt; harmless after commit or abort."""
+        if self._open and self.size == 0:
+            self.abort()
+        self._close()
+
+    def take_over(self) -> None:
+        """Hash the bytes that the file holds already; `offset` tells where to go on. Raises OSError."""
+        buffer = memoryview(bytearray(_CHUNK))
+        raw = self.file.finalize()[0]
+        while count := raw.readinto(buffer):
+            self.file.already(buffer[:count])
+        self.offset = self.size
+
+    def _check(self, found: Digest, size: int) -> None:
+        if not self._is_ours():
+            raise StoreDamaged(f"{self.staged_path}: the staged file vanished (someone else removed it)")
+        if self._expected is not None and size != self._expected:
+            raise SizeMismatch(f"{self.digest}: {size} bytes (expected {self._expected})")
+        if found != self.digest:
+            raise DigestMismatch(f"{self.digest}: the bytes hash to {found}")
+
+    def _is_ours(self) -> bool:
+        try:
+            return os.path.samestat(os.lstat(self.staged_path), os.fstat(self.file.finalize()[0].fileno()))
+        except OSError:
+            return False
+
+    def _close(self) -> None:
+        self._open = False
+        self.file.finalize()[0].close()
+        self._lock.release()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if isinstance(exc, ImageError | StoreFull):
+            self.abort()
+        else:
+            self.suspend()
+
+
+def stage_download(
+    locks: Locks, digest: Digest, final: Path, expected_size: int, suspended: Iterable[Path] = ()
+) -> StagedDownload:
+    """Take up the first of *suspended* that nobody holds, or begin a new file. Raises StoreError."""
+    for path in suspended:
+        download = _resume(locks, digest, path, final, expected_size)
+        if download is not None:
+            return download
+    path = staged(final.parent, digest.name, "downloading")
+    lock = _take(locks, path)
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        with disk_errors(f"{path}: cannot create"):
+            fd = os.open(path, flags, 0o644)
+    except BaseException:
+        lock.release()
+        raise
+    return StagedDownload(digest, path, final, expected_size, lock, fd)
+
+
+def find_suspended(directory: Path, digest: Digest) -> list[Path]:
+    """Return the staged downloads of *digest* in *directory*, largest first; some may be in use."""
+    found = []
+    prefix = f"{digest.name}."
+    with os.scandir(directory) as entries:
+        for entry in entries:
+            if entry.name.startswith(prefix) and entry.name.endswith(".downloading"):
+                with contextlib.suppress(OSError):
+                    found.append((entry.stat(follow_symlinks=False).st_size, directory / entry.name))
+    return [path for _, path in sorted(found, reverse=True)]
+
+
+def _resume(
+    locks: Locks, digest: Digest, path: Path, final: Path, expected_size: int
+) -> StagedDownload | None:
+    lock = locks.name(path)
+    if not lock.try_acquire():
+        return None
+    download = None
+    try:
+        fd = _open_suspended(path, expected_size)
+        download = StagedDownload(digest, path, final, expected_size, lock, fd)
+        download.take_over()
+    except OSError as exc:  # gone since it was listed, or not a part of this blob: a new file serves as well
+        log.info("%s: cannot be resumed: %s", path, exc)
+        if download is None:
+            lock.release()
+        else:
+            download.suspend()
+        return None
+    return download
+
+
+def _open_suspended(path: Path, expected_size: int) -> int:
+    fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+    status = os.fstat(fd)
+    if stat.S_ISREG(status.st_mode) and not 0 < expected_size < status.st_size:
+        return fd
+    os.close(fd)
+    os.unlink(path)
+    raise OSError(EIO, "longer than the blob, or no regular file")
+
+
+def _take(locks: Locks, path: Path) -> ByteLock:
+    """Hold the byte of a staged name before anything of that name exists. Raises StoreError."""
+    lock = locks.name(path)
+    if not lock.try_acquire():  # a random name: only a hash collision or an attack gets here
+        raise StoreError(f"{path}: this staged name is in use")
+    return lock
+
+
+class StagedTree:
+    """A private directory that becomes a layer directory or a cover; removed unless published."""
+
+    def __init__(self, digest: Digest, path: Path, lock: ByteLock) -> None:
+        self.digest = digest
+        self.path = path
+        self._lock = lock
+
+    def close(self) -> None:
+        """Remove what is still under the staged name; harmless after publication or a second time."""
+        try:
+            remove_tree(self.path)
+        except OSError as exc:  # the sweeper tries again
+            log.warning("%s: cannot be removed now: %s", self.path, exc)
+        finally:
+            self._lock.release()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def stage_tree(locks: Locks, directory: Path, digest: Digest) -> StagedTree:
+    """Make a fresh private directory in *directory*. Raises StoreFull, StoreError."""
+    path = staged(directory, digest.name, "extracting")
+    lock = _take(locks, path)
+    try:
+        with disk_errors(f"{path}: cannot create"):
+            os.mkdir(path, 0o700)
+    except BaseException:
+        lock.release()
+        raise
+    return StagedTree(digest, path, lock)

@@ -1,0 +1,277 @@
+"""`ImageStorage`: the store of one images directory, for a daemon, a command line or a sandbox runtime.
+
+A facade: finds the module that does the work, holds what they share. Blocking and thread-safe; callers own
+the threads, and several processes may use one store at once. Fetches nothing and must never import the
+registry. Called by fetch, view, app and by programs that embed layerfs.
+"""
+
+import contextlib
+import logging
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from layerfs import host
+from layerfs.errors import DigestMismatch, StoreReadOnly
+from layerfs.layer.record import Budgets, Extraction, LayerRecord
+from layerfs.oci import Digest, ImageConfig, Index, Manifest, parse_manifest, stack_digest
+from layerfs.store.disk import disk_errors, is_file
+from layerfs.store.documents import DocumentShelf
+from layerfs.store.layout import Layout, as_digest
+from layerfs.store.locks import DigestLock, Locks
+from layerfs.store.probe import open_capabilities
+from layerfs.store.records import CoverRecord
+from layerfs.store.refs import Refs
+from layerfs.store.staging import (
+    StagedDownload,
+    StagedTree,
+    VerifiedBlob,
+    find_suspended,
+    stage_download,
+    verified,
+)
+from layerfs.store.trees import TreeShelf
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class LayerDir:
+    """A complete layer directory: markers and overlay form, as `layerfs.extract` left it."""
+
+    digest: Digest
+    """Of the compressed blob."""
+    path: Path
+    record: LayerRecord
+
+
+class ImageStorage:
+    """The store below *images_dir*, which is made if it does not exist.
+
+    A digest argument is a `Digest` or its text; text is parsed before a path is made of it (InvalidDigest).
+    Opening reads nothing that grows with the store. Raises StoreMismatch, StoreFull, StoreReadOnly,
+    StoreDamaged, StoreError.
+    """
+
+    def __init__(self, images_dir: str | os.PathLike[str], *, budgets: Budgets | None = None) -> None:
+        self._layout = Layout(Path(images_dir).absolute())
+        self._locks = Locks(self._layout.lock)
+        self._budgets = budgets or Budgets()
+        self._boot_id = host.boot_id()
+        self.readonly = not _prepare(self._layout, self._locks)
+        """Whether this process may only read the store; what is missing then raises StoreReadOnly."""
+        self.capabilities = open_capabilities(self._layout, self._locks, writable=not self.readonly)
+        """Who owns the store, and the form of its trees."""
+        self.refs = Refs(self._layout, self._locks)
+        """Pinned tags."""
+        self._manifests: DocumentShelf[Manifest | Index] = DocumentShelf(
+            self._layout.manifests, "manifest", parse_manifest, self._locks
+        )
+        self._configs: DocumentShelf[ImageConfig] = DocumentShelf(
+            self._layout.configs, "config", lambda raw, d: ImageConfig.parse(raw, f"config {d}"), self._locks
+        )
+        self._layers: TreeShelf[LayerRecord] = TreeShelf(self._layout.extracted, LayerRecord, self._locks)
+        self._covers: TreeShelf[CoverRecord] = TreeShelf(self._layout.covers, CoverRecord, self._locks)
+
+    def __repr__(self) -> str:
+        return f"ImageStorage({os.fspath(self.images_dir)!r})"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End what the store keeps running; it may be used again."""
+
+    # Paths
+
+    @property
+    def images_dir(self) -> Path:
+        """The directory of the whole store, absolute."""
+        return self._layout.root
+
+    @property
+    def layer_dir(self) -> Path:
+        """The directory of compressed blobs."""
+        return self._layout.layers
+
+    def manifest_path(self, digest: Digest | str) -> Path:
+        """``manifests/sha256-<hex>.json``, whether it is there or not."""
+        return self._layout.manifest(digest)
+
+    def config_path(self, digest: Digest | str) -> Path:
+        """``configs/sha256-<hex>.json``, whether it is there or not."""
+        return self._layout.config(digest)
+
+    def layer_tarball_path(self, digest: Digest | str) -> Path:
+        """``layers/sha256-<hex>.tar.gz``, whatever the compression, whether it is there or not."""
+        return self._layout.blob(digest)
+
+    def layer_extracted_path(self, digest: Digest | str) -> Path:
+        """``extracted/sha256-<hex>``, whether it is there or not; `open_layer` says if it is complete."""
+        return self._layout.tree(digest)
+
+    def local_bundle_cache_dir(
+        self, bundle_path: str | os.PathLike[str], manifest_digest: Digest | str
+    ) -> Path:
+        """``local/<8 hex of the path's sha256>-<8 hex of the digest>``; not created."""
+        return self._layout.bundle_cache(Path(bundle_path), manifest_digest)
+
+    # Manifests and configs (image-spec manifest.md, image-index.md, config.md)
+
+    def save_manifest(self, raw: bytes, digest: Digest | str) -> Path:
+        """Keep the exact bytes of a manifest or index. Raises DigestMismatch, StoreFull, StoreReadOnly."""
+        return self._manifests.save(raw, as_digest(digest))
+
+    def load_manifest(self, digest: Digest | str) -> Manifest | Index:
+        """Return the parsed document. Raises NotInStore, StoreDamaged, InvalidDocument, UnsupportedImage."""
+        return self._manifests.load(as_digest(digest))
+
+    def has_manifest(self, digest: Digest | str) -> bool:
+        """Say whether a manifest or index is in the store."""
+        return self._manifests.has(as_digest(digest))
+
+    def save_config(self, raw: bytes, digest: Digest | str) -> Path:
+        """Keep the exact bytes of a config. Raises DigestMismatch, StoreFull, StoreReadOnly, StoreError."""
+        return self._configs.save(raw, as_digest(digest))
+
+    def load_config(self, digest: Digest | str) -> ImageConfig:
+        """Return the parsed config; its ``raw`` has the bytes.
+
+        Raises NotInStore, StoreDamaged, InvalidDocument.
+        """
+        return self._configs.load(as_digest(digest))
+
+    def has_config(self, digest: Digest | str) -> bool:
+        """Say whether a config is in the store."""
+        return self._configs.has(as_digest(digest))
+
+    # Blobs
+
+    def has_layer(self, digest: Digest | str) -> bool:
+        """Say whether the compressed blob is in the store."""
+        return is_file(self._layout.blob(digest))
+
+    def verify_blobs_exist(self, layer_digests: Sequence[Digest | str]) -> bool:
+        """Say whether all compressed blobs are in the store."""
+        return all(self.has_layer(digest) for digest in layer_digests)
+
+    def open_blob(self, digest: Digest | str) -> VerifiedBlob | None:
+        """Return the published blob, None if it is not there. Costs one lstat."""
+        wanted = as_digest(digest)
+        path = self._layout.blob(wanted)
+        if not is_file(path):
+            return None
+        return verified(wanted, path, path.stat().st_size)
+
+    def stage_layer_download(self, digest: Digest | str, expected_size: int = -1) -> StagedDownload:
+        """Begin or go on with the download of a blob of *expected_size* bytes (0 or less: unknown).
+
+        Takes up the largest suspended download of that digest that no process holds, hashes it again and
+        says in ``offset`` where to go on. Raises StoreFull, StoreReadOnly, StoreError.
+        """
+        wanted = as_digest(digest)
+        self._require_writable(f"layer {wanted}")
+        with disk_errors(str(self._layout.layers)):
+            suspended = find_suspended(self._layout.layers, wanted)
+        return stage_download(self._locks, wanted, self._layout.blob(wanted), expected_size, suspended)
+
+    def stage_config_download(self, digest: Digest | str) -> StagedDownload:
+        """Begin the download of a config, of unknown size. Raises StoreFull, StoreReadOnly, StoreError."""
+        wanted = as_digest(digest)
+        self._require_writable(f"config {wanted}")
+        return stage_download(self._locks, wanted, self._layout.config(wanted), -1)
+
+    # Layer directories
+
+    def open_layer(self, digest: Digest | str) -> LayerDir | None:
+        """Return the complete layer directory, None if it is not there. Costs one lstat when known."""
+        wanted = as_digest(digest)
+        tree = self._layers.find(wanted)
+        return None if tree is None else LayerDir(wanted, tree.path, tree.record)
+
+    def stage_tree(self, digest: Digest | str) -> StagedTree:
+        """Make the private directory for an extraction. Raises StoreFull, StoreReadOnly, StoreError."""
+        wanted = as_digest(digest)
+        self._require_writable(f"layer {wanted}")
+        return self._layers.stage(wanted)
+
+    def publish(self, tree: StagedTree, blob: VerifiedBlob, extraction: Extraction) -> LayerDir:
+        """Give an extracted tree its final name; the only way to one. Losing a race is success.
+
+        Raises DigestMismatch if the three are not of the same blob, StoreFull, StoreReadOnly, StoreError.
+        """
+        found = Digest.parse(extraction.digest)
+        if not tree.digest == blob.digest == found or blob.size != extraction.blob_size:
+            raise DigestMismatch(
+                f"{blob.digest}: the tree for {tree.digest} was extracted from {found}, "
+                f"{extraction.blob_size} bytes (expected {blob.size} bytes of the same blob)"
+            )
+        record = LayerRecord(state="pending", boot_id=self._boot_id, layer=extraction)
+        published = self._layers.publish(tree, record)
+        return LayerDir(found, published.path, published.record)
+
+    def discard_layer(self, digest: Digest | str) -> bool:
+        """Take the layer directory away; the blob stays, the sweeper deletes the files later.
+
+        True if there was one. Raises StoreError if a mount uses it, StoreReadOnly.
+        """
+        wanted = as_digest(digest)
+        self._require_writable(f"layer {wanted}")
+        return self._layers.discard(wanted)
+
+    # Covers
+
+    def cover(self, layers: Sequence[Digest]) -> Path | None:
+        """Return the published cover of a stack, base first; None if it is not there."""
+        tree = self._covers.find(stack_digest(layers))
+        return None if tree is None else tree.path
+
+    # Locks and durability
+
+    def lock(self, digest: Digest | str) -> DigestLock:
+        """Return the right to work on *digest*, not yet acquired; as a context manager it waits for it."""
+        return self._locks.work(as_digest(digest))
+
+    def make_durable(self) -> int:
+        """Write all pending trees to the disk, with one syncfs, and say so in their records.
+
+        Returns how many became durable. Raises StoreError if the disk reports an error: then they stay
+        pending, and a reboot will have them extracted again.
+        """
+        pending = [(shelf, one) for shelf in (self._layers, self._covers) for one in shelf.pending()]
+        if not pending or self.readonly:
+            return 0
+        with disk_errors(f"{self.images_dir}: syncfs"):
+            fd = os.open(self.images_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                host.syncfs(fd)
+            finally:
+                os.close(fd)
+        return sum(shelf.settle(one) for shelf, one in pending)
+
+    def _require_writable(self, what: str) -> None:
+        if self.readonly:
+            raise StoreReadOnly(f"{what}: not in the store, and {self.images_dir} may only be read")
+
+
+def _prepare(layout: Layout, locks: Locks) -> bool:
+    """Make the directories of a store; False if it exists and may only be read."""
+    if layout.root.is_dir() and not os.access(layout.root, os.W_OK | os.X_OK, effective_ids=True):
+        return False
+    with disk_errors(f"{layout.root}: cannot make the store"):
+        layout.root.mkdir(parents=True, exist_ok=True)
+        for directory in layout.directories:
+            # Setuid programs of old images are nobody's business but the owner's.
+            private = directory in (layout.extracted, layout.covers)
+            with contextlib.suppress(FileExistsError):
+                directory.mkdir(0o700 if private else 0o755)
+    locks.create()
+    return True

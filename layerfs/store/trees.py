@@ -1,0 +1,224 @@
+"""Published trees with their records: layer directories, and covers. Complete or absent, at any moment.
+
+Order of publication: an invalid tree out of the way, the record, then one rename of the tree. Order of
+removal: the tree aside, then the record. So at any kill a tree has its record, and a record without a tree
+means nothing. The data of a tree is durable later: `settle`. Called by `storage` and `sweep`.
+"""
+
+import contextlib
+import logging
+import os
+import stat
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Generic, Literal
+
+import msgspec
+
+from layerfs import host
+from layerfs.errors import StoreDamaged, StoreError
+from layerfs.oci import Digest
+from layerfs.store.disk import disk_errors, read_small, sync_directory, write_durably
+from layerfs.store.layout import RECORD_SUFFIX, staged
+from layerfs.store.locks import Locks
+from layerfs.store.records import MAX_RECORD_SIZE, Record, decode_record, vouches
+from layerfs.store.staging import StagedTree, stage_tree
+
+log = logging.getLogger(__name__)
+
+_LAST_USE_SECONDS: Final = 3600
+"""How exact the last use, the mtime of a record, has to be."""
+
+Settled = Literal["durable", "gone"]
+
+
+@dataclass(frozen=True, slots=True)
+class Tree(Generic[Record]):
+    """A complete tree and what is known of it."""
+
+    path: Path
+    record: Record
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """A tree that a power cut would lose: the identity of its record and of its root directory."""
+
+    digest: Digest
+    record_inode: int
+    tree_inode: int
+
+
+class TreeShelf(Generic[Record]):
+    """All trees of one kind: ``<directory>/<digest name>`` and ``<digest name>.json``. Thread-safe."""
+
+    def __init__(
+        self,
+        directory: Path,
+        record_type: type[Record],
+        locks: Locks,
+        in_use: Callable[[Digest], bool] = lambda _: False,
+    ) -> None:
+        self._directory = directory
+        self._prefix = f"{directory}/"
+        self._type: type[Record] = record_type
+        self._locks = locks
+        self._in_use = in_use
+        self._boot_id = host.boot_id()
+        self._known: dict[Digest, tuple[int, Tree[Record]]] = {}
+        self._pending: set[Digest] = set()
+
+    @property
+    def directory(self) -> Path:
+        """Where the trees are."""
+        return self._directory
+
+    def find(self, digest: Digest) -> Tree[Record] | None:
+        """Return the complete tree of *digest*, None if it is not there. Costs one lstat when known."""
+        path = f"{self._prefix}{digest.algorithm}-{digest.hex}"
+        try:
+            status = os.lstat(path)
+        except FileNotFoundError:
+            self._known.pop(digest, None)
+            return None
+        except OSError as exc:
+            log.warning("%s: %s (treated as absent)", path, exc)
+            return None
+        known = self._known.get(digest)
+        if known is not None and known[0] == status.st_ino:
+            return known[1]
+        return self._look(digest, Path(path), status)
+
+    def stage(self, digest: Digest) -> StagedTree:
+        """Make a private directory for the tree of *digest*. Raises StoreFull, StoreReadOnly, StoreError."""
+        return stage_tree(self._locks, self._directory, digest)
+
+    def publish(self, tree: StagedTree, record: Record) -> Tree[Record]:
+        """Give *tree* its final name, with *record*. If another was first, return that one; both are success.
+
+        Raises StoreFull, StoreReadOnly, StoreError; StoreDamaged if something unknown stands in the way.
+        """
+        digest = tree.digest
+        with self._locks.publication(digest):
+            present = self.find(digest)
+            if present is not None:
+                log.debug("%s: published by another thread or process", digest)
+                return present
+            with disk_errors(f"{self._directory / digest.name}: cannot publish"):
+                self._set_aside(digest)
+                self._write_record(digest, record)
+                os.rename(tree.path, self._directory / digest.name)
+        self._pending.add(digest)
+        return Tree(self._directory / digest.name, record)
+
+    def discard(self, digest: Digest) -> bool:
+        """Take tree and record of *digest* away; the sweeper deletes the files. True if there was a tree.
+
+        Raises StoreError if a mount uses the tree.
+        """
+        with self._locks.publication(digest), disk_errors(f"{self._directory / digest.name}: cannot remove"):
+            self._known.pop(digest, None)
+            self._pending.discard(digest)
+            removed = self._set_aside(digest)
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self.record_path(digest))
+                # Durable before the sweeper empties the tree: no power cut may bring this record back.
+                sync_directory(self._directory)
+        return removed
+
+    def record_path(self, digest: Digest) -> Path:
+        """Path of the record of *digest*."""
+        return self._directory / f"{digest.name}{RECORD_SUFFIX}"
+
+    def read_record(self, digest: Digest) -> Record | None:
+        """Return the record of *digest* if it can be believed, tree or no tree."""
+        try:
+            raw = read_small(self.record_path(digest), MAX_RECORD_SIZE)
+        except StoreError as exc:
+            log.warning("%s (treated as absent)", exc)
+            return None
+        record = None if raw is None else decode_record(raw, self._type, digest)
+        return record if record is not None and vouches(record, self._boot_id) else None
+
+    def pending(self) -> list[Pending]:
+        """Return what this process published or met that is not durable yet."""
+        found = []
+        for digest in list(self._pending):
+            with contextlib.suppress(FileNotFoundError):
+                found.append(self._identify(digest))
+        return found
+
+    def settle(self, pending: Pending) -> bool:
+        """Mark a tree durable, after a syncfs that began after `pending` returned it.
+
+        False if it is not the same tree any more. Raises StoreError.
+        """
+        digest = pending.digest
+        with self._locks.publication(digest), disk_errors(f"{self.record_path(digest)}: cannot write"):
+            try:
+                same = self._identify(digest) == pending
+            except FileNotFoundError:
+                same = False
+            record = self.read_record(digest) if same else None
+            if record is None:
+                return False
+            if record.state != "durable":
+                record = msgspec.structs.replace(record, state="durable")
+                self._write_record(digest, record)
+                self._known.pop(digest, None)
+        self._pending.discard(digest)
+        return True
+
+    def _look(self, digest: Digest, path: Path, status: os.stat_result) -> Tree[Record] | None:
+        record = self.read_record(digest) if stat.S_ISDIR(status.st_mode) else None
+        if record is None:
+            return None
+        if record.state == "pending":
+            self._pending.add(digest)
+        tree = Tree(path, record)
+        self._known[digest] = (status.st_ino, tree)
+        self._note_use(digest)
+        return tree
+
+    def _note_use(self, digest: Digest) -> None:
+        with contextlib.suppress(OSError):  # a read-only store has no last use
+            path = self.record_path(digest)
+            if time.time() - os.stat(path).st_mtime > _LAST_USE_SECONDS:
+                os.utime(path)
+
+    def _set_aside(self, digest: Digest) -> bool:
+        """Rename whatever has the final name of *digest*; False if nothing has."""
+        final = self._directory / digest.name
+        if not os.path.lexists(final):
+            return False
+        self._refuse_in_use(digest)
+        aside = staged(self._directory, digest.name, "removing")
+        try:
+            os.rename(final, aside)
+        except FileNotFoundError:
+            return False
+        if self._in_use(digest):  # mounted between the first look and the rename
+            os.rename(aside, final)
+            self._refuse_in_use(digest)
+        return True
+
+    def _refuse_in_use(self, digest: Digest) -> None:
+        if self._in_use(digest):
+            raise StoreError(f"{self._directory / digest.name}: in use by a mount (unmount it first)")
+
+    def _write_record(self, digest: Digest, record: Record) -> None:
+        final = self.record_path(digest)
+        if final.is_dir() and not final.is_symlink():
+            raise StoreDamaged(f"{final}: a directory (expected a record); remove it by hand")
+        temporary = staged(self._directory, digest.name, "writing")
+        with self._locks.holding(temporary):
+            write_durably(temporary, final, msgspec.json.encode(record))
+
+    def _identify(self, digest: Digest) -> Pending:
+        return Pending(
+            digest,
+            os.lstat(self.record_path(digest)).st_ino,
+            os.lstat(self._directory / digest.name).st_ino,
+        )
