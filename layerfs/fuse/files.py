@@ -1,0 +1,181 @@
+"""Open files: bytes of small ones are given to the kernel at open, large ones are read from the disk at once.
+
+A read may not wait (it has no caller that could be interrupted), but for a disk it does, in a thread.
+Called by `operations` alone.
+"""
+
+import logging
+import os
+from errno import EAGAIN, EBADF, EOPNOTSUPP
+from itertools import count
+from typing import Final
+
+import pyfuse3
+import trio
+from pyfuse3 import FileInfo
+
+from layerfs.fuse.prepared import prepared
+from layerfs.view.nodes import BytesContent, Content, FileContent, Node
+
+log = logging.getLogger(__name__)
+
+STORED_BYTES: Final = 64 * 1024
+"""Files up to this size are put into the page cache at open, and the read request never comes."""
+
+_PRIVATE: Final = 1 << 63
+"""Handles from here on are one open of a file that changes; below are inode numbers, shared by all opens."""
+
+_DISK_THREADS: Final = 16
+_MISSING: Final = frozenset({EAGAIN, EOPNOTSUPP})
+
+
+class _OpenFile:
+    """One file with open handles; its descriptor is shared by them and opened by the first who needs it."""
+
+    __slots__ = ("content", "fd", "info", "opens")
+
+    def __init__(self, content: Content, info: FileInfo) -> None:
+        self.content = content
+        self.info = info
+        self.fd = -1
+        self.opens = 1
+
+    def descriptor(self) -> int:
+        if self.fd < 0:
+            assert isinstance(self.content, FileContent)
+            self.fd = _open(self.content)
+        return self.fd
+
+    def open_large(self) -> None:
+        """Open a file that will be read, so that what is wrong with it is told at open."""
+        if isinstance(self.content, FileContent) and self.content.size > STORED_BYTES:
+            self.descriptor()
+
+    def store(self, ino: int) -> None:
+        """Put a small file into the page cache, if its bytes are in memory; reading works without, too."""
+        if isinstance(self.content, BytesContent):
+            data: bytes | memoryview | None = self.content.data
+        elif 0 < self.content.size <= STORED_BYTES:
+            data = _read_now(self.descriptor(), self.content.size, 0)
+            if data is None or len(data) != self.content.size:
+                return  # the READ that comes then takes it from the disk, in a thread
+            self.close()
+        else:
+            return
+        if data and len(data) <= STORED_BYTES:
+            try:
+                pyfuse3.notify_store(ino, 0, data)  # type: ignore[arg-type]  # any buffer will do
+            except OSError as error:
+                log.debug("inode %d: not put into the page cache: %s", ino, error)
+
+    def close(self) -> None:
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+
+def _open(content: FileContent) -> int:
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NOATIME
+    try:
+        return os.open(content.path, flags, dir_fd=content.dir_fd)
+    except PermissionError:  # O_NOATIME is for the owner
+        return os.open(content.path, flags & ~os.O_NOATIME, dir_fd=content.dir_fd)
+
+
+class OpenFiles:
+    """The handle table of one mount."""
+
+    def __init__(self) -> None:
+        self._files: dict[int, _OpenFile] = {}
+        self._handles = count(_PRIVATE)
+        self._disk = trio.CapacityLimiter(_DISK_THREADS)
+
+    def __len__(self) -> int:
+        """Return how many files are open, those with a shared handle once."""
+        return len(self._files)
+
+    def reopen(self, node: Node) -> FileInfo | None:
+        """Open a file that is open already, without asking its node again; None if it is not."""
+        file = self._files.get(node.ino)
+        if file is None:
+            return None
+        file.opens += 1
+        return file.info
+
+    def open(self, node: Node, content: Content) -> FileInfo:
+        """Open *node*, which has *content*. Raises OSError."""
+        kept = prepared(node)
+        if kept is None:
+            # Direct: the size that the kernel saw may be another one than that of these bytes.
+            info = FileInfo(fh=next(self._handles), direct_io=True, keep_cache=False)
+            file = _OpenFile(content, info)
+            file.open_large()
+        else:
+            if kept.file is None:
+                kept.file = FileInfo(fh=node.ino, keep_cache=True)
+            file = _OpenFile(content, kept.file)
+            file.open_large()
+            if not kept.stored:
+                # Before the first reply to an open of this inode, and never again: a page with a pending
+                # READ is locked, and storing into it would wait for a reply that only we can give.
+                kept.stored = True
+                file.store(node.ino)
+        self._files[file.info.fh] = file
+        return file.info
+
+    async def read(self, handle: int, offset: int, size: int) -> bytes | memoryview:
+        """Return *size* bytes at *offset*, fewer only at the end of the file. Raises OSError."""
+        file = self._files.get(handle)
+        if file is None:
+            raise OSError(EBADF, f"handle {handle} is not open")
+        content = file.content
+        if isinstance(content, BytesContent):
+            return memoryview(content.data)[offset : offset + size]
+        fd = file.descriptor()
+        data = _read_now(fd, size, offset)
+        if data is not None and (len(data) == size or offset + len(data) >= content.size):
+            return data
+        # The kernel releases a file only after the replies to its reads, so the descriptor stays open.
+        return await trio.to_thread.run_sync(_read_all, fd, size, offset, limiter=self._disk)
+
+    def release(self, handle: int) -> None:
+        """Take back one open of *handle*; an unknown one is logged."""
+        file = self._files.get(handle)
+        if file is None:
+            log.warning("handle %d: released, but not open", handle)
+            return
+        file.opens -= 1
+        if file.opens == 0:
+            del self._files[handle]
+            file.close()
+
+    def close(self) -> None:
+        """Close everything; the mount is gone."""
+        for file in self._files.values():
+            file.close()
+        self._files.clear()
+
+
+def _read_now(fd: int, size: int, offset: int) -> bytes | memoryview | None:
+    """Read what is in memory; None if nothing is, or if the filesystem cannot tell."""
+    buffer = bytearray(size)
+    try:
+        count = os.preadv(fd, [buffer], offset, os.RWF_NOWAIT)
+    except OSError as error:
+        if error.errno in _MISSING:
+            return None
+        raise
+    return memoryview(buffer)[:count]
+
+
+def _read_all(fd: int, size: int, offset: int) -> bytes:
+    """Read until *size* bytes are there or the file ends: a short reply means its end to the kernel."""
+    parts = []
+    while size > 0:
+        part = os.pread(fd, size, offset)
+        if not part:
+            break
+        parts.append(part)
+        size -= len(part)
+        offset += len(part)
+    return parts[0] if len(parts) == 1 else b"".join(parts)

@@ -1,0 +1,285 @@
+"""FUSE requests on the nodes of a tree: each one answers, or awaits what the node needs and asks it again.
+
+Counts exactly what the kernel owes us forgets for: each successful lookup and each entry that a listing
+reply accepted. Must never decide what the tree looks like. Called by pyfuse3, made by `session`.
+"""
+
+import logging
+import os
+from collections.abc import Callable, Mapping, Sequence
+from errno import EIO, ENODATA, ENOENT, EOPNOTSUPP, EROFS, ESTALE
+from itertools import count
+from typing import Any, Final, NoReturn, Protocol, TypeVar
+
+import pyfuse3
+import trio
+from pyfuse3 import EntryAttributes, FileInfo, FUSEError, ReaddirToken, RequestContext, StatvfsData
+
+from layerfs.fuse.errnos import fuse_request, translate
+from layerfs.fuse.files import OpenFiles
+from layerfs.fuse.prepared import BLOCK_SIZE, Listing, absent_entry, entry_of, prepared
+from layerfs.fuse.waiting import Waits
+from layerfs.view.needs import BlobNeed, DocumentNeed, LayersNeed, Need, Provider, StackNeed, TagNeed
+from layerfs.view.nodes import Node
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+ROUNDS: Final = 8
+"""Needs that one request may have in turn: a tag, its manifest, its platform's, a layer, and spare."""
+
+_NEEDS: Final = frozenset({TagNeed, DocumentNeed, LayersNeed, StackNeed, BlobNeed})
+_NAME_BYTES: Final = 255
+_FORGETS: Final = 512
+
+# Unsupported, not missing: ls and the kernel ask once for each mount, not once for each file. Never ENOSYS,
+# which would hide all attributes from overlays (facts/fuse-and-overlay.md section 9).
+_ACL_PREFIX: Final = b"system.posix_acl_"
+_SELINUX: Final = b"security.selinux"
+_TRUSTED_PREFIX: Final = b"trusted."
+
+
+class Inodes(Protocol):
+    """The inode table as the edge uses it; `layerfs.view.inodes.InodeTable` is one."""
+
+    def get(self, ino: int) -> Node:
+        """Return a node that the kernel knows. Raises KeyError."""
+
+    def remember(self, node: Node) -> None:
+        """Count one reply that told the kernel of *node*."""
+
+    def forget(self, ino: int, times: int) -> None:
+        """Take back *times* counted replies."""
+
+
+class Tree(Protocol):
+    """What is served: a root with number 1, and the table of what the kernel knows."""
+
+    @property
+    def root(self) -> Node:
+        """The mountpoint."""
+
+    @property
+    def inodes(self) -> Inodes:
+        """The table that the root is in."""
+
+
+async def _refuse(*_: Any) -> NoReturn:
+    raise FUSEError(EROFS)
+
+
+class ReadOnly(pyfuse3.Operations):
+    """Everything that would change something, refused; with ``ro`` the kernel does so before it asks."""
+
+    setattr: Any = _refuse
+    mknod = mkdir = unlink = rmdir = symlink = rename = link = setattr
+    write = create = setxattr = removexattr = setattr
+
+
+class Operations(ReadOnly):
+    """The requests of one mount."""
+
+    supports_dot_lookup = False  # for NFS exports only
+    enable_acl = False
+    enable_writeback_cache = False
+
+    def __init__(self, tree: Tree, provider: Provider, waits: Waits, *, disk: str | None = None) -> None:
+        """Serve *tree*; statfs(2) describes the filesystem of the path *disk*."""
+        assert tree.root.ino == pyfuse3.ROOT_INODE
+        self._inodes = tree.inodes
+        self._provider = provider
+        self._waits = waits
+        self._disk = disk
+        self._files = OpenFiles()
+        self._listings: dict[int, tuple[Node, Listing]] = {}
+        self._handles = count(1)
+
+    def _node(self, ino: int) -> Node:
+        try:
+            return self._inodes.get(ino)
+        except KeyError:
+            raise OSError(ESTALE, f"inode {ino} is not known to the kernel") from None
+
+    async def _settle(self, ask: Callable[[], T | Need], ctx: RequestContext) -> T:
+        """Ask until the answer is no need, obtaining each; the caller may be interrupted meanwhile."""
+        with self._waits.of(ctx.pid):
+            for _ in range(ROUNDS):
+                answer = ask()
+                if type(answer) not in _NEEDS:
+                    return answer  # type: ignore[return-value]  # mypy does not narrow by sets
+                await self._provider.obtain(answer)  # type: ignore[arg-type]  # as above
+            answer = ask()
+        if type(answer) in _NEEDS:
+            raise OSError(EIO, f"still needed after {ROUNDS} rounds: {answer}")
+        return answer  # type: ignore[return-value]  # as above
+
+    @fuse_request
+    async def lookup(self, parent_inode: int, name: bytes, ctx: RequestContext) -> EntryAttributes:
+        """Answer a name; the only place, with readdir, that makes an inode known to the kernel."""
+        parent = self._node(parent_inode)
+        node = parent.lookup(name)
+        if type(node) in _NEEDS:
+            node = await self._settle(lambda: parent.lookup(name), ctx)
+        if node is None:
+            timeout = parent.negative_timeout
+            if timeout > 0:
+                return absent_entry(timeout)
+            raise FUSEError(ENOENT)
+        assert isinstance(node, Node)
+        entry = entry_of(node)  # everything that can fail is above this line
+        self._inodes.remember(node)
+        return entry
+
+    async def forget(self, inode_list: Sequence[tuple[int, int]]) -> None:
+        """Take back counts; nobody waits for a reply, so nothing may be raised."""
+        inodes = self._inodes
+        for done, (ino, times) in enumerate(inode_list, 1):
+            if done % _FORGETS == 0:
+                await trio.lowlevel.checkpoint()  # a batch of 65,000 would hold up everybody else
+            try:
+                node = inodes.get(ino)
+                inodes.forget(ino, times)
+                if node.ino != pyfuse3.ROOT_INODE and not _is_known(inodes, ino):
+                    node.edge = None
+            except Exception as error:  # noqa: BLE001 - forget has no caller to tell; logged
+                translate("forget", error)
+
+    @fuse_request
+    async def getattr(self, inode: int, ctx: RequestContext) -> EntryAttributes:
+        """Answer attributes, from memory or the local disk."""
+        return entry_of(self._node(inode))
+
+    @fuse_request
+    async def readlink(self, inode: int, ctx: RequestContext) -> bytes:
+        """Answer the target of a link; for an unknown tag this is what resolves it."""
+        node = self._node(inode)
+        target = node.readlink()
+        if type(target) in _NEEDS:
+            target = await self._settle(node.readlink, ctx)
+        assert isinstance(target, bytes)
+        return target
+
+    @fuse_request
+    async def open(self, inode: int, flags: int, ctx: RequestContext) -> FileInfo:
+        """Open a file; what is not here yet is fetched now, since a read has no caller to interrupt."""
+        node = self._node(inode)
+        info = self._files.reopen(node)
+        if info is not None:
+            return info
+        content = node.open()
+        if type(content) in _NEEDS:
+            content = await self._settle(node.open, ctx)
+        return self._files.open(node, content)  # type: ignore[arg-type]  # no need any more
+
+    @fuse_request
+    async def read(self, fh: int, off: int, size: int) -> bytes:
+        """Answer bytes of an open file."""
+        return await self._files.read(fh, off, size)  # type: ignore[return-value]  # any buffer will do
+
+    @fuse_request
+    async def release(self, fh: int) -> None:
+        """Take back one open."""
+        self._files.release(fh)
+
+    @fuse_request
+    async def opendir(self, inode: int, ctx: RequestContext) -> int:
+        """Take the listing for one handle: offsets stay good while the directory changes."""
+        node = self._node(inode)
+        kept = node.edge
+        listing = None if kept is None else kept.listing  # type: ignore[attr-defined]  # `prepared` writes it
+        if listing is None:
+            listing = await self._listing(node, ctx)
+        handle = next(self._handles)
+        self._listings[handle] = (node, listing)
+        return handle
+
+    async def _listing(self, node: Node, ctx: RequestContext) -> Listing:
+        listing = node.entries()
+        if type(listing) in _NEEDS:
+            listing = await self._settle(node.entries, ctx)
+        assert isinstance(listing, Sequence)
+        if node.negative_timeout > 0 and (kept := prepared(node)) is not None:
+            kept.listing = listing
+        return listing
+
+    @fuse_request
+    async def readdir(self, fh: int, start_id: int, token: ReaddirToken) -> None:
+        """Answer a part of a listing with attributes: ``.``, ``..``, then the entries."""
+        directory, listing = self._listings[fh]
+        remember = self._inodes.remember
+        reply = pyfuse3.readdir_reply
+        position = start_id
+        # The kernel never counts these two, and takes only the number and the type.
+        while position < 2:
+            if not reply(token, b".." if position else b".", entry_of(directory), position + 1):
+                return
+            position += 1
+        for index in range(position - 2, len(listing)):
+            name, node = listing[index]
+            try:
+                entry = entry_of(node)
+            except Exception:
+                if index + 2 > start_id:
+                    return  # what was accepted must reach the kernel; the next request fails here
+                raise
+            if not reply(token, name, entry, index + 3):
+                return
+            remember(node)
+
+    @fuse_request
+    async def releasedir(self, fh: int) -> None:
+        """Drop the listing of one handle."""
+        self._listings.pop(fh, None)
+
+    @fuse_request
+    async def getxattr(self, inode: int, name: bytes, ctx: RequestContext) -> bytes:
+        """Answer one attribute; never waits."""
+        if name == _SELINUX or name.startswith(_ACL_PREFIX):
+            raise FUSEError(EOPNOTSUPP)
+        value: bytes | None = self._xattrs(self._node(inode)).get(name)
+        if value is None:
+            raise FUSEError(ENODATA)
+        return value
+
+    @fuse_request
+    async def listxattr(self, inode: int, ctx: RequestContext) -> Sequence[bytes]:
+        """Answer the names of all attributes; as on ext4, only root sees those of ``trusted.``."""
+        names = list(self._xattrs(self._node(inode)))
+        if ctx.uid != 0:
+            names = [name for name in names if not name.startswith(_TRUSTED_PREFIX)]
+        return names
+
+    def _xattrs(self, node: Node) -> Mapping[bytes, bytes]:
+        kept = prepared(node)
+        if kept is None:
+            return node.xattrs()
+        if kept.xattrs is None:
+            kept.xattrs = node.xattrs()
+        return kept.xattrs
+
+    @fuse_request
+    async def statfs(self, ctx: RequestContext) -> StatvfsData:
+        """Describe the disk below the store, with nothing free to those who cannot write."""
+        reply = StatvfsData()
+        reply.f_bsize = reply.f_frsize = BLOCK_SIZE
+        reply.f_namemax = _NAME_BYTES
+        if self._disk is not None:
+            below = os.statvfs(self._disk)
+            reply.f_bsize, reply.f_frsize = below.f_bsize, below.f_frsize
+            reply.f_blocks, reply.f_files = below.f_blocks, below.f_files
+            reply.f_bfree, reply.f_ffree = below.f_bfree, below.f_ffree
+        return reply
+
+    def close(self) -> None:
+        """Close what callers left open; the mount is gone."""
+        self._files.close()
+        self._listings.clear()
+
+
+def _is_known(inodes: Inodes, ino: int) -> bool:
+    try:
+        inodes.get(ino)
+    except KeyError:
+        return False
+    return True

@@ -1,0 +1,124 @@
+"""One mount from mount(2) to umount(2): options, the loop, signals, the end.
+
+Called by `layerfs.app`. A process has one session: pyfuse3 keeps it in globals.
+"""
+
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from errno import ENODEV, ENOENT, ENXIO
+from typing import Final
+
+import pyfuse3
+import trio
+
+from layerfs.errors import MountError
+from layerfs.fuse.operations import Operations, Tree
+from layerfs.fuse.waiting import Waits
+from layerfs.host.bdi import raise_read_ahead
+from layerfs.host.mounts import FSNAME, clean_up, mounts_at
+from layerfs.view.needs import Provider
+
+log = logging.getLogger(__name__)
+
+MAX_TASKS: Final = 100_000
+"""Requests in work at once. A waiting one occupies a task; with too few tasks nobody else is served."""
+
+SWITCH_SECONDS: Final = 1e-4
+"""How long another Python thread may keep the interpreter while a request is there."""
+
+_BASE_OPTIONS: Final = frozenset(
+    # No max_read: libfuse then ends the session (facts/fuse-and-overlay.md section 3).
+    {"ro", "nosuid", "nodev", "default_permissions", f"fsname={FSNAME}", f"subtype={FSNAME}"}
+)
+_END_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+
+async def serve(
+    tree: Tree,
+    provider: Provider,
+    mountpoint: str | bytes | os.PathLike[str],
+    *,
+    ready: Callable[[], None],
+    fetch_timeout: float,
+    allow_other: bool = False,
+    mount_options: Sequence[str] = (),
+    disk: str | None = None,
+) -> None:
+    """Mount *tree* and serve it until it is unmounted, a signal says to end, or the call is cancelled.
+
+    *ready* is called once the mount answers. One request waits at most *fetch_timeout* seconds.
+    *mount_options* are words that libfuse knows; statfs(2) describes the filesystem of *disk*.
+    Raises MountError; whatever happens, nothing stays mounted.
+    """
+    point = os.path.realpath(os.fsdecode(mountpoint))  # noqa: ASYNC240 - nothing is served yet
+    options = _BASE_OPTIONS | set(mount_options) | ({"allow_other"} if allow_other else set())
+    sys.setswitchinterval(SWITCH_SECONDS)
+    waits = Waits(fetch_timeout)
+    operations = Operations(tree, provider, waits, disk=disk)
+    _mount(operations, point, options)
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(waits.run)
+            nursery.start_soon(_end_on_signal, nursery.cancel_scope)
+            nursery.start_soon(_announce, point, ready)
+            await pyfuse3.main(max_tasks=MAX_TASKS)
+            nursery.cancel_scope.cancel()
+    except* OSError as group:
+        raise MountError(f"{point}: the mount ended: {_first(group)}") from group
+    finally:
+        pyfuse3.close()
+        operations.close()
+
+
+def _mount(operations: Operations, point: str, options: frozenset[str]) -> None:
+    clean_up(point)
+    if any(mount.is_layerfs for mount in mounts_at(point)):
+        raise MountError(f"{point}: a layerfs mount is there already (layerfs umount {point})")
+    if not os.path.isdir(point):
+        raise MountError(f"{point}: no directory to mount at (create it first)")
+    try:
+        pyfuse3.init(operations, point, set(options))
+    except RuntimeError as error:
+        raise MountError(f"{point}: cannot mount: {error}{_advice(options)}") from error
+
+
+def _advice(options: frozenset[str]) -> str:
+    """Say what is probably missing; libfuse has printed its own words to stderr only."""
+    try:
+        os.close(os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC))
+    except OSError as error:
+        if error.errno in (ENOENT, ENODEV, ENXIO):
+            return " (there is no /dev/fuse: modprobe fuse, or start the container with --device /dev/fuse)"
+        return f" (/dev/fuse: {error.strerror})"
+    if "allow_other" in options and os.geteuid() != 0:
+        return " (--allow-other needs user_allow_other in /etc/fuse.conf)"
+    return " (is fusermount3 installed, and the directory yours?)" if os.geteuid() != 0 else ""
+
+
+async def _announce(point: str, ready: Callable[[], None]) -> None:
+    """Wait until the mount answers, improve its read-ahead, tell whoever waits for the mount."""
+
+    def look() -> None:
+        raise_read_ahead(os.stat(point).st_dev)
+
+    # In a thread, because this process is the one that answers the stat.
+    await trio.to_thread.run_sync(look, abandon_on_cancel=True)
+    ready()
+
+
+async def _end_on_signal(scope: trio.CancelScope) -> None:
+    with trio.open_signal_receiver(*_END_SIGNALS) as signals:
+        async for number in signals:
+            log.info("%s: unmounting", signal.Signals(number).name)
+            scope.cancel()
+            return
+
+
+def _first(group: BaseExceptionGroup[OSError]) -> BaseException:
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
