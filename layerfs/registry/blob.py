@@ -1,21 +1,33 @@
 """A blob on its way: where it starts, and its bytes as they come. Verifies nothing: its caller hashes.
 
-Made by `layerfs.registry.client`, read by `layerfs.fetch`.
+Opened by `layerfs.registry.client`, read by `layerfs.fetch`.
 """
 
-from dataclasses import dataclass
-from typing import Self
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from ipaddress import ip_address
+from typing import Final, Self
 
-from layerfs.errors import RegistryMisbehaved
+from layerfs.errors import RegistryError, RegistryMisbehaved
+from layerfs.oci import Descriptor, mediatype
+from layerfs.registry import ranges
+from layerfs.registry.endpoint import Origin, is_loopback, redact
+from layerfs.registry.redirects import Request
+from layerfs.registry.requester import Call, Requester
 from layerfs.registry.transport import Reply
+
+_log = logging.getLogger("layerfs.registry")
+_STATUSES: Final = frozenset({200, 206, 416})
+_MOST_URLS: Final = 5
 
 
 @dataclass(slots=True)
 class BlobStream:
     """Bytes of a blob from ``offset`` on: where the server really starts, which may be 0 again.
 
-    Iterating raises Unreachable or RegistryTimeout when the connection breaks, RegistryMisbehaved when the
-    server ends before ``size``; all of them mean: resume at the bytes received.
+    Iterating raises Unreachable or RegistryTimeout when the connection breaks, RegistryMisbehaved when
+    the server ends before ``size``; all of them mean: resume at the bytes received.
     """
 
     what: str
@@ -23,9 +35,11 @@ class BlobStream:
     size: int
     """Of the whole blob, as its descriptor says."""
     reply: Reply | None
-    """None for bytes that came inside the descriptor."""
+    """None for bytes that need no request."""
     inline: bytes = b""
-    _received: int = 0
+    decoded: bool = False
+    """The server compressed what it sends, besides what the blob is."""
+    received: int = 0
 
     def __aiter__(self) -> Self:
         return self
@@ -33,16 +47,95 @@ class BlobStream:
     async def __anext__(self) -> bytes:
         chunk = await self._next()
         if chunk is None:
-            if self.offset + self._received < self.size:
-                raise RegistryMisbehaved(
-                    f"{self.what}: ended after {self.offset + self._received} bytes (expected {self.size})"
-                )
+            at = self.offset + self.received
+            if at < self.size:
+                raise RegistryMisbehaved(f"{self.what}: ended after {at} bytes (expected {self.size})")
             raise StopAsyncIteration
-        self._received += len(chunk)
+        self.received += len(chunk)
         return chunk
+
+    async def aclose(self) -> None:
+        """Let go of the connection; may be called twice."""
+        if self.reply is not None:
+            await self.reply.aclose()
 
     async def _next(self) -> bytes | None:
         if self.reply is not None:
-            return await self.reply.next_chunk(self.what)
+            return await self.reply.next_chunk(self.what, decoded=self.decoded)
         chunk, self.inline = self.inline, b""
         return chunk or None
+
+
+async def open_blob(requester: Requester, call: Call, descriptor: Descriptor) -> BlobStream:
+    """Ask a registry for a blob from ``call.first_byte`` on.
+
+    Raises what `Requester.open` raises, and RegistryMisbehaved for a range that was not asked for.
+    """
+    call = replace(call, statuses=_STATUSES, download=True)
+    reply = await requester.open(call)
+    if reply.status == 416 and call.first_byte:
+        await reply.aclose()
+        reply = await requester.open(replace(call, first_byte=0))
+    return await _stream(reply, call.first_byte, call.what, descriptor)
+
+
+async def open_foreign(
+    requester: Requester, call: Call, descriptor: Descriptor, *, private: bool
+) -> BlobStream | None:
+    """Ask the servers that ``urls`` names, without any credentials; None if none of them has it.
+
+    *private* allows addresses of private networks, for a registry that is itself in one.
+    """
+    for url in _usable(descriptor, private=private):
+        request = Request("GET", url, first_byte=call.first_byte)
+        try:
+            reply = await requester.open_foreign(request, call.what, call.registry)
+            return await _stream(reply, call.first_byte, call.what, descriptor)
+        except RegistryError as exc:
+            _log.info("%s; trying elsewhere", exc)
+    return None
+
+
+def _usable(descriptor: Descriptor, *, private: bool) -> Iterator[str]:
+    """Yield the URLs that may be asked. An image must not make us call services of this network."""
+    if not mediatype.is_foreign(descriptor.media_type):
+        return
+    for url in descriptor.urls[:_MOST_URLS]:
+        try:
+            host = Origin.of(url).host
+        except RegistryError:
+            continue
+        if private or not _is_private(host):
+            yield url
+        else:
+            _log.warning("%s: not asked for a foreign layer: a private address", redact(url))
+
+
+def _is_private(host: str) -> bool:
+    try:
+        return not ip_address(host).is_global
+    except ValueError:
+        return is_loopback(host)
+
+
+async def _stream(reply: Reply, asked: int, what: str, descriptor: Descriptor) -> BlobStream:
+    try:
+        if reply.status not in (200, 206):
+            raise (await reply.problem()).error(what, str(reply.request.origin))
+        start = ranges.start_of_body(asked, descriptor.size, reply.status, reply.headers)
+        decoded = _is_encoded(reply, descriptor.size - start)
+        if decoded and start:
+            raise RegistryMisbehaved(f"{what}: a range of compressed bytes (expected them as they are)")
+    except BaseException:
+        await reply.aclose()
+        raise
+    return BlobStream(what, start, descriptor.size, reply, decoded=decoded)
+
+
+def _is_encoded(reply: Reply, expected: int) -> bool:
+    """Say whether the body was compressed on its way.
+
+    Some servers say ``Content-Encoding: gzip`` because the blob itself is gzip: then the size is right.
+    """
+    encoding = reply.headers.get("content-encoding", "").strip().lower()
+    return encoding not in ("", "identity") and reply.headers.get("content-length") != str(expected)

@@ -7,23 +7,22 @@ Whether a registry may be asked at all is decided by the callers, except for ``o
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Self
 
-import trio
-
-from layerfs.errors import DigestMismatch, InvalidDigest, Offline, RegistryTimeout, SizeMismatch
+from layerfs.errors import DigestMismatch, InvalidDigest, Offline, RegistryMisbehaved, SizeMismatch
 from layerfs.oci import Descriptor, Digest, Repository, mediatype
 from layerfs.oci.documents import MAX_DOCUMENT_SIZE
-from layerfs.registry import ranges
+from layerfs.registry import blob, paging
 from layerfs.registry.blob import BlobStream
-from layerfs.registry.endpoint import Endpoint, endpoints
+from layerfs.registry.endpoint import Origin, blob_path, manifest_path, tags_path
 from layerfs.registry.requester import Call, Requester
 from layerfs.registry.settings import RegistrySettings
 from layerfs.registry.transport import Reply, Transport
 
 _log = logging.getLogger("layerfs.registry")
 _ACCEPT: Final = ", ".join(mediatype.ACCEPT_MANIFESTS)
+_ANY: Final = frozenset[int]()
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +40,7 @@ class RegistryClient:
     """Asks registries. An async context manager; its methods may be called from many tasks at once.
 
     All of them raise Offline, NotFound, Denied, RateLimited, Unreachable, RegistryTimeout or
-    RegistryMisbehaved.
+    RegistryMisbehaved, and InvalidSettings for a proxy or certificate that cannot be used.
     """
 
     def __init__(self, settings: RegistrySettings | None = None) -> None:
@@ -59,22 +58,22 @@ class RegistryClient:
     async def resolve(self, repository: Repository, tag: str) -> Resolved:
         """Say which digest *tag* names: one HEAD where the registry answers it in full, else a GET.
 
-        Raises NotFound for an unknown repository or tag.
+        Raises NotFound for an unknown repository or tag, DigestMismatch if the registry contradicts itself.
         """
         what = f"manifest {repository}:{tag}"
         self._require_online(what)
-        endpoint = self._endpoint(repository)
-        url = endpoint.manifest(repository.path, tag)
-        async with self._open(Call(what, endpoint, repository.path, "HEAD", url, _ACCEPT)) as reply:
+        path = manifest_path(repository.path, tag)
+        call = replace(_call(what, repository, path), accept=_ACCEPT)
+        async with self._open(replace(call, method="HEAD", statuses=_ANY)) as reply:
             digest = _announced(reply)
             if reply.status == 200 and digest is not None:
                 return Resolved(digest, _media_type(reply), None)
         # No digest, HEAD not allowed, or an error, whose reason only an answer with a body tells.
-        raw, reply = await self._document(Call(what, endpoint, repository.path, "GET", url, _ACCEPT))
+        raw, reply = await self._document(call)
         announced = _announced(reply)
         digest = Digest.of(raw, announced.algorithm if announced else "sha256")
         if announced not in (None, digest):
-            raise DigestMismatch(f"{what}: {digest} (expected {announced}, as the registry announced)")
+            raise DigestMismatch(f"{what}: the bytes hash to {digest} (expected {announced}, as announced)")
         return Resolved(digest, _media_type(reply), raw)
 
     async def fetch_manifest(
@@ -86,9 +85,8 @@ class RegistryClient:
         """
         what = f"manifest {repository}@{digest}"
         self._require_online(what)
-        endpoint = self._endpoint(repository)
-        url = endpoint.manifest(repository.path, str(digest))
-        raw, reply = await self._document(Call(what, endpoint, repository.path, "GET", url, _ACCEPT))
+        path = manifest_path(repository.path, str(digest))
+        raw, reply = await self._document(replace(_call(what, repository, path), accept=_ACCEPT))
         _verify(raw, digest, expected_size, what)
         return raw, _media_type(reply)
 
@@ -104,9 +102,8 @@ class RegistryClient:
         if inline is not None:
             return inline
         self._require_online(what)
-        endpoint = self._endpoint(repository)
-        url = endpoint.blob(repository.path, str(descriptor.digest))
-        raw, _ = await self._document(Call(what, endpoint, repository.path, "GET", url))
+        path = blob_path(repository.path, str(descriptor.digest))
+        raw, _ = await self._document(_call(what, repository, path))
         _verify(raw, descriptor.digest, descriptor.size, what)
         return raw
 
@@ -116,45 +113,54 @@ class RegistryClient:
     ) -> AsyncIterator[BlobStream]:
         """Open a blob at *offset*; `BlobStream.offset` says where the server starts. Not verified.
 
-        Entering has retried already; what iterating raises may be met by opening again at the new offset.
+        What entering raises was retried already. What iterating raises can be met by opening again at
+        the new offset; `Backoff` says when and how often.
         """
+        stream = await self._open_blob(repository, descriptor, offset)
+        try:
+            yield stream
+        finally:
+            await stream.aclose()
+
+    async def tags(self, repository: Repository) -> list[str]:
+        """Return the tags of a repository in the registry's order; [] if it has none.
+
+        Raises NotFound for an unknown repository.
+        """
+        what = f"tags of {repository}"
+        self._require_online(what)
+        found: dict[str, None] = {}
+        path: str | None = tags_path(repository.path)
+        for _ in range(paging.MAX_PAGES):
+            assert path is not None
+            raw, reply = await self._document(
+                replace(_call(what, repository, path), accept="application/json")
+            )
+            before = len(found)
+            found |= dict.fromkeys(paging.parse_tags(raw, what))
+            path = paging.next_page(reply.header_list("link"), reply.request.url)
+            if path is None or len(found) == before:  # a page that adds nothing could be the last one again
+                return list(found)
+        raise RegistryMisbehaved(f"{what}: more than {paging.MAX_PAGES} pages")
+
+    async def _open_blob(self, repository: Repository, descriptor: Descriptor, offset: int) -> BlobStream:
         what = f"blob {descriptor.digest} of {repository}"
         inline = _inline(descriptor)
-        if inline is not None:
-            yield BlobStream(what, offset, descriptor.size, None, inline[offset:])
-            return
+        if inline is not None or offset >= descriptor.size > 0:
+            return BlobStream(what, offset, descriptor.size, None, (inline or b"")[offset:])
         self._require_online(what)
-        endpoint = self._endpoint(repository)
-        url = endpoint.blob(repository.path, str(descriptor.digest))
-        async with self._open_blob(
-            Call(what, endpoint, repository.path, "GET", url, first_byte=offset, download=True),
-            descriptor,
-        ) as stream:
-            yield stream
-
-    @asynccontextmanager
-    async def _open_blob(self, call: Call, descriptor: Descriptor) -> AsyncIterator[BlobStream]:
-        reply = await self._requester.open(call)
-        try:
-            if reply.status == 416 and call.first_byte:
-                await reply.aclose()
-                reply = await self._requester.open_whole(call, 0)
-            if reply.status not in (200, 206):
-                raise (await reply.problem()).error(call.what, call.endpoint.registry)
-            start = ranges.start_of_body(call.first_byte, descriptor.size, reply.status, reply.headers)
-            yield BlobStream(call.what, start or 0, descriptor.size, reply)
-        finally:
-            await reply.aclose()
+        path = blob_path(repository.path, str(descriptor.digest))
+        call = replace(_call(what, repository, path), first_byte=offset)
+        if self._settings.foreign_urls and descriptor.urls:
+            private = self._is_private(repository.registry)
+            foreign = await blob.open_foreign(self._requester, call, descriptor, private=private)
+            if foreign is not None:
+                return foreign
+        return await blob.open_blob(self._requester, call, descriptor)
 
     async def _document(self, call: Call) -> tuple[bytes, Reply]:
-        with trio.move_on_after(self._settings.document_timeout):
-            async with self._open(call) as reply:
-                if reply.status != 200:
-                    raise (await reply.problem()).error(call.what, call.endpoint.registry)
-                return await reply.read(MAX_DOCUMENT_SIZE, call.what), reply
-        raise RegistryTimeout(
-            f"{call.what}: not complete after {self._settings.document_timeout:.0f} s; try again later"
-        )
+        async with self._open(replace(call, limit=MAX_DOCUMENT_SIZE)) as reply:
+            return await reply.read(MAX_DOCUMENT_SIZE, call.what), reply
 
     @asynccontextmanager
     async def _open(self, call: Call) -> AsyncIterator[Reply]:
@@ -164,12 +170,16 @@ class RegistryClient:
         finally:
             await reply.aclose()
 
-    def _endpoint(self, repository: Repository) -> Endpoint:
-        return endpoints(repository.registry, self._settings.insecure)[0]
+    def _is_private(self, registry: str) -> bool:
+        return registry in self._settings.insecure or Origin.of(f"https://{registry}").is_loopback
 
     def _require_online(self, what: str) -> None:
         if self._settings.offline:
             raise Offline(f"{what}: not in the store, and offline; run without --offline to fetch it")
+
+
+def _call(what: str, repository: Repository, path: str) -> Call:
+    return Call(what=what, registry=repository.registry, repository=repository.path, path=path)
 
 
 def _media_type(reply: Reply) -> str:

@@ -59,23 +59,26 @@ class Endpoint:
     """Its name in references: ``docker.io``, ``localhost:5000``."""
     origin: Origin
     insecure: bool
-    """The user allows plain HTTP and unverified certificates; redirects may lead to HTTP."""
+    """The user allows plain HTTP and certificates that do not verify, here and where it redirects to."""
 
     def url(self, path: str) -> str:
         """Return the URL of *path*, which starts with ``/v2/``."""
         return f"{self.origin}{path}"
 
-    def manifest(self, repository: str, reference: str) -> str:
-        """Return the URL of a manifest by tag or digest (distribution-spec, end-3)."""
-        return self.url(f"/v2/{repository}/manifests/{reference}")
 
-    def blob(self, repository: str, digest: str) -> str:
-        """Return the URL of a blob (distribution-spec, end-2)."""
-        return self.url(f"/v2/{repository}/blobs/{digest}")
+def manifest_path(repository: str, reference: str) -> str:
+    """Return the path of a manifest by tag or digest (distribution-spec, end-3)."""
+    return f"/v2/{repository}/manifests/{reference}"
 
-    def tags(self, repository: str) -> str:
-        """Return the URL of the tag list (distribution-spec, end-8)."""
-        return self.url(f"/v2/{repository}/tags/list")
+
+def blob_path(repository: str, digest: str) -> str:
+    """Return the path of a blob (distribution-spec, end-2)."""
+    return f"/v2/{repository}/blobs/{digest}"
+
+
+def tags_path(repository: str) -> str:
+    """Return the path of the tag list (distribution-spec, end-8)."""
+    return f"/v2/{repository}/tags/list"
 
 
 def endpoints(registry: str, insecure_registries: frozenset[str]) -> tuple[Endpoint, ...]:
@@ -85,12 +88,12 @@ def endpoints(registry: str, insecure_registries: frozenset[str]) -> tuple[Endpo
     an error at once) and for what the user called insecure (HTTPS first, in case it has it).
     """
     host = _HUB_HOST if registry == _HUB else registry
-    loopback = is_loopback(Origin.of(f"https://{host}").host)
     insecure = registry in insecure_registries or host in insecure_registries
-    schemes = ("http", "https") if loopback else ("https", "http") if insecure else ("https",)
-    return tuple(
-        Endpoint(registry, Origin.of(f"{scheme}://{host}"), insecure or loopback) for scheme in schemes
-    )
+    if is_loopback(Origin.of(f"https://{host}").host):
+        schemes: tuple[str, ...] = ("http", "https")
+    else:
+        schemes = ("https", "http") if insecure else ("https",)
+    return tuple(Endpoint(registry, Origin.of(f"{scheme}://{host}"), insecure) for scheme in schemes)
 
 
 def is_loopback(host: str) -> bool:

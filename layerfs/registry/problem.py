@@ -64,19 +64,25 @@ class Problem:
         said = ": ".join(filter(None, (codes, self.message)))
         return f"status {self.status}" + (f" ({said})" if said else "")
 
-    def error(self, what: str, registry: str, login: str = "no credentials") -> RegistryError:
-        """Return the error for *what* that could not be had; *login* says what was tried."""
+    def error(
+        self, what: str, registry: str, login: str = "no credentials", login_at: str = ""
+    ) -> RegistryError:
+        """Return the error for *what*, which *registry* did not give; *login* says what was tried.
+
+        *login_at* is the registry to log in to, where it was a token server that was asked.
+        """
+        login_at = login_at or registry
         if self.status == 429 or "TOOMANYREQUESTS" in self.codes:
             return RateLimited(
                 f"{what}: {registry} says too many requests, {self.summary}, used {login}; "
-                f"wait, or log in for a higher limit: layerfs login {registry}"
+                f"wait, or log in for a higher limit: layerfs login {login_at}"
             )
         if self._is_missing:
             return NotFound(f"{what}: {registry} does not have it, {self.summary}; check name and tag")
         if self.status in (401, 403, 451) or (self.status < 500 and self.codes & _DENIED):
             return Denied(
                 f"{what}: {registry} refuses it, {self.summary}, used {login}; "
-                f"check the name, or log in: layerfs login {registry}"
+                f"check the name, or log in: layerfs login {login_at}"
             )
         if self.status in _GATEWAY:
             return Unreachable(f"{what}: {registry} is not in service, {self.summary}; try again later")

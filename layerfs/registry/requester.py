@@ -1,48 +1,62 @@
-"""Ask a registry until it gives an answer that counts: places, retries, pauses.
+"""Ask a registry until it gives an answer that counts: scheme, places, retries, pauses, authentication.
 
 Between `layerfs.registry.client`, which says what to ask, and the transport, which asks once.
 """
 
 import logging
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+import re
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Final
 
 import trio
 
 from layerfs.errors import RegistryError, RegistryTimeout, Unreachable
 from layerfs.registry import retry
-from layerfs.registry.endpoint import Endpoint
+from layerfs.registry.auth import Authenticator, Grant
+from layerfs.registry.challenge import Challenge, parse_challenges
+from layerfs.registry.endpoint import Endpoint, endpoints
+from layerfs.registry.keychain import Keychain
+from layerfs.registry.problem import Problem, clean
 from layerfs.registry.redirects import Request
 from layerfs.registry.settings import RegistrySettings
+from layerfs.registry.token import MAX_TOKEN_BODY
 from layerfs.registry.transport import Reply, Transport
 
 _log = logging.getLogger("layerfs.registry")
+_WARNING = re.compile(r'299 \S+ "((?:[^"\\]|\\.)*)"')
+_MOST_WARNINGS: Final = 20
+_SUCCESS: Final = frozenset({200})
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
     """What to ask a registry for."""
 
     what: str
     """For messages: ``manifest docker.io/library/alpine:3.20``."""
-    endpoint: Endpoint
+    registry: str
     repository: str
-    method: str
-    url: str
+    path: str
+    method: str = "GET"
     accept: str = "*/*"
     first_byte: int = 0
+    limit: int | None = None
+    """Read the body, at most so many bytes, before returning; one that breaks off is asked for again."""
+    statuses: frozenset[int] = _SUCCESS
+    """Which answers to return; others become errors. Empty: all that are not worth a retry."""
     download: bool = False
     """A blob: takes a place among the downloads, not among the requests."""
 
-    def request(self, authorization: str | None) -> Request:
+    def request(self, endpoint: Endpoint, grant: Grant | None) -> Request:
         """Return the HTTP request."""
         return Request(
             method=self.method,
-            url=self.url,
+            url=endpoint.url(self.path),
             accept=self.accept,
             first_byte=self.first_byte,
-            authorization=authorization,
-            insecure=self.endpoint.insecure,
+            authorization=None if grant is None else grant.authorization,
+            insecure=endpoint.insecure,
         )
 
 
@@ -50,25 +64,86 @@ class Call:
 class _Registry:
     """What is known of one registry while the client lives."""
 
+    endpoints: tuple[Endpoint, ...]
+    """Only one once it has answered."""
     requests: trio.Semaphore
     downloads: trio.Semaphore
     paused_until: float = 0.0
-    """trio time; set by a 429, for all requests to this registry."""
+    """trio time; set by a Retry-After, for all requests to this registry."""
+    challenges: tuple[Challenge, ...] | None = None
+    """From its /v2/, asked only where a 401 says nothing."""
+    warnings: set[str] = field(default_factory=set)
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """The one that answers, or the first to try."""
+        return self.endpoints[0]
 
 
-@dataclass(slots=True)
 class Requester:
     """Sends calls. Holds the limits per registry."""
 
-    settings: RegistrySettings
-    transport: Transport
-    _registries: dict[str, _Registry] = field(default_factory=dict)
+    def __init__(self, settings: RegistrySettings, transport: Transport) -> None:
+        self._settings = settings
+        self._transport = transport
+        self._registries: dict[str, _Registry] = {}
+        self._auth = Authenticator(self._ask_for_token, Keychain(settings))
 
     async def open(self, call: Call) -> Reply:
-        """Return the first answer that is not worth a retry; the caller closes it.
+        """Return an answer with one of the call's statuses; the caller closes it.
 
-        Raises Unreachable, RegistryTimeout, RateLimited, Denied or RegistryMisbehaved.
+        Raises NotFound, Denied, RateLimited, Unreachable, RegistryTimeout or RegistryMisbehaved.
         """
+        registry = self._registry(call.registry)
+        grant = await self._auth.current(registry.endpoint, call.repository)
+        answers = 0
+        while True:
+            reply = await self._persist(call, registry, grant)
+            login = grant.login if grant else "no credentials"
+            challenges = parse_challenges(reply.header_list("www-authenticate"))
+            wider = any(challenge.wants_more_scope for challenge in challenges)
+            if reply.status == 401 or (reply.status == 403 and wider):
+                problem = await reply.problem()
+                if answers > wider:  # a second answer only to a wish for more rights
+                    raise problem.error(call.what, call.registry, login)
+                challenges = challenges or await self._ping(registry)
+                grant = await self._auth.answer(registry.endpoint, call.repository, challenges, grant)
+                answers += 1
+            elif not call.statuses or reply.status in call.statuses:
+                return reply
+            else:
+                raise (await reply.problem()).error(call.what, call.registry, login)
+
+    async def open_foreign(self, request: Request, what: str, registry: str) -> Reply:
+        """Return the answer of a server that is no registry, with retries and in a place of *registry*'s."""
+        places = self._registry(registry).downloads
+
+        async def ask() -> Reply:
+            return await self._in_place(places, lambda: self._transport.open(request, what))
+
+        return await self._retrying(ask, lambda problem: problem.error(what, str(request.origin)))
+
+    async def _persist(self, call: Call, registry: _Registry, grant: Grant | None) -> Reply:
+        def explain(problem: Problem) -> RegistryError:
+            return problem.error(call.what, call.registry, grant.login if grant else "no credentials")
+
+        async def ask() -> Reply:
+            while registry.paused_until > trio.current_time():  # noqa: ASYNC110 - others may prolong it
+                await trio.sleep_until(registry.paused_until)
+            places = registry.downloads if call.download else registry.requests
+            reply = await self._in_place(places, lambda: self._find_and_send(call, registry, grant))
+            self._show_warnings(reply, registry)
+            return reply
+
+        return await self._retrying(ask, explain, registry)
+
+    async def _retrying(
+        self,
+        ask: Callable[[], Awaitable[Reply]],
+        explain: Callable[[Problem], RegistryError],
+        registry: _Registry | None = None,
+    ) -> Reply:
+        """Ask until an answer comes that is not worth a retry."""
         began = trio.current_time()
         attempt = 0
         while True:
@@ -76,54 +151,96 @@ class Requester:
             wish = None
             error: RegistryError
             try:
-                reply = await self._open_once(call)
+                reply = await ask()
             except (Unreachable, RegistryTimeout) as exc:
                 error = exc
             else:
                 if reply.status not in retry.STATUSES:
                     return reply
                 wish = retry.parse_retry_after(reply.headers.get("retry-after"))
-                error = (await reply.problem()).error(call.what, call.endpoint.registry)
-            delay = self.settings.retry.delay(attempt, trio.current_time() - began, wish)
+                error = explain(await reply.problem())
+            delay = self._settings.retry.delay(attempt, trio.current_time() - began, wish)
             if delay is None:
                 raise error
-            await self._pause(call, error, delay, everyone=wish is not None)
-
-    async def _pause(self, call: Call, error: RegistryError, delay: float, *, everyone: bool) -> None:
-        _log.info("%s; asking again in %.1f s", error, delay)
-        if everyone:
-            registry = self._registry(call)
-            registry.paused_until = max(registry.paused_until, trio.current_time() + delay)
-        else:
+            _log.info("%s; asking again in %.1f s", error, delay)
+            if wish is not None and registry is not None:
+                registry.paused_until = max(registry.paused_until, trio.current_time() + wish)
             await trio.sleep(delay)
 
-    async def _open_once(self, call: Call) -> Reply:
-        registry = self._registry(call)
-        release = await self._place(registry, call)
+    async def _find_and_send(self, call: Call, registry: _Registry, grant: Grant | None) -> Reply:
+        """Send to the endpoint that answers; find out which that is the first time."""
+        errors: list[RegistryError] = []
+        for endpoint in registry.endpoints:
+            if len(registry.endpoints) == 1:
+                return await self._send(call, endpoint, grant)
+            try:
+                reply = await self._send(call, endpoint, grant)
+            except (Unreachable, RegistryTimeout) as exc:
+                errors.append(exc)
+                continue
+            if reply.status == 400 and endpoint is not registry.endpoints[-1]:
+                # What servers with TLS answer to a request without.
+                errors.append((await reply.problem()).error(call.what, call.registry))
+                continue
+            registry.endpoints = (endpoint,)
+            return reply
+        raise errors[0]
+
+    async def _send(self, call: Call, endpoint: Endpoint, grant: Grant | None) -> Reply:
+        return await self._exchange(call.request(endpoint, grant), call.what, call.limit)
+
+    async def _exchange(self, request: Request, what: str, limit: int | None) -> Reply:
+        """Send; with a *limit* also read the body of a success, all within the time for documents."""
+        timeout = self._settings.document_timeout
+        with trio.move_on_after(timeout if limit is not None else float("inf")):
+            reply = await self._transport.open(request, what)
+            try:
+                if limit is not None and reply.status == 200:
+                    await reply.read(limit, what)
+            except BaseException:
+                await reply.aclose()
+                raise
+            return reply
+        raise RegistryTimeout(f"{what}: not complete after {timeout:.0f} s; try again later")
+
+    async def _in_place(self, places: trio.Semaphore, ask: Callable[[], Awaitable[Reply]]) -> Reply:
+        await places.acquire()
         try:
-            reply = await self.transport.open(call.request(None), call.what)
+            reply = await ask()
         except BaseException:
-            release()
+            places.release()
             raise
-        reply.on_close = release
+        reply.on_close = places.release
         return reply
 
-    async def _place(self, registry: _Registry, call: Call) -> Callable[[], None]:
-        places = registry.downloads if call.download else registry.requests
-        while registry.paused_until > trio.current_time():  # noqa: ASYNC110 - others may prolong the pause
-            await trio.sleep_until(registry.paused_until)
-        await places.acquire()
-        return places.release
+    async def _ask_for_token(self, request: Request, what: str, server: str) -> Reply:
+        async def ask() -> Reply:
+            return await self._exchange(request, what, MAX_TOKEN_BODY)
 
-    def _registry(self, call: Call) -> _Registry:
-        name = call.endpoint.registry
+        return await self._retrying(ask, lambda problem: problem.error(what, server))
+
+    async def _ping(self, registry: _Registry) -> tuple[Challenge, ...]:
+        """Ask /v2/ what it wants: gcr.io sends 401 without WWW-Authenticate to other requests."""
+        if registry.challenges is None:
+            name = registry.endpoint.registry
+            call = Call(what=f"registry {name}", registry=name, repository="", path="/v2/")
+            reply = await self._persist(call, registry, None)
+            await reply.problem()
+            registry.challenges = parse_challenges(reply.header_list("www-authenticate"))
+        return registry.challenges
+
+    def _show_warnings(self, reply: Reply, registry: _Registry) -> None:
+        """Log each text of a ``Warning: 299`` once (distribution-spec, "Warnings")."""
+        for text in _WARNING.findall(", ".join(reply.header_list("warning"))):
+            if text not in registry.warnings and len(registry.warnings) < _MOST_WARNINGS:
+                registry.warnings.add(text)
+                _log.warning("%s warns: %s", registry.endpoint.registry, clean(text))
+
+    def _registry(self, name: str) -> _Registry:
         if name not in self._registries:
             self._registries[name] = _Registry(
-                trio.Semaphore(self.settings.requests_per_registry),
-                trio.Semaphore(self.settings.downloads_per_registry),
+                endpoints(name, self._settings.insecure),
+                trio.Semaphore(self._settings.requests_per_registry),
+                trio.Semaphore(self._settings.downloads_per_registry),
             )
         return self._registries[name]
-
-    async def open_whole(self, call: Call, first_byte: int) -> Reply:
-        """Like `open`, from another offset."""
-        return await self.open(replace(call, first_byte=first_byte))

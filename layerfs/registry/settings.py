@@ -22,6 +22,8 @@ class RegistrySettings:
     """False: always anonymous."""
     authfile: Path | None = None
     """Read credentials from this file alone, instead of the places that podman and docker use."""
+    certs_dirs: tuple[Path, ...] = (Path("/etc/containers/certs.d"), Path("/etc/docker/certs.d"))
+    """Below them ``host[:port]/`` with ``*.crt`` (authorities), ``*.cert`` and ``*.key`` (a client's own)."""
     foreign_urls: bool = True
     """Fetch non-distributable layers from the ``urls`` of their descriptors."""
     connect_timeout: float = 15.0

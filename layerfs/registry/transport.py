@@ -6,19 +6,23 @@ a RegistryError whose text holds no secret; the logs of httpx and httpcore, whic
 
 import logging
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass, field
 from http.cookiejar import CookieJar, DefaultCookiePolicy
+from pathlib import Path
 from typing import Self
 
 import httpx
 import trio
 
-from layerfs.errors import RegistryError, RegistryMisbehaved, RegistryTimeout, Unreachable
+from layerfs.errors import InvalidSettings, RegistryError, RegistryMisbehaved, RegistryTimeout, Unreachable
 from layerfs.registry import redirects
 from layerfs.registry.endpoint import Origin, redact
 from layerfs.registry.problem import MAX_ERROR_BODY, Problem, clean
+from layerfs.registry.proxies import proxy_for
 from layerfs.registry.redirects import Request
 from layerfs.registry.settings import RegistrySettings
+from layerfs.registry.tls import certificate_dir, context, plain_context
 
 _log = logging.getLogger("layerfs.registry")
 
@@ -26,50 +30,55 @@ _log = logging.getLogger("layerfs.registry")
 class Reply:
     """The answer to a request: status and headers, and a body to be read once. Must be closed."""
 
+    request: Request
+    """The request that was answered, the last of a chain of redirects."""
+    status: int
+    headers: Mapping[str, str]
+    """Names in any case; repeated ones joined by ", "."""
+    on_close: Callable[[], None]
+    """Called once, when the exchange is over."""
+    _body: AsyncIterator[bytes] | None
+
     def __init__(self, response: httpx.Response, request: Request) -> None:
         self.request = request
-        """The request that was answered, the last of a chain of redirects."""
         self.status = response.status_code
         self.headers = response.headers
-        """Case-insensitive; repeated ones joined by ", "."""
-        self.on_close: Callable[[], None] = lambda: None
+        self.on_close = lambda: None
         self._response = response
-        self._body: AsyncIterator[bytes] | None = None
+        self._body = None
+        self._whole: bytes | None = None
 
     def header_list(self, name: str) -> list[str]:
         """Return each occurrence of a header that may stand several times."""
-        return self.headers.get_list(name)
+        return self._response.headers.get_list(name)
 
-    async def chunks(self, *, decoded: bool = False) -> AsyncIterator[bytes]:
-        """Return the iterator of the body; *decoded* undoes a Content-Encoding. Its errors are raw."""
-        await trio.lowlevel.checkpoint()
-        self._body = self._response.aiter_bytes() if decoded else self._response.aiter_raw()
-        return self._body
-
-    async def next_chunk(self, what: str) -> bytes | None:
-        """Return the next bytes of the body, None at its end.
+    async def next_chunk(self, what: str, *, decoded: bool = False) -> bytes | None:
+        """Return the next bytes of the body, None at its end; *decoded* undoes a Content-Encoding.
 
         Raises RegistryTimeout, Unreachable (the connection broke) or RegistryMisbehaved, naming *what*.
         """
         if self._body is None:
-            await self.chunks()
-        assert self._body is not None
+            self._body = self._response.aiter_bytes() if decoded else self._response.aiter_raw()
         try:
             return await anext(self._body, None)
         except (httpx.HTTPError, httpx.StreamError, ssl.SSLError, OSError) as exc:
             raise _translated(exc, self.request, what) from exc
 
     async def read(self, limit: int, what: str) -> bytes:
-        """Return the whole decoded body. Raises RegistryMisbehaved if it is longer than *limit* bytes."""
-        await self.chunks(decoded=True)
-        body = bytearray()
-        while (chunk := await self.next_chunk(what)) is not None:
-            body += chunk
-            if len(body) > limit:
-                raise RegistryMisbehaved(
-                    f"{what}: more than {limit} bytes from {self.request.origin} (expected at most that)"
-                )
-        return bytes(body)
+        """Return the whole decoded body, also a second time.
+
+        Raises RegistryMisbehaved if it is longer than *limit* bytes, and what `next_chunk` raises.
+        """
+        if self._whole is None:
+            body = bytearray()
+            while (chunk := await self.next_chunk(what, decoded=True)) is not None:
+                body += chunk
+                if len(body) > limit:
+                    raise RegistryMisbehaved(
+                        f"{what}: more than {limit} bytes from {self.request.origin} (expected at most that)"
+                    )
+            self._whole = bytes(body)
+        return self._whole
 
     async def problem(self) -> Problem:
         """Read the body as an error and close; one that cannot be read is an error without text."""
@@ -100,23 +109,34 @@ class Reply:
                 pass
 
 
+@dataclass(frozen=True, slots=True)
+class _Route:
+    """What requests must have in common to share a pool of connections."""
+
+    tls: bool
+    verify: bool
+    certificates: Path | None
+    proxy: str | None = field(repr=False)
+
+
 class Transport:
     """Owns the connection pools. An async context manager."""
 
     def __init__(self, settings: RegistrySettings) -> None:
         self._settings = settings
-        self._client: httpx.AsyncClient | None = None
+        self._clients: dict[_Route, httpx.AsyncClient] = {}
+        self._routes: dict[tuple[Origin, bool], _Route] = {}
+        self._making = trio.Lock()
 
     async def __aenter__(self) -> Self:
         await trio.lowlevel.checkpoint()
         _silence_libraries()
-        self._client = self._new_client()
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        client, self._client = self._client, None
-        if client is not None:
-            with trio.CancelScope(shield=True):
+        clients, self._clients = list(self._clients.values()), {}
+        with trio.CancelScope(shield=True):
+            for client in clients:
                 await client.aclose()
 
     async def open(self, request: Request, what: str) -> Reply:
@@ -135,30 +155,62 @@ class Transport:
         )
 
     async def _send(self, request: Request, what: str) -> Reply:
-        assert self._client is not None, "used outside of its context"
+        client = await self._client(request)
         try:
-            made = self._client.build_request(
+            made = client.build_request(
                 request.method,
                 request.url,
                 headers=request.headers(self._settings.user_agent),
                 content=request.form,
             )
-            response = await self._client.send(made, stream=True)
-        except httpx.InvalidURL as exc:
-            raise RegistryMisbehaved(f"{what}: not a URL: {redact(request.url)!r}") from exc
+            response = await client.send(made, stream=True)
+        except httpx.InvalidURL:
+            raise RegistryMisbehaved(f"{what}: not a URL: {redact(request.url)!r}") from None
         except (httpx.HTTPError, ssl.SSLError, OSError) as exc:
             raise _translated(exc, request, what) from exc
         _log.debug("%r: %d", request, response.status_code)
         return Reply(response, request)
 
-    def _new_client(self) -> httpx.AsyncClient:
-        settings = self._settings
-        return httpx.AsyncClient(
-            timeout=httpx.Timeout(settings.idle_timeout, connect=settings.connect_timeout, pool=None),
-            limits=httpx.Limits(max_connections=None, max_keepalive_connections=20, keepalive_expiry=30),
-            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),  # remembers nothing
-            follow_redirects=False,
+    async def _client(self, request: Request) -> httpx.AsyncClient:
+        origin = request.origin
+        key = origin, request.insecure
+        route = self._routes.get(key)
+        if route is None:
+            route = await trio.to_thread.run_sync(self._route, origin, request.insecure)
+            self._routes[key] = route
+        if route not in self._clients:
+            async with self._making:
+                if route not in self._clients:
+                    self._clients[route] = await trio.to_thread.run_sync(self._new_client, route)
+        return self._clients[route]
+
+    def _route(self, origin: Origin, insecure: bool) -> _Route:
+        tls = origin.scheme == "https"
+        return _Route(
+            tls=tls,
+            verify=tls and not insecure and not origin.is_loopback,
+            certificates=certificate_dir(origin, self._settings.certs_dirs) if tls else None,
+            proxy=proxy_for(origin, self._settings.environment),
         )
+
+    def _new_client(self, route: _Route) -> httpx.AsyncClient:
+        settings = self._settings
+        ssl_context = context(route.certificates, verify=route.verify) if route.tls else plain_context()
+        try:
+            return httpx.AsyncClient(
+                verify=ssl_context,
+                proxy=route.proxy,
+                trust_env=False,  # proxies are decided above
+                timeout=httpx.Timeout(settings.idle_timeout, connect=settings.connect_timeout, pool=None),
+                limits=httpx.Limits(max_connections=None, max_keepalive_connections=20, keepalive_expiry=30),
+                cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),  # remembers nothing
+                follow_redirects=False,
+            )
+        except (ValueError, ImportError, httpx.InvalidURL) as exc:
+            raise InvalidSettings(
+                f"proxy {redact(route.proxy or '')!r} cannot be used: {type(exc).__name__} "
+                "(expected http://host:port)"
+            ) from None
 
 
 def _translated(exc: Exception, request: Request, what: str) -> RegistryError:

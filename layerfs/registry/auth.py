@@ -1,0 +1,181 @@
+"""Keeps what was granted: one token for each repository, asked for once, renewed in time.
+
+Drives the decisions of `layerfs.registry.token`. Called by `layerfs.registry.requester` before a
+request, and after a 401. Many layers are fetched at once, and only one task asks the token server.
+"""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+import trio
+
+from layerfs.errors import Denied, RegistryError
+from layerfs.registry.challenge import Challenge
+from layerfs.registry.endpoint import Endpoint, Origin
+from layerfs.registry.keychain import Keychain, Lookup
+from layerfs.registry.redirects import Request
+from layerfs.registry.token import (
+    MAX_TOKEN_BODY,
+    BasicPlan,
+    Plan,
+    TokenPlan,
+    no_way_in,
+    parse_token,
+    plan,
+    pull_scope,
+    token_request,
+)
+from layerfs.registry.transport import Reply
+
+_RENEW_AT: Final = 0.8
+_FOREVER: Final = float("inf")
+
+Ask = Callable[[Request, str, str], Awaitable[Reply]]
+"""Sends a request for a token, with retries and the body read: request, what for, whom it asks."""
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """The right to ask for something; times are trio's."""
+
+    authorization: str = field(repr=False)
+    login: str
+    """For messages: who was let in."""
+    scopes: tuple[str, ...] = ()
+    renew_at: float = _FOREVER
+    ends_at: float = _FOREVER
+
+
+@dataclass(slots=True, eq=False)
+class _Flight:
+    landed: trio.Event = field(default_factory=trio.Event)
+    grant: Grant | None = None
+    error: RegistryError | None = None
+
+
+Key = tuple[Origin, str]
+
+
+@dataclass(slots=True)
+class Authenticator:
+    """Hands out grants for (origin, repository)."""
+
+    ask: Ask
+    keychain: Keychain
+    _plans: dict[Origin, Plan] = field(default_factory=dict)
+    """How each registry wants it, known since its first 401: the next repository needs none."""
+    _grants: dict[Key, Grant] = field(default_factory=dict, repr=False)
+    _flights: dict[Key, _Flight] = field(default_factory=dict, repr=False)
+
+    async def current(self, endpoint: Endpoint, repository: str) -> Grant | None:
+        """Return what to send with the first request; None as long as the registry asks for nothing.
+
+        Raises Denied and what `Ask` raises.
+        """
+        key = (endpoint.origin, repository)
+        grant = self._grants.get(key)
+        if grant is not None and trio.current_time() < grant.renew_at:
+            return grant
+        how = self._plans.get(endpoint.origin)
+        if how is None:
+            return None
+        scopes = grant.scopes if grant else (pull_scope(repository),)
+        try:
+            return await self._obtain(key, endpoint, how, scopes)
+        except RegistryError:
+            if grant is not None and trio.current_time() < grant.ends_at:
+                return grant  # the old one is still good
+            raise
+
+    async def answer(
+        self,
+        endpoint: Endpoint,
+        repository: str,
+        challenges: tuple[Challenge, ...],
+        used: Grant | None,
+    ) -> Grant:
+        """Return another grant after *used* was refused.
+
+        Raises Denied if there is no way in, RegistryMisbehaved, and what `Ask` raises.
+        """
+        key = (endpoint.origin, repository)
+        cached = self._grants.get(key)
+        if cached is not None and cached is not used:
+            return cached  # another task renewed it meanwhile
+        self._grants.pop(key, None)
+        if used is not None:
+            self.keychain.forget(endpoint.registry)
+        how = plan(challenges, endpoint)
+        if how is None:
+            raise no_way_in(endpoint.registry, challenges)
+        self._plans[endpoint.origin] = how
+        wider = [challenge.get("scope") for challenge in challenges if challenge.wants_more_scope]
+        scopes = tuple(scope for scope in wider if scope) or (pull_scope(repository),)
+        return await self._obtain(key, endpoint, how, scopes)
+
+    async def _obtain(self, key: Key, endpoint: Endpoint, how: Plan, scopes: tuple[str, ...]) -> Grant:
+        while True:
+            flight = self._flights.get(key)
+            if flight is None:
+                return await self._lead(key, endpoint, how, scopes)
+            await flight.landed.wait()
+            if flight.grant is not None:
+                return flight.grant
+            if flight.error is not None:
+                raise type(flight.error)(*flight.error.args) from flight.error
+            # Its leader was cancelled: the next one leads.
+
+    async def _lead(self, key: Key, endpoint: Endpoint, how: Plan, scopes: tuple[str, ...]) -> Grant:
+        flight = self._flights[key] = _Flight()  # no await since the get: no second leader
+        try:
+            flight.grant = self._grants[key] = await self._negotiate(endpoint, key[1], how, scopes)
+        except RegistryError as exc:
+            flight.error = exc
+            raise
+        finally:
+            del self._flights[key]
+            flight.landed.set()
+        return flight.grant
+
+    async def _negotiate(
+        self, endpoint: Endpoint, repository: str, how: Plan, scopes: tuple[str, ...]
+    ) -> Grant:
+        found = await self.keychain.find(endpoint.registry, repository)
+        if found.credential is not None and found.credential.registry_token:
+            return Grant(f"Bearer {found.credential.registry_token}", found.note, scopes)
+        if isinstance(how, BasicPlan):
+            return _basic(endpoint, found)
+        return await self._fetch_token(endpoint, repository, how, scopes, found)
+
+    async def _fetch_token(
+        self, endpoint: Endpoint, repository: str, how: TokenPlan, scopes: tuple[str, ...], found: Lookup
+    ) -> Grant:
+        began = trio.current_time()
+        request = token_request(how, scopes, found.credential, insecure=endpoint.insecure)
+        what = f"token for {endpoint.registry}/{repository}"
+        server = str(request.origin)
+        reply = await self.ask(request, what, server)
+        if reply.status != 200:
+            problem = await reply.problem()
+            if problem.status in (400, 401, 403, 404, 405) and found.credential is not None:
+                # Servers differ in how they say it, but after a login it means: not with this one.
+                problem = replace(problem, status=401)
+            raise problem.error(what, server, found.note, login_at=endpoint.registry)
+        token = parse_token(await reply.read(MAX_TOKEN_BODY, what), server)
+        return Grant(
+            authorization=f"Bearer {token.value}",
+            login=found.note,
+            scopes=scopes,
+            renew_at=began + token.life * _RENEW_AT,
+            ends_at=began + token.life,
+        )
+
+
+def _basic(endpoint: Endpoint, found: Lookup) -> Grant:
+    if found.credential is None or not found.credential.username:
+        raise Denied(
+            f"{endpoint.registry}: wants user and password, found {found.note}; "
+            f"log in: layerfs login {endpoint.registry}"
+        )
+    return Grant(found.credential.basic, found.note)

@@ -1,0 +1,177 @@
+"""Finds credentials: reads files in their documented order, runs helpers. Knows no HTTP.
+
+Order: the file of the settings alone; else systemd's ``$CREDENTIALS_DIRECTORY/auth.json``, then
+``$REGISTRY_AUTH_FILE`` or ``$DOCKER_CONFIG`` alone, else podman's places, then docker's.
+Files are read anew for each lookup (one per token), so that a login counts at once.
+"""
+
+import logging
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+import trio
+
+from layerfs.errors import InvalidSettings
+from layerfs.registry.credentials import (
+    AuthFile,
+    Credential,
+    helper_program,
+    helper_server,
+    parse_helper_answer,
+)
+from layerfs.registry.settings import RegistrySettings
+
+_log = logging.getLogger("layerfs.registry")
+_MAX_FILE: Final = 1 << 20
+_HELPER_LIFE: Final = 300.0
+_UNKNOWN: Final = b"credentials not found in native keychain"
+
+
+@dataclass(frozen=True, slots=True)
+class Lookup:
+    """What was found, and what to say about it."""
+
+    credential: Credential | None
+    note: str
+
+    @classmethod
+    def nothing(cls, why: str = "") -> "Lookup":
+        """There is no login; *why* if something went wrong."""
+        return cls(None, "no credentials" + (f" ({why})" if why else ""))
+
+
+def places(settings: RegistrySettings, uid: int | None = None) -> Iterator[tuple[Path, bool]]:
+    """Yield the files to read, first come first served, and whether each is a legacy one."""
+    env = settings.environment
+    if settings.authfile is not None:
+        yield settings.authfile, False
+        return
+    if service := env.get("CREDENTIALS_DIRECTORY"):
+        yield Path(service, "auth.json"), False
+    if alone := env.get("REGISTRY_AUTH_FILE"):
+        yield Path(alone), False
+        return
+    if docker := env.get("DOCKER_CONFIG"):
+        yield Path(docker, "config.json"), False
+        return
+    runtime = env.get("XDG_RUNTIME_DIR") or f"/run/containers/{os.getuid() if uid is None else uid}"
+    if env.get("XDG_RUNTIME_DIR"):
+        yield Path(runtime, "containers/auth.json"), False
+    else:
+        yield Path(runtime, "auth.json"), False
+    yield from _homes(env)
+
+
+def _homes(env: Mapping[str, str]) -> Iterator[tuple[Path, bool]]:
+    home = env.get("HOME", "")
+    config = env.get("XDG_CONFIG_HOME") or (home and str(Path(home, ".config")))
+    if config:
+        yield Path(config, "containers/auth.json"), False
+    if home:
+        yield Path(home, ".docker/config.json"), False
+        yield Path(home, ".dockercfg"), True
+
+
+@dataclass(slots=True)
+class Keychain:
+    """Looks credentials up; remembers for a few minutes what helpers said."""
+
+    settings: RegistrySettings
+    _answers: dict[tuple[str, str], tuple[float, Credential | None]] = field(default_factory=dict, repr=False)
+    _complained: set[str] = field(default_factory=set)
+
+    async def find(self, registry: str, repository: str) -> Lookup:
+        """Return the login for a repository. Never raises for a broken file or helper: it is logged once."""
+        if not self.settings.use_credentials:
+            return Lookup.nothing("they are switched off")
+        why = ""
+        for path, legacy in places(self.settings):
+            try:
+                file = await trio.to_thread.run_sync(_read, path, legacy)
+                found, final = await self._in_file(file, registry, repository) if file else (None, False)
+            except InvalidSettings as exc:
+                why = str(exc)
+                self._complain(why)
+                continue
+            if found is not None:
+                return Lookup(found, str(found))
+            if final:
+                break
+        return Lookup.nothing(why)
+
+    def forget(self, registry: str) -> None:
+        """Ask helpers again next time: what they gave was refused."""
+        server = helper_server(registry)
+        self._answers = {key: value for key, value in self._answers.items() if key[1] != server}
+
+    async def _in_file(
+        self, file: AuthFile, registry: str, repository: str
+    ) -> tuple[Credential | None, bool]:
+        """Return the login in *file*, and whether its word is final."""
+        if helper := file.helper_for(registry):
+            return await self._ask_helper(helper, registry), True
+        if file.store:
+            found = await self._ask_helper(file.store, registry)
+            if found is not None:
+                return found, True
+        return file.login(registry, repository), False
+
+    async def _ask_helper(self, name: str, registry: str) -> Credential | None:
+        server = helper_server(registry)
+        expires, answer = self._answers.get((name, server), (0.0, None))
+        if trio.current_time() < expires:
+            return answer
+        answer = await _run_helper(helper_program(name), server, self.settings)
+        self._answers[name, server] = (trio.current_time() + _HELPER_LIFE, answer)
+        return answer
+
+    def _complain(self, text: str) -> None:
+        if text not in self._complained:
+            self._complained.add(text)
+            _log.warning("%s; going on without it", text)
+
+
+def _read(path: Path, legacy: bool) -> AuthFile | None:
+    try:
+        with path.open("rb") as file:
+            raw = file.read(_MAX_FILE + 1)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as exc:
+        raise InvalidSettings(f"{path}: cannot be read: {exc.strerror}") from exc
+    if len(raw) > _MAX_FILE:
+        raise InvalidSettings(f"{path}: more than {_MAX_FILE} bytes (expected a credential file)")
+    return AuthFile.parse(raw, str(path), legacy=legacy)
+
+
+async def _run_helper(program: str, server: str, settings: RegistrySettings) -> Credential | None:
+    env = dict(settings.environment)
+    found = shutil.which(program, path=env.get("PATH"))
+    if found is None:
+        raise InvalidSettings(f"{program}: not installed, but named by a credential file")
+    result = None
+    with trio.move_on_after(settings.helper_timeout):
+        try:
+            result = await trio.run_process(
+                [found, "get"],
+                stdin=server.encode(),
+                capture_stdout=True,
+                stderr=subprocess.DEVNULL,  # it may hold anything
+                check=False,
+                env=env,
+            )
+        except OSError as exc:
+            raise InvalidSettings(f"{program}: cannot be run: {exc.strerror}") from exc
+    if result is None:
+        raise InvalidSettings(f"{program}: no answer within {settings.helper_timeout:.0f} s")
+    assert result.stdout is not None
+    if result.returncode == 0:
+        return parse_helper_answer(result.stdout, program)
+    if result.stdout.strip() == _UNKNOWN:
+        return None
+    raise InvalidSettings(f"{program}: failed with status {result.returncode} for {server}")

@@ -1,0 +1,56 @@
+"""Whom to believe in TLS: the system's authorities, those of one registry, or anyone. Blocking.
+
+Sources: containers-certs.d(5). ``SSL_CERT_FILE`` and ``SSL_CERT_DIR`` work as for all of OpenSSL.
+Called by `layerfs.registry.transport` in a thread.
+"""
+
+import ssl
+from collections.abc import Iterable
+from pathlib import Path
+
+from layerfs.errors import InvalidSettings
+from layerfs.registry.endpoint import Origin
+
+
+def certificate_dir(origin: Origin, certs_dirs: Iterable[Path]) -> Path | None:
+    """Return the first directory with certificates for *origin*: ``host[:port]``, as in references."""
+    for parent in certs_dirs:
+        for name in dict.fromkeys((origin.authority, f"{origin.host}:{origin.port}")):
+            if (parent / name).is_dir():
+                return parent / name
+    return None
+
+
+def plain_context() -> ssl.SSLContext:
+    """Return a context that trusts nobody, for origins without TLS: making it reads no files."""
+    return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+
+
+def context(directory: Path | None, *, verify: bool) -> ssl.SSLContext:
+    """Return a context with the system's authorities and those in *directory*.
+
+    Raises InvalidSettings for a certificate that cannot be read, or one without its key.
+    """
+    made = ssl.create_default_context()
+    made.minimum_version = ssl.TLSVersion.TLSv1_2
+    if not verify:
+        made.check_hostname = False
+        made.verify_mode = ssl.CERT_NONE
+    for path in sorted(directory.iterdir()) if directory else ():
+        try:
+            _add(made, path)
+        except (OSError, ssl.SSLError) as exc:
+            raise InvalidSettings(f"{path}: not a readable certificate: {exc}") from exc
+    return made
+
+
+def _add(made: ssl.SSLContext, path: Path) -> None:
+    if path.suffix == ".crt":
+        made.load_verify_locations(path)
+    elif path.suffix == ".cert":
+        key = path.with_suffix(".key")
+        if not key.exists():
+            raise InvalidSettings(f"{path}: {key.name} is missing beside it")
+        made.load_cert_chain(path, key)
+    elif path.suffix == ".key" and not path.with_suffix(".cert").exists():
+        raise InvalidSettings(f"{path}: {path.stem}.cert is missing beside it")
