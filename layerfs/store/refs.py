@@ -97,19 +97,18 @@ class Refs:
         return [name for name in _names(self._layout.refs) if is_registry(name)]
 
     def children(self, registry: str, path_prefix: str = "") -> list[str]:
-        """Return the next components of the paths of known repositories below *path_prefix*, in order.
+        """Return the components below *path_prefix* that lead to further components, in order.
 
-        Each may be a repository (it has `tags`), lead to further components, or both. A *registry* or
-        prefix that is not legal has none.
+        Those that are only repositories are not among them: see `repositories`. A *registry* or prefix that
+        is not legal has none.
         """
         directory = self._directory(registry, path_prefix)
-        names = _names(directory) if directory else []
-        return sorted({name for name in names if is_component(name)} | {name for name, _ in _tags(names)})
-
-    def directories(self, registry: str, path_prefix: str = "") -> list[str]:
-        """Return those of `children` that lead to further components, in order."""
-        directory = self._directory(registry, path_prefix)
         return [name for name in _names(directory) if is_component(name)] if directory else []
+
+    def repositories(self, registry: str, path_prefix: str = "") -> list[str]:
+        """Return the names of repositories with pinned tags right below *path_prefix*, in order."""
+        directory = self._directory(registry, path_prefix)
+        return sorted({name for name, _ in _tags(_names(directory))}) if directory else []
 
     def tags(self, repository: Repository) -> list[str]:
         """Return the pinned tags of *repository*, in order."""

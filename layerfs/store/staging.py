@@ -114,17 +114,17 @@ class StagedDownload:
         self.final_path = final_path
         self._expected = expected_size if expected_size > 0 else None
         self._lock = lock
-        self._open = True
+        self._staged = True
+        self._committed = False
+        self._entered = False
         raw = io.FileIO(fd, "r+")
         self.file: HashingWriter[io.FileIO] = HashingWriter(
             raw, digest.algorithm, limit=self._expected, name=str(digest)
         )
-        self.offset = 0
-        """Bytes that an earlier attempt left and this one hashed again; the download goes on there."""
 
     @property
-    def size(self) -> int:
-        """Bytes that the staged file holds; it may be read up to here while it grows."""
+    def offset(self) -> int:
+        """Bytes that the staged file holds, an earlier attempt's included; the next chunk goes there."""
         return self.file.bytes_written
 
     def write(self, chunk: bytes | bytearray | memoryview) -> int:
@@ -135,6 +135,8 @@ class StagedDownload:
     def commit(self) -> VerifiedBlob:
         """Check size and digest, make the bytes durable and give them their final name.
 
+        Within the context the staged name stays until the context is left, so that an extractor which was
+        told that name and has not opened it yet still finds the bytes.
         Raises SizeMismatch or DigestMismatch after removing the file; StoreDamaged if the staged file
         vanished; StoreFull or StoreError.
         """
@@ -143,24 +145,25 @@ class StagedDownload:
             self._check(Digest(self.digest.algorithm, hex_), size)
             with disk_errors(f"{self.final_path}: cannot publish"):
                 os.fsync(raw.fileno())
-                os.rename(self.staged_path, self.final_path)
+                self._publish()
                 sync_directory(self.final_path.parent)
         except (ImageError, StoreError):
             self.abort()
             raise
-        self._close()
+        if not self._entered:
+            self.abort()
         return verified(self.digest, self.final_path, size)
 
     def abort(self) -> None:
-        """Remove what was downloaded; harmless after commit or a second time."""
-        if self._open:
+        """Remove the staged file; what was committed stays. Harmless a second time."""
+        if self._staged:
             with contextlib.suppress(OSError):
                 os.unlink(self.staged_path)
-            self._close()
+        self._close()
 
     def suspend(self) -> None:
         """Leave what was downloaded for the next attempt; harmless after commit or abort."""
-        if self._open and self.size == 0:
+        if self._committed or self.offset == 0:
             self.abort()
         self._close()
 
@@ -170,7 +173,15 @@ class StagedDownload:
         raw = self.file.finalize()[0]
         while count := raw.readinto(buffer):
             self.file.already(buffer[:count])
-        self.offset = self.size
+
+    def _publish(self) -> None:
+        # A second name, not a rename: the first one must live on. One name of a finished blob is never
+        # written to again: `_open_suspended` refuses a file with two.
+        try:
+            os.link(self.staged_path, self.final_path)
+        except OSError:  # published by another meanwhile, or no hard links here
+            os.rename(self.staged_path, self.final_path)
+        self._committed = True
 
     def _check(self, found: Digest, size: int) -> None:
         if not self._is_ours():
@@ -187,11 +198,12 @@ class StagedDownload:
             return False
 
     def _close(self) -> None:
-        self._open = False
+        self._staged = False
         self.file.finalize()[0].close()
         self._lock.release()
 
     def __enter__(self) -> Self:
+        self._entered = True
         return self
 
     def __exit__(
@@ -259,11 +271,12 @@ def _resume(
 def _open_suspended(path: Path, expected_size: int) -> int:
     fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
     status = os.fstat(fd)
-    if stat.S_ISREG(status.st_mode) and not 0 < expected_size < status.st_size:
+    partial = stat.S_ISREG(status.st_mode) and status.st_nlink == 1
+    if partial and not 0 < expected_size < status.st_size:
         return fd
     os.close(fd)
     os.unlink(path)
-    raise OSError(EIO, "longer than the blob, or no regular file")
+    raise OSError(EIO, "committed already, longer than the blob, or no regular file")
 
 
 def _take(locks: Locks, path: Path) -> ByteLock:

@@ -15,11 +15,14 @@ from types import TracebackType
 from typing import Self
 
 from layerfs import host
-from layerfs.errors import DigestMismatch, StoreReadOnly
+from layerfs.errors import DigestMismatch, NotInStore, StoreReadOnly
+from layerfs.extract.job import OwnerKind
 from layerfs.layer.record import Budgets, Extraction, LayerRecord
 from layerfs.oci import Digest, ImageConfig, Index, Manifest, parse_manifest, stack_digest
+from layerfs.store.covers import build_cover
 from layerfs.store.disk import disk_errors, is_file
 from layerfs.store.documents import DocumentShelf
+from layerfs.store.extraction import Extractors
 from layerfs.store.layout import Layout, as_digest
 from layerfs.store.locks import DigestLock, Locks
 from layerfs.store.probe import open_capabilities
@@ -33,7 +36,10 @@ from layerfs.store.staging import (
     stage_download,
     verified,
 )
+from layerfs.store.sweep import SUSPENDED_SECONDS, Swept, sweep
 from layerfs.store.trees import TreeShelf
+from layerfs.store.usage import Usage, read_usage
+from layerfs.store.verify import blob_problem, tree_differences
 
 log = logging.getLogger(__name__)
 
@@ -59,12 +65,12 @@ class ImageStorage:
     def __init__(self, images_dir: str | os.PathLike[str], *, budgets: Budgets | None = None) -> None:
         self._layout = Layout(Path(images_dir).absolute())
         self._locks = Locks(self._layout.lock)
-        self._budgets = budgets or Budgets()
         self._boot_id = host.boot_id()
         self.readonly = not _prepare(self._layout, self._locks)
         """Whether this process may only read the store; what is missing then raises StoreReadOnly."""
         self.capabilities = open_capabilities(self._layout, self._locks, writable=not self.readonly)
         """Who owns the store, and the form of its trees."""
+        self._extractors = Extractors(self.capabilities, budgets or Budgets())
         self.refs = Refs(self._layout, self._locks)
         """Pinned tags."""
         self._manifests: DocumentShelf[Manifest | Index] = DocumentShelf(
@@ -73,8 +79,12 @@ class ImageStorage:
         self._configs: DocumentShelf[ImageConfig] = DocumentShelf(
             self._layout.configs, "config", lambda raw, d: ImageConfig.parse(raw, f"config {d}"), self._locks
         )
-        self._layers: TreeShelf[LayerRecord] = TreeShelf(self._layout.extracted, LayerRecord, self._locks)
-        self._covers: TreeShelf[CoverRecord] = TreeShelf(self._layout.covers, CoverRecord, self._locks)
+        self._layers: TreeShelf[LayerRecord] = TreeShelf(
+            self._layout.extracted, LayerRecord, self._locks, lambda digest: self.usage().uses(digest)
+        )
+        self._covers: TreeShelf[CoverRecord] = TreeShelf(
+            self._layout.covers, CoverRecord, self._locks, lambda digest: self.usage().uses(digest)
+        )
 
     def __repr__(self) -> str:
         return f"ImageStorage({os.fspath(self.images_dir)!r})"
@@ -88,7 +98,23 @@ class ImageStorage:
         self.close()
 
     def close(self) -> None:
-        """End what the store keeps running; it may be used again."""
+        """End the extractors that `extract_layer` started; the store may be used again."""
+        self._extractors.close()
+
+    @property
+    def owner(self) -> OwnerKind:
+        """As whom the trees are written; of `capabilities`."""
+        return self.capabilities.owner
+
+    @property
+    def whiteout_devices(self) -> bool:
+        """Whether trees hold their overlay form, so that the kernel can use them; of `capabilities`."""
+        return self.capabilities.whiteout_devices
+
+    @property
+    def opaque_xattr(self) -> str:
+        """Name of the attribute that makes a directory opaque; of `capabilities`."""
+        return self.capabilities.opaque_xattr
 
     # Paths
 
@@ -163,6 +189,21 @@ class ImageStorage:
         """Say whether all compressed blobs are in the store."""
         return all(self.has_layer(digest) for digest in layer_digests)
 
+    def verify_layer(self, digest: Digest | str, *, tree: bool = True) -> bool:
+        """Read a layer again and say whether it is what was stored.
+
+        The blob must be there and hash to its name (image-spec, descriptor.md#verification). If the layer is
+        extracted, its record must be good and, with *tree*, the directory equal to a second extraction, unless
+        the store may only be read. What is wrong is logged. Raises StoreFull, WorkerDied.
+        """
+        wanted = as_digest(digest)
+        problem = blob_problem(self._layout.blob(wanted), wanted)
+        if problem is None and self._layout.tree(wanted).exists():
+            problem = self._tree_problem(wanted, deep=tree and not self.readonly)
+        if problem is not None:
+            log.warning("layer %s: %s", wanted, problem)
+        return problem is None
+
     def open_blob(self, digest: Digest | str) -> VerifiedBlob | None:
         """Return the published blob, None if it is not there. Costs one lstat."""
         wanted = as_digest(digest)
@@ -218,6 +259,41 @@ class ImageStorage:
         published = self._layers.publish(tree, record)
         return LayerDir(found, published.path, published.record)
 
+    def extract_layer(self, digest: Digest | str, tarball_path: str | os.PathLike[str]) -> LayerDir:
+        """Extract a local tar, compressed or not, whose bytes hash to *digest*; nothing to do if it is there.
+
+        Waits for whoever works on *digest* already, in any process; so the caller must not hold its lock.
+        Raises NotInStore if there is no such file, DigestMismatch, InvalidLayer, StoreFull, StoreReadOnly,
+        StoreError, WorkerDied; any failure removes what was extracted.
+        """
+        wanted = as_digest(digest)
+        present = self.open_layer(wanted)
+        if present is not None:
+            return present
+        self._require_writable(f"layer {wanted}")
+        with self.lock(wanted):
+            present = self.open_layer(wanted)
+            if present is not None:
+                return present
+            with self.stage_tree(wanted) as tree:
+                extraction = self._extractors.extract(Path(tarball_path).absolute(), wanted, tree.path)
+                blob = verified(wanted, Path(tarball_path).absolute(), extraction.blob_size)
+                return self.publish(tree, blob, extraction)
+
+    def remove_layer(self, digest: Digest | str) -> bool:
+        """Take away the layer directory and the blob. True if there was either.
+
+        Raises StoreError if a mount uses the layer: then both stay. StoreReadOnly.
+        """
+        wanted = as_digest(digest)
+        removed = self.discard_layer(wanted)
+        with disk_errors(f"{self._layout.blob(wanted)}: cannot remove"):
+            try:
+                os.unlink(self._layout.blob(wanted))
+            except FileNotFoundError:
+                return removed
+        return True
+
     def discard_layer(self, digest: Digest | str) -> bool:
         """Take the layer directory away; the blob stays, the sweeper deletes the files later.
 
@@ -233,6 +309,46 @@ class ImageStorage:
         """Return the published cover of a stack, base first; None if it is not there."""
         tree = self._covers.find(stack_digest(layers))
         return None if tree is None else tree.path
+
+    def publish_cover(self, layers: Sequence[Digest]) -> Path:
+        """Compute the cover of a stack of complete layers, base first, and publish it.
+
+        Returns the published one if there is one; losing a race is success. Raises NotInStore if a layer is
+        not there, StoreFull, StoreReadOnly, StoreError if the filesystem cannot hold a cover.
+        """
+        present = self.cover(layers)
+        if present is not None:
+            return present
+        opened = [self._require_layer(digest) for digest in layers]
+        stack = stack_digest(layers)
+        self._require_writable(f"cover {stack}")
+        with self._covers.stage(stack) as tree:
+            with disk_errors(f"cover {stack}: cannot write"):
+                build_cover(
+                    tree.path, [layer.record.layer for layer in opened], [layer.path for layer in opened]
+                )
+            record = CoverRecord(state="pending", boot_id=self._boot_id, layers=tuple(map(str, layers)))
+            return self._covers.publish(tree, record).path
+
+    def discard_cover(self, layers: Sequence[Digest]) -> bool:
+        """Take the cover of a stack away. True if there was one. Raises StoreError if a mount uses it."""
+        self._require_writable("covers")
+        return self._covers.discard(stack_digest(layers))
+
+    # Use and leftovers
+
+    def usage(self) -> Usage:
+        """Say which layers and covers are in use by mounts, in all mount namespaces that can be read."""
+        return read_usage()
+
+    def sweep(self, max_age: float = SUSPENDED_SECONDS) -> Swept:
+        """Remove what killed processes left, and suspended downloads older than *max_age* seconds.
+
+        Touches nothing that is complete or that a living process works on. Raises StoreReadOnly, StoreError.
+        """
+        self._require_writable("a sweep")
+        with disk_errors(f"{self.images_dir}: cannot sweep"):
+            return sweep(self._layout, self._locks, [self._layers, self._covers], max_age)
 
     # Locks and durability
 
@@ -257,9 +373,27 @@ class ImageStorage:
                 os.close(fd)
         return sum(shelf.settle(one) for shelf, one in pending)
 
+    def _tree_problem(self, digest: Digest, *, deep: bool) -> str | None:
+        layer = self.open_layer(digest)
+        if layer is None:
+            return "the layer directory has no record that can be believed"
+        if not deep:
+            return None
+        with self.stage_tree(digest) as again:
+            extraction = self._extractors.extract(self._layout.blob(digest), digest, again.path)
+            if extraction != layer.record.layer:
+                return "the record is not what a second extraction finds"
+            return next(tree_differences(layer.path, again.path), None)
+
+    def _require_layer(self, digest: Digest) -> LayerDir:
+        layer = self.open_layer(digest)
+        if layer is None:
+            raise NotInStore(f"layer {digest}: not extracted (expected at {self._layout.tree(digest)})")
+        return layer
+
     def _require_writable(self, what: str) -> None:
         if self.readonly:
-            raise StoreReadOnly(f"{what}: not in the store, and {self.images_dir} may only be read")
+            raise StoreReadOnly(f"{what}: not possible, {self.images_dir} may only be read")
 
 
 def _prepare(layout: Layout, locks: Locks) -> bool:

@@ -13,12 +13,12 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Generic, Literal
+from typing import Final, Generic
 
 import msgspec
 
 from layerfs import host
-from layerfs.errors import StoreDamaged, StoreError
+from layerfs.errors import InvalidDigest, StoreDamaged, StoreError
 from layerfs.oci import Digest
 from layerfs.store.disk import disk_errors, read_small, sync_directory, write_durably
 from layerfs.store.layout import RECORD_SUFFIX, staged
@@ -30,8 +30,6 @@ log = logging.getLogger(__name__)
 
 _LAST_USE_SECONDS: Final = 3600
 """How exact the last use, the mtime of a record, has to be."""
-
-Settled = Literal["durable", "gone"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +89,10 @@ class TreeShelf(Generic[Record]):
             return known[1]
         return self._look(digest, Path(path), status)
 
+    def is_complete(self, digest: Digest) -> bool:
+        """Say whether `find` would find it, but remember nothing."""
+        return self.read_record(digest) is not None and (self._directory / digest.name).is_dir()
+
     def stage(self, digest: Digest) -> StagedTree:
         """Make a private directory for the tree of *digest*. Raises StoreFull, StoreReadOnly, StoreError."""
         return stage_tree(self._locks, self._directory, digest)
@@ -118,15 +120,29 @@ class TreeShelf(Generic[Record]):
 
         Raises StoreError if a mount uses the tree.
         """
-        with self._locks.publication(digest), disk_errors(f"{self._directory / digest.name}: cannot remove"):
-            self._known.pop(digest, None)
-            self._pending.discard(digest)
-            removed = self._set_aside(digest)
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(self.record_path(digest))
-                # Durable before the sweeper empties the tree: no power cut may bring this record back.
-                sync_directory(self._directory)
-        return removed
+        with self._locks.publication(digest):
+            return self._take_away(digest)
+
+    def discard_void(self, digest: Digest) -> bool:
+        """Take away what is left of *digest* unless it is complete; True if there was something to take.
+
+        Raises StoreError as `discard` does.
+        """
+        with self._locks.publication(digest):
+            if self.find(digest) is not None:
+                return False
+            had_record = self.record_path(digest).exists()
+            return self._take_away(digest) or had_record
+
+    def names(self) -> tuple[set[Digest], set[Digest]]:
+        """List the digests that have a tree, and those that have a record. Raises OSError."""
+        trees: set[Digest] = set()
+        records: set[Digest] = set()
+        for name in os.listdir(self._directory):
+            group = records if name.endswith(RECORD_SUFFIX) else trees
+            with contextlib.suppress(InvalidDigest):
+                group.add(Digest.from_name(name.removesuffix(RECORD_SUFFIX)))
+        return trees, records
 
     def record_path(self, digest: Digest) -> Path:
         """Path of the record of *digest*."""
@@ -171,6 +187,17 @@ class TreeShelf(Generic[Record]):
         self._pending.discard(digest)
         return True
 
+    def _take_away(self, digest: Digest) -> bool:
+        with disk_errors(f"{self._directory / digest.name}: cannot remove"):
+            self._known.pop(digest, None)
+            self._pending.discard(digest)
+            removed = self._set_aside(digest)
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self.record_path(digest))
+                # Durable before the sweeper empties the tree: no power cut may bring this record back.
+                sync_directory(self._directory)
+        return removed
+
     def _look(self, digest: Digest, path: Path, status: os.stat_result) -> Tree[Record] | None:
         record = self.read_record(digest) if stat.S_ISDIR(status.st_mode) else None
         if record is None:
@@ -195,13 +222,11 @@ class TreeShelf(Generic[Record]):
             return False
         self._refuse_in_use(digest)
         aside = staged(self._directory, digest.name, "removing")
-        try:
+        with self._locks.holding(aside):  # keeps the sweeper off
             os.rename(final, aside)
-        except FileNotFoundError:
-            return False
-        if self._in_use(digest):  # mounted between the first look and the rename
-            os.rename(aside, final)
-            self._refuse_in_use(digest)
+            if self._in_use(digest):  # mounted between the first look and the rename
+                os.rename(aside, final)
+                self._refuse_in_use(digest)
         return True
 
     def _refuse_in_use(self, digest: Digest) -> None:

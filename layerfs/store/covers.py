@@ -1,0 +1,97 @@
+"""Covers on disk: the plan of `layerfs.layer.cover`, written as directories and whiteouts.
+
+Decides nothing; copies attributes and makes what the plan says, in a private directory. Reads the layer
+trees of the stack, writes nothing to them. Called by `storage`.
+"""
+
+import os
+import stat
+from collections.abc import Sequence
+from contextlib import suppress
+from errno import ENODATA, ENOTDIR, EOPNOTSUPP, EPERM
+from pathlib import Path
+from typing import Final
+
+import xattr
+
+from layerfs.layer.cover import Cover, plan_cover
+from layerfs.layer.merge import Kind, kind_of
+from layerfs.layer.record import Extraction
+
+_OVERLAY_PREFIXES: Final = ("trusted.overlay.", "user.overlay.")
+_DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+def build_cover(target: Path, records: Sequence[Extraction], trees: Sequence[Path]) -> None:
+    """Write the cover of a stack, base first, into the empty directory *target*. Raises OSError.
+
+    Raises InvalidWhiteout for a record with a bad marker name.
+    """
+    roots = [os.fsencode(tree) for tree in trees]
+    plan = plan_cover(
+        records,
+        lambda number, path: _kind(roots[number], path),
+        lambda number, path: os.listdir(os.path.join(roots[number], path)),
+    )
+    write_cover(os.fsencode(target), plan, roots)
+
+
+def write_cover(target: bytes, cover: Cover, roots: Sequence[bytes]) -> None:
+    """Write *cover* into the empty directory *target*. Raises OSError."""
+    for directory in cover.directories:
+        if directory.path:
+            os.mkdir(os.path.join(target, directory.path), 0o700)
+    for path in cover.whiteouts:
+        os.mknod(os.path.join(target, path), stat.S_IFCHR, os.makedev(0, 0))
+    # Deepest first: the times of a directory must not change again, and its mode may forbid entries.
+    for directory in reversed(cover.directories):
+        _copy_attributes(
+            os.path.join(roots[directory.layer], directory.path), os.path.join(target, directory.path)
+        )
+    if not cover.directories:
+        os.chmod(target, 0o755)  # noqa: S103 - the root of a container
+
+
+def _kind(root: bytes, path: bytes) -> Kind | None:
+    try:
+        status = os.lstat(os.path.join(root, path))
+    except FileNotFoundError:
+        return None
+    except OSError as exc:
+        if exc.errno == ENOTDIR:
+            return None
+        raise
+    return kind_of(status.st_mode, status.st_rdev)
+
+
+def _copy_attributes(source: bytes, target: bytes) -> None:
+    source_fd = os.open(source, _DIRECTORY)
+    try:
+        target_fd = os.open(target, _DIRECTORY)
+        try:
+            _copy(source_fd, target_fd)
+        finally:
+            os.close(target_fd)
+    finally:
+        os.close(source_fd)
+
+
+def _copy(source: int, target: int) -> None:
+    status = os.fstat(source)
+    mine = os.fstat(target)
+    if (status.st_uid, status.st_gid) != (mine.st_uid, mine.st_gid):
+        with suppress(PermissionError):  # an ordinary user's layers are all his own, groups aside
+            os.fchown(target, status.st_uid, status.st_gid)
+    os.fchmod(target, stat.S_IMODE(status.st_mode))
+    for name in xattr.listxattr(source):
+        if not name.startswith(_OVERLAY_PREFIXES):
+            _copy_xattr(source, target, name)
+    os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def _copy_xattr(source: int, target: int, name: str) -> None:
+    try:
+        xattr.setxattr(target, name, xattr.getxattr(source, name))
+    except OSError as exc:  # labels of a security module that this process may not give
+        if exc.errno not in (EPERM, EOPNOTSUPP, ENODATA):
+            raise

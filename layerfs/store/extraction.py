@@ -1,0 +1,72 @@
+"""Extraction of local blobs by worker processes, for callers that fetch by their own means.
+
+Moves nothing itself: owns a pool of extractors, started when it is first needed. Called by `storage`; the
+daemon has a pool of its own, in fetch.
+"""
+
+import logging
+import os
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from layerfs.errors import NotInStore
+from layerfs.extract.job import ExtractJob
+from layerfs.layer.record import Budgets, Extraction
+from layerfs.oci import Digest
+from layerfs.store.probe import Capabilities
+
+if TYPE_CHECKING:
+    from layerfs.extract.client import ExtractorPool
+
+log = logging.getLogger(__name__)
+
+
+class Extractors:
+    """The workers of one `ImageStorage`. Thread-safe."""
+
+    def __init__(self, capabilities: Capabilities, budgets: Budgets) -> None:
+        self._capabilities = capabilities
+        self._budgets = budgets
+        self._mutex = threading.Lock()
+        self._pool: "ExtractorPool | None" = None
+
+    def extract(self, blob: Path, digest: Digest, target: Path) -> Extraction:
+        """Extract the tar at *blob*, compressed or not, into the empty directory *target*.
+
+        Raises NotInStore if there is no such file, DigestMismatch, InvalidLayer, StoreFull, WorkerDied.
+        """
+        if not blob.is_file():
+            raise NotInStore(f"{blob}: no such file (expected the layer {digest})")
+        job = ExtractJob(
+            blob=os.fspath(blob),
+            target=os.fspath(target),
+            digest=str(digest),
+            size=-1,
+            owner=self._capabilities.owner,
+            whiteout_devices=self._capabilities.whiteout_devices,
+            budgets=self._budgets,
+        )
+        with self._workers().extractor() as extractor:
+            extractor.start(job)
+            try:
+                return extractor.result()
+            finally:
+                for warning in extractor.warnings:
+                    log.warning("%s: %s", digest, warning)
+
+    def close(self) -> None:
+        """End the workers; the next extraction starts others."""
+        with self._mutex:
+            pool, self._pool = self._pool, None
+        if pool is not None:
+            pool.close()
+
+    def _workers(self) -> "ExtractorPool":
+        # Late: whoever only reads a store loads no worker code.
+        from layerfs.extract.client import ExtractorPool
+
+        with self._mutex:
+            if self._pool is None:
+                self._pool = ExtractorPool()
+            return self._pool

@@ -1,0 +1,122 @@
+"""Leftovers of processes that were killed: found by name, removed unless somebody holds them.
+
+Decides by names, locks and age; never touches what is complete. Any number of sweepers, daemons and commands
+may run on one store at once: each removal happens under the lock of what is removed. Called by `storage`.
+"""
+
+import logging
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from layerfs.errors import StoreError
+from layerfs.oci import Digest
+from layerfs.store.layout import Layout, StagedName
+from layerfs.store.locks import Locks
+from layerfs.store.removal import remove_tree
+from layerfs.store.trees import TreeShelf
+
+SUSPENDED_SECONDS: Final = 7 * 24 * 3600
+"""How long a suspended download waits for its next attempt, counted from its last byte."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Swept:
+    """How much one sweep removed."""
+
+    downloads: int = 0
+    files: int = 0
+    trees: int = 0
+    """Staged and removed ones."""
+    void: int = 0
+    """Trees without a record that can be believed, and records without a tree."""
+
+    @property
+    def total(self) -> int:
+        """Number of all removed things."""
+        return self.downloads + self.files + self.trees + self.void
+
+
+def sweep(layout: Layout, locks: Locks, shelves: list[TreeShelf[Any]], max_age: float) -> Swept:
+    """Remove leftovers; suspended downloads once they are *max_age* seconds old. Raises StoreReadOnly.
+
+    What cannot be removed is logged and left for the next sweep.
+    """
+    void = sum(_sweep_void(shelf, locks) for shelf in shelves)
+    removed = {"downloading": 0, "extracting": 0, "removing": 0, "writing": 0}
+    oldest = time.time() - max_age
+    for directory in (layout.root, *layout.directories):
+        for path, name in _staged_in(directory):
+            if _remove(path, name, locks, oldest):
+                removed[name.kind] += 1
+    return Swept(
+        downloads=removed["downloading"],
+        files=removed["writing"],
+        trees=removed["extracting"] + removed["removing"],
+        void=void,
+    )
+
+
+def _sweep_void(shelf: TreeShelf[Any], locks: Locks) -> int:
+    """Discard what is not complete and not being worked on."""
+    trees, records = shelf.names()
+    void = [digest for digest in trees | records if not (digest in trees and shelf.is_complete(digest))]
+    return sum(_discard_void(shelf, locks, digest) for digest in void)
+
+
+def _discard_void(shelf: TreeShelf[Any], locks: Locks, digest: Digest) -> bool:
+    lock = locks.work(digest)
+    if not lock.try_acquire():
+        return False
+    try:
+        return shelf.discard_void(digest)
+    except StoreError as exc:
+        log.info("%s: not swept: %s", digest, exc)
+        return False
+    finally:
+        lock.release()
+
+
+def _staged_in(directory: Path) -> Iterator[tuple[Path, StagedName]]:
+    try:
+        names = os.listdir(directory)
+    except OSError as exc:
+        log.info("%s: not swept: %s", directory, exc)
+        return
+    for name in names:
+        staged = StagedName.parse(name)
+        if staged is not None:
+            yield directory / name, staged
+
+
+def _remove(path: Path, name: StagedName, locks: Locks, oldest: float) -> bool:
+    """Remove one staged thing unless its owner lives or it may be resumed."""
+    lock = locks.name(path)
+    if not lock.try_acquire():
+        return False
+    try:
+        if name.kind in ("extracting", "removing"):
+            remove_tree(path)
+            return True
+        if name.kind == "downloading" and _resumable(path, oldest):
+            return False
+        os.unlink(path)
+    except FileNotFoundError:
+        return False
+    except OSError as exc:
+        log.warning("%s: not swept: %s", path, exc)
+        return False
+    finally:
+        lock.release()
+    return True
+
+
+def _resumable(path: Path, oldest: float) -> bool:
+    status = os.lstat(path)
+    # Two names: committed by a process that was killed before it could drop the first.
+    return status.st_nlink == 1 and status.st_size > 0 and status.st_mtime > oldest
