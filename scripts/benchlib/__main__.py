@@ -1,0 +1,98 @@
+"""The command line of scripts/bench."""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import cast
+
+from benchlib import machine
+from benchlib.inputs import NAMES, Compression
+from benchlib.results import Measurement, as_json, table
+
+_DEFAULT_INPUTS = "a,b,c,d,a:zstd,b:zstd"
+
+
+def main() -> int:
+    """Measure, print each table when it is complete, and write the JSON file at the end."""
+    arguments = _parser().parse_args()
+    if arguments.cpus:
+        os.sched_setaffinity(0, _cpus(arguments.cpus))
+    about = machine.about(arguments.command, arguments.rounds)
+    _print_head(about)
+    found = []
+    for measurement in _measurements(arguments):
+        found.append(measurement)
+        _progress("")
+        print(table(measurement), flush=True)
+    if arguments.json:
+        arguments.json.write_text(json.dumps(as_json(found, about), indent=2) + "\n", encoding="utf-8")
+    return 0
+
+
+def _measurements(arguments: argparse.Namespace) -> Iterator[Measurement]:
+    # Each imports what it measures: the one must run where the other's part is broken.
+    if arguments.command == "extract":
+        from benchlib import extracting
+
+        chosen = [_input(text) for text in arguments.inputs.split(",")]
+        return extracting.measurements(chosen, arguments.filesystems.split(","), arguments.rounds, _progress)
+    from benchlib import mounting
+
+    return mounting.measurements(arguments.rounds, _progress)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="scripts/bench", description="Measure layerfs beside the tools that do similar work."
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    extract = commands.add_parser("extract", help="extract layers: GNU tar, bsdtar, umoci, podman")
+    extract.add_argument(
+        "--inputs", default=_DEFAULT_INPUTS, help=f"name[:compression],... of {'/'.join(NAMES)} (%(default)s)"
+    )
+    extract.add_argument("--filesystems", default="tmpfs,disk", help="tmpfs, disk (%(default)s)")
+    mount = commands.add_parser("mount", help="serve a layer: fuse-overlayfs, ratarmount")
+    for command in (extract, mount):
+        command.add_argument("--rounds", type=_positive, default=5, metavar="N", help="(%(default)s)")
+        command.add_argument("--json", type=Path, metavar="FILE", help="write all samples there")
+        command.add_argument("--cpus", metavar="LIST", help="run everything on these cores only, as 0 or 0,1")
+    return parser
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} (expected a number of at least 1)")
+    return int(text)
+
+
+def _cpus(text: str) -> set[int]:
+    return {int(number) for number in text.split(",")}
+
+
+def _input(text: str) -> tuple[str, Compression]:
+    name, _, compression = text.partition(":")
+    if name not in NAMES or compression not in ("", "gzip", "zstd"):
+        raise SystemExit(
+            f"scripts/bench: no input {text!r} (expected {'/'.join(NAMES)}, with :zstd or without)"
+        )
+    return name, cast("Compression", compression or "gzip")
+
+
+def _print_head(about: dict[str, object]) -> None:
+    for key in ("machine", "versions"):
+        facts = cast("dict[str, object]", about[key])
+        print(f"{key}: " + "; ".join(f"{name} {value}" for name, value in facts.items()))
+    print(f"{about['rounds']} rounds, interleaved; medians. layerfs/it is layerfs over the contender.")
+
+
+def _progress(text: str) -> None:
+    if sys.stderr.isatty():
+        sys.stderr.write(f"\r\033[K{text[:110]}")
+        sys.stderr.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,184 @@
+"""`scripts/bench extract`: one layer into one fresh directory, by layerfs and by the tools that do it today.
+
+layerfs runs as the daemon runs it: a warm worker, both digests verified, all checks on. On disk the time
+includes one syncfs for everybody, because a layer that a power cut empties is not extracted.
+"""
+
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from layerfs.extract.client import Extractor, ExtractorPool
+
+from benchlib import inputs, machine
+from benchlib.inputs import Compression, Input
+from benchlib.results import SUBJECT, Measurement, NotAble, Run, Sample, measure
+from layerfs.errors import LayerfsError
+from layerfs.extract.job import ExtractJob
+
+_BOTH = "blob, diff_id"
+Program = Callable[[Input, Path], list[str | Path]]
+
+# Contender, what it verifies, and its command for an input and an empty directory.
+_PEERS: list[tuple[str, str, Program]] = [
+    ("GNU tar", "nothing", lambda given, target: [*_tar(given), "-xpf", given.blob, "-C", target]),
+    ("bsdtar", "nothing", lambda given, target: ["bsdtar", "-xpf", given.blob, "-C", target]),
+    (
+        "umoci raw unpack",
+        _BOTH,
+        lambda given, target: [
+            "umoci",
+            "raw",
+            "unpack",
+            "--image",
+            f"{given.layout}:latest",
+            target / "rootfs",
+        ],
+    ),
+    (
+        "podman pull",
+        _BOTH,
+        lambda given, target: [*_podman(target), "pull", "-q", f"oci:{given.layout}:latest"],
+    ),
+]
+
+
+def measurements(
+    chosen: Sequence[tuple[str, Compression]],
+    filesystems: Sequence[str],
+    rounds: int,
+    progress: Callable[[str], None],
+) -> Iterator[Measurement]:
+    """Yield a table for each input and filesystem, then the rows that layerfs runs against itself."""
+    with ExtractorPool(limit=2) as pool:
+        for name, compression in chosen:
+            given = inputs.get(name, compression, progress)
+            for filesystem in filesystems:
+                yield measure(
+                    f"extract {given.describe()}, {_where(filesystem)}",
+                    "s",
+                    "less",
+                    _contenders(given, filesystem, pool),
+                    rounds,
+                    progress,
+                )
+        yield _tiny(pool, rounds, progress)
+        if any(name == "a" for name, _ in chosen):
+            yield _two_layers(pool, inputs.get("a", "gzip", progress), rounds, progress)
+
+
+def _where(filesystem: str) -> str:
+    return "tmpfs" if filesystem == "tmpfs" else "fresh ext4, syncfs included"
+
+
+def _contenders(given: Input, filesystem: str, pool: ExtractorPool) -> list[tuple[str, str, Run]]:
+    peers = [(name, verifies, _peer_run(program, given, filesystem)) for name, verifies, program in _PEERS]
+    return [(SUBJECT, f"{_BOTH}, names, budgets", lambda: _layerfs_run(given, filesystem, pool)), *peers]
+
+
+def _layerfs_run(given: Input, filesystem: str, pool: ExtractorPool) -> Sample:
+    machine.warm(given.blob)
+    with machine.fresh(filesystem) as target, pool.extractor() as worker:
+        before = machine.cpu_of(worker.pid)
+        start = time.perf_counter()
+        _extract(worker, given, target)
+        seconds = time.perf_counter() - start
+        figures = {"CPU s": machine.cpu_of(worker.pid) - before, "peak MB": machine.peak_mb_of(worker.pid)}
+        return _with_sync(seconds, figures, filesystem, target)
+
+
+def _peer_run(program: Program, given: Input, filesystem: str) -> Run:
+    def run() -> Sample:
+        machine.warm(given.blob)
+        with machine.fresh(filesystem) as target:
+            try:
+                cost = machine.run(program(given, target))
+                return _with_sync(
+                    cost.seconds, {"CPU s": cost.cpu, "peak MB": cost.peak_mb}, filesystem, target
+                )
+            finally:
+                if (target / "podman").exists():  # its overlay directory is a mount of its own
+                    subprocess.run(
+                        ["umount", target / "podman/root/overlay"], capture_output=True, check=False
+                    )
+
+    return run
+
+
+def _with_sync(seconds: float, figures: dict[str, float], filesystem: str, target: Path) -> Sample:
+    if filesystem == "tmpfs":
+        return Sample(seconds, figures)
+    synced = machine.sync(target)
+    return Sample(seconds + synced, {"syncfs s": synced, **figures})
+
+
+def _extract(worker: Extractor, given: Input, target: Path) -> None:
+    root = target / f"layer{time.monotonic_ns()}"
+    root.mkdir()
+    worker.start(_job(given, root))
+    _result(worker, given)
+
+
+def _result(worker: Extractor, given: Input) -> None:
+    try:
+        found = worker.result()
+    except LayerfsError as exc:
+        raise NotAble(str(exc)) from exc
+    if (found.digest, found.diff_id) != (given.digest, given.diff_id):
+        raise NotAble(f"wrong digests: {found.digest}, {found.diff_id}")
+
+
+def _job(given: Input, root: Path) -> ExtractJob:
+    return ExtractJob(
+        blob=str(given.blob),
+        target=str(root),
+        digest=given.digest,
+        size=given.size,
+        media_type=given.media_type,
+    )
+
+
+def _tiny(pool: ExtractorPool, rounds: int, progress: Callable[[str], None]) -> Measurement:
+    """Measure the fixed price of a layer: one file of one byte through a warm worker."""
+    given = inputs.get("tiny", "gzip", progress)
+    rows = [
+        (SUBJECT, _BOTH, lambda: _layerfs_run(given, "tmpfs", pool)),
+        ("GNU tar", "nothing", _peer_run(_PEERS[0][2], given, "tmpfs")),
+    ]
+    return measure("extract a layer of one byte, tmpfs", "s", "less", rows, rounds, progress)
+
+
+def _two_layers(
+    pool: ExtractorPool, given: Input, rounds: int, progress: Callable[[str], None]
+) -> Measurement:
+    """Measure what a second core gains: the same layer twice, at once and one after the other."""
+
+    def together() -> Sample:
+        with machine.fresh("tmpfs") as target, pool.extractor() as one, pool.extractor() as other:
+            start = time.perf_counter()
+            for number, worker in enumerate((one, other)):
+                (target / str(number)).mkdir()
+                worker.start(_job(given, target / str(number)))
+            for worker in (one, other):
+                _result(worker, given)
+            return Sample(time.perf_counter() - start)
+
+    def in_turn() -> Sample:
+        with machine.fresh("tmpfs") as target, pool.extractor() as worker:
+            start = time.perf_counter()
+            for _ in range(2):
+                _extract(worker, given, target)
+            return Sample(time.perf_counter() - start)
+
+    rows = [(SUBJECT, "", together), ("one after the other", "", in_turn)]
+    return measure("two layers (a) at once, tmpfs", "s", "less", rows, rounds, progress)
+
+
+def _tar(given: Input) -> list[str | Path]:
+    return ["tar", "--zstd" if given.compression == "zstd" else "--gzip"]
+
+
+def _podman(target: Path) -> list[str | Path]:
+    base = target / "podman"
+    return ["podman", "--root", base / "root", "--runroot", base / "run", "--storage-driver", "overlay"]
