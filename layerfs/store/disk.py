@@ -103,12 +103,13 @@ def read_small(path: Path, limit: int) -> bytes | None:
     return data
 
 
-def is_file(path: Path) -> bool:
-    """Say whether *path* is a regular file itself, not a link to one."""
+def file_size(path: Path) -> int | None:
+    """Return the size of a regular file in bytes; None for anything else, a link to one included."""
     try:
-        return stat.S_ISREG(os.lstat(path).st_mode)
+        status = os.lstat(path)
     except OSError:
-        return False
+        return None
+    return status.st_size if stat.S_ISREG(status.st_mode) else None
 
 
 def _read_up_to(fd: int, limit: int) -> bytes:

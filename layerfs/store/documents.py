@@ -11,7 +11,7 @@ from typing import Final, Generic, TypeVar
 from layerfs.errors import DigestMismatch, NotInStore, StoreDamaged
 from layerfs.oci import Digest
 from layerfs.oci.documents import MAX_DOCUMENT_SIZE
-from layerfs.store.disk import disk_errors, is_file, read_small, write_durably
+from layerfs.store.disk import disk_errors, file_size, read_small, write_durably
 from layerfs.store.layout import staged
 from layerfs.store.locks import Locks
 
@@ -39,7 +39,7 @@ class DocumentShelf(Generic[T]):
 
     def has(self, digest: Digest) -> bool:
         """Say whether the document is there; it is read only by `load`."""
-        return digest in self._known or is_file(self.path(digest))
+        return digest in self._known or file_size(self.path(digest)) is not None
 
     def save(self, raw: bytes, digest: Digest) -> Path:
         """Keep *raw* exactly; saving it again changes nothing, a damaged file is replaced.

@@ -29,7 +29,7 @@ class Extractors:
         self._capabilities = capabilities
         self._budgets = budgets
         self._mutex = threading.Lock()
-        self._pool: "ExtractorPool | None" = None
+        self._pool: ExtractorPool | None = None
 
     def extract(self, blob: Path, digest: Digest, target: Path) -> Extraction:
         """Extract the tar at *blob*, compressed or not, into the empty directory *target*.

@@ -15,16 +15,24 @@ from types import TracebackType
 from typing import Self
 
 from layerfs import host
-from layerfs.errors import DigestMismatch, NotInStore, StoreReadOnly
+from layerfs.errors import (
+    DigestMismatch,
+    InvalidLayer,
+    NotInStore,
+    StoreDamaged,
+    StoreReadOnly,
+    VerificationError,
+)
 from layerfs.extract.job import OwnerKind
 from layerfs.layer.record import Budgets, Extraction, LayerRecord
 from layerfs.oci import Digest, ImageConfig, Index, Manifest, parse_manifest, stack_digest
 from layerfs.store.covers import build_cover
-from layerfs.store.disk import disk_errors, is_file
+from layerfs.store.disk import disk_errors, file_size
 from layerfs.store.documents import DocumentShelf
 from layerfs.store.extraction import Extractors
 from layerfs.store.layout import Layout, as_digest
 from layerfs.store.locks import DigestLock, Locks
+from layerfs.store.paths import StorePaths
 from layerfs.store.probe import open_capabilities
 from layerfs.store.records import CoverRecord
 from layerfs.store.refs import Refs
@@ -38,7 +46,7 @@ from layerfs.store.staging import (
 )
 from layerfs.store.sweep import SUSPENDED_SECONDS, Swept, sweep
 from layerfs.store.trees import TreeShelf
-from layerfs.store.usage import Usage, read_usage
+from layerfs.store.usage import Usage, UsageCache
 from layerfs.store.verify import blob_problem, tree_differences
 
 log = logging.getLogger(__name__)
@@ -54,7 +62,7 @@ class LayerDir:
     record: LayerRecord
 
 
-class ImageStorage:
+class ImageStorage(StorePaths):
     """The store below *images_dir*, which is made if it does not exist.
 
     A digest argument is a `Digest` or its text; text is parsed before a path is made of it (InvalidDigest).
@@ -63,13 +71,14 @@ class ImageStorage:
     """
 
     def __init__(self, images_dir: str | os.PathLike[str], *, budgets: Budgets | None = None) -> None:
-        self._layout = Layout(Path(images_dir).absolute())
+        super().__init__(Layout(Path(images_dir).absolute()))
         self._locks = Locks(self._layout.lock)
         self._boot_id = host.boot_id()
         self.readonly = not _prepare(self._layout, self._locks)
         """Whether this process may only read the store; what is missing then raises StoreReadOnly."""
         self.capabilities = open_capabilities(self._layout, self._locks, writable=not self.readonly)
         """Who owns the store, and the form of its trees."""
+        self._mounts = UsageCache()
         self._extractors = Extractors(self.capabilities, budgets or Budgets())
         self.refs = Refs(self._layout, self._locks)
         """Pinned tags."""
@@ -80,10 +89,10 @@ class ImageStorage:
             self._layout.configs, "config", lambda raw, d: ImageConfig.parse(raw, f"config {d}"), self._locks
         )
         self._layers: TreeShelf[LayerRecord] = TreeShelf(
-            self._layout.extracted, LayerRecord, self._locks, lambda digest: self.usage().uses(digest)
+            self._layout.extracted, LayerRecord, self._locks, self._mounts.uses
         )
         self._covers: TreeShelf[CoverRecord] = TreeShelf(
-            self._layout.covers, CoverRecord, self._locks, lambda digest: self.usage().uses(digest)
+            self._layout.covers, CoverRecord, self._locks, self._mounts.uses
         )
 
     def __repr__(self) -> str:
@@ -115,40 +124,6 @@ class ImageStorage:
     def opaque_xattr(self) -> str:
         """Name of the attribute that makes a directory opaque; of `capabilities`."""
         return self.capabilities.opaque_xattr
-
-    # Paths
-
-    @property
-    def images_dir(self) -> Path:
-        """The directory of the whole store, absolute."""
-        return self._layout.root
-
-    @property
-    def layer_dir(self) -> Path:
-        """The directory of compressed blobs."""
-        return self._layout.layers
-
-    def manifest_path(self, digest: Digest | str) -> Path:
-        """``manifests/sha256-<hex>.json``, whether it is there or not."""
-        return self._layout.manifest(digest)
-
-    def config_path(self, digest: Digest | str) -> Path:
-        """``configs/sha256-<hex>.json``, whether it is there or not."""
-        return self._layout.config(digest)
-
-    def layer_tarball_path(self, digest: Digest | str) -> Path:
-        """``layers/sha256-<hex>.tar.gz``, whatever the compression, whether it is there or not."""
-        return self._layout.blob(digest)
-
-    def layer_extracted_path(self, digest: Digest | str) -> Path:
-        """``extracted/sha256-<hex>``, whether it is there or not; `open_layer` says if it is complete."""
-        return self._layout.tree(digest)
-
-    def local_bundle_cache_dir(
-        self, bundle_path: str | os.PathLike[str], manifest_digest: Digest | str
-    ) -> Path:
-        """``local/<8 hex of the path's sha256>-<8 hex of the digest>``; not created."""
-        return self._layout.bundle_cache(Path(bundle_path), manifest_digest)
 
     # Manifests and configs (image-spec manifest.md, image-index.md, config.md)
 
@@ -183,7 +158,7 @@ class ImageStorage:
 
     def has_layer(self, digest: Digest | str) -> bool:
         """Say whether the compressed blob is in the store."""
-        return is_file(self._layout.blob(digest))
+        return file_size(self._layout.blob(digest)) is not None
 
     def verify_blobs_exist(self, layer_digests: Sequence[Digest | str]) -> bool:
         """Say whether all compressed blobs are in the store."""
@@ -193,8 +168,8 @@ class ImageStorage:
         """Read a layer again and say whether it is what was stored.
 
         The blob must be there and hash to its name (image-spec, descriptor.md#verification). If the layer is
-        extracted, its record must be good and, with *tree*, the directory equal to a second extraction, unless
-        the store may only be read. What is wrong is logged. Raises StoreFull, WorkerDied.
+        extracted, its record must be good and, with *tree*, the directory equal to a second extraction,
+        unless the store may only be read. What is wrong is logged. Raises StoreFull, WorkerDied.
         """
         wanted = as_digest(digest)
         problem = blob_problem(self._layout.blob(wanted), wanted)
@@ -208,9 +183,8 @@ class ImageStorage:
         """Return the published blob, None if it is not there. Costs one lstat."""
         wanted = as_digest(digest)
         path = self._layout.blob(wanted)
-        if not is_file(path):
-            return None
-        return verified(wanted, path, path.stat().st_size)
+        size = file_size(path)
+        return None if size is None else verified(wanted, path, size)
 
     def stage_layer_download(self, digest: Digest | str, expected_size: int = -1) -> StagedDownload:
         """Begin or go on with the download of a blob of *expected_size* bytes (0 or less: unknown).
@@ -276,9 +250,7 @@ class ImageStorage:
             if present is not None:
                 return present
             with self.stage_tree(wanted) as tree:
-                extraction = self._extractors.extract(Path(tarball_path).absolute(), wanted, tree.path)
-                blob = verified(wanted, Path(tarball_path).absolute(), extraction.blob_size)
-                return self.publish(tree, blob, extraction)
+                return self._extract_into(tree, Path(tarball_path).absolute())
 
     def remove_layer(self, digest: Digest | str) -> bool:
         """Take away the layer directory and the blob. True if there was either.
@@ -287,11 +259,17 @@ class ImageStorage:
         """
         wanted = as_digest(digest)
         removed = self.discard_layer(wanted)
-        with disk_errors(f"{self._layout.blob(wanted)}: cannot remove"):
+        return self.discard_blob(wanted) or removed
+
+    def discard_blob(self, digest: Digest | str) -> bool:
+        """Remove the compressed blob, for instance one that `verify_layer` refuses. True if there was one."""
+        path = self._layout.blob(digest)
+        self._require_writable(f"{path}: removal")
+        with disk_errors(f"{path}: cannot remove"):
             try:
-                os.unlink(self._layout.blob(wanted))
+                os.unlink(path)
             except FileNotFoundError:
-                return removed
+                return False
         return True
 
     def discard_layer(self, digest: Digest | str) -> bool:
@@ -339,7 +317,7 @@ class ImageStorage:
 
     def usage(self) -> Usage:
         """Say which layers and covers are in use by mounts, in all mount namespaces that can be read."""
-        return read_usage()
+        return self._mounts.read(max_age=0)
 
     def sweep(self, max_age: float = SUSPENDED_SECONDS) -> Swept:
         """Remove what killed processes left, and suspended downloads older than *max_age* seconds.
@@ -372,6 +350,21 @@ class ImageStorage:
             finally:
                 os.close(fd)
         return sum(shelf.settle(one) for shelf, one in pending)
+
+    def _extract_into(self, tree: StagedTree, tarball: Path) -> LayerDir:
+        try:
+            extraction = self._extractors.extract(tarball, tree.digest, tree.path)
+        except (InvalidLayer, VerificationError) as exc:
+            # Who is at fault, the image or this disk? The store's own blob was right once.
+            problem = (
+                blob_problem(tarball, tree.digest) if tarball == self._layout.blob(tree.digest) else None
+            )
+            if problem is None:
+                raise
+            raise StoreDamaged(
+                f"layer {tree.digest}: {problem}; remove the layer and fetch it again"
+            ) from exc
+        return self.publish(tree, verified(tree.digest, tarball, extraction.blob_size), extraction)
 
     def _tree_problem(self, digest: Digest, *, deep: bool) -> str | None:
         layer = self.open_layer(digest)

@@ -9,6 +9,7 @@ import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from errno import ENOTEMPTY
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,6 +22,9 @@ from layerfs.store.trees import TreeShelf
 
 SUSPENDED_SECONDS: Final = 7 * 24 * 3600
 """How long a suspended download waits for its next attempt, counted from its last byte."""
+
+_ATTEMPTS: Final = 5
+_PAUSE_SECONDS: Final = 0.1
 
 log = logging.getLogger(__name__)
 
@@ -101,7 +105,7 @@ def _remove(path: Path, name: StagedName, locks: Locks, oldest: float) -> bool:
         return False
     try:
         if name.kind in ("extracting", "removing"):
-            remove_tree(path)
+            _remove_tree(path)
             return True
         if name.kind == "downloading" and _resumable(path, oldest):
             return False
@@ -114,6 +118,17 @@ def _remove(path: Path, name: StagedName, locks: Locks, oldest: float) -> bool:
     finally:
         lock.release()
     return True
+
+
+def _remove_tree(path: Path) -> None:
+    for _ in range(_ATTEMPTS - 1):
+        try:
+            return remove_tree(path)
+        except OSError as exc:
+            if exc.errno != ENOTEMPTY:
+                raise
+            time.sleep(_PAUSE_SECONDS)  # a worker whose daemon was killed ends in a moment
+    return remove_tree(path)
 
 
 def _resumable(path: Path, oldest: float) -> bool:

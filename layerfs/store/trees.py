@@ -28,6 +28,11 @@ from layerfs.store.staging import StagedTree, stage_tree
 
 log = logging.getLogger(__name__)
 
+InUse = Callable[[Digest, float], bool]
+"""Whether a mount uses a tree, as it was known at most so many seconds ago."""
+
+_RECENT: Final = 1.0
+_NOW: Final = 0.0
 _LAST_USE_SECONDS: Final = 3600
 """How exact the last use, the mtime of a record, has to be."""
 
@@ -57,7 +62,7 @@ class TreeShelf(Generic[Record]):
         directory: Path,
         record_type: type[Record],
         locks: Locks,
-        in_use: Callable[[Digest], bool] = lambda _: False,
+        in_use: InUse = lambda digest, max_age: False,
     ) -> None:
         self._directory = directory
         self._prefix = f"{directory}/"
@@ -109,7 +114,7 @@ class TreeShelf(Generic[Record]):
                 log.debug("%s: published by another thread or process", digest)
                 return present
             with disk_errors(f"{self._directory / digest.name}: cannot publish"):
-                self._set_aside(digest)
+                self._set_aside(digest, _RECENT)
                 self._write_record(digest, record)
                 os.rename(tree.path, self._directory / digest.name)
         self._pending.add(digest)
@@ -121,7 +126,7 @@ class TreeShelf(Generic[Record]):
         Raises StoreError if a mount uses the tree.
         """
         with self._locks.publication(digest):
-            return self._take_away(digest)
+            return self._take_away(digest, _NOW)
 
     def discard_void(self, digest: Digest) -> bool:
         """Take away what is left of *digest* unless it is complete; True if there was something to take.
@@ -132,7 +137,8 @@ class TreeShelf(Generic[Record]):
             if self.find(digest) is not None:
                 return False
             had_record = self.record_path(digest).exists()
-            return self._take_away(digest) or had_record
+            # Void trees are shown to nobody, so the second look at the mounts need not be fresh.
+            return self._take_away(digest, _RECENT) or had_record
 
     def names(self) -> tuple[set[Digest], set[Digest]]:
         """List the digests that have a tree, and those that have a record. Raises OSError."""
@@ -187,11 +193,11 @@ class TreeShelf(Generic[Record]):
         self._pending.discard(digest)
         return True
 
-    def _take_away(self, digest: Digest) -> bool:
+    def _take_away(self, digest: Digest, recheck: float) -> bool:
         with disk_errors(f"{self._directory / digest.name}: cannot remove"):
             self._known.pop(digest, None)
             self._pending.discard(digest)
-            removed = self._set_aside(digest)
+            removed = self._set_aside(digest, recheck)
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(self.record_path(digest))
                 # Durable before the sweeper empties the tree: no power cut may bring this record back.
@@ -215,22 +221,24 @@ class TreeShelf(Generic[Record]):
             if time.time() - os.stat(path).st_mtime > _LAST_USE_SECONDS:
                 os.utime(path)
 
-    def _set_aside(self, digest: Digest) -> bool:
+    def _set_aside(self, digest: Digest, recheck: float) -> bool:
         """Rename whatever has the final name of *digest*; False if nothing has."""
         final = self._directory / digest.name
         if not os.path.lexists(final):
             return False
-        self._refuse_in_use(digest)
+        self._refuse_in_use(digest, _RECENT)
         aside = staged(self._directory, digest.name, "removing")
         with self._locks.holding(aside):  # keeps the sweeper off
             os.rename(final, aside)
-            if self._in_use(digest):  # mounted between the first look and the rename
+            try:
+                self._refuse_in_use(digest, recheck)
+            except StoreError:  # mounted between the first look and the rename
                 os.rename(aside, final)
-                self._refuse_in_use(digest)
+                raise
         return True
 
-    def _refuse_in_use(self, digest: Digest) -> None:
-        if self._in_use(digest):
+    def _refuse_in_use(self, digest: Digest, max_age: float) -> None:
+        if self._in_use(digest, max_age):
             raise StoreError(f"{self._directory / digest.name}: in use by a mount (unmount it first)")
 
     def _write_record(self, digest: Digest, record: Record) -> None:

@@ -11,6 +11,7 @@ escaped); the kernel's octal escapes around both are undone by `layerfs.host.mou
 
 import os
 import re
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -38,6 +39,26 @@ class Usage:
     def uses(self, digest: Digest) -> bool:
         """Say whether a mount uses the layer or the cover *digest*."""
         return digest in self.digests or digest.short_id in self.short_ids
+
+
+class UsageCache:
+    """Remembers what /proc said for callers that can live with what was true a moment ago. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._last = (Usage(), float("-inf"))
+
+    def read(self, max_age: float) -> Usage:
+        """Return the usage as it was at most *max_age* seconds ago."""
+        usage, when = self._last
+        now = time.monotonic()
+        if max_age <= 0 or now - when > max_age:
+            usage = read_usage()
+            self._last = (usage, now)
+        return usage
+
+    def uses(self, digest: Digest, max_age: float) -> bool:
+        """Say whether a mount used *digest* at most *max_age* seconds ago."""
+        return self.read(max_age).uses(digest)
 
 
 def read_usage(proc: Path = _PROC) -> Usage:

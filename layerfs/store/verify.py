@@ -38,7 +38,7 @@ def blob_problem(path: Path, digest: Digest) -> str | None:
 
 
 def tree_differences(found: Path, expected: Path) -> Iterator[str]:
-    """Yield how the directory *found* differs from *expected*, one line each, in no order worth relying on."""
+    """Yield how the directory *found* differs from *expected*, one line each."""
     roots = os.fsencode(found), os.fsencode(expected)
     waiting = [b""]
     while waiting:
