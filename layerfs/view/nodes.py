@@ -4,10 +4,9 @@ An operation answers from memory or from a local published tree, or returns a `N
 end to end. Subclasses override what their kind of file supports; the rest answers as the kernel would.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from errno import EINVAL, ENOTDIR
-from typing import ClassVar
 
 from layerfs.view.needs import Need
 
@@ -51,17 +50,35 @@ Content = FileContent | BytesContent
 
 
 class Node:
-    """One file, directory or link of the mount. Equal inode numbers mean the same object."""
+    """One file, directory or link of the mount. Equal inode numbers mean the same object.
 
-    __slots__ = ("__weakref__", "edge", "ino")
+    The edge may keep a prepared answer only while both timeouts are FOREVER, and the pages of a file only
+    then too: bytes of a file whose attributes may change are read past the page cache (direct I/O).
+    """
 
-    entry_timeout: ClassVar[float] = FOREVER
-    attribute_timeout: ClassVar[float] = FOREVER
+    __slots__ = ("__weakref__", "edge", "identity", "ino")
 
     def __init__(self, ino: int) -> None:
         self.ino = ino
+        self.identity: Hashable = None
+        """What this node stands for, set by `InodeTable.intern`: two things may want one number."""
         self.edge: object | None = None
         """Where the kernel edge keeps its prepared answer."""
+
+    @property
+    def entry_timeout(self) -> float:
+        """Seconds for which the kernel may believe the name; what changes says so by overriding."""
+        return FOREVER
+
+    @property
+    def attribute_timeout(self) -> float:
+        """Seconds for which the kernel may believe the attributes."""
+        return FOREVER
+
+    @property
+    def negative_timeout(self) -> float:
+        """Seconds for which a name that this directory lacks stays absent; FOREVER below a digest."""
+        return 0.0
 
     def attributes(self) -> Attributes:
         """Return the attributes; never waits. Raises OSError."""

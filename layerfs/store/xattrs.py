@@ -1,0 +1,37 @@
+"""Reading extended attributes of what the store holds, without following links.
+
+The view shows them and may not import xattr itself. Decides nothing. Called by `layerfs.view.content`.
+"""
+
+import os
+from collections.abc import Mapping
+from errno import EACCES, ENODATA, ENOTSUP, EPERM
+from types import MappingProxyType
+from typing import Final
+
+import xattr
+
+NO_XATTRS: Final[Mapping[bytes, bytes]] = MappingProxyType({})
+
+_NONE_THERE: Final = frozenset({ENOTSUP, EPERM, EACCES})
+"""A filesystem without xattrs, or one that shows them to others only."""
+
+
+def read_all(path: bytes) -> Mapping[bytes, bytes]:
+    """Return the extended attributes of *path* itself, which may be a link. Raises OSError."""
+    try:
+        names = xattr.listxattr(path, symlink=True)
+    except OSError as exc:
+        if exc.errno in _NONE_THERE:
+            return NO_XATTRS
+        raise
+    if not names:
+        return NO_XATTRS
+    found: dict[bytes, bytes] = {}
+    for name in names:
+        try:
+            found[os.fsencode(name)] = xattr.getxattr(path, name, symlink=True)
+        except OSError as exc:
+            if exc.errno not in _NONE_THERE and exc.errno != ENODATA:
+                raise
+    return found

@@ -1,0 +1,220 @@
+"""The published directory of one layer, as nodes read it: by path below one directory fd, never following.
+
+Decides what a file of a layer is, the same in ``diff/``, ``lower/`` and ``rootfs/``: one node, one number.
+Metadata of published trees is read inline (design.md section 6). Called by `diff`, `lower` and `rootfs`.
+"""
+
+import os
+from collections.abc import Callable, Mapping
+from errno import ENAMETOOLONG, ENOTDIR
+from functools import cached_property
+from stat import S_ISCHR, S_ISDIR, S_ISREG
+from typing import Final, TypeVar
+from weakref import WeakValueDictionary, finalize
+
+from layerfs.layer.merge import LayerMarks, join, marks_of, split
+from layerfs.store import LayerDir
+from layerfs.store.xattrs import read_all
+from layerfs.view.inodes import InodeTable, number_of, offset_number
+from layerfs.view.nodes import Attributes, FileContent, Node
+from layerfs.view.virtual import blocks_of
+
+FILE: Final = b"file"
+"""The form of everything but directories: the same node wherever the layer is shown."""
+
+N = TypeVar("N", bound=Node)
+
+_DIRECTORY_FLAGS: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+_OVERLAY_PREFIXES: Final = (b"trusted.overlay.", b"user.overlay.")
+
+_ABSENT: Final = frozenset({ENAMETOOLONG, ENOTDIR})
+"""No layer holds a name that its own filesystem cannot."""
+
+
+class Shelf:
+    """An open directory in which layer directories lie: one fd for all of them, as there may be thousands."""
+
+    def __init__(self, path: bytes) -> None:
+        self.path = path
+        self.fd = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        finalize(self, os.close, self.fd)
+
+
+class LayerTree:
+    """One layer directory, shared by its nodes. Paths are relative to it; its root is the empty path."""
+
+    def __init__(self, shelf: Shelf, layer: LayerDir, inodes: InodeTable) -> None:
+        self.shelf = shelf
+        self.digest = layer.digest
+        self.inodes = inodes
+        self._extraction = layer.record.layer
+        self.name = os.fsencode(layer.path.name)
+        self._below = self.name + b"/"
+        self._keys: dict[bytes, tuple[bytes, int]] = {}
+
+    @cached_property
+    def marks(self) -> LayerMarks:
+        """What the layer's markers hide."""
+        return marks_of(self._extraction)
+
+    @cached_property
+    def _hidden_in(self) -> dict[bytes, list[bytes]]:
+        found: dict[bytes, list[bytes]] = {}
+        for directory, name in map(split, sorted(self.marks.hidden)):
+            found.setdefault(directory, []).append(name)
+        return found
+
+    def hidden_names(self, directory: bytes) -> list[bytes]:
+        """Return the names that whiteouts in *directory* hide."""
+        return self._hidden_in.get(directory, [])
+
+    def lstat(self, path: bytes) -> os.stat_result | None:
+        """Return what is at *path*, None if nothing is. Raises OSError."""
+        try:
+            return os.lstat(self._below + path, dir_fd=self.shelf.fd)
+        except FileNotFoundError:
+            return None
+        except OSError as exc:
+            if exc.errno in _ABSENT:
+                return None
+            raise
+
+    def scan(self, path: bytes) -> list[tuple[bytes, os.stat_result]]:
+        """Return what the directory *path* holds, in the order of the disk. Raises OSError."""
+        fd = os.open(self._below + path, _DIRECTORY_FLAGS, dir_fd=self.shelf.fd)
+        try:
+            with os.scandir(fd) as found:
+                return [(os.fsencode(entry.name), entry.stat(follow_symlinks=False)) for entry in found]
+        finally:
+            os.close(fd)
+
+    def readlink(self, path: bytes) -> bytes:
+        """Return the target of the link *path*. Raises OSError."""
+        return os.readlink(self._below + path, dir_fd=self.shelf.fd)
+
+    def content(self, path: bytes, size: int) -> FileContent:
+        """Return how to open the file *path*."""
+        return FileContent(self.shelf.fd, self._below + path, size)
+
+    def xattrs(self, path: bytes) -> Mapping[bytes, bytes]:
+        """Return the attributes of *path*, without those that only the kernel's overlay should see."""
+        found = read_all(b"%s/%s%s" % (self.shelf.path, self._below, path))
+        if any(name.startswith(_OVERLAY_PREFIXES) for name in found):
+            return {name: value for name, value in found.items() if not name.startswith(_OVERLAY_PREFIXES)}
+        return found
+
+    def attributes(self, path: bytes, status: os.stat_result) -> Attributes:
+        """Return what stat(2) shows of *path*, given its *status* on disk."""
+        return attributes_of(status)
+
+    def file(self, directory: bytes, name: bytes, status: os.stat_result) -> "ContentFile":
+        """Return the node of what is no directory. All hard links to it are one node."""
+        return self.node(FILE, status, lambda ino: ContentFile(ino, self, directory, name, status))
+
+    def node(self, form: bytes, status: os.stat_result, make: Callable[[int], N]) -> N:
+        """Return the one node of what *status* describes, in one of the forms that a layer is shown in."""
+        found = self._keys.get(form)
+        if found is None:
+            key = form + b"/" + self.name
+            found = self._keys[form] = (key, number_of(key))
+        key, base = found
+        # The change time tells a file from one that took its number when the layer was extracted again.
+        identity = (status.st_ino, status.st_ctime_ns, key)
+        return self.inodes.intern(offset_number(base, status.st_ino), identity, make)
+
+
+class LayerTrees:
+    """The layer directories that nodes of this mount use."""
+
+    def __init__(self, inodes: InodeTable) -> None:
+        self._inodes = inodes
+        self._shelves: dict[bytes, Shelf] = {}
+        self._trees: WeakValueDictionary[bytes, LayerTree] = WeakValueDictionary()
+
+    def open(self, layer: LayerDir) -> LayerTree:
+        """Return the tree of a published layer. Raises OSError."""
+        path = os.fsencode(layer.path)
+        tree = self._trees.get(path)
+        if tree is None:
+            tree = self._trees[path] = LayerTree(self.shelf(os.path.dirname(path)), layer, self._inodes)
+        return tree
+
+    def shelf(self, path: bytes) -> Shelf:
+        """Return the open directory *path*; it stays open. Raises OSError."""
+        shelf = self._shelves.get(path)
+        if shelf is None:
+            shelf = self._shelves[path] = Shelf(path)
+        return shelf
+
+
+class ContentFile(Node):
+    """A file, link, device, pipe or socket of a layer."""
+
+    __slots__ = ("_attributes", "_directory", "_name", "_tree", "_xattrs")
+
+    def __init__(
+        self, ino: int, tree: LayerTree, directory: bytes, name: bytes, status: os.stat_result
+    ) -> None:
+        super().__init__(ino)
+        self._tree = tree
+        self._directory = directory
+        self._name = name
+        self._attributes = tree.attributes(join(directory, name), status)
+        self._xattrs: Mapping[bytes, bytes] | None = None
+
+    @property
+    def path(self) -> bytes:
+        """Where it is in its layer; one of the places, for hard links."""
+        return join(self._directory, self._name)
+
+    def attributes(self) -> Attributes:
+        """Return what the layer says."""
+        return self._attributes
+
+    def readlink(self) -> bytes:
+        """Return the target, unchanged. Raises OSError."""
+        return self._tree.readlink(self.path)
+
+    def open(self) -> FileContent:
+        """Return the file on disk. Raises OSError for what only the kernel can open."""
+        if not S_ISREG(self._attributes.mode):
+            super().open()
+        return self._tree.content(self.path, self._attributes.size)
+
+    def xattrs(self) -> Mapping[bytes, bytes]:
+        """Return what the layer says. Raises OSError."""
+        if self._xattrs is None:
+            self._xattrs = self._tree.xattrs(self.path)
+        return self._xattrs
+
+    def forgotten(self) -> None:
+        """Drop the attributes that are on disk."""
+        self._xattrs = None
+
+
+def is_overlay_whiteout(status: os.stat_result) -> bool:
+    """Say whether this is the overlay form of a marker, which stands beside it for the kernel alone."""
+    return S_ISCHR(status.st_mode) and status.st_rdev == 0
+
+
+def is_directory(status: os.stat_result) -> bool:
+    """Say whether this is a directory."""
+    return S_ISDIR(status.st_mode)
+
+
+def attributes_of(status: os.stat_result) -> Attributes:
+    """Return *status* as it is on disk, but with the blocks that the size needs."""
+    size = status.st_size
+    return Attributes(
+        status.st_mode,
+        size,
+        status.st_nlink,
+        status.st_uid,
+        status.st_gid,
+        status.st_rdev,
+        blocks_of(size),
+        status.st_atime_ns,
+        status.st_mtime_ns,
+        status.st_ctime_ns,
+    )

@@ -1,0 +1,229 @@
+"""The directory of one image, ``<name>@sha256:<hex>``: its documents, texts, and links to its layers.
+
+All of it follows from the manifest and the config, so only entering the directory may wait, and for those two
+alone. Called by `layerfs.view.images`.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from layerfs.errors import DiffIdMismatch
+from layerfs.oci import Digest, Image, Index, Platform, Repository
+from layerfs.oci.image import ImageLayer
+from layerfs.store import ImageStorage
+from layerfs.view import texts
+from layerfs.view.known import Documents
+from layerfs.view.names import image_name
+from layerfs.view.needs import DocumentNeed, Need
+from layerfs.view.nodes import Node
+from layerfs.view.virtual import ChangingText, Link, Text, VirtualDirectory, World
+
+LAYER_DIRECTORY: Final = b"layers"
+
+
+class ImageDirectory(VirtualDirectory):
+    """``<name>@sha256:<hex>/``."""
+
+    __slots__ = ("_documents", "_key", "digest", "repository")
+
+    def __init__(self, ino: int, world: World, key: bytes, repository: Repository, digest: Digest) -> None:
+        super().__init__(ino, world)
+        self._key = key
+        self.repository = repository
+        self.digest = digest
+        self._documents: Documents | None = None
+
+    def lookup(self, name: bytes) -> Node | Need | None:
+        """Return an entry; waits for the manifest. Raises ImageError for what the image cannot have."""
+        documents = self._enter()
+        if isinstance(documents, DocumentNeed):
+            return documents
+        maker = self._makers(documents).get(name)
+        if maker is not None:
+            return maker(name)
+        if documents.problem is not None and name in _IMAGE_PARTS:
+            raise documents.problem
+        return None
+
+    def entries(self) -> Sequence[tuple[bytes, Node]] | Need:
+        """List what the image has; waits for the manifest."""
+        documents = self._enter()
+        if isinstance(documents, DocumentNeed):
+            return documents
+        return [(name, maker(name)) for name, maker in self._makers(documents).items()]
+
+    def forgotten(self) -> None:
+        """Drop the documents."""
+        self._documents = None
+
+    def _enter(self) -> Documents | DocumentNeed:
+        if self._documents is None:
+            found = self.world.known.enter(self.repository, self.digest)
+            if isinstance(found, DocumentNeed):
+                return found
+            self._documents = found
+        return self._documents
+
+    def _makers(self, documents: Documents) -> dict[bytes, Callable[[bytes], Node]]:
+        makers: dict[bytes, Callable[[bytes], Node]] = {}
+        index, manifest, image = documents.index, documents.manifest, documents.image
+        created = texts.time_ns(image.config.created) if image is not None else None
+        if index is not None:
+            makers[b"index.json"] = lambda name: self._text(name, index.raw, created)
+            makers[b"platforms"] = lambda name: self._platforms(name, index)
+        if manifest is not None:
+            makers[b"manifest.json"] = lambda name: self._text(name, manifest.raw, created)
+        if image is not None:
+            makers |= self._image_makers(image, created)
+        return makers
+
+    def _image_makers(self, image: Image, created: int | None) -> dict[bytes, Callable[[bytes], Node]]:
+        return {
+            b"config.json": lambda name: self._text(name, image.config.raw, created),
+            b"history": lambda name: self._changing(name, lambda: self._history(image), created),
+            b"lowerdir": lambda name: self._text(name, self._lowerdir(image), created),
+            b"lowerdirs": lambda name: self._text(name, self._lowerdirs(image), created),
+            LAYER_DIRECTORY: lambda name: self._layers(name, image),
+            b"rootfs": lambda name: self._rootfs(name, image),
+        }
+
+    # Entries
+
+    def _text(self, name: bytes, data: bytes, created: int | None) -> Text:
+        world = self.world
+        return world.node(self._below(name), lambda ino: Text(ino, world, data, created))
+
+    def _changing(self, name: bytes, render: Callable[[], bytes], created: int | None) -> ChangingText:
+        world = self.world
+        return world.node(self._below(name), lambda ino: ChangingText(ino, world, render, created))
+
+    def _history(self, image: Image) -> bytes:
+        return texts.history_text(image, lambda digest: layer_state(self.world.storage, digest))
+
+    def _lowerdir(self, image: Image) -> bytes:
+        return texts.lowerdir_option(texts.lower_paths(self.world.mountpoint, image)) + b"\n"
+
+    def _lowerdirs(self, image: Image) -> bytes:
+        return b"".join(path + b"\n" for path in texts.lower_paths(self.world.mountpoint, image))
+
+    def _layers(self, name: bytes, image: Image) -> "ImageLayers":
+        world, key = self.world, self._below(name)
+        return world.node(key, lambda ino: ImageLayers(ino, world, key, self.repository, image))
+
+    def _rootfs(self, name: bytes, image: Image) -> Link:
+        world = self.world
+        target = to_top(self.repository, 0) + b"rootfs/" + image.stack.short_id.encode("ascii")
+        return world.node(self._below(name), lambda ino: LayerLink(ino, world, target, image.layers))
+
+    def _platforms(self, name: bytes, index: Index) -> "Platforms":
+        world, key = self.world, self._below(name)
+        return world.node(key, lambda ino: Platforms(ino, world, key, self.repository, index))
+
+    def _below(self, name: bytes) -> bytes:
+        return self._key + b"/" + name
+
+
+_IMAGE_PARTS: Final = frozenset(
+    {b"manifest.json", b"config.json", b"history", b"lowerdir", b"lowerdirs", LAYER_DIRECTORY, b"rootfs"}
+)
+
+
+class LayerLink(Link):
+    """A link to content that one image uses: dead for that image if it lies about its layers."""
+
+    __slots__ = ("_layers",)
+
+    def __init__(self, ino: int, world: World, target: bytes, layers: Sequence[ImageLayer]) -> None:
+        super().__init__(ino, world, target)
+        self._layers = layers
+
+    def readlink(self) -> bytes | Need:
+        """Return the target. Raises DiffIdMismatch if an extracted layer is not what the config claims."""
+        for layer in self._layers:
+            require_diff_id(self.world.storage, layer)
+        return super().readlink()
+
+
+class ImageLayers(VirtualDirectory):
+    """``layers/`` of an image: links ``00``, ``01``, … from the base up."""
+
+    __slots__ = ("_image", "_key", "_repository")
+
+    def __init__(self, ino: int, world: World, key: bytes, repository: Repository, image: Image) -> None:
+        super().__init__(ino, world)
+        self._key = key
+        self._repository = repository
+        self._image = image
+
+    def lookup(self, name: bytes) -> Node | None:
+        """Return the link to one layer."""
+        layers = self._image.layers
+        if not name.isdigit() or int(name) >= len(layers) or name != self._name(int(name)):
+            return None
+        return self._link(layers[int(name)])
+
+    def entries(self) -> Sequence[tuple[bytes, Node]]:
+        """List a link for each layer."""
+        return [(self._name(layer.number), self._link(layer)) for layer in self._image.layers]
+
+    def _name(self, number: int) -> bytes:
+        return b"%0*d" % (texts.number_width(len(self._image.layers)), number)
+
+    def _link(self, layer: ImageLayer) -> LayerLink:
+        world = self.world
+        key = self._key + b"/" + self._name(layer.number)
+        target = to_top(self._repository, 1) + b"layers/" + layer.descriptor.digest.name.encode("ascii")
+        return world.node(key, lambda ino: LayerLink(ino, world, target, [layer]))
+
+
+class Platforms(VirtualDirectory):
+    """``platforms/`` of an index: a link for each platform to the directory of its manifest."""
+
+    __slots__ = ("_by_name", "_key", "_repository")
+
+    def __init__(self, ino: int, world: World, key: bytes, repository: Repository, index: Index) -> None:
+        super().__init__(ino, world)
+        self._key = key
+        self._repository = repository
+        self._by_name = {_file_name(platform): entry.digest for platform, entry in index.platforms().items()}
+
+    def lookup(self, name: bytes) -> Node | None:
+        """Return the link to one platform's image."""
+        digest = self._by_name.get(name)
+        return None if digest is None else self._link(name, digest)
+
+    def entries(self) -> Sequence[tuple[bytes, Node]]:
+        """List a link for each platform."""
+        return [(name, self._link(name, digest)) for name, digest in self._by_name.items()]
+
+    def _link(self, name: bytes, digest: Digest) -> Link:
+        world = self.world
+        target = b"../../" + image_name(self._repository, digest)
+        return world.node(self._key + b"/" + name, lambda ino: Link(ino, world, target))
+
+
+def _file_name(platform: Platform) -> bytes:
+    """Return a platform's name as a file name; an index may hold anything in these fields."""
+    name = platform.name.encode("utf-8", "surrogatepass").replace(b"\0", b"?")
+    return name[:255]
+
+
+def to_top(repository: Repository, depth: int) -> bytes:
+    """Return the relative path to the mountpoint from *depth* directories below an image's directory."""
+    return b"../" * (depth + 2 + len(repository.path.split("/")))
+
+
+def layer_state(storage: ImageStorage, digest: Digest) -> str:
+    """Say whether the store has a layer, as a directory or as a blob."""
+    here = storage.open_layer(digest) is not None or storage.open_blob(digest) is not None
+    return texts.FETCHED if here else texts.ABSENT
+
+
+def require_diff_id(storage: ImageStorage, layer: ImageLayer) -> None:
+    """Raise DiffIdMismatch if *layer* is extracted and the image claims another diff_id for it."""
+    found = storage.open_layer(layer.descriptor.digest)
+    if found is not None and found.record.layer.diff_id != str(layer.diff_id):
+        raise DiffIdMismatch(
+            f"layer {layer.number} ({layer.descriptor.digest}): diff_id {found.record.layer.diff_id} "
+            f"(expected {layer.diff_id}, as the image's config claims)"
+        )

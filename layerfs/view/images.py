@@ -1,0 +1,177 @@
+"""``images/``: registries and repositories, tags and images, as directories and links.
+
+Every name that the grammar allows can be entered at once (`layerfs.view.names`); listings show what the store
+knows. Only reading the link of an unknown tag waits. Called by `layerfs.view.tree`.
+"""
+
+from collections.abc import Iterator, Sequence
+
+from layerfs.oci import Digest, ImageReference, Repository
+from layerfs.store.refs import RefEntry
+from layerfs.view import names
+from layerfs.view.image import ImageDirectory
+from layerfs.view.needs import Need, TagNeed
+from layerfs.view.nodes import Attributes, Node
+from layerfs.view.virtual import LINK_MODE, Link, VirtualDirectory, VirtualNode, World
+
+KEY = b"images"
+
+_TAG_TIMEOUT = 1.0
+"""Seconds after which the kernel looks again at a tag: another process may have pulled it."""
+
+_SHA256_NAME_LENGTH = len("@sha256:") + 64
+
+
+class ImagesDirectory(VirtualDirectory):
+    """``images/``, the directory of registries."""
+
+    __slots__ = ()
+
+    def lookup(self, name: bytes) -> Node | None:
+        """Return a registry, by grammar."""
+        match names.parse_registry(name):
+            case names.Alias(target):
+                return link(self.world, KEY + b"/" + name, target)
+            case names.Component(registry):
+                return self._registry(registry)
+            case None:
+                return None
+
+    def entries(self) -> Sequence[tuple[bytes, Node]]:
+        """List the registries that the store knows."""
+        return [
+            (registry.encode("ascii"), self._registry(registry))
+            for registry in self.world.storage.refs.registries()
+        ]
+
+    def _registry(self, registry: str) -> "RepositoryDirectory":
+        return directory(self.world, registry, "")
+
+
+class RepositoryDirectory(VirtualDirectory):
+    """``images/<registry>/<prefix>``: further components, tags and images."""
+
+    __slots__ = ("_prefix", "_registry")
+
+    def __init__(self, ino: int, world: World, registry: str, prefix: str) -> None:
+        super().__init__(ino, world)
+        self._registry = registry
+        self._prefix = prefix
+
+    def lookup(self, name: bytes) -> Node | None:
+        """Return an entry, by grammar."""
+        match names.parse_entry(self._registry, self._prefix, name):
+            case names.Component(component):
+                return directory(self.world, self._registry, join(self._prefix, component))
+            case names.Alias(target):
+                return link(self.world, self._key(name), target)
+            case names.TagName(repository, tag):
+                return self._tag(repository, tag)
+            case names.ImageName(repository, digest):
+                return self._image(repository, digest)
+            case None:
+                return None
+
+    def entries(self) -> Sequence[tuple[bytes, Node]]:
+        """List components and tags that the store knows, and the images of these tags if they are there."""
+        refs = self.world.storage.refs
+        found: dict[bytes, Node] = {}
+        for component in refs.children(self._registry, self._prefix):
+            name = component.encode("ascii")
+            found[name] = directory(self.world, self._registry, join(self._prefix, component))
+        for reference, entry in tags_in(self.world, self._registry, self._prefix):
+            assert reference.tag is not None
+            repository = reference.repository
+            found[names.tag_name(repository, reference.tag)] = self._tag(repository, reference.tag)
+            if self.world.known.is_complete(repository, entry.digest):
+                found[names.image_name(repository, entry.digest)] = self._image(repository, entry.digest)
+        return list(found.items())
+
+    def _key(self, name: bytes) -> bytes:
+        return _directory_key(self._registry, self._prefix) + b"/" + name
+
+    def _tag(self, repository: Repository, tag: str) -> "TagLink":
+        world = self.world
+        key = self._key(names.tag_name(repository, tag))
+        return world.node(key, lambda ino: TagLink(ino, world, repository, tag))
+
+    def _image(self, repository: Repository, digest: Digest) -> ImageDirectory:
+        world = self.world
+        key = self._key(names.image_name(repository, digest))
+        return world.node(key, lambda ino: ImageDirectory(ino, world, key, repository, digest))
+
+
+class TagLink(VirtualNode):
+    """``<name>:<tag>``, a link to ``<name>@sha256:<hex>``."""
+
+    __slots__ = ("_repository", "_tag")
+
+    def __init__(self, ino: int, world: World, repository: Repository, tag: str) -> None:
+        super().__init__(ino, world)
+        self._repository = repository
+        self._tag = tag
+
+    @property
+    def entry_timeout(self) -> float:
+        """A moment: a pull may move the tag."""
+        return _TAG_TIMEOUT
+
+    @property
+    def attribute_timeout(self) -> float:
+        """A moment: a pull may move the tag."""
+        return _TAG_TIMEOUT
+
+    def attributes(self) -> Attributes:
+        """Return a link; its length is known before its target, because a digest has a fixed length."""
+        entry = self._entry()
+        if entry is None:
+            size = len(names.last_component(self._repository)) + _SHA256_NAME_LENGTH
+            return self.world.attributes(LINK_MODE, size)
+        resolved_ns = int(entry.resolved_at.timestamp()) * 10**9
+        return self.world.attributes(LINK_MODE, len(self._target(entry)), resolved_ns)
+
+    def readlink(self) -> bytes | Need:
+        """Return the name of the image; waits for a tag that the store does not know."""
+        entry = self._entry()
+        if entry is None:
+            return TagNeed(self._repository.with_tag(self._tag))
+        return self._target(entry)
+
+    def _entry(self) -> RefEntry | None:
+        return self.world.storage.refs.read(self._repository, self._tag)
+
+    def _target(self, entry: RefEntry) -> bytes:
+        return names.image_name(self._repository, entry.digest)
+
+
+def directory(world: World, registry: str, prefix: str) -> RepositoryDirectory:
+    """Return the directory ``images/<registry>/<prefix>``."""
+    return world.node(
+        _directory_key(registry, prefix), lambda ino: RepositoryDirectory(ino, world, registry, prefix)
+    )
+
+
+def link(world: World, key: bytes, target: str) -> Link:
+    """Return a link to another spelling."""
+    return world.node(key, lambda ino: Link(ino, world, target.encode("ascii")))
+
+
+def join(prefix: str, component: str) -> str:
+    """Return the path of *component* below *prefix*, which may be empty."""
+    return f"{prefix}/{component}" if prefix else component
+
+
+def _directory_key(registry: str, prefix: str) -> bytes:
+    path = f"{registry}/{prefix}" if prefix else registry
+    return KEY + b"/" + path.encode("ascii")
+
+
+def tags_in(world: World, registry: str, prefix: str) -> Iterator[tuple[ImageReference, RefEntry]]:
+    """Yield the pinned tags of the repositories directly below *prefix*."""
+    for reference, entry in world.storage.refs.all():
+        repository = reference.repository
+        if (
+            repository.registry == registry
+            and join(prefix, names.last_component(repository)) == repository.path
+        ):
+            yield reference, entry

@@ -1,0 +1,271 @@
+"""Which manifest names which layer and stack: what turns a digest or an id back into an image to fetch.
+
+Filled by entering an image, and on demand from the refs of the store: nothing is read before a name is asked
+for that nobody has entered. Asks the store only, never waits. Called by the nodes that return a `Need`.
+"""
+
+import logging
+import time
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from layerfs.errors import ImageError, LayerfsError, NotInStore
+from layerfs.oci import Digest, Image, ImageConfig, Index, Manifest, Platform, Repository, stack_digest
+from layerfs.store import ImageStorage
+from layerfs.view.needs import BlobNeed, DocumentNeed, LayersNeed, Need, StackNeed
+
+log = logging.getLogger(__name__)
+
+MAX_INDEX_DEPTH: Final = 4
+"""Indexes inside each other that are followed; as many as `fetch` follows."""
+
+_KEPT: Final = 64
+"""Parsed images that stay in memory without a node that holds them."""
+
+_RESCAN_COST: Final = 10
+"""A scan of the refs that took t seconds is not repeated for 10 t: so names that nobody knows cost little."""
+
+
+@dataclass(frozen=True, slots=True)
+class Documents:
+    """What ``name@digest`` leads to, for one platform."""
+
+    index: Index | None
+    """The document itself, if it is an index."""
+    manifest: Manifest | None
+    image: Image | None
+    problem: ImageError | None
+    """Why there is no image."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImageSource:
+    """Where an image can be fetched from."""
+
+    repository: Repository
+    manifest: Digest
+
+
+@dataclass(frozen=True, slots=True)
+class LayerSource:
+    """One place in one image where a layer occurs."""
+
+    image: ImageSource
+    number: int
+
+
+class KnownImages:
+    """An index of the manifests that were seen. Not thread-safe."""
+
+    def __init__(self, storage: ImageStorage, platform: Platform) -> None:
+        self._storage = storage
+        self._platform = platform
+        self._layers: dict[Digest, LayerSource] = {}
+        self._layer_ids: dict[str, Digest] = {}
+        self._stacks: dict[str, ImageSource] = {}
+        self._seen: set[tuple[Repository, Digest]] = set()
+        self._recent: OrderedDict[Digest, Documents] = OrderedDict()
+        self._no_scan_before = 0.0
+
+    # Documents
+
+    def documents(self, repository: Repository, digest: Digest) -> Documents | DocumentNeed:
+        """Return all documents of an image, or the need for the first one that the store does not have.
+
+        Raises StoreError for a document that cannot be read, ImageError for one that is no manifest.
+        """
+        found = self._recent.get(digest)
+        if found is None:
+            loaded = self._load(repository, digest)
+            if isinstance(loaded, DocumentNeed):
+                return loaded
+            self._recent[digest] = found = loaded
+            if len(self._recent) > _KEPT:
+                self._recent.popitem(last=False)
+        else:
+            self._recent.move_to_end(digest)
+        return found
+
+    def enter(self, repository: Repository, digest: Digest) -> Documents | DocumentNeed:
+        """Return `documents`, and from now on prefer this image as the source of its layers."""
+        found = self.documents(repository, digest)
+        if isinstance(found, Documents) and found.manifest is not None:
+            self._add(repository, found.manifest, prefer=True)
+        return found
+
+    def is_complete(self, repository: Repository, digest: Digest) -> bool:
+        """Say whether the directory of an image can be entered without a request."""
+        try:
+            return isinstance(self.documents(repository, digest), Documents)
+        except LayerfsError as exc:
+            log.debug("%s@%s: not listed: %s", repository, digest, exc)
+            return False
+
+    def _load(self, repository: Repository, digest: Digest) -> Documents | DocumentNeed:
+        index: Index | None = None
+        for _ in range(MAX_INDEX_DEPTH + 1):
+            document = self._document(digest)
+            if document is None:
+                return DocumentNeed(repository, digest)
+            if isinstance(document, Manifest):
+                return self._with_config(repository, document, index)
+            index = index or document
+            try:
+                digest = document.choose(self._platform).digest
+            except ImageError as exc:
+                return Documents(index, None, None, exc)
+        problem = ImageError(f"{repository}: {MAX_INDEX_DEPTH} indexes inside each other (expected fewer)")
+        return Documents(index, None, None, problem)
+
+    def _with_config(
+        self, repository: Repository, manifest: Manifest, index: Index | None
+    ) -> Documents | DocumentNeed:
+        try:
+            manifest.require_image()
+            config = self._config(manifest.config.digest)
+            if config is None:
+                return DocumentNeed(repository, manifest.digest)
+            return Documents(index, manifest, Image.of(manifest, config), None)
+        except ImageError as exc:
+            return Documents(index, manifest, None, exc)
+
+    def _document(self, digest: Digest) -> Manifest | Index | None:
+        try:
+            return self._storage.load_manifest(digest)
+        except NotInStore:
+            return None
+
+    def _config(self, digest: Digest) -> ImageConfig | None:
+        try:
+            return self._storage.load_config(digest)
+        except NotInStore:
+            return None
+
+    # Sources
+
+    def _add(self, repository: Repository, manifest: Manifest, *, prefer: bool) -> None:
+        if not manifest.is_image:
+            return
+        source = ImageSource(repository, manifest.digest)
+        digests = [layer.digest for layer in manifest.layers]
+        for number, digest in reversed(
+            list(enumerate(digests))
+        ):  # the lowest place of a repeated layer stays
+            if prefer or digest not in self._layers:
+                self._layers[digest] = LayerSource(source, number)
+                self._layer_ids[digest.short_id] = digest
+        stack = stack_digest(digests).short_id
+        if prefer or stack not in self._stacks:
+            self._stacks[stack] = source
+
+    def knows_layer(self, digest: Digest) -> bool:
+        """Say whether a known manifest names *digest*."""
+        return digest in self._layers or (self._scan() and digest in self._layers)
+
+    def layer_of_id(self, id_: str) -> Digest | None:
+        """Return the layer whose short id is *id_*."""
+        if id_ not in self._layer_ids:
+            self._scan()
+        return self._layer_ids.get(id_)
+
+    def knows_stack(self, id_: str) -> bool:
+        """Say whether *id_* is the short id of a known image's stack."""
+        return id_ in self._stacks or (self._scan() and id_ in self._stacks)
+
+    def stack_ids(self) -> list[str]:
+        """Return the short ids of all known stacks, those of the refs among them."""
+        self._scan()
+        return list(self._stacks)
+
+    def layer(self, digest: Digest) -> tuple[LayerSource, Image] | DocumentNeed | None:
+        """Return an image that has the layer *digest*, and where in it; None if no known one has."""
+        if not self.knows_layer(digest):
+            return None
+        source = self._layers[digest]
+        image = self._image(source.image)
+        return image if isinstance(image, DocumentNeed) else (source, image)
+
+    def blob_size(self, digest: Digest) -> int:
+        """Return what the manifest that names *digest* says of its size, 0 if none is known."""
+        source = self._layers.get(digest)
+        manifest = None if source is None else self._document(source.image.manifest)
+        return manifest.layers[source.number].size if source and isinstance(manifest, Manifest) else 0
+
+    def stack(self, id_: str) -> tuple[Repository, Image] | DocumentNeed:
+        """Return the image whose stack is *id_*. Raises NotInStore if none is known."""
+        if not self.knows_stack(id_):
+            raise NotInStore(f"stack {id_}: no known image has it; enter the image below images/ first")
+        source = self._stacks[id_]
+        image = self._image(source)
+        return image if isinstance(image, DocumentNeed) else (source.repository, image)
+
+    def layer_need(self, digest: Digest) -> Need:
+        """Return the need for a layer that is not extracted. Raises NotInStore if no image names it."""
+        found = self._layer_or_raise(digest)
+        if isinstance(found, DocumentNeed):
+            return found
+        source, image = found
+        return LayersNeed(source.image.repository, image, (source.number,))
+
+    def blob_need(self, digest: Digest) -> Need:
+        """Return the need for a compressed blob. Raises NotInStore if no image names it."""
+        found = self._layer_or_raise(digest)
+        if isinstance(found, DocumentNeed):
+            return found
+        source, image = found
+        return BlobNeed(source.image.repository, image.layers[source.number].descriptor)
+
+    def stack_need(self, id_: str) -> Need:
+        """Return the need for a whole stack and its cover. Raises NotInStore if no image has it."""
+        found = self.stack(id_)
+        return found if isinstance(found, DocumentNeed) else StackNeed(*found)
+
+    def _layer_or_raise(self, digest: Digest) -> tuple[LayerSource, Image] | DocumentNeed:
+        found = self.layer(digest)
+        if found is None:
+            raise NotInStore(f"layer {digest}: no known image names it; enter an image that has it first")
+        return found
+
+    def _image(self, source: ImageSource) -> Image | DocumentNeed:
+        documents = self.documents(source.repository, source.manifest)
+        if isinstance(documents, DocumentNeed):
+            return documents
+        if documents.image is None:
+            assert documents.problem is not None
+            raise documents.problem
+        return documents.image
+
+    # Refs
+
+    def _scan(self) -> bool:
+        """Take in the manifests that refs name and the store has; always True, for use in conditions."""
+        started = time.monotonic()
+        if started >= self._no_scan_before:
+            for repository, digest in self._ref_targets():
+                self._take_in(repository, digest)
+            ended = time.monotonic()
+            self._no_scan_before = ended + _RESCAN_COST * (ended - started)
+        return True
+
+    def _ref_targets(self) -> Iterator[tuple[Repository, Digest]]:
+        for reference, entry in self._storage.refs.all():
+            if (reference.repository, entry.digest) not in self._seen:
+                yield reference.repository, entry.digest
+
+    def _take_in(self, repository: Repository, digest: Digest, depth: int = 0) -> None:
+        try:
+            document = self._document(digest)
+        except LayerfsError as exc:
+            log.warning("%s@%s: skipped: %s", repository, digest, exc)
+            self._seen.add((repository, digest))
+            return
+        if document is None:
+            return  # a tag that was resolved and never entered; later it may be there
+        self._seen.add((repository, digest))
+        if isinstance(document, Manifest):
+            self._add(repository, document, prefer=False)
+        elif depth < MAX_INDEX_DEPTH:
+            for entry in document.manifests:
+                self._take_in(repository, entry.digest, depth + 1)

@@ -1,0 +1,172 @@
+"""``layers/``: each layer by its blob digest, in both forms, with its blob and a description.
+
+Any layer that a known manifest names can be entered, only extracted ones are listed. Called by
+`layerfs.view.tree`.
+"""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final
+
+from layerfs.errors import InvalidDigest, LayerfsError
+from layerfs.oci import Digest, Image
+from layerfs.store import ImageStorage
+from layerfs.view import texts
+from layerfs.view.image import layer_state
+from layerfs.view.known import LayerSource
+from layerfs.view.needs import Need
+from layerfs.view.nodes import FOREVER, Attributes, FileContent, Node
+from layerfs.view.roots import FORMS, LayerRoot
+from layerfs.view.virtual import TEXT_MODE, ChangingText, VirtualDirectory, VirtualNode, World
+
+KEY: Final = b"layers"
+
+
+class LayersDirectory(VirtualDirectory):
+    """``layers/``."""
+
+    __slots__ = ()
+
+    def lookup(self, name: bytes) -> Node | None:
+        """Return a layer that the store has or a known manifest names."""
+        digest = parse_digest_name(name)
+        if digest is None:
+            return None
+        world = self.world
+        if world.storage.open_layer(digest) is None and not world.known.knows_layer(digest):
+            return None
+        return layer_node(world, digest)
+
+    def entries(self) -> Sequence[tuple[bytes, Node]]:
+        """List the extracted layers."""
+        world = self.world
+        return [
+            (digest.name.encode("ascii"), layer_node(world, digest)) for digest in held_layers(world.storage)
+        ]
+
+
+class LayerNode(VirtualDirectory):
+    """``layers/sha256-<hex>/``."""
+
+    __slots__ = ("_digest", "_key")
+
+    def __init__(self, ino: int, world: World, key: bytes, digest: Digest) -> None:
+        super().__init__(ino, world)
+        self._key = key
+        self._digest = digest
+
+    @property
+    def negative_timeout(self) -> float:
+        """Without end: the names are always the same."""
+        return FOREVER
+
+    def lookup(self, name: bytes) -> Node | None:
+        """Return one of the four entries."""
+        maker = self._makers().get(name)
+        return None if maker is None else maker(name)
+
+    def entries(self) -> Sequence[tuple[bytes, Node]]:
+        """List the four entries."""
+        return [(name, maker(name)) for name, maker in self._makers().items()]
+
+    def _makers(self) -> dict[bytes, Callable[[bytes], Node]]:
+        return {**dict.fromkeys(FORMS, self._root), b"blob": self._blob, b"layer.json": self._description}
+
+    def _root(self, form: bytes) -> LayerRoot:
+        world, digest = self.world, self._digest
+        return world.node(self._below(form), lambda ino: LayerRoot(ino, world, digest, form))
+
+    def _blob(self, name: bytes) -> "Blob":
+        world, digest = self.world, self._digest
+        return world.node(self._below(name), lambda ino: Blob(ino, world, digest))
+
+    def _description(self, name: bytes) -> ChangingText:
+        world, digest = self.world, self._digest
+        return world.node(
+            self._below(name), lambda ino: ChangingText(ino, world, lambda: describe(world, digest))
+        )
+
+    def _below(self, name: bytes) -> bytes:
+        return self._key + b"/" + name
+
+
+class Blob(VirtualNode):
+    """``blob``: the compressed layer as the registry served it, verified."""
+
+    __slots__ = ("_digest",)
+
+    def __init__(self, ino: int, world: World, digest: Digest) -> None:
+        super().__init__(ino, world)
+        self._digest = digest
+
+    def attributes(self) -> Attributes:
+        """Return a file of the blob's size: what is in the store, or what a manifest or record says."""
+        return self.world.attributes(TEXT_MODE, self._size())
+
+    def open(self) -> FileContent | Need:
+        """Return the file in the store; waits for it. Raises NotInStore if no known image names it."""
+        blob = self.world.storage.open_blob(self._digest)
+        if blob is None:
+            return self.world.known.blob_need(self._digest)
+        path = os.fsencode(blob.path)
+        shelf = self.world.trees.shelf(os.path.dirname(path))
+        return FileContent(shelf.fd, os.path.basename(path), blob.size)
+
+    def _size(self) -> int:
+        storage = self.world.storage
+        blob = storage.open_blob(self._digest)
+        if blob is not None:
+            return blob.size
+        layer = storage.open_layer(self._digest)
+        if layer is not None:
+            return layer.record.layer.blob_size
+        return self.world.known.blob_size(self._digest)
+
+
+def describe(world: World, digest: Digest) -> bytes:
+    """Return ``layer.json`` as far as it is known now."""
+    source, image = _image_of(world, digest)
+    layer = world.storage.open_layer(digest)
+    described = None if image is None or source is None else image.layers[source.number]
+    command = None if image is None or source is None else image.commands()[source.number]
+    return texts.layer_json(
+        digest,
+        state=layer_state(world.storage, digest),
+        descriptor=described.descriptor if described else None,
+        diff_id=described.diff_id if described else None,
+        command=texts.command_text(command),
+        extraction=layer.record.layer if layer else None,
+    )
+
+
+def _image_of(world: World, digest: Digest) -> tuple[LayerSource | None, Image | None]:
+    """Return an image that has the layer, if one is known and its documents are here: nothing waits."""
+    try:
+        found = world.known.layer(digest)
+    except LayerfsError:  # what is wrong with that image is said where it is entered
+        return None, None
+    return found if isinstance(found, tuple) else (None, None)
+
+
+def layer_node(world: World, digest: Digest) -> LayerNode:
+    """Return the directory of a layer."""
+    key = KEY + b"/" + digest.name.encode("ascii")
+    return world.node(key, lambda ino: LayerNode(ino, world, key, digest))
+
+
+def held_layers(storage: ImageStorage) -> Iterator[Digest]:
+    """Yield the extracted layers, in order of their names."""
+    directory = storage.layer_extracted_path(Digest.of(b"")).parent
+    for name in sorted(os.listdir(directory)):
+        digest = parse_digest_name(os.fsencode(name))
+        if digest is not None and storage.open_layer(digest) is not None:
+            yield digest
+
+
+def parse_digest_name(name: bytes) -> Digest | None:
+    """Read ``sha256-<hex>``; None for any other name, ``sha256:<hex>`` too: a directory has one name."""
+    try:
+        digest = Digest.from_name(name.decode("ascii"))
+    except (UnicodeDecodeError, InvalidDigest):
+        return None
+    return digest if digest.name.encode("ascii") == name else None

@@ -1,0 +1,90 @@
+"""``lower/``: a layer in the form that overlayfs wants, computed from its markers.
+
+Decides by the record, so it is right where the filesystem refuses 0:0 devices and overlay xattrs, too. Shows
+each marker as what it stands for and no marker as a file. Called by `layerfs.view.layers`.
+"""
+
+import os
+from collections.abc import Mapping
+from stat import S_IFCHR
+from typing import Final
+
+from layerfs.layer.merge import join
+from layerfs.layer.whiteout import is_marker
+from layerfs.view.content import is_directory, is_overlay_whiteout
+from layerfs.view.diff import LayerDirectory
+from layerfs.view.inodes import number_of
+from layerfs.view.nodes import Attributes, Node
+
+FORM: Final = b"lower"
+
+OPAQUE: Final[Mapping[bytes, bytes]] = {b"trusted.overlay.opaque": b"y", b"user.overlay.opaque": b"y"}
+"""Each kind of overlay mount looks at one of the two only (facts/fuse-and-overlay.md section 4)."""
+
+_WHITEOUT_MODE: Final = S_IFCHR
+"""The kernel makes whiteouts without permissions."""
+
+
+class LowerDirectory(LayerDirectory):
+    """A directory in ``lower/``."""
+
+    __slots__ = ()
+
+    @property
+    def is_opaque(self) -> bool:
+        """Whether nothing of lower layers shows: its own marker says so, or one that hides its name."""
+        marks = self.tree.marks
+        return self.path in marks.opaque or self.path in marks.hidden
+
+    def entry(self, name: bytes, status: os.stat_result | None) -> Node | None:
+        """Return what overlayfs should see: the entry, or the whiteout that a marker stands for."""
+        if is_marker(name):
+            return None
+        path = join(self.path, name)
+        if status is None or is_overlay_whiteout(status):
+            # Never in an opaque directory: overlayfs would list it.
+            return self._whiteout(path) if path in self.tree.marks.hidden and not self.is_opaque else None
+        tree = self.tree
+        if not is_directory(status):
+            return tree.file(self.path, name, status)
+        return tree.node(FORM, status, lambda ino: LowerDirectory(ino, tree, path, status))
+
+    def read(self) -> dict[bytes, Node]:
+        """Return the entries, and the whiteouts that the disk does not hold."""
+        entries = super().read()
+        for name in self.tree.hidden_names(self.path):
+            if name not in entries and not self.is_opaque:
+                entries[name] = self._whiteout(join(self.path, name))
+        return entries
+
+    def read_xattrs(self) -> Mapping[bytes, bytes]:
+        """Return the layer's attributes, and the opaque one under both of its names."""
+        found = super().read_xattrs()
+        return {**found, **OPAQUE} if self.is_opaque else found
+
+    def _whiteout(self, path: bytes) -> "WhiteoutNode":
+        key = b"whiteout/%s/%s" % (self.tree.name, path)
+        own = self.attributes()
+        return self.tree.inodes.intern(number_of(key), key, lambda ino: WhiteoutNode(ino, own))
+
+
+class WhiteoutNode(Node):
+    """A 0:0 device that no disk holds; owner and time are those of the directory that it is in."""
+
+    __slots__ = ("_directory",)
+
+    def __init__(self, ino: int, directory: Attributes) -> None:
+        super().__init__(ino)
+        self._directory = directory
+
+    def attributes(self) -> Attributes:
+        """Return a character device 0:0."""
+        own = self._directory
+        return Attributes(
+            mode=_WHITEOUT_MODE,
+            uid=own.uid,
+            gid=own.gid,
+            atime_ns=own.mtime_ns,
+            mtime_ns=own.mtime_ns,
+            ctime_ns=own.mtime_ns,
+        )

@@ -1,0 +1,123 @@
+"""``lower/<id>``: short links to the directories that overlayfs is given, on native disk where it can be.
+
+A link is there as soon as its id follows from a known manifest; reading it waits for the layer, or for the
+whole stack if it is that of a cover. Called by `layerfs.view.tree`.
+"""
+
+import os
+from collections.abc import Sequence
+from typing import Final
+
+from layerfs.errors import LayerfsError
+from layerfs.oci import Digest
+from layerfs.view.layers import held_layers
+from layerfs.view.names import parse_id
+from layerfs.view.needs import DocumentNeed, Need, StackNeed
+from layerfs.view.nodes import Attributes, Node
+from layerfs.view.virtual import LINK_MODE, VirtualDirectory, VirtualNode, World
+
+KEY: Final = b"lower"
+
+
+class LowersDirectory(VirtualDirectory):
+    """``lower/``."""
+
+    __slots__ = ()
+
+    def lookup(self, name: bytes) -> Node | None:
+        """Return the link of a known id."""
+        id_ = parse_id(name)
+        if id_ is None:
+            return None
+        known = self.world.known
+        digest = known.layer_of_id(id_)
+        if digest is None and not known.knows_stack(id_):
+            digest = next((one for one in held_layers(self.world.storage) if one.short_id == id_), None)
+            if digest is None:
+                return None
+        return self._stack(id_) if digest is None else self._layer(digest)
+
+    def entries(self) -> Sequence[tuple[bytes, Node]]:
+        """List the ids of extracted layers, and of stacks that are complete."""
+        found: list[tuple[bytes, Node]] = [
+            (digest.short_id.encode("ascii"), self._layer(digest))
+            for digest in held_layers(self.world.storage)
+        ]
+        for id_ in self.world.known.stack_ids():
+            link = self._stack(id_)
+            if link.is_here():
+                found.append((id_.encode("ascii"), link))
+        return found
+
+    def _layer(self, digest: Digest) -> "LayerLower":
+        world = self.world
+        return world.node(_key(digest.short_id), lambda ino: LayerLower(ino, world, digest))
+
+    def _stack(self, id_: str) -> "CoverLower":
+        world = self.world
+        return world.node(_key(id_), lambda ino: CoverLower(ino, world, id_))
+
+
+class LayerLower(VirtualNode):
+    """The link to one layer's lowerdir."""
+
+    __slots__ = ("_digest",)
+
+    def __init__(self, ino: int, world: World, digest: Digest) -> None:
+        super().__init__(ino, world)
+        self._digest = digest
+
+    def attributes(self) -> Attributes:
+        """Return a link of the target's length, which is known before the target is there."""
+        return self.world.attributes(LINK_MODE, len(self._target()))
+
+    def readlink(self) -> bytes | Need:
+        """Return the directory; waits for the layer. Raises NotInStore if no known image names it."""
+        if self.world.storage.open_layer(self._digest) is None:
+            return self.world.known.layer_need(self._digest)
+        return self._target()
+
+    def _target(self) -> bytes:
+        storage = self.world.storage
+        if storage.capabilities.whiteout_devices:
+            return os.fsencode(storage.layer_extracted_path(self._digest))
+        return b"%s/layers/%s/lower" % (self.world.mountpoint, self._digest.name.encode("ascii"))
+
+
+class CoverLower(VirtualNode):
+    """The link to the cover of a stack; native always, as directories are all that it needs at least."""
+
+    __slots__ = ("_id",)
+
+    def __init__(self, ino: int, world: World, id_: str) -> None:
+        super().__init__(ino, world)
+        self._id = id_
+
+    def attributes(self) -> Attributes:
+        """Return a link of the target's length, which is known before the target is there."""
+        size = len(os.fsencode(self.world.storage.images_dir)) + len(b"/covers/sha256-") + 64
+        return self.world.attributes(LINK_MODE, size)
+
+    def readlink(self) -> bytes | Need:
+        """Return the directory; waits for all layers and the cover. Raises NotInStore, ImageError."""
+        found = self.world.known.stack(self._id)
+        if isinstance(found, DocumentNeed):
+            return found
+        repository, image = found
+        storage = self.world.storage
+        layers = [layer.descriptor.digest for layer in image.layers]
+        cover = storage.cover(layers)
+        if cover is None or any(storage.open_layer(digest) is None for digest in layers):
+            return StackNeed(repository, image)
+        return os.fsencode(cover)
+
+    def is_here(self) -> bool:
+        """Say whether reading the link would answer at once."""
+        try:
+            return isinstance(self.readlink(), bytes)
+        except LayerfsError:  # said to those who read the link
+            return False
+
+
+def _key(id_: str) -> bytes:
+    return KEY + b"/" + id_.encode("ascii")

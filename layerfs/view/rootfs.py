@@ -1,0 +1,203 @@
+"""``rootfs/<id>``: all layers of a stack as one tree, by the rules of `layerfs.layer.merge`.
+
+The same as the kernel shows of the cover and the extracted layers. Decides nothing about the union itself.
+Called by `layerfs.view.tree`.
+"""
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Final
+
+from layerfs.errors import LayerfsError
+from layerfs.layer.merge import (
+    Kind,
+    LayerMarks,
+    Merged,
+    join,
+    kind_of,
+    merge_entries,
+    merge_entry,
+    merge_root,
+)
+from layerfs.oci import Image
+from layerfs.view.content import LayerTree
+from layerfs.view.inodes import InodeTable, number_of
+from layerfs.view.names import parse_id
+from layerfs.view.needs import DocumentNeed, LayersNeed, Need
+from layerfs.view.nodes import FOREVER, Attributes, Node
+from layerfs.view.roots import ContentRoot, open_tree
+from layerfs.view.virtual import VirtualDirectory, World
+
+KEY: Final = b"rootfs"
+
+
+class RootfsDirectory(VirtualDirectory):
+    """``rootfs/``."""
+
+    __slots__ = ()
+
+    def lookup(self, name: bytes) -> Node | None:
+        """Return the merged tree of a known stack."""
+        id_ = parse_id(name)
+        return None if id_ is None or not self.world.known.knows_stack(id_) else self._root(id_)
+
+    def entries(self) -> Sequence[tuple[bytes, Node]]:
+        """List the stacks whose layers are all extracted."""
+        found: list[tuple[bytes, Node]] = []
+        for id_ in self.world.known.stack_ids():
+            root = self._root(id_)
+            if root.is_here():
+                found.append((id_.encode("ascii"), root))
+        return found
+
+    def _root(self, id_: str) -> "MergedRoot":
+        world = self.world
+        key = KEY + b"/" + id_.encode("ascii")
+        return world.node(key, lambda ino: MergedRoot(ino, world, key, id_))
+
+
+class MergedRoot(ContentRoot):
+    """``rootfs/<id>``."""
+
+    __slots__ = ("_id", "_key")
+
+    def __init__(self, ino: int, world: World, key: bytes, id_: str) -> None:
+        super().__init__(ino, world)
+        self._key = key
+        self._id = id_
+
+    def need(self) -> Need:
+        """Return the need for the layers that are not extracted. Raises NotInStore, ImageError."""
+        found = self.world.known.stack(self._id)
+        if isinstance(found, DocumentNeed):
+            return found
+        repository, image = found
+        return LayersNeed(repository, image, tuple(self._missing(image)))
+
+    def find(self) -> Node | None:
+        """Return the merged root once all layers are extracted. Raises OSError."""
+        image = self._image()
+        if image is None or self._missing(image):
+            return None
+        trees = [open_tree(self.world, layer.descriptor.digest) for layer in image.layers]
+        stack = Stack(self._key, [tree for tree in trees if tree is not None], self.world.inodes)
+        if not stack.trees:
+            return VirtualDirectory(self.ino, self.world)
+        return stack.root(self.ino)
+
+    def is_here(self) -> bool:
+        """Say whether all layers are extracted."""
+        image = self._image()
+        return image is not None and not self._missing(image)
+
+    def _image(self) -> Image | None:
+        try:
+            found = self.world.known.stack(self._id)
+        except LayerfsError:  # `need` says so to those who want to enter
+            return None
+        return None if isinstance(found, DocumentNeed) else found[1]
+
+    def _missing(self, image: Image) -> list[int]:
+        storage = self.world.storage
+        return [layer.number for layer in image.layers if storage.open_layer(layer.descriptor.digest) is None]
+
+
+class Stack:
+    """The trees of a stack and what their markers hide, base first; shared by all directories of one."""
+
+    def __init__(self, key: bytes, trees: Sequence[LayerTree], inodes: InodeTable) -> None:
+        self.key = key
+        self.trees = trees
+        self.inodes = inodes
+        self.marks: list[LayerMarks] = [tree.marks for tree in trees]
+
+    def root(self, ino: int) -> "MergedDirectory | None":
+        """Return the root of the union; it answers for the node *ino*. Raises OSError."""
+        merged = merge_root(self.marks)
+        status = self.trees[merged.attributes].lstat(b"")
+        return None if status is None else MergedDirectory(ino, self, b"", merged, status)
+
+
+class MergedDirectory(Node):
+    """A directory of the union."""
+
+    __slots__ = ("_attributes", "_listing", "_merged", "_path", "_stack", "_xattrs")
+
+    def __init__(self, ino: int, stack: Stack, path: bytes, merged: Merged, status: os.stat_result) -> None:
+        super().__init__(ino)
+        self._stack = stack
+        self._path = path
+        self._merged = merged
+        self._attributes = stack.trees[merged.attributes].attributes(path, status)
+        if len(merged.layers) > 1:
+            # As overlayfs: nobody has counted the subdirectories, and find(1) takes 1 as "unknown".
+            self._attributes = replace(self._attributes, nlink=1)
+        self._listing: dict[bytes, Node] | None = None
+        self._xattrs: Mapping[bytes, bytes] | None = None
+
+    @property
+    def negative_timeout(self) -> float:
+        """Without end: the digests of the layers say what is not in them."""
+        return FOREVER
+
+    def attributes(self) -> Attributes:
+        """Return the attributes of the layer that decides them."""
+        return self._attributes
+
+    def lookup(self, name: bytes) -> Node | None:
+        """Return what is visible under *name*. Raises OSError."""
+        if self._listing is not None:
+            return self._listing.get(name)
+        path = join(self._path, name)
+        found: dict[int, os.stat_result] = {}
+
+        def kind(number: int) -> Kind | None:
+            status = self._stack.trees[number].lstat(path)
+            if status is None:
+                return None
+            found[number] = status
+            return kind_of(status.st_mode, status.st_rdev)
+
+        merged = merge_entry(path, self._merged, self._stack.marks, kind)
+        return None if merged is None else self._entry(name, merged, found[merged.attributes])
+
+    def entries(self) -> Sequence[tuple[bytes, Node]]:
+        """List what is visible. Raises OSError."""
+        if self._listing is None:
+            self._listing = self._read()
+        return list(self._listing.items())
+
+    def xattrs(self) -> Mapping[bytes, bytes]:
+        """Return the xattrs of the layer that decides the attributes. Raises OSError."""
+        if self._xattrs is None:
+            self._xattrs = self._stack.trees[self._merged.attributes].xattrs(self._path)
+        return self._xattrs
+
+    def forgotten(self) -> None:
+        """Drop what is on disk."""
+        self._listing = None
+        self._xattrs = None
+
+    def _read(self) -> dict[bytes, Node]:
+        found: dict[tuple[int, bytes], os.stat_result] = {}
+
+        def listing(number: int) -> Iterator[tuple[bytes, Kind | None]]:
+            for name, status in self._stack.trees[number].scan(self._path):
+                found[number, name] = status
+                yield name, kind_of(status.st_mode, status.st_rdev)
+
+        merged = merge_entries(self._path, self._merged, self._stack.marks, listing)
+        return {
+            name: self._entry(name, entry, found[entry.attributes, name]) for name, entry in merged.items()
+        }
+
+    def _entry(self, name: bytes, merged: Merged, status: os.stat_result) -> Node:
+        stack = self._stack
+        if not merged.is_directory:
+            return stack.trees[merged.attributes].file(self._path, name, status)
+        path = join(self._path, name)
+        key = stack.key + b"/" + path
+        return stack.inodes.intern(
+            number_of(key), key, lambda ino: MergedDirectory(ino, stack, path, merged, status)
+        )

@@ -1,0 +1,113 @@
+"""The roots of content: known before what is below them, and the only directories that wait for layers.
+
+Decides when a root is ready; attributes and xattrs never wait, so before that they are those of a plain
+directory, for no time at all. Called by `layers` and `rootfs`.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from layerfs.oci import Digest
+from layerfs.view.content import LayerTree
+from layerfs.view.diff import DiffDirectory, LayerDirectory
+from layerfs.view.lower import LowerDirectory
+from layerfs.view.needs import Need
+from layerfs.view.nodes import FOREVER, Attributes, Node
+from layerfs.view.virtual import DIRECTORY_MODE, VirtualNode, World
+
+FORMS: Final[dict[bytes, type[LayerDirectory]]] = {b"diff": DiffDirectory, b"lower": LowerDirectory}
+
+
+class ContentRoot(VirtualNode):
+    """A directory that is there once layers are; then it answers as the directory on disk."""
+
+    __slots__ = ("_directory",)
+
+    def __init__(self, ino: int, world: World) -> None:
+        super().__init__(ino, world)
+        self._directory: Node | None = None
+
+    @property
+    def attribute_timeout(self) -> float:
+        """Nothing as long as the true attributes are not known."""
+        return 0.0 if self._directory is None else FOREVER
+
+    @property
+    def negative_timeout(self) -> float:
+        """Without end: only what is complete says that a name is absent."""
+        return FOREVER
+
+    def attributes(self) -> Attributes:
+        """Return the layer's attributes, or those of a plain directory. Raises OSError."""
+        directory = self._look()
+        return self.world.attributes(DIRECTORY_MODE) if directory is None else directory.attributes()
+
+    def lookup(self, name: bytes) -> Node | Need | None:
+        """Return an entry; waits for the layers. Raises OSError, NotInStore."""
+        directory = self._look()
+        return self.need() if directory is None else directory.lookup(name)
+
+    def entries(self) -> Sequence[tuple[bytes, Node]] | Need:
+        """List the entries; waits for the layers. Raises OSError, NotInStore."""
+        directory = self._look()
+        return self.need() if directory is None else directory.entries()
+
+    def xattrs(self) -> Mapping[bytes, bytes]:
+        """Return the layer's attributes, none before it is here. Raises OSError."""
+        directory = self._look()
+        return {} if directory is None else directory.xattrs()
+
+    def forgotten(self) -> None:
+        """Drop what is on disk."""
+        self._directory = None
+
+    def need(self) -> Need:
+        """Return what the root waits for. Raises NotInStore if nothing says where to get it."""
+        raise NotImplementedError
+
+    def find(self) -> Node | None:
+        """Return the directory on disk, None if it is not complete. Raises OSError."""
+        raise NotImplementedError
+
+    def is_here(self) -> bool:
+        """Say whether the directory that `find` returned is still there."""
+        raise NotImplementedError
+
+    def _look(self) -> Node | None:
+        if self._directory is None or not self.is_here():
+            self._directory = self.find()
+        return self._directory
+
+
+class LayerRoot(ContentRoot):
+    """``diff/`` or ``lower/`` of one layer."""
+
+    __slots__ = ("_digest", "_form")
+
+    def __init__(self, ino: int, world: World, digest: Digest, form: bytes) -> None:
+        super().__init__(ino, world)
+        self._digest = digest
+        self._form = form
+
+    def need(self) -> Need:
+        """Return the need for the layer. Raises NotInStore if no known image names it."""
+        return self.world.known.layer_need(self._digest)
+
+    def find(self) -> Node | None:
+        """Return the root of the extracted layer. Raises OSError."""
+        tree = open_tree(self.world, self._digest)
+        status = None if tree is None else tree.lstat(b"")
+        if tree is None or status is None:
+            return None
+        # It answers for this node and under its number, so it is no node of the table.
+        return FORMS[self._form](self.ino, tree, b"", status)
+
+    def is_here(self) -> bool:
+        """Say whether the layer is still extracted."""
+        return self.world.storage.open_layer(self._digest) is not None
+
+
+def open_tree(world: World, digest: Digest) -> LayerTree | None:
+    """Return the tree of an extracted layer, None if it is not there. Raises OSError."""
+    layer = world.storage.open_layer(digest)
+    return None if layer is None else world.trees.open(layer)

@@ -1,0 +1,102 @@
+"""The tree of one mount, put together. Called by `layerfs.app`; served by `layerfs.fuse`.
+
+``images/``, ``layers/``, ``rootfs/``, ``lower/`` and ``.layerfs/`` (design.md section 2).
+"""
+
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from layerfs.oci import Platform
+from layerfs.store import ImageStorage
+from layerfs.view import images, layers, lowers, rootfs
+from layerfs.view.content import LayerTrees
+from layerfs.view.inodes import ROOT_INO, InodeTable
+from layerfs.view.known import KnownImages
+from layerfs.view.nodes import FOREVER, Node
+from layerfs.view.virtual import ChangingText, VirtualDirectory, World
+
+
+class StatusSource(Protocol):
+    """Whoever knows what the daemon is doing; `layerfs.app` has one."""
+
+    def read(self) -> bytes:
+        """Return ``status.json`` as of now. Never waits."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tree:
+    """What is served."""
+
+    root: Node
+    inodes: InodeTable
+
+
+class FixedDirectory(VirtualDirectory):
+    """A directory whose entries are the same for the life of the mount."""
+
+    __slots__ = ("_entries",)
+
+    def __init__(self, ino: int, world: World, entries: Mapping[bytes, Node]) -> None:
+        super().__init__(ino, world)
+        self._entries = entries
+
+    @property
+    def negative_timeout(self) -> float:
+        """Without end."""
+        return FOREVER
+
+    def lookup(self, name: bytes) -> Node | None:
+        """Return an entry."""
+        return self._entries.get(name)
+
+    def entries(self) -> Sequence[tuple[bytes, Node]]:
+        """List the entries."""
+        return list(self._entries.items())
+
+
+def build(
+    storage: ImageStorage,
+    mountpoint: str | bytes | os.PathLike[str],
+    platform: Platform,
+    status: StatusSource,
+    *,
+    uid: int | None = None,
+    gid: int | None = None,
+) -> Tree:
+    """Return the tree of *storage* as it will show at the absolute path *mountpoint*.
+
+    *platform* is what indexes are searched for; *uid* and *gid* own what no disk holds, the daemon's own by
+    default. Reads nothing of the store. Raises ValueError for a relative mountpoint.
+    """
+    where = os.fsencode(mountpoint)
+    if not where.startswith(b"/"):
+        raise ValueError(f"mountpoint {where!r} (expected an absolute path)")
+    inodes = InodeTable()
+    world = World(
+        storage=storage,
+        mountpoint=where.rstrip(b"/"),
+        platform=platform,
+        inodes=inodes,
+        known=KnownImages(storage, platform),
+        trees=LayerTrees(inodes),
+        uid=os.geteuid() if uid is None else uid,
+        gid=os.getegid() if gid is None else gid,
+        born_ns=time.time_ns(),
+    )
+    root = FixedDirectory(ROOT_INO, world, _top(world, status))
+    inodes.set_root(root)
+    return Tree(root, inodes)
+
+
+def _top(world: World, status: StatusSource) -> dict[bytes, Node]:
+    about = world.node(b".layerfs/status.json", lambda ino: ChangingText(ino, world, status.read))
+    return {
+        images.KEY: world.node(images.KEY, lambda ino: images.ImagesDirectory(ino, world)),
+        layers.KEY: world.node(layers.KEY, lambda ino: layers.LayersDirectory(ino, world)),
+        rootfs.KEY: world.node(rootfs.KEY, lambda ino: rootfs.RootfsDirectory(ino, world)),
+        lowers.KEY: world.node(lowers.KEY, lambda ino: lowers.LowersDirectory(ino, world)),
+        b".layerfs": world.node(b".layerfs", lambda ino: FixedDirectory(ino, world, {b"status.json": about})),
+    }

@@ -1,0 +1,154 @@
+"""Nodes that no disk holds: directories, links and texts that the view makes up.
+
+They share a `World`, their attributes are the daemon's own, and their inode number follows from a path-like
+key. Must never wait. Called by every module that builds a part of the tree.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from stat import S_IFDIR, S_IFLNK, S_IFREG
+from typing import TYPE_CHECKING, Final, TypeVar
+
+from layerfs.oci import Platform
+from layerfs.store import ImageStorage
+from layerfs.view.inodes import InodeTable, number_of
+from layerfs.view.needs import Need
+from layerfs.view.nodes import Attributes, BytesContent, Node
+
+if TYPE_CHECKING:
+    from layerfs.view.content import LayerTrees
+    from layerfs.view.known import KnownImages
+
+DIRECTORY_MODE: Final = S_IFDIR | 0o755
+LINK_MODE: Final = S_IFLNK | 0o777
+TEXT_MODE: Final = S_IFREG | 0o444
+
+_BLOCK: Final = 512
+
+N = TypeVar("N", bound=Node)
+
+
+def blocks_of(size: int) -> int:
+    """Return how many blocks of 512 bytes *size* fills; with 0, GNU tar takes a file for a hole."""
+    return (size + _BLOCK - 1) // _BLOCK
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """What all nodes of one tree share."""
+
+    storage: ImageStorage
+    mountpoint: bytes
+    """Absolute, without a trailing slash."""
+    platform: Platform
+    inodes: InodeTable
+    known: "KnownImages"
+    trees: "LayerTrees"
+    uid: int
+    gid: int
+    born_ns: int
+    """The time of everything that has no time of its own, in nanoseconds."""
+
+    def node(self, key: bytes, make: Callable[[int], N]) -> N:
+        """Return the virtual node called *key*, made if the kernel does not know it."""
+        return self.inodes.intern(number_of(key), key, make)
+
+    def attributes(self, mode: int, size: int = 0, mtime_ns: int | None = None) -> Attributes:
+        """Return attributes that belong to the daemon.
+
+        A directory has one link: its subdirectories are not counted, and find(1) takes 1 as "unknown".
+        """
+        time = self.born_ns if mtime_ns is None else mtime_ns
+        return Attributes(
+            mode=mode,
+            size=size,
+            uid=self.uid,
+            gid=self.gid,
+            blocks=blocks_of(size),
+            atime_ns=time,
+            mtime_ns=time,
+            ctime_ns=time,
+        )
+
+
+class VirtualNode(Node):
+    """A node with a world."""
+
+    __slots__ = ("world",)
+
+    def __init__(self, ino: int, world: World) -> None:
+        super().__init__(ino)
+        self.world = world
+
+
+class VirtualDirectory(VirtualNode):
+    """A directory of names that the view makes up."""
+
+    __slots__ = ()
+
+    def attributes(self) -> Attributes:
+        """Return a directory of the daemon's owner."""
+        return self.world.attributes(DIRECTORY_MODE)
+
+
+class Link(VirtualNode):
+    """A symlink whose target is known and never changes."""
+
+    __slots__ = ("_target",)
+
+    def __init__(self, ino: int, world: World, target: bytes) -> None:
+        super().__init__(ino, world)
+        self._target = target
+
+    def attributes(self) -> Attributes:
+        """Return a link of the target's length."""
+        return self.world.attributes(LINK_MODE, len(self._target))
+
+    def readlink(self) -> bytes | Need:
+        """Return the target."""
+        return self._target
+
+
+class Text(VirtualNode):
+    """A small file whose bytes are known and never change."""
+
+    __slots__ = ("_data", "_mtime_ns")
+
+    def __init__(self, ino: int, world: World, data: bytes, mtime_ns: int | None = None) -> None:
+        super().__init__(ino, world)
+        self._data = data
+        self._mtime_ns = mtime_ns
+
+    def attributes(self) -> Attributes:
+        """Return a file of the right size."""
+        return self.world.attributes(TEXT_MODE, len(self._data), self._mtime_ns)
+
+    def open(self) -> BytesContent:
+        """Return the bytes."""
+        return BytesContent(self._data)
+
+
+class ChangingText(VirtualNode):
+    """A small file that is written anew each time somebody looks."""
+
+    __slots__ = ("_mtime_ns", "_render")
+
+    def __init__(
+        self, ino: int, world: World, render: Callable[[], bytes], mtime_ns: int | None = None
+    ) -> None:
+        super().__init__(ino, world)
+        self._render = render
+        self._mtime_ns = mtime_ns
+
+    @property
+    def attribute_timeout(self) -> float:
+        """Nothing: the size is that of this moment."""
+        return 0.0
+
+    def attributes(self) -> Attributes:
+        """Return a file of the size that it has now."""
+        return self.world.attributes(TEXT_MODE, len(self._render()), self._mtime_ns)
+
+    def open(self) -> BytesContent:
+        """Return the bytes of now."""
+        return BytesContent(self._render())
