@@ -6,7 +6,7 @@ knows. Only reading the link of an unknown tag waits. Called by `layerfs.view.tr
 
 from collections.abc import Iterator, Sequence
 
-from layerfs.oci import Digest, ImageReference, Repository
+from layerfs.oci import Digest, Repository
 from layerfs.store.refs import RefEntry
 from layerfs.view import names
 from layerfs.view.image import ImageDirectory
@@ -79,10 +79,8 @@ class RepositoryDirectory(VirtualDirectory):
         for component in refs.children(self._registry, self._prefix):
             name = component.encode("ascii")
             found[name] = directory(self.world, self._registry, join(self._prefix, component))
-        for reference, entry in tags_in(self.world, self._registry, self._prefix):
-            assert reference.tag is not None
-            repository = reference.repository
-            found[names.tag_name(repository, reference.tag)] = self._tag(repository, reference.tag)
+        for repository, tag, entry in tags_in(self.world, self._registry, self._prefix):
+            found[names.tag_name(repository, tag)] = self._tag(repository, tag)
             if self.world.known.is_complete(repository, entry.digest):
                 found[names.image_name(repository, entry.digest)] = self._image(repository, entry.digest)
         return list(found.items())
@@ -166,12 +164,12 @@ def _directory_key(registry: str, prefix: str) -> bytes:
     return KEY + b"/" + path.encode("ascii")
 
 
-def tags_in(world: World, registry: str, prefix: str) -> Iterator[tuple[ImageReference, RefEntry]]:
-    """Yield the pinned tags of the repositories directly below *prefix*."""
-    for reference, entry in world.storage.refs.all():
-        repository = reference.repository
-        if (
-            repository.registry == registry
-            and join(prefix, names.last_component(repository)) == repository.path
-        ):
-            yield reference, entry
+def tags_in(world: World, registry: str, prefix: str) -> Iterator[tuple[Repository, str, RefEntry]]:
+    """Yield the pinned tags of the repositories right below *prefix*."""
+    refs = world.storage.refs
+    for name in refs.repositories(registry, prefix):
+        repository = Repository.of(registry, join(prefix, name))
+        for tag in refs.tags(repository):
+            entry = refs.read(repository, tag)
+            if entry is not None:
+                yield repository, tag, entry
