@@ -1,0 +1,5 @@
+"""``python -m layerfs`` is the ``layerfs`` command."""
+
+from layerfs.cli import main
+
+main()

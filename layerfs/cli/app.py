@@ -1,0 +1,35 @@
+"""The Typer application that the verbs hang on, and the options that every verb shares."""
+
+from typing import Annotated
+
+import typer
+
+import layerfs
+
+app = typer.Typer(
+    name="layerfs",
+    help="Mount OCI images as a read-only tree: fetched on first access, verified, ready for overlayfs.",
+    epilog="Example: layerfs mount ~/oci && ls ~/oci/images/docker.io/library/alpine:3.20/layers/00/diff",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"layerfs {layerfs.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Mount OCI images as a read-only tree: fetched on first access, verified, ready for overlayfs."""
+
+
+from layerfs.cli import mount as _mount  # noqa: E402, F401 - the verbs register themselves on `app`

@@ -1,0 +1,107 @@
+"""``layerfs mount`` and ``layerfs umount``."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from layerfs.cli import logs, options
+from layerfs.cli.app import app
+from layerfs.errors import MountError
+from layerfs.host import mounts, readiness
+from layerfs.settings import Settings
+
+LogLevel = Annotated[str, typer.Option("--log-level", metavar="LEVEL", help="debug, info, warning or error.")]
+
+
+@app.command(epilog="Example: layerfs mount ~/oci && cat ~/oci/images/docker.io/library/alpine:3.20/lowerdir")
+def mount(
+    mountpoint: Annotated[Path, typer.Argument(metavar="MOUNTPOINT", help="An existing directory.")],
+    store: options.Store = None,
+    foreground: Annotated[
+        bool, typer.Option("--foreground", "-f", help="Stay in the foreground; Ctrl-C unmounts.")
+    ] = False,
+    platform: options.PlatformOption = None,
+    insecure_registry: options.InsecureRegistry = None,
+    authfile: options.Authfile = None,
+    offline: options.Offline = False,
+    allow_other: Annotated[
+        bool, typer.Option("--allow-other", help="Let other users read the mount.")
+    ] = False,
+    fetch_timeout: Annotated[
+        float,
+        typer.Option(
+            "--fetch-timeout", metavar="SECONDS", min=1, help="How long one access waits for a fetch."
+        ),
+    ] = 900.0,
+    log_level: LogLevel = "info",
+    log_json: Annotated[bool, typer.Option("--log-json", help="Log one JSON object a line.")] = False,
+    log_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--log-file", metavar="FILE", help="Log to FILE; without -f /var/log/layerfs.log for root."
+        ),
+    ] = None,
+) -> None:
+    """Mount the image store at MOUNTPOINT. Returns once the mount answers."""
+    settings = options.make_settings(
+        store=store,
+        platform=platform,
+        insecure_registries=insecure_registry,
+        authfile=authfile,
+        offline=offline,
+        fetch_timeout=fetch_timeout,
+        allow_other=allow_other,
+    )
+    mounts.clean_up(mountpoint)  # a dead mount answers no question about its directory
+    where = Path(os.path.realpath(mountpoint))
+    if not where.is_dir():
+        raise MountError(f"{mountpoint}: not a directory (expected an existing one; mkdir it first)")
+    if foreground:
+        if log_file:
+            logs.log_to_file(log_file, log_level, as_json=log_json)
+        else:
+            logs.log_to_stderr(log_level, as_json=log_json)
+        _serve(settings, where, lambda: readiness.notify("READY=1"))
+        return
+
+    def work(ready: Callable[[], None]) -> None:
+        logs.log_to_file(log_file or logs.default_log_file(), log_level, as_json=log_json)
+
+        def announce() -> None:
+            readiness.leave_terminal()
+            ready()
+
+        _serve(settings, where, announce)
+
+    failure = readiness.run_in_background(work)
+    if failure is not None:
+        raise MountError(failure)
+
+
+@app.command(epilog="Example: layerfs umount ~/oci")
+def umount(
+    mountpoint: Annotated[Path, typer.Argument(metavar="MOUNTPOINT")],
+    lazy: Annotated[
+        bool, typer.Option("--lazy", "-l", help="Detach it now, even while it is in use.")
+    ] = False,
+) -> None:
+    """Unmount MOUNTPOINT; a dead mount too."""
+    found = mounts.mounts_at(mountpoint)
+    if not found:
+        raise MountError(f"{mountpoint}: nothing is mounted there")
+    if not found[-1].is_layerfs:
+        kind = os.fsdecode(found[-1].fstype)
+        raise MountError(f"{mountpoint}: a {kind} mount, not one of layerfs (use umount)")
+    mounts.unmount(mountpoint, lazy=lazy)
+
+
+def _serve(settings: Settings, mountpoint: Path, ready: Callable[[], None]) -> None:
+    """Run the daemon in this process until it ends; only now are trio and pyfuse3 imported."""
+    import trio
+
+    from layerfs import app as wiring
+
+    trio.run(wiring.serve, settings, mountpoint, ready)

@@ -1,0 +1,87 @@
+"""Into the background, and word back: the parent returns when the child is ready, or says why it is not.
+
+The fork happens before trio or pyfuse3 is there, since neither survives one. Word goes through a pipe: an
+end of file without a word means that the child died. systemd is told by sd_notify(3).
+"""
+
+import os
+import socket
+import sys
+from collections.abc import Callable
+
+from layerfs.errors import MountError
+
+_READY = b"ready"
+_LIMIT = 64 << 10
+
+
+def run_in_background(work: Callable[[Callable[[], None]], None]) -> str | None:
+    """Fork; the child runs *work* in a session of its own and never returns from here.
+
+    *work* is given ``ready``, to be called once it serves; an exception it raises ends the child. In the
+    parent return None once the child is ready, or the text of what went wrong. Raises OSError.
+    """
+    reader, writer = os.pipe()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if os.fork():
+        os.close(writer)
+        return _hear(reader)
+    os.close(reader)
+    os.setsid()
+    status = 1
+    try:
+        _detach_stdin()
+        work(lambda: _say(writer, _READY))
+        status = 0
+    except BaseException as error:  # noqa: BLE001 - the last frame of the child; told to the parent
+        _say(writer, str(error).encode(errors="replace")[:_LIMIT] or type(error).__name__.encode())
+    finally:
+        os._exit(status)
+
+
+def leave_terminal() -> None:
+    """Point stdout and stderr to nothing; log lines go to a file by now."""
+    null = os.open(os.devnull, os.O_RDWR)
+    os.dup2(null, 1)
+    os.dup2(null, 2)
+    os.close(null)
+
+
+def notify(state: str) -> None:
+    """Tell systemd *state*, like ``READY=1``, if it started us with Type=notify; see sd_notify(3).
+
+    Raises MountError.
+    """
+    address = os.environ.get("NOTIFY_SOCKET")
+    if not address:
+        return
+    if address.startswith("@"):
+        address = "\0" + address[1:]
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as channel:
+        try:
+            channel.sendto(state.encode(), address)
+        except OSError as error:
+            raise MountError(f"NOTIFY_SOCKET {address!r}: {error.strerror}") from error
+
+
+def _hear(reader: int) -> str | None:
+    with open(reader, "rb") as pipe:
+        word = pipe.read(_LIMIT)
+    if word == _READY:
+        return None
+    return word.decode(errors="replace") or "the daemon ended without a word; see its log"
+
+
+def _say(writer: int, word: bytes) -> None:
+    try:
+        os.write(writer, word)
+        os.close(writer)
+    except OSError:  # the parent is gone, or has heard a word already
+        return
+
+
+def _detach_stdin() -> None:
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.close(null)
