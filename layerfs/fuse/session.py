@@ -15,6 +15,7 @@ import pyfuse3
 import trio
 
 from layerfs.errors import MountError
+from layerfs.fuse import polling
 from layerfs.fuse.operations import Operations, Tree
 from layerfs.fuse.waiting import Waits
 from layerfs.host.bdi import raise_read_ahead
@@ -59,6 +60,7 @@ async def serve(
     waits = Waits(fetch_timeout)
     operations = Operations(tree, provider, waits, disk=disk)
     _mount(operations, point, options)
+    polling.install(pyfuse3)
     try:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(waits.run)

@@ -1,8 +1,8 @@
 """A daemon for tests of the kernel edge: serves a tree of `memory_tree` and counts its requests.
 
 ``python -m tests.support.edge_daemon MOUNTPOINT CONTROL [--directory DIR] [--fetch-timeout S]``. A process of
-its own, because one that reads its own FUSE mount waits for itself. The counts are in ``CONTROL/requests``, which
-`Requests` reads without causing any.
+its own, because one that reads its own FUSE mount waits for itself. The counts are in ``CONTROL/requests``:
+`Requests` reads them without causing any.
 """
 
 import argparse

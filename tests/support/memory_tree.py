@@ -16,7 +16,7 @@ import trio
 
 from layerfs import errors
 from layerfs.oci import ImageReference
-from layerfs.view.inodes import InodeTable, number_of
+from layerfs.view.inodes import InodeTable
 from layerfs.view.needs import Need, TagNeed
 from layerfs.view.nodes import FOREVER, Attributes, BytesContent, Content, FileContent, Node
 
@@ -234,52 +234,55 @@ def memory_tree(
 class DirectoryNode(Node):
     """A file of a directory on disk, shown as it is."""
 
-    __slots__ = ("path", "tree")
+    __slots__ = ("path", "st", "tree")
 
     def __init__(self, ino: int, tree: InodeTable, path: bytes) -> None:
         super().__init__(ino)
         self.tree = tree
         self.path = path
+        self.st: os.stat_result | None = None
 
     @property
     def negative_timeout(self) -> float:
         return FOREVER
 
     def attributes(self) -> Attributes:
-        st = os.lstat(self.path)
+        st = self.st = self.st or os.lstat(self.path)
         return Attributes(
-            mode=st.st_mode,
-            size=st.st_size,
-            nlink=st.st_nlink,
-            uid=st.st_uid,
-            gid=st.st_gid,
-            rdev=st.st_rdev,
-            blocks=st.st_blocks,
-            atime_ns=st.st_atime_ns,
-            mtime_ns=st.st_mtime_ns,
-            ctime_ns=st.st_ctime_ns,
+            st.st_mode,
+            st.st_size,
+            st.st_nlink,
+            st.st_uid,
+            st.st_gid,
+            st.st_rdev,
+            st.st_blocks,
+            st.st_atime_ns,
+            st.st_mtime_ns,
+            st.st_ctime_ns,
         )
 
-    def _child(self, name: bytes, ino: int) -> Node:
+    def _child(self, name: bytes, ino: int) -> "DirectoryNode":
         path = self.path + b"/" + name
-        return self.tree.intern(ino, path, lambda number: DirectoryNode(number, self.tree, path))
+        return self.tree.intern(ino + 1000, path, lambda number: DirectoryNode(number, self.tree, path))
 
     def lookup(self, name: bytes) -> Node | Need | None:
         try:
-            ino = os.lstat(self.path + b"/" + name).st_ino
+            st = os.lstat(self.path + b"/" + name)
         except FileNotFoundError:
             return None
-        return self._child(name, ino + 1000)
+        node = self._child(name, st.st_ino)
+        node.st = st
+        return node
 
     def entries(self) -> Sequence[tuple[bytes, Node]] | Need:
         with os.scandir(self.path) as found:
-            return [(entry.name, self._child(entry.name, entry.inode() + 1000)) for entry in found]
+            return [(entry.name, self._child(entry.name, entry.inode())) for entry in found]
 
     def readlink(self) -> bytes | Need:
         return os.readlink(self.path)
 
     def open(self) -> Content | Need:
-        return FileContent(-1, self.path, os.lstat(self.path).st_size)
+        return FileContent(-1, self.path, self.attributes().size)
 
     def xattrs(self) -> Mapping[bytes, bytes]:
         return {
@@ -293,5 +296,4 @@ def directory_tree(path: Path) -> MemoryTree:
     inodes = InodeTable()
     root = DirectoryNode(1, inodes, os.fsencode(path))
     inodes.set_root(root)
-    assert number_of(b"") != 1
     return MemoryTree(root, inodes)
