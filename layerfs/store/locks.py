@@ -134,12 +134,17 @@ class Locks:
         """Return the byte of a staged file or tree: its owner takes it first, then makes the file."""
         return ByteLock(self._path, _offset(hashlib.sha256(os.fsencode(path.name)).digest(), 0))
 
-    @contextlib.contextmanager
-    def holding(self, path: Path) -> Iterator[None]:
-        """Hold the byte of the staged name *path* for the block. Raises StoreError if someone has it."""
+    def take(self, path: Path) -> ByteLock:
+        """Hold the byte of the staged name *path*, before anything of that name exists. Raises StoreError."""
         lock = self.name(path)
         if not lock.try_acquire():  # a random name: only a hash collision or an attack gets here
             raise StoreError(f"{path}: this staged name is in use")
+        return lock
+
+    @contextlib.contextmanager
+    def holding(self, path: Path) -> Iterator[None]:
+        """Hold the byte of the staged name *path* for the block. Raises StoreError."""
+        lock = self.take(path)
         try:
             yield
         finally:

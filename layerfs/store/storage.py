@@ -26,9 +26,11 @@ from layerfs.errors import (
 from layerfs.extract.job import OwnerKind
 from layerfs.layer.record import Budgets, Extraction, LayerRecord
 from layerfs.oci import Digest, ImageConfig, Index, Manifest, parse_manifest, stack_digest
+from layerfs.store.blobs import BlobShelf, VerifiedBlob, verified
 from layerfs.store.covers import build_cover
-from layerfs.store.disk import disk_errors, file_size
+from layerfs.store.disk import disk_errors
 from layerfs.store.documents import DocumentShelf
+from layerfs.store.download import StagedDownload, find_suspended, stage_download
 from layerfs.store.extraction import Extractors
 from layerfs.store.layout import Layout, as_digest
 from layerfs.store.locks import DigestLock, Locks
@@ -36,14 +38,7 @@ from layerfs.store.paths import StorePaths
 from layerfs.store.probe import open_capabilities
 from layerfs.store.records import CoverRecord
 from layerfs.store.refs import Refs
-from layerfs.store.staging import (
-    StagedDownload,
-    StagedTree,
-    VerifiedBlob,
-    find_suspended,
-    stage_download,
-    verified,
-)
+from layerfs.store.staging import StagedTree
 from layerfs.store.sweep import SUSPENDED_SECONDS, Swept, sweep
 from layerfs.store.trees import TreeShelf
 from layerfs.store.usage import Usage, UsageCache
@@ -88,6 +83,7 @@ class ImageStorage(StorePaths):
         self._configs: DocumentShelf[ImageConfig] = DocumentShelf(
             self._layout.configs, "config", lambda raw, d: ImageConfig.parse(raw, f"config {d}"), self._locks
         )
+        self._blobs = BlobShelf(self._layout)
         self._layers: TreeShelf[LayerRecord] = TreeShelf(
             self._layout.extracted, LayerRecord, self._locks, self._mounts.uses
         )
@@ -158,7 +154,7 @@ class ImageStorage(StorePaths):
 
     def has_layer(self, digest: Digest | str) -> bool:
         """Say whether the compressed blob is in the store."""
-        return file_size(self._layout.blob(digest)) is not None
+        return self.open_blob(digest) is not None
 
     def verify_blobs_exist(self, layer_digests: Sequence[Digest | str]) -> bool:
         """Say whether all compressed blobs are in the store."""
@@ -181,10 +177,7 @@ class ImageStorage(StorePaths):
 
     def open_blob(self, digest: Digest | str) -> VerifiedBlob | None:
         """Return the published blob, None if it is not there. Costs one lstat."""
-        wanted = as_digest(digest)
-        path = self._layout.blob(wanted)
-        size = file_size(path)
-        return None if size is None else verified(wanted, path, size)
+        return self._blobs.find(as_digest(digest))
 
     def stage_layer_download(self, digest: Digest | str, expected_size: int = -1) -> StagedDownload:
         """Begin or go on with the download of a blob of *expected_size* bytes (0 or less: unknown).
@@ -259,18 +252,12 @@ class ImageStorage(StorePaths):
         """
         wanted = as_digest(digest)
         removed = self.discard_layer(wanted)
-        return self.discard_blob(wanted) or removed
+        return self._blobs.discard(wanted) or removed
 
     def discard_blob(self, digest: Digest | str) -> bool:
         """Remove the compressed blob, for instance one that `verify_layer` refuses. True if there was one."""
-        path = self._layout.blob(digest)
-        self._require_writable(f"{path}: removal")
-        with disk_errors(f"{path}: cannot remove"):
-            try:
-                os.unlink(path)
-            except FileNotFoundError:
-                return False
-        return True
+        self._require_writable(f"removal of layer {digest}")
+        return self._blobs.discard(as_digest(digest))
 
     def discard_layer(self, digest: Digest | str) -> bool:
         """Take the layer directory away; the blob stays, the sweeper deletes the files later.

@@ -1,0 +1,59 @@
+"""Blobs that are there: verified once, found under their final name ever after.
+
+Decides what counts as a published blob. `VerifiedBlob` is the proof that others ask for. Called by
+`download`, `storage`; must never import them.
+"""
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from layerfs.oci import Digest
+from layerfs.store.disk import disk_errors, file_size
+from layerfs.store.layout import Layout
+
+_PROOF: Final = object()
+
+
+@dataclass(frozen=True, slots=True)
+class VerifiedBlob:
+    """A file whose bytes hashed to its digest. Only this package can make one."""
+
+    digest: Digest
+    path: Path
+    size: int
+    """In bytes."""
+    proof: object = field(repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if self.proof is not _PROOF:
+            raise TypeError("a VerifiedBlob is made by verification, not by hand")
+
+
+def verified(digest: Digest, path: Path, size: int) -> VerifiedBlob:
+    """Make a VerifiedBlob. For this package: the caller has verified, or found it under its final name."""
+    return VerifiedBlob(digest, path, size, _PROOF)
+
+
+class BlobShelf:
+    """All compressed blobs of a store."""
+
+    def __init__(self, layout: Layout) -> None:
+        self._layout = layout
+
+    def find(self, digest: Digest) -> VerifiedBlob | None:
+        """Return the published blob, None if it is not there. Costs one lstat."""
+        path = self._layout.blob(digest)
+        size = file_size(path)
+        return None if size is None else verified(digest, path, size)
+
+    def discard(self, digest: Digest) -> bool:
+        """Remove a blob; True if there was one. Raises StoreReadOnly, StoreError."""
+        path = self._layout.blob(digest)
+        with disk_errors(f"{path}: cannot remove"):
+            try:
+                os.unlink(path)
+            except FileNotFoundError:
+                return False
+        return True

@@ -1,0 +1,209 @@
+"""Bytes of a blob on their way in: a private file, verified while it grows, published under its final name.
+
+Decides whether the bytes are the ones that were asked for, and what becomes of them when the caller
+leaves. Never decides what to fetch. Called by `storage`.
+"""
+
+import contextlib
+import io
+import logging
+import os
+import stat
+from collections.abc import Iterable
+from errno import EIO
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+from layerfs.errors import DigestMismatch, ImageError, SizeMismatch, StoreDamaged, StoreError, StoreFull
+from layerfs.oci import Digest
+from layerfs.store.blobs import VerifiedBlob, verified
+from layerfs.store.disk import disk_errors, sync_directory
+from layerfs.store.layout import staged
+from layerfs.store.locks import ByteLock, Locks
+from layerfs.store.writer import HashingWriter
+
+_CHUNK: Final = 1 << 20
+
+log = logging.getLogger(__name__)
+
+
+class StagedDownload:
+    """One blob being downloaded, into a private file beside its final name.
+
+    Ends in `commit`, `abort` or `suspend`. Leaving the context otherwise suspends it, so that the
+    next attempt goes on from there, except after wrong bytes (ImageError) or on a full disk: then
+    the file is removed. Not for two threads at once.
+    """
+
+    def __init__(
+        self, digest: Digest, staged_path: Path, final_path: Path, expected_size: int, lock: ByteLock, fd: int
+    ) -> None:
+        self.digest = digest
+        self.staged_path = staged_path
+        self.final_path = final_path
+        self._expected = expected_size if expected_size > 0 else None
+        self._lock = lock
+        self._staged = True
+        self._committed = False
+        self._entered = False
+        raw = io.FileIO(fd, "r+")
+        self.file: HashingWriter[io.FileIO] = HashingWriter(
+            raw, digest.algorithm, limit=self._expected, name=str(digest)
+        )
+
+    @property
+    def offset(self) -> int:
+        """Bytes that the staged file holds, an earlier attempt's included; the next chunk goes there."""
+        return self.file.bytes_written
+
+    def write(self, chunk: bytes | bytearray | memoryview) -> int:
+        """Append *chunk*. Raises SizeMismatch on the first excess byte, StoreFull, StoreError."""
+        with disk_errors(f"{self.staged_path}: cannot write"):
+            return self.file.write(chunk)
+
+    def commit(self) -> VerifiedBlob:
+        """Check size and digest, make the bytes durable and give them their final name.
+
+        Within the context the staged name stays until the context is left, so that an extractor which was
+        told that name and has not opened it yet still finds the bytes.
+        Raises SizeMismatch or DigestMismatch after removing the file; StoreDamaged if the staged file
+        vanished; StoreFull or StoreError.
+        """
+        raw, hex_, size = self.file.finalize()
+        try:
+            self._check(Digest(self.digest.algorithm, hex_), size)
+            with disk_errors(f"{self.final_path}: cannot publish"):
+                os.fsync(raw.fileno())
+                self._publish()
+                sync_directory(self.final_path.parent)
+        except (ImageError, StoreError):
+            self.abort()
+            raise
+        if not self._entered:
+            self.abort()
+        return verified(self.digest, self.final_path, size)
+
+    def abort(self) -> None:
+        """Remove the staged file; what was committed stays. Harmless a second time."""
+        if self._staged:
+            with contextlib.suppress(OSError):
+                os.unlink(self.staged_path)
+        self._close()
+
+    def suspend(self) -> None:
+        """Leave what was downloaded for the next attempt; harmless after commit or abort."""
+        if self._committed or self.offset == 0:
+            self.abort()
+        self._close()
+
+    def take_over(self) -> None:
+        """Hash the bytes that the file holds already; `offset` tells where to go on. Raises OSError."""
+        buffer = memoryview(bytearray(_CHUNK))
+        raw = self.file.finalize()[0]
+        while count := raw.readinto(buffer):
+            self.file.already(buffer[:count])
+
+    def _publish(self) -> None:
+        # A second name, not a rename: the first one must live on. One name of a finished blob is never
+        # written to again: `_open_suspended` refuses a file with two.
+        try:
+            os.link(self.staged_path, self.final_path)
+        except OSError:  # published by another meanwhile, or no hard links here
+            os.rename(self.staged_path, self.final_path)
+        self._committed = True
+
+    def _check(self, found: Digest, size: int) -> None:
+        if not self._is_ours():
+            raise StoreDamaged(f"{self.staged_path}: the staged file vanished (someone else removed it)")
+        if self._expected is not None and size != self._expected:
+            raise SizeMismatch(f"{self.digest}: {size} bytes (expected {self._expected})")
+        if found != self.digest:
+            raise DigestMismatch(f"{self.digest}: the bytes hash to {found}")
+
+    def _is_ours(self) -> bool:
+        try:
+            return os.path.samestat(os.lstat(self.staged_path), os.fstat(self.file.finalize()[0].fileno()))
+        except OSError:
+            return False
+
+    def _close(self) -> None:
+        self._staged = False
+        self.file.finalize()[0].close()
+        self._lock.release()
+
+    def __enter__(self) -> Self:
+        self._entered = True
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if isinstance(exc, ImageError | StoreFull):
+            self.abort()
+        else:
+            self.suspend()
+
+
+def stage_download(
+    locks: Locks, digest: Digest, final: Path, expected_size: int, suspended: Iterable[Path] = ()
+) -> StagedDownload:
+    """Take up the first of *suspended* that nobody holds, or begin a new file. Raises StoreError."""
+    for path in suspended:
+        download = _resume(locks, digest, path, final, expected_size)
+        if download is not None:
+            return download
+    path = staged(final.parent, digest.name, "downloading")
+    lock = locks.take(path)
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        with disk_errors(f"{path}: cannot create"):
+            fd = os.open(path, flags, 0o644)
+    except BaseException:
+        lock.release()
+        raise
+    return StagedDownload(digest, path, final, expected_size, lock, fd)
+
+
+def find_suspended(directory: Path, digest: Digest) -> list[Path]:
+    """Return the staged downloads of *digest* in *directory*, largest first; some may be in use."""
+    found = []
+    prefix = f"{digest.name}."
+    with os.scandir(directory) as entries:
+        for entry in entries:
+            if entry.name.startswith(prefix) and entry.name.endswith(".downloading"):
+                with contextlib.suppress(OSError):
+                    found.append((entry.stat(follow_symlinks=False).st_size, directory / entry.name))
+    return [path for _, path in sorted(found, reverse=True)]
+
+
+def _resume(
+    locks: Locks, digest: Digest, path: Path, final: Path, expected_size: int
+) -> StagedDownload | None:
+    lock = locks.name(path)
+    if not lock.try_acquire():
+        return None
+    download = None
+    try:
+        fd = _open_suspended(path, expected_size)
+        download = StagedDownload(digest, path, final, expected_size, lock, fd)
+        download.take_over()
+    except OSError as exc:  # gone since it was listed, or not a part of this blob: a new file serves as well
+        log.info("%s: cannot be resumed: %s", path, exc)
+        if download is None:
+            lock.release()
+        else:
+            download.suspend()
+        return None
+    return download
+
+
+def _open_suspended(path: Path, expected_size: int) -> int:
+    fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+    status = os.fstat(fd)
+    partial = stat.S_ISREG(status.st_mode) and status.st_nlink == 1
+    if partial and not 0 < expected_size < status.st_size:
+        return fd
+    os.close(fd)
+    os.unlink(path)
+    raise OSError(EIO, "committed already, longer than the blob, or no regular file")
