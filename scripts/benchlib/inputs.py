@@ -21,7 +21,7 @@ from tests.support import images
 Compression = Literal["gzip", "zstd"]
 _VERSION = 1
 _CHUNK = 1 << 20
-_COMPRESSORS = {"gzip": ["gzip", "-6", "-n"], "zstd": ["zstd", "-3", "-q", "-c"]}
+_COMPRESSORS = {"gzip": ["gzip", "-6", "-n", "-c"], "zstd": ["zstd", "-3", "-q", "-c"]}
 _MEDIA_TYPES = {
     "gzip": "application/vnd.oci.image.layer.v1.tar+gzip",
     "zstd": "application/vnd.oci.image.layer.v1.tar+zstd",

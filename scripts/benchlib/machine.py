@@ -63,7 +63,7 @@ def about(command: str, rounds: int) -> dict[str, Any]:
             "load": os.getloadavg()[0],
             "python": platform.python_version(),
         },
-        "versions": {name: _first_line(argv) for name, argv in _VERSIONS.items()},
+        "versions": {name: _version(argv) for name, argv in _VERSIONS.items()},
     }
 
 
@@ -161,9 +161,11 @@ def _processor() -> str:
     return platform.machine()
 
 
-def _first_line(argv: list[str]) -> str:
+def _version(argv: list[str]) -> str:
+    """Return the line that names the program, else the first."""
     try:
         done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=30)
     except OSError:
         return "not installed"
-    return (done.stdout + done.stderr).strip().partition("\n")[0]
+    lines = (done.stdout + done.stderr).strip().splitlines() or [""]
+    return next((line for line in lines if line.startswith(argv[0])), lines[0])

@@ -160,7 +160,7 @@ def number(value: float) -> str:
     """Write *value* with three significant digits, without an exponent."""
     if value >= 100:
         return f"{value:,.0f}"
-    return f"{value:.3g}" if value >= 0.001 else f"{value:.4f}"
+    return f"{value:.3g}" if value >= 0.001 or not value else f"{value:.4f}"
 
 
 def _align(text: str, width: int, column: int) -> str:

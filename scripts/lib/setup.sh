@@ -98,7 +98,7 @@ need_venv() {
         rm -rf "$ROOT/.venv"
         "$python" -m venv "$ROOT/.venv" || die "cannot create .venv with $python"
     fi
-    "$ROOT/.venv/bin/python" -m pip install --quiet --disable-pip-version-check \
+    "$ROOT/.venv/bin/python" -m pip install -qq --disable-pip-version-check \
         --editable "$ROOT${extra:+[$extra]}" || die "pip cannot install layerfs (see above)"
     echo "$wanted $extra" >"$stamp"
 }
