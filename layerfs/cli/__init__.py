@@ -6,19 +6,24 @@ by the verbs that need them, so that ``layerfs --help`` and shell completion ans
 
 import sys
 
-from layerfs.cli.app import app
-from layerfs.cli.exits import report
+from layerfs.cli.app import app, load_verbs
+from layerfs.cli.exits import INTERRUPTED, report
 from layerfs.errors import LayerfsError
 
 
 def main() -> None:
     """Run the command line and exit with the code of `layerfs.cli.exits`."""
+    load_verbs()
     try:
         app()
     except LayerfsError as error:
         sys.exit(report(error))
     except KeyboardInterrupt:
-        sys.exit(130)
+        sys.exit(INTERRUPTED)
+    except BaseExceptionGroup as group:  # Ctrl-C comes out of trio's nurseries in a group
+        if group.split(KeyboardInterrupt)[1] is None:
+            sys.exit(INTERRUPTED)
+        raise
 
 
 __all__ = ["main"]

@@ -32,4 +32,6 @@ def root(
     """Mount OCI images as a read-only tree: fetched on first access, verified, ready for overlayfs."""
 
 
-from layerfs.cli import mount as _mount  # noqa: E402, F401 - the verbs register themselves on `app`
+def load_verbs() -> None:
+    """Import the modules of all verbs: each registers itself on `app`."""
+    from layerfs.cli import mount, pull  # noqa: F401 - imported for their decorators

@@ -5,6 +5,9 @@ from typing import Final
 
 from layerfs import errors
 
+INTERRUPTED: Final = 130
+"""As a shell reports a process that Ctrl-C ended."""
+
 EXIT_CODES: Final[tuple[tuple[type[errors.LayerfsError], int], ...]] = (
     (errors.UsageError, 2),
     (errors.NotFound, 3),

@@ -37,6 +37,7 @@ Authfile = Annotated[
     ),
 ]
 Offline = Annotated[bool, typer.Option("--offline", help="Contact no registry; use what the store has.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 
 
 def make_settings(

@@ -128,8 +128,8 @@ class LayerWork:
             digest=str(layer.descriptor.digest),
             size=layer.descriptor.size,
             media_type=layer.descriptor.media_type,
-            owner=self._storage.owner,
-            whiteout_devices=self._storage.whiteout_devices,
+            owner=self._storage.capabilities.owner,
+            whiteout_devices=self._storage.capabilities.whiteout_devices,
             complete=progress.ended == "complete",
             budgets=self._budgets,
         )

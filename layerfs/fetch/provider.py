@@ -122,8 +122,9 @@ async def open_provider(
     platform: Platform,
     budgets: Budgets,
 ) -> AsyncIterator[Provider]:
-    """Own the tasks that fetch; on leaving, cancel them."""
+    """Own the tasks that fetch; on leaving, cancel them. A LayerfsError of the block leaves as itself."""
     journal = Journal()
+    failure: LayerfsError | None = None
     async with trio.open_nursery() as nursery:
         provider = Provider(
             nursery,
@@ -133,5 +134,10 @@ async def open_provider(
             journal,
         )
         nursery.start_soon(provider.keep_durable)
-        yield provider
+        try:
+            yield provider
+        except LayerfsError as exc:  # not wrapped into a group by the nursery
+            failure = exc
         nursery.cancel_scope.cancel()
+    if failure is not None:
+        raise failure

@@ -1,0 +1,84 @@
+"""How a pull looks while it runs: bars on a terminal, a line for each finished layer elsewhere."""
+
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import trio
+import typer
+
+from layerfs.cli.sizes import human_size
+from layerfs.fetch import Journal
+from layerfs.oci import Digest, Image
+from layerfs.oci.image import ImageLayer
+
+_REFRESH = 0.1
+_SHOWN_HEX = 12
+
+
+@asynccontextmanager
+async def shown(
+    journal: Journal, image: Image, present: frozenset[Digest], *, silent: bool
+) -> AsyncIterator[None]:
+    """Show the work on the layers of *image* while the block runs."""
+    layers = [layer for layer in image.layers if layer.descriptor.digest not in present]
+    if silent or not layers:
+        yield
+    elif sys.stdout.isatty():
+        async with _bars(journal, layers):
+            yield
+    else:
+        yield
+        for layer in layers:
+            typer.echo(f"{_label(layer)}  {human_size(layer.descriptor.size)}  fetched")
+
+
+@asynccontextmanager
+async def _bars(journal: Journal, layers: list[ImageLayer]) -> AsyncIterator[None]:
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TextColumn("{task.fields[phase]}"),
+    )
+    with Progress(*columns) as display:
+        tasks = {
+            layer.descriptor.digest: display.add_task(
+                _label(layer), total=layer.descriptor.size, phase="queued"
+            )
+            for layer in layers
+        }
+
+        def refresh() -> None:
+            for digest, task in tasks.items():
+                if (progress := journal.active.get(digest)) is not None:
+                    display.update(task, completed=progress.received, phase=progress.phase)
+                elif display.tasks[task].fields["phase"] != "queued":
+                    display.update(task, completed=display.tasks[task].total, phase="done")
+
+        async def keep_refreshing() -> None:
+            while True:
+                refresh()
+                await trio.sleep(_REFRESH)
+
+        failure: Exception | None = None
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(keep_refreshing)
+            try:
+                yield
+            except Exception as exc:  # noqa: BLE001 - raised again below, not wrapped by the nursery
+                failure = exc
+            nursery.cancel_scope.cancel()
+        if failure is not None:
+            raise failure
+        for task in tasks.values():
+            display.update(task, completed=display.tasks[task].total, phase="done")
+
+
+def _label(layer: ImageLayer) -> str:
+    return (
+        f"{layer.number:02d} {layer.descriptor.digest.algorithm}:{layer.descriptor.digest.hex[:_SHOWN_HEX]}"
+    )
