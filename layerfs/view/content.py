@@ -8,11 +8,13 @@ import os
 from collections.abc import Callable, Mapping
 from errno import ENAMETOOLONG, ENOTDIR
 from functools import cached_property
-from stat import S_ISCHR, S_ISDIR, S_ISREG
+from stat import S_IFMT, S_ISCHR, S_ISDIR, S_ISREG
 from typing import Final, TypeVar
 from weakref import WeakValueDictionary, finalize
 
+from layerfs.layer.lost import Lost
 from layerfs.layer.merge import LayerMarks, join, marks_of, split
+from layerfs.layer.names import from_text
 from layerfs.store import LayerDir
 from layerfs.store.xattrs import read_all
 from layerfs.view.inodes import InodeTable, number_of, offset_number
@@ -65,6 +67,10 @@ class LayerTree:
             found.setdefault(directory, []).append(name)
         return found
 
+    @cached_property
+    def _lost(self) -> dict[bytes, Lost]:
+        return {from_text(path): Lost.parse(text) for path, text in self._extraction.lost.items()}
+
     def hidden_names(self, directory: bytes) -> list[bytes]:
         """Return the names that whiteouts in *directory* hide."""
         return self._hidden_in.get(directory, [])
@@ -100,13 +106,17 @@ class LayerTree:
     def xattrs(self, path: bytes) -> Mapping[bytes, bytes]:
         """Return the attributes of *path*, without those that only the kernel's overlay should see."""
         found = read_all(b"%s/%s%s" % (self.shelf.path, self._below, path))
+        lost = self._lost.get(path)
+        if lost is not None and lost.xattrs:
+            found = {**found, **lost.xattrs}
         if any(name.startswith(_OVERLAY_PREFIXES) for name in found):
             return {name: value for name, value in found.items() if not name.startswith(_OVERLAY_PREFIXES)}
         return found
 
     def attributes(self, path: bytes, status: os.stat_result) -> Attributes:
-        """Return what stat(2) shows of *path*, given its *status* on disk."""
-        return attributes_of(status)
+        """Return what stat(2) shows of *path*: its *status* on disk and what that could not carry."""
+        lost = self._lost.get(path) if self._lost else None
+        return attributes_of(status) if lost is None else restored(attributes_of(status), lost)
 
     def file(self, directory: bytes, name: bytes, status: os.stat_result) -> "ContentFile":
         """Return the node of what is no directory. All hard links to it are one node."""
@@ -218,3 +228,14 @@ def attributes_of(status: os.stat_result) -> Attributes:
         status.st_mtime_ns,
         status.st_ctime_ns,
     )
+
+
+def restored(attributes: Attributes, lost: Lost) -> Attributes:
+    """Return *attributes* with what an unprivileged writer could not put on the disk."""
+    if lost.mode is not None:
+        attributes.mode = lost.mode if S_IFMT(lost.mode) else S_IFMT(attributes.mode) | lost.mode
+    if lost.owner is not None:
+        attributes.uid, attributes.gid = lost.owner
+    if lost.device is not None:
+        attributes.rdev = os.makedev(*lost.device)
+    return attributes

@@ -109,7 +109,7 @@ def last_component(repository: Repository) -> str:
 
 
 def _text(name: bytes) -> str | None:
-    if len(name) > _NAME_MAX:
+    if len(name) > _NAME_MAX or b"/" in name:
         return None
     try:
         return name.decode("ascii")
