@@ -1,0 +1,55 @@
+"""Daemons that share a store, and readers that share a download."""
+
+import contextlib
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.support import clients, daemon, images
+from tests.support.registry import Registry
+
+pytestmark = [pytest.mark.needs_root, pytest.mark.needs_fuse]
+
+_READERS = 20
+
+
+def test_two_daemons_with_twenty_readers_each_fetch_each_blob_once(
+    own_registry: Registry, store: Path, tmp_path: Path
+) -> None:
+    content = os.urandom(3_000_000)
+    built = images.image(images.layer(images.file("file", content)))
+    reference = own_registry.push("shared", "latest", built)
+    since = own_registry.mark()
+
+    with contextlib.ExitStack() as stack:
+        daemons = [stack.enter_context(daemon.running(store, tmp_path / name)) for name in ("one", "two")]
+        with own_registry.paused():
+            readers = [
+                stack.enter_context(
+                    clients.started("cat", running.images / str(reference) / "layers/00/diff/file")
+                )
+                for running in daemons
+                for _ in range(_READERS)
+            ]
+            clients.wait_until_blocked(readers[0])
+            clients.wait_until_blocked(readers[-1])
+        printed = clients.finish_all(readers)
+
+    assert all(content == one for one in printed)
+    fetched = own_registry.blob_requests(since)
+    assert sorted(fetched) == sorted(built.blobs())
+
+
+def test_what_one_daemon_fetched_the_other_serves_without_asking(
+    registry: Registry, store: Path, tmp_path: Path
+) -> None:
+    built = images.image(images.layer(images.file("file", b"content")))
+    reference = registry.push("e2e/passed-on", "latest", built)
+    with daemon.running(store, tmp_path / "one") as one, daemon.running(store, tmp_path / "two") as two:
+        assert clients.read(one.images / str(reference) / "layers/00/diff/file") == b"content"
+        since = registry.mark()
+
+        assert clients.read(two.images / str(reference) / "layers/00/diff/file") == b"content"
+
+    assert registry.requests(since) == []

@@ -1,0 +1,108 @@
+"""Programs that read a mount, as processes of their own: a hanging one must not hang the tests.
+
+A process in an uninterruptible wait cannot be killed, so nothing here waits for one without a limit;
+ending the daemon frees it (see `tests.support.daemon`).
+"""
+
+import contextlib
+import os
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+_SECONDS = 30.0
+Argument = str | bytes | Path
+
+
+class Hanging(AssertionError):
+    """A client does not come back."""
+
+
+def run(*argv: Argument, timeout: float = _SECONDS) -> subprocess.CompletedProcess[bytes]:
+    """Run a program to its end and return its output. Raises Hanging."""
+    with started(*argv) as client:
+        return finish(client, timeout)
+
+
+def read(path: Path, timeout: float = _SECONDS) -> bytes:
+    """Return the content of a file, read by cat. Raises OSError with its errno if cat fails."""
+    done = run("cat", path, timeout=timeout)
+    if done.returncode:
+        raise OSError(_errno_in(done.stderr.decode()), done.stderr.decode().strip(), str(path))
+    return done.stdout
+
+
+def names(path: Path, timeout: float = _SECONDS) -> set[str]:
+    """Return the names in a directory, read by ls. Raises OSError with its errno if ls fails."""
+    done = run("ls", "-A", path, timeout=timeout)
+    if done.returncode:
+        raise OSError(_errno_in(done.stderr.decode()), done.stderr.decode().strip(), str(path))
+    return set(done.stdout.decode().split())
+
+
+@contextlib.contextmanager
+def started(*argv: Argument) -> Iterator[subprocess.Popen[bytes]]:
+    """Start a program; it is killed at the end of the block, but not waited for without a limit."""
+    client = subprocess.Popen(
+        argv,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=os.environ | {"LC_ALL": "C"},
+    )
+    try:
+        yield client
+    finally:
+        if client.poll() is None:
+            client.kill()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                client.wait(1)
+        for stream in (client.stdout, client.stderr):
+            if stream is not None:
+                stream.close()
+
+
+def finish(client: subprocess.Popen[bytes], timeout: float = _SECONDS) -> subprocess.CompletedProcess[bytes]:
+    """Wait for a program and return its output. Raises Hanging."""
+    try:
+        out, err = client.communicate(timeout=timeout)
+    except subprocess.TimeoutExpired:
+        where = waiting_in(client.pid)
+        raise Hanging(f"{client.args!r} does not end within {timeout} s (it waits in {where})") from None
+    return subprocess.CompletedProcess(client.args, client.returncode, out, err)
+
+
+def finish_all(clients: Sequence[subprocess.Popen[bytes]], timeout: float = _SECONDS) -> list[bytes]:
+    """Wait for several programs, return what each printed. Raises Hanging, AssertionError if one fails."""
+    printed = []
+    for client in clients:
+        done = finish(client, timeout)
+        assert done.returncode == 0, f"{client.args!r}: {done.stderr!r}"
+        printed.append(done.stdout)
+    return printed
+
+
+def wait_until_blocked(client: subprocess.Popen[bytes]) -> None:
+    """Return once the program waits for an answer of a FUSE daemon. Raises Hanging if it never does."""
+    deadline = time.monotonic() + _SECONDS
+    while waiting_in(client.pid) != "request_wait_answer":
+        if client.poll() is not None or time.monotonic() > deadline:
+            raise Hanging(
+                f"{client.args!r} does not wait for the daemon (it waits in {waiting_in(client.pid)})"
+            )
+        time.sleep(0.01)
+
+
+def waiting_in(pid: int) -> str:
+    """Name the kernel function that a process sleeps in."""
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/wchan").read_text()
+    return "nothing: it has ended"
+
+
+def _errno_in(message: str) -> int:
+    for number in range(1, 134):
+        if message.rstrip().endswith(os.strerror(number)):
+            return number
+    return 0
