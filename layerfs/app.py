@@ -22,14 +22,21 @@ from layerfs.view import tree
 
 
 @asynccontextmanager
-async def providing(settings: Settings, storage: ImageStorage) -> AsyncIterator[Provider]:
-    """Own the registry client, the workers and the tasks that fetch into *storage*."""
+async def asking(settings: Settings) -> AsyncIterator[RegistryClient]:
+    """Own the registry client that *settings* describe."""
     registry = RegistrySettings(
         insecure=settings.insecure_registries, authfile=settings.authfile, offline=settings.offline
     )
+    async with RegistryClient(registry) as client:
+        yield client
+
+
+@asynccontextmanager
+async def providing(settings: Settings, storage: ImageStorage) -> AsyncIterator[Provider]:
+    """Own the registry client, the workers and the tasks that fetch into *storage*."""
     with ExtractorPool() as pool:
         async with (
-            RegistryClient(registry) as client,
+            asking(settings) as client,
             open_provider(
                 storage, client, pool, platform=settings.platform, budgets=settings.budgets
             ) as provider,

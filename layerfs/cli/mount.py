@@ -1,5 +1,6 @@
 """``layerfs mount`` and ``layerfs umount``."""
 
+import dataclasses
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -13,20 +14,17 @@ from layerfs.errors import MountError
 from layerfs.host import mounts, readiness
 from layerfs.settings import Settings
 
-LogLevel = Annotated[str, typer.Option("--log-level", metavar="LEVEL", help="debug, info, warning or error.")]
+Mountpoint = Annotated[Path, typer.Argument(metavar="MOUNTPOINT", help="An existing directory.")]
 
 
 @app.command(epilog="Example: layerfs mount ~/oci && cat ~/oci/images/docker.io/library/alpine:3.20/lowerdir")
+@options.configured(*options.FETCHING)
 def mount(
-    mountpoint: Annotated[Path, typer.Argument(metavar="MOUNTPOINT", help="An existing directory.")],
-    store: options.Store = None,
+    settings: Settings,
+    mountpoint: Mountpoint,
     foreground: Annotated[
         bool, typer.Option("--foreground", "-f", help="Stay in the foreground; Ctrl-C unmounts.")
     ] = False,
-    platform: options.PlatformOption = None,
-    insecure_registry: options.InsecureRegistry = None,
-    authfile: options.Authfile = None,
-    offline: options.Offline = False,
     allow_other: Annotated[
         bool, typer.Option("--allow-other", help="Let other users read the mount.")
     ] = False,
@@ -36,7 +34,9 @@ def mount(
             "--fetch-timeout", metavar="SECONDS", min=1, help="How long one access waits for a fetch."
         ),
     ] = 900.0,
-    log_level: LogLevel = "info",
+    log_level: Annotated[
+        str, typer.Option("--log-level", metavar="LEVEL", help="debug, info, warning or error.")
+    ] = "info",
     log_json: Annotated[bool, typer.Option("--log-json", help="Log one JSON object a line.")] = False,
     log_file: Annotated[
         Path | None,
@@ -46,15 +46,7 @@ def mount(
     ] = None,
 ) -> None:
     """Mount the image store at MOUNTPOINT. Returns once the mount answers."""
-    settings = options.make_settings(
-        store=store,
-        platform=platform,
-        insecure_registries=insecure_registry,
-        authfile=authfile,
-        offline=offline,
-        fetch_timeout=fetch_timeout,
-        allow_other=allow_other,
-    )
+    settings = dataclasses.replace(settings, fetch_timeout=fetch_timeout, allow_other=allow_other)
     mounts.clean_up(mountpoint)  # a dead mount answers no question about its directory
     where = Path(os.path.realpath(mountpoint))
     if not where.is_dir():

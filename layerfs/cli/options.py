@@ -1,62 +1,112 @@
-"""Options that several verbs share, with one meaning everywhere, and the settings they add up to."""
+"""Options that several verbs share, with one meaning everywhere, and the Settings they add up to.
 
+A verb asks for a group of them with `configured`; it is then called with ``settings`` and its own arguments.
+"""
+
+import functools
+import inspect
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Final, get_type_hints
 
 import typer
 
 from layerfs.oci import Platform
 from layerfs.settings import Settings, absolute, default_store
 
-Store = Annotated[
-    Path | None,
-    typer.Option(
-        "--store",
-        metavar="DIR",
-        envvar="LAYERFS_STORE",
-        help="Where layers are kept (default: /var/lib/layerfs for root, ~/.local/share/layerfs otherwise).",
-    ),
-]
-PlatformOption = Annotated[
-    str | None,
-    typer.Option("--platform", metavar="OS/ARCH[/VARIANT]", help="Choose this platform of an index."),
-]
-InsecureRegistry = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--insecure-registry",
-        metavar="HOST[:PORT]",
-        help="Speak plain HTTP to this registry (loopback ones always). May be repeated.",
-    ),
-]
-Authfile = Annotated[
-    Path | None,
-    typer.Option(
-        "--authfile", metavar="FILE", help="Read credentials from this file only, as podman and skopeo do."
-    ),
-]
-Offline = Annotated[bool, typer.Option("--offline", help="Contact no registry; use what the store has.")]
+Reference = Annotated[str, typer.Argument(metavar="REFERENCE", help="[REGISTRY/]NAME[:TAG][@DIGEST]")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 
+_SHARED: Final[dict[str, tuple[Any, Any]]] = {
+    "store": (
+        Annotated[
+            Path | None,
+            typer.Option(
+                "--store",
+                metavar="DIR",
+                envvar="LAYERFS_STORE",
+                help="Where layers are kept (default: /var/lib/layerfs, or ~/.local/share/layerfs).",
+            ),
+        ],
+        None,
+    ),
+    "platform": (
+        Annotated[
+            str | None,
+            typer.Option("--platform", metavar="OS/ARCH[/VARIANT]", help="Choose this platform of an index."),
+        ],
+        None,
+    ),
+    "insecure_registry": (
+        Annotated[
+            list[str] | None,
+            typer.Option(
+                "--insecure-registry",
+                metavar="HOST[:PORT]",
+                help="Speak plain HTTP to this registry (loopback ones always). May be repeated.",
+            ),
+        ],
+        None,
+    ),
+    "authfile": (
+        Annotated[
+            Path | None,
+            typer.Option("--authfile", metavar="FILE", help="Read credentials from this file only."),
+        ],
+        None,
+    ),
+    "offline": (
+        Annotated[bool, typer.Option("--offline", help="Contact no registry; use what the store has.")],
+        False,
+    ),
+}
+STORE: Final = ("store",)
+REGISTRY: Final = ("insecure_registry", "authfile")
+FETCHING: Final = (*STORE, "platform", *REGISTRY, "offline")
 
-def make_settings(
+
+def configured(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a verb the shared options *names*; it gets them as ``settings``, its first parameter.
+
+    Typer reads signatures, so the wrapper shows one made of the verb's own parameters and the shared ones.
+    """
+
+    def decorate(verb: Callable[..., None]) -> Callable[..., None]:
+        hints = get_type_hints(verb, include_extras=True)
+        own = list(inspect.signature(verb).parameters.values())[1:]
+        parameters = [parameter.replace(annotation=hints[parameter.name]) for parameter in own]
+        for name in names:
+            annotation, default = _SHARED[name]
+            kind = inspect.Parameter.KEYWORD_ONLY
+            parameters.append(inspect.Parameter(name, kind, default=default, annotation=annotation))
+
+        @functools.wraps(verb)
+        def wrapper(**values: Any) -> None:
+            shared = {name: values.pop(name) for name in names}
+            verb(_settings(**shared), **values)
+
+        del wrapper.__wrapped__  # inspect would look at the verb instead
+        wrapper.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # read by inspect
+        wrapper.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+        return wrapper
+
+    return decorate
+
+
+def _settings(
     *,
     store: Path | None = None,
     platform: str | None = None,
-    insecure_registries: list[str] | None = None,
+    insecure_registry: list[str] | None = None,
     authfile: Path | None = None,
     offline: bool = False,
-    fetch_timeout: float = 900.0,
-    allow_other: bool = False,
 ) -> Settings:
     """Turn option values into Settings. Raises InvalidSettings."""
     return Settings(
         store=absolute(store, "--store") if store else default_store(os.environ, os.getuid()),
         platform=Platform.parse(platform) if platform else Platform.of_this_machine(),
-        insecure_registries=frozenset(insecure_registries or ()),
+        insecure_registries=frozenset(insecure_registry or ()),
         authfile=authfile,
         offline=offline,
-        fetch_timeout=fetch_timeout,
-        allow_other=allow_other,
     )

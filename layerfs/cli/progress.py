@@ -7,10 +7,10 @@ from contextlib import asynccontextmanager
 import trio
 import typer
 
-from layerfs.cli.sizes import human_size
 from layerfs.fetch import Journal
 from layerfs.oci import Digest, Image
 from layerfs.oci.image import ImageLayer
+from layerfs.view.texts import human_size
 
 _REFRESH = 0.1
 _SHOWN_HEX = 12

@@ -8,12 +8,12 @@ import typer
 from layerfs.cli import options
 from layerfs.cli.app import app
 from layerfs.cli.output import print_json
-from layerfs.cli.sizes import human_size
 from layerfs.oci import Digest, Image, ImageReference
+from layerfs.settings import Settings
+from layerfs.view.texts import human_size
 
 if TYPE_CHECKING:
-    from layerfs.fetch import Provider
-    from layerfs.store import ImageStorage
+    from layerfs.cli.running import Machinery
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,12 +30,10 @@ class Pulled:
 
 
 @app.command(epilog="Example: layerfs pull docker.io/library/alpine:3.20 && layerfs images")
+@options.configured(*options.FETCHING)
 def pull(
+    settings: Settings,
     references: Annotated[list[str], typer.Argument(metavar="REFERENCE", help="Images to fetch.")],
-    store: options.Store = None,
-    platform: options.PlatformOption = None,
-    insecure_registry: options.InsecureRegistry = None,
-    authfile: options.Authfile = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print the digests only.")] = False,
     as_json: options.Json = False,
 ) -> None:
@@ -43,63 +41,52 @@ def pull(
 
     Ctrl-C keeps what was downloaded; the next pull goes on behind it.
     """
+    import trio
+
     from layerfs.cli.running import with_provider
 
     parsed = [ImageReference.parse(text) for text in references]
-    settings = options.make_settings(
-        store=store, platform=platform, insecure_registries=insecure_registry, authfile=authfile
-    )
 
-    async def work(storage: "ImageStorage", provider: "Provider") -> None:
-        import trio
-
+    async def work(machinery: "Machinery") -> None:
         results = []
         for reference in parsed:
-            pulled = await _pull(storage, provider, reference, silent=quiet or as_json)
+            results.append(await _pull(machinery, reference, silent=quiet or as_json))
             if quiet:
-                typer.echo(pulled.digest)
+                typer.echo(results[-1].digest)
             elif not as_json:
-                _say_done(pulled)
-            results.append(pulled)
-        await trio.to_thread.run_sync(storage.make_durable)
+                typer.echo(_summary(results[-1]))
+        await trio.to_thread.run_sync(machinery.storage.make_durable)
         if as_json:
             print_json([_to_json(pulled) for pulled in results])
 
     with_provider(settings, work)
 
 
-async def _pull(
-    storage: "ImageStorage", provider: "Provider", reference: ImageReference, *, silent: bool
-) -> Pulled:
+async def _pull(machinery: "Machinery", reference: ImageReference, *, silent: bool) -> Pulled:
     from layerfs.cli.progress import shown
-    from layerfs.cli.running import described, image_of
-    from layerfs.view.needs import StackNeed
+    from layerfs.cli.running import fetch_stack, image_of, manifest_of
 
-    before = reference.tag and storage.refs.read(reference.repository, reference.tag)
-    if reference.digest is not None:
-        digest = reference.digest
-        if reference.tag:
-            storage.refs.write(reference.repository, reference.tag, digest)
-    else:
-        digest = await provider.documents.resolve(reference)
+    storage = machinery.storage
+    before = storage.refs.read(reference.repository, reference.tag) if reference.tag else None
+    digest = reference.digest or await machinery.provider.documents.resolve(reference)
+    if reference.tag and reference.digest:
+        storage.refs.write(reference.repository, reference.tag, digest)
     moved_from = before.digest if before and before.digest != digest else None
     if not silent:
         moved = f" (moved from {moved_from})" if moved_from else ""
         typer.echo(f"{reference}: {digest}{moved}")
-    image = image_of(storage, await described(storage, provider, reference, digest))
-    present = frozenset(
-        layer.descriptor.digest for layer in image.layers if storage.open_layer(layer.descriptor.digest)
-    )
-    async with shown(provider.journal, image, present, silent=silent):
-        await provider.obtain(StackNeed(reference.repository, image))
+    image = image_of(machinery, await manifest_of(machinery, reference, digest))
+    blobs = {layer.descriptor.digest for layer in image.layers}
+    present = frozenset(blob for blob in blobs if storage.open_layer(blob) is not None)
+    async with shown(machinery.provider.journal, image, present, silent=silent):
+        await fetch_stack(machinery, reference, image)
     return Pulled(reference, digest, moved_from, image, present)
 
 
-def _say_done(pulled: Pulled) -> None:
+def _summary(pulled: Pulled) -> str:
     fetched = [x for x in pulled.image.layers if x.descriptor.digest not in pulled.present]
     size = human_size(sum(layer.descriptor.size for layer in fetched))
-    total = len(pulled.image.layers)
-    typer.echo(f"{pulled.reference}: {total} layers, {len(fetched)} fetched ({size})")
+    return f"{pulled.reference}: {len(pulled.image.layers)} layers, {len(fetched)} fetched ({size})"
 
 
 def _to_json(pulled: Pulled) -> dict[str, object]:

@@ -1,0 +1,92 @@
+"""``layerfs images`` and ``layerfs rm``: what the store knows. They contact no registry."""
+
+from typing import Annotated
+
+import typer
+
+from layerfs.cli import options
+from layerfs.cli.app import app
+from layerfs.cli.output import print_json, print_table
+from layerfs.errors import LayerfsError, NotInStore
+from layerfs.oci import Digest, Image, ImageReference, Index
+from layerfs.settings import Settings
+from layerfs.store import ImageStorage
+from layerfs.view.texts import human_size
+
+_SHORT_HEX = 12
+_HEADER = ("REFERENCE", "DIGEST", "PLATFORM", "LAYERS", "SIZE", "FETCHED", "CREATED")
+
+
+@app.command(epilog="Example: layerfs images --json | jq -r '.[].reference'")
+@options.configured("store", "platform")
+def images(
+    settings: Settings,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print the references only.")] = False,
+    as_json: options.Json = False,
+) -> None:
+    """List the images that the store knows."""
+    storage = ImageStorage(settings.store)
+    if quiet:
+        for reference, _ in storage.refs.all():
+            typer.echo(reference)
+        return
+    rows = [
+        {"reference": str(reference), "digest": str(entry.digest), "resolved": entry.resolved_at}
+        | _details(storage, settings, entry.digest)
+        for reference, entry in storage.refs.all()
+    ]
+    if as_json:
+        print_json(rows)
+    else:
+        print_table(_HEADER, [_cells(row) for row in rows])
+
+
+@app.command(epilog="Example: layerfs rm docker.io/library/alpine:3.20")
+@options.configured("store")
+def rm(
+    settings: Settings,
+    references: Annotated[list[str], typer.Argument(metavar="REFERENCE", help="Tags to forget.")],
+) -> None:
+    """Remove references from the store. Layers stay until nothing needs them."""
+    storage = ImageStorage(settings.store)
+    for reference in map(ImageReference.parse, references):
+        if reference.tag is None or not storage.refs.remove(reference.repository, reference.tag):
+            raise NotInStore(f"{reference}: not in the store (layerfs images lists what is)")
+        typer.echo(f"removed {reference}")
+
+
+def _details(storage: ImageStorage, settings: Settings, digest: Digest) -> dict[str, object]:
+    """Return what the store knows of an image beyond its tag; nothing if it has no documents of it."""
+    try:
+        image = _stored_image(storage, settings, digest)
+    except LayerfsError:  # only the tag is known so far, or it is an artifact
+        return {}
+    blobs = {layer.descriptor.digest: layer.descriptor.size for layer in image.layers}
+    return {
+        "platform": str(image.config.platform),
+        "layers": len(blobs),
+        "size": sum(blobs.values()),
+        "fetched": sum(storage.open_layer(blob) is not None for blob in blobs),
+        "created": image.config.created,
+    }
+
+
+def _stored_image(storage: ImageStorage, settings: Settings, digest: Digest) -> Image:
+    document = storage.load_manifest(digest)
+    while isinstance(document, Index):
+        document = storage.load_manifest(document.choose(settings.platform).digest)
+    document.require_image()
+    return Image.of(document, storage.load_config(document.config.digest))
+
+
+def _cells(row: dict[str, object]) -> list[str]:
+    size = row.get("size")
+    return [
+        str(row["reference"]),
+        str(row["digest"])[: len("sha256:") + _SHORT_HEX],
+        str(row.get("platform", "-")),
+        str(row.get("layers", "-")),
+        human_size(size) if isinstance(size, int) else "-",
+        f"{row['fetched']}/{row['layers']}" if "fetched" in row else "-",
+        str(row.get("created") or "-")[:10],
+    ]
