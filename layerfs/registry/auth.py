@@ -5,7 +5,7 @@ request, and after a 401. Many layers are fetched at once, and only one task ask
 """
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Final
 
 import trio
@@ -14,6 +14,7 @@ from layerfs.errors import Denied, RegistryError
 from layerfs.registry.challenge import Challenge
 from layerfs.registry.endpoint import Endpoint, Origin
 from layerfs.registry.keychain import Keychain, Lookup
+from layerfs.registry.problem import Problem
 from layerfs.registry.redirects import Request
 from layerfs.registry.token import (
     MAX_TOKEN_BODY,
@@ -157,11 +158,7 @@ class Authenticator:
         server = str(request.origin)
         reply = await self.ask(request, what, server)
         if reply.status != 200:
-            problem = await reply.problem()
-            if problem.status in (400, 401, 403, 404, 405) and found.credential is not None:
-                # Servers differ in how they say it, but after a login it means: not with this one.
-                problem = replace(problem, status=401)
-            raise problem.error(what, server, found.note, login_at=endpoint.registry)
+            raise _refused(await reply.problem(), what, server, endpoint.registry, found.note)
         token = parse_token(await reply.read(MAX_TOKEN_BODY, what), server)
         return Grant(
             authorization=f"Bearer {token.value}",
@@ -170,6 +167,16 @@ class Authenticator:
             renew_at=began + token.life * _RENEW_AT,
             ends_at=began + token.life,
         )
+
+
+def _refused(problem: Problem, what: str, server: str, registry: str, login: str) -> RegistryError:
+    """Return the error of a token server; it has nothing that could be "not found"."""
+    if problem.status not in (400, 401, 403, 404, 405):
+        return problem.error(what, server, login, login_at=registry)
+    return Denied(
+        f"{what}: {server} gives none, {problem.summary}, used {login}; "
+        f"check the name, or log in: layerfs login {registry}"
+    )
 
 
 def _basic(endpoint: Endpoint, found: Lookup) -> Grant:

@@ -4,6 +4,7 @@ Sources: distribution-spec, "Error Codes"; quirks of Harbor and registry.redhat.
 """
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -17,6 +18,7 @@ MAX_ERROR_BODY: Final = 1 << 20
 _NOT_FOUND: Final = {"NAME_UNKNOWN", "MANIFEST_UNKNOWN", "BLOB_UNKNOWN", "NAME_INVALID", "NOT_FOUND"}
 _DENIED: Final = {"DENIED", "UNAUTHORIZED"}
 _GATEWAY: Final = {408, 425, 502, 503, 504, 522, 524}
+_CODE = re.compile(r"[A-Za-z_]{1,40}")
 _SECRETS = re.compile(
     r"(?i)\b(?:bearer|basic)\s+[\w+/=.~-]{4,}"  # an echoed Authorization
     r"|\beyJ[\w-]*\.[\w-]*(?:\.[\w-]*)?"  # a JSON web token
@@ -47,20 +49,24 @@ class Problem:
     """One line without secrets, may be empty."""
 
     @classmethod
-    def parse(cls, status: int, body: bytes) -> "Problem":
-        """Read an error body of any kind; what cannot be read counts as silence."""
+    def parse(cls, status: int, body: bytes, secrets: Iterable[str] = ()) -> "Problem":
+        """Read an error body of any kind; what cannot be read counts as silence.
+
+        *secrets* of the request are blotted out, should the server echo them.
+        """
         try:
             json = msgspec.json.decode(body, type=_ErrorsJson)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return cls(status)
         errors = json.errors or []
         texts = [error.message for error in errors] or [json.details or json.error_description or json.error]
-        return cls(status, frozenset(error.code.upper() for error in errors), clean("; ".join(texts)))
+        codes = frozenset(error.code.upper() for error in errors if _CODE.fullmatch(error.code))
+        return cls(status, codes, clean("; ".join(texts), secrets))
 
     @property
     def summary(self) -> str:
         """Status and what the registry wrote."""
-        codes = ",".join(sorted(code for code in self.codes if code))[:100]
+        codes = ",".join(sorted(self.codes))[:100]
         said = ": ".join(filter(None, (codes, self.message)))
         return f"status {self.status}" + (f" ({said})" if said else "")
 
@@ -96,7 +102,12 @@ class Problem:
         return 400 <= self.status < 500 and "UNKNOWN" in self.codes and "not found" in self.message.lower()
 
 
-def clean(text: str, longest: int = 300) -> str:
-    """Return foreign text fit for a log: one line, printable, short, without what looks like a secret."""
+def clean(text: str, secrets: Iterable[str] = (), longest: int = 300) -> str:
+    """Return foreign text fit for a log: one line, printable, short.
+
+    What looks like a secret is blotted out, and so are the *secrets* of the request, should it be echoed.
+    """
+    for secret in secrets:
+        text = text.replace(secret, "...")
     line = "".join(char if char.isprintable() else " " for char in text[: 4 * longest])
     return _SECRETS.sub("...", line).strip()[:longest]

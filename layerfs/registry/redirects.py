@@ -4,15 +4,19 @@ httpx follows redirects too, but forwards every header except Authorization to t
 goes from https to http. Called by `layerfs.registry.transport` for each 3xx answer.
 """
 
+from base64 import b64decode
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Final
-from urllib.parse import urljoin
+from urllib.parse import parse_qsl, urljoin, urlsplit
 
 from layerfs.errors import RegistryMisbehaved
 from layerfs.registry.endpoint import Origin, redact
 
 MAX_REDIRECTS: Final = 10
 STATUSES: Final = frozenset({301, 302, 303, 307, 308})
+
+_SECRET_FIELDS: Final = frozenset({"refresh_token", "password"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +50,15 @@ class Request:
             made["Content-Type"] = "application/x-www-form-urlencoded"
         return made
 
+    def secrets(self) -> tuple[str, ...]:
+        """Return what must not be shown, should the server echo it; the longest first."""
+        found = [value for _, value in parse_qsl(urlsplit(self.url).query)]
+        if self.form is not None:
+            found += [value for key, value in parse_qsl(self.form.decode()) if key in _SECRET_FIELDS]
+        if self.authorization is not None:
+            found += [self.authorization, *_parts(self.authorization)]
+        return tuple(sorted({secret for secret in found if len(secret) >= 4}, key=len, reverse=True))
+
     def __repr__(self) -> str:
         return f"{self.method} {redact(self.url)}"
 
@@ -71,6 +84,16 @@ def follow(request: Request, status: int, location: str | None) -> Request:
     return replace(
         request, method=method, url=url, authorization=request.authorization if there == here else None
     )
+
+
+def _parts(authorization: str) -> Iterator[str]:
+    """Yield the token of an Authorization header, or user:password and password."""
+    scheme, _, value = authorization.partition(" ")
+    yield value
+    if scheme == "Basic":
+        text = b64decode(value).decode()
+        yield text
+        yield text.partition(":")[2]
 
 
 def _joined(request: Request, location: str) -> str:

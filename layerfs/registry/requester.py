@@ -169,21 +169,24 @@ class Requester:
 
     async def _find_and_send(self, call: Call, registry: _Registry, grant: Grant | None) -> Reply:
         """Send to the endpoint that answers; find out which that is the first time."""
+        if len(registry.endpoints) == 1:
+            return await self._send(call, registry.endpoint, grant)
+        refusal: Reply | None = None
         errors: list[RegistryError] = []
         for endpoint in registry.endpoints:
-            if len(registry.endpoints) == 1:
-                return await self._send(call, endpoint, grant)
             try:
                 reply = await self._send(call, endpoint, grant)
             except (Unreachable, RegistryTimeout) as exc:
                 errors.append(exc)
                 continue
             if reply.status == 400 and endpoint is not registry.endpoints[-1]:
-                # What servers with TLS answer to a request without.
-                errors.append((await reply.problem()).error(call.what, call.registry))
+                await reply.problem()  # what servers with TLS answer to a request without
+                refusal = reply
                 continue
             registry.endpoints = (endpoint,)
             return reply
+        if refusal is not None:
+            return refusal
         raise errors[0]
 
     async def _send(self, call: Call, endpoint: Endpoint, grant: Grant | None) -> Reply:
@@ -234,7 +237,8 @@ class Requester:
         for text in _WARNING.findall(", ".join(reply.header_list("warning"))):
             if text not in registry.warnings and len(registry.warnings) < _MOST_WARNINGS:
                 registry.warnings.add(text)
-                _log.warning("%s warns: %s", registry.endpoint.registry, clean(text))
+                shown = clean(text, reply.request.secrets())
+                _log.warning("%s warns: %s", registry.endpoint.registry, shown)
 
     def _registry(self, name: str) -> _Registry:
         if name not in self._registries:

@@ -8,7 +8,6 @@ import logging
 import ssl
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
-from http.cookiejar import CookieJar, DefaultCookiePolicy
 from pathlib import Path
 from typing import Self
 
@@ -62,7 +61,7 @@ class Reply:
         try:
             return await anext(self._body, None)
         except (httpx.HTTPError, httpx.StreamError, ssl.SSLError, OSError) as exc:
-            raise _translated(exc, self.request, what) from exc
+            raise _translated(exc, self.request, what) from None
 
     async def read(self, limit: int, what: str) -> bytes:
         """Return the whole decoded body, also a second time.
@@ -83,7 +82,8 @@ class Reply:
     async def problem(self) -> Problem:
         """Read the body as an error and close; one that cannot be read is an error without text."""
         try:
-            return Problem.parse(self.status, await self.read(MAX_ERROR_BODY, "error body"))
+            body = await self.read(MAX_ERROR_BODY, "error body")
+            return Problem.parse(self.status, body, self.request.secrets())
         except RegistryError:
             return Problem(self.status)
         finally:
@@ -120,13 +120,19 @@ class _Route:
 
 
 class Transport:
-    """Owns the connection pools. An async context manager."""
+    """Owns the connection pools. An async context manager.
+
+    They are httpx's transports without its client on top, which would keep cookies and look into redirects.
+    """
 
     def __init__(self, settings: RegistrySettings) -> None:
         self._settings = settings
-        self._clients: dict[_Route, httpx.AsyncClient] = {}
+        self._pools: dict[_Route, httpx.AsyncHTTPTransport] = {}
         self._routes: dict[tuple[Origin, bool], _Route] = {}
         self._making = trio.Lock()
+        self._timeout = httpx.Timeout(
+            settings.idle_timeout, connect=settings.connect_timeout, pool=None
+        ).as_dict()
 
     async def __aenter__(self) -> Self:
         await trio.lowlevel.checkpoint()
@@ -134,10 +140,10 @@ class Transport:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        clients, self._clients = list(self._clients.values()), {}
+        pools, self._pools = list(self._pools.values()), {}
         with trio.CancelScope(shield=True):
-            for client in clients:
-                await client.aclose()
+            for pool in pools:
+                await pool.aclose()
 
     async def open(self, request: Request, what: str) -> Reply:
         """Send *request*, follow redirects, return the answer of any other status; the caller closes it.
@@ -155,34 +161,36 @@ class Transport:
         )
 
     async def _send(self, request: Request, what: str) -> Reply:
-        client = await self._client(request)
+        pool = await self._pool(request)
         try:
-            made = client.build_request(
+            made = httpx.Request(
                 request.method,
                 request.url,
                 headers=request.headers(self._settings.user_agent),
                 content=request.form,
+                extensions={"timeout": self._timeout},
             )
-            response = await client.send(made, stream=True)
+            response = await pool.handle_async_request(made)
         except httpx.InvalidURL:
             raise RegistryMisbehaved(f"{what}: not a URL: {redact(request.url)!r}") from None
         except (httpx.HTTPError, ssl.SSLError, OSError) as exc:
-            raise _translated(exc, request, what) from exc
+            raise _translated(exc, request, what) from None
+        response.request = made
         _log.debug("%r: %d", request, response.status_code)
         return Reply(response, request)
 
-    async def _client(self, request: Request) -> httpx.AsyncClient:
+    async def _pool(self, request: Request) -> httpx.AsyncHTTPTransport:
         origin = request.origin
         key = origin, request.insecure
         route = self._routes.get(key)
         if route is None:
             route = await trio.to_thread.run_sync(self._route, origin, request.insecure)
             self._routes[key] = route
-        if route not in self._clients:
+        if route not in self._pools:
             async with self._making:
-                if route not in self._clients:
-                    self._clients[route] = await trio.to_thread.run_sync(self._new_client, route)
-        return self._clients[route]
+                if route not in self._pools:
+                    self._pools[route] = await trio.to_thread.run_sync(_new_pool, route)
+        return self._pools[route]
 
     def _route(self, origin: Origin, insecure: bool) -> _Route:
         tls = origin.scheme == "https"
@@ -193,29 +201,27 @@ class Transport:
             proxy=proxy_for(origin, self._settings.environment),
         )
 
-    def _new_client(self, route: _Route) -> httpx.AsyncClient:
-        settings = self._settings
-        ssl_context = context(route.certificates, verify=route.verify) if route.tls else plain_context()
-        try:
-            return httpx.AsyncClient(
-                verify=ssl_context,
-                proxy=route.proxy,
-                trust_env=False,  # proxies are decided above
-                timeout=httpx.Timeout(settings.idle_timeout, connect=settings.connect_timeout, pool=None),
-                limits=httpx.Limits(max_connections=None, max_keepalive_connections=20, keepalive_expiry=30),
-                cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),  # remembers nothing
-                follow_redirects=False,
-            )
-        except (ValueError, ImportError, httpx.InvalidURL) as exc:
-            raise InvalidSettings(
-                f"proxy {redact(route.proxy or '')!r} cannot be used: {type(exc).__name__} "
-                "(expected http://host:port)"
-            ) from None
+
+def _new_pool(route: _Route) -> httpx.AsyncHTTPTransport:
+    ssl_context = context(route.certificates, verify=route.verify) if route.tls else plain_context()
+    try:
+        return httpx.AsyncHTTPTransport(
+            verify=ssl_context,
+            proxy=route.proxy,
+            trust_env=False,  # proxies are decided by `_route`
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=20, keepalive_expiry=30),
+        )
+    except (ValueError, ImportError, httpx.InvalidURL) as exc:
+        raise InvalidSettings(
+            f"proxy {redact(route.proxy or '')!r} cannot be used: {type(exc).__name__} "
+            "(expected http://host:port)"
+        ) from None
 
 
 def _translated(exc: Exception, request: Request, what: str) -> RegistryError:
+    """Return our error for httpx's, to be raised from None: the text of theirs may quote the server."""
     origin = Origin.of(request.url)
-    reason = clean(str(exc)) or type(exc).__name__
+    reason = clean(str(exc), request.secrets()) or type(exc).__name__
     if isinstance(exc, httpx.ConnectTimeout):
         return Unreachable(f"{what}: no connection to {origin} in time; check network and firewall")
     if isinstance(exc, httpx.TimeoutException):

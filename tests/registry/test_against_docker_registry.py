@@ -56,7 +56,7 @@ async def test_what_the_registry_does_not_have_is_not_found(registry: Registry) 
     repository = registry.push("missing", "1", BUILT).repository
     absent = Digest.of(b"nowhere")
     async with RegistryClient() as client:
-        with pytest.raises(NotFound, match="missing:2.*MANIFEST_UNKNOWN.*check name and tag"):
+        with pytest.raises(NotFound, match=r"missing:2.*MANIFEST_UNKNOWN.*check name and tag"):
             await client.resolve(repository, "2")
         with pytest.raises(NotFound, match="nobody/knows:1"):
             await client.resolve(registry.repository("nobody/knows"), "1")

@@ -1,0 +1,151 @@
+"""No password, token or presigned URL appears in any log or error, whatever fails."""
+
+import base64
+import json
+import logging
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from layerfs.errors import LayerfsError
+from layerfs.registry import RegistryClient, RegistrySettings
+from layerfs.registry.credentials import Credential
+from layerfs.registry.redirects import Request
+from layerfs.registry.token import Token
+from tests.support.faulty_registry import (
+    IDENTITY_TOKEN,
+    PASSWORD,
+    SIGNATURE,
+    TOKEN_PREFIX,
+    USER,
+    Answer,
+    Faults,
+    FaultyRegistry,
+    basic,
+)
+from tests.support.images import file, image, layer
+from tests.support.registry_client import download, quick
+
+BUILT = image(layer(file("a", b"first" * 10_000), compression="none"))
+BLOB = BUILT.layers[0].descriptor()
+SECRETS = (
+    PASSWORD,
+    "planted",
+    basic(USER, PASSWORD).removeprefix("Basic "),
+    IDENTITY_TOKEN,
+    SIGNATURE,
+    TOKEN_PREFIX,
+    "s3cret",
+)
+
+
+def _set(**values: object) -> Callable[[Faults], None]:
+    def switch(faults: Faults) -> None:
+        for name, value in values.items():
+            setattr(faults, name, value)
+
+    return switch
+
+
+def _to(location: str) -> Callable[[Faults], None]:
+    return _set(redirect=lambda _: (307, location))
+
+
+FAULTS: dict[str, Callable[[Faults], None]] = {
+    "none": _set(),
+    "wrong password": _set(anonymous=False, token_answer=Answer(401)),
+    "token server broken": _set(token_answer=Answer(500, b"planted")),
+    "token server talks nonsense": _set(token_answer=Answer(200, b'{"token": "planted\\n"')),
+    "token in the answer unreadable": _set(token_answer=Answer(200, b'{"token": "planted two"}')),
+    "token server echoes": _set(token_answer=Answer(403, b'{"details": "I got: x?token=s3cret"}')),
+    "tokens refused": _set(needed_scope="other", token_life=1),
+    "realm with a password": _set(realm="http://user:s3cret@127.0.0.1:1/token"),
+    "realm that is no URL": _set(realm="ftp://user:s3cret@h/?sig=planted"),
+    "echo in a 400": _set(echo=400),
+    "echo in a 403": _set(echo=403),
+    "echo in a 404": _set(echo=404),
+    "echo in a 429": _set(echo=429),
+    "echo in a 500": _set(echo=500),
+    "echo in a success": _set(echo=204),
+    "redirect to a dead host": _to(f"http://127.0.0.1:1/x?X-Amz-Signature={SIGNATURE}&{SIGNATURE}"),
+    "redirect with a password": _to("http://user:s3cret@127.0.0.1:1/x"),
+    "redirect to another scheme": _to(f"ftp://user:s3cret@h/x?sig={SIGNATURE}#{SIGNATURE}"),
+    "redirect to a broken URL": _to(f"http://[::{SIGNATURE}/?{SIGNATURE}"),
+    "redirect in a circle": _to(f"/v2/a/b/blobs/x?sig={SIGNATURE}"),
+    "storage without the blob": _set(redirect_to_storage=True, wrong_digest="x"),
+    "storage breaks off": _set(redirect_to_storage=True, cut_blobs=[3] * 20),
+    "storage ends early": _set(redirect_to_storage=True, short_blobs=[3] * 20),
+    "storage stalls": _set(redirect_to_storage=True, stall_blobs=[3] * 20),
+    "storage lies about ranges": _set(redirect_to_storage=True, content_range="bytes 0-1/2"),
+    "wrong bytes": _set(wrong_bytes=True),
+}
+
+
+async def provoke(settings: RegistrySettings, faulty: FaultyRegistry) -> list[str]:
+    """Use everything; return all errors with their causes."""
+    repository = faulty.push("a/b", "1", BUILT)
+    errors = list[str]()
+    async with RegistryClient(settings) as client:
+        for use in (
+            lambda: client.resolve(repository, "1"),
+            lambda: client.fetch_manifest(repository, BUILT.digest),
+            lambda: download(client, repository, BLOB),
+            lambda: download(client, repository, BLOB, offset=5),
+            lambda: client.tags(repository),
+        ):
+            try:
+                await use()
+            except LayerfsError as exc:
+                errors += traceback.format_exception(exc)
+    return errors
+
+
+@pytest.mark.allow_warnings
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("way", ["password", "identity token"])
+async def test_no_failure_shows_a_secret(
+    faulty: FaultyRegistry, tmp_path: Path, caplog: pytest.LogCaptureFixture, fault: str, way: str
+) -> None:
+    for name in ("", "layerfs", "httpx", "httpcore"):
+        caplog.set_level(logging.DEBUG, logger=name or None)
+    auth = base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
+    entry = {"auth": auth} if way == "password" else {"identitytoken": IDENTITY_TOKEN}
+    (tmp_path / "auth.json").write_text(json.dumps({"auths": {faulty.host: entry}}))
+    faulty.faults.auth = "bearer"
+    FAULTS[fault](faulty.faults)
+    errors = await provoke(quick(authfile=tmp_path / "auth.json", idle_timeout=0.05), faulty)
+    shown = "\n".join([*errors, caplog.text])
+    assert [secret for secret in SECRETS if secret in shown] == []
+    assert f"HEAD http://{faulty.host}/v2/a/b/manifests/1: 401" in caplog.text  # the log is not just empty
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        '{"auths": {"h": {"auth": "!planted!"}}}',
+        '{"auths": {"h": "planted"}}',
+        '{"auths": {"h": {"auth": ["planted"]}}} planted',
+        "planted",
+    ],
+)
+@pytest.mark.allow_warnings
+async def test_a_broken_credential_file_is_not_shown(
+    faulty: FaultyRegistry, tmp_path: Path, caplog: pytest.LogCaptureFixture, content: str
+) -> None:
+    (tmp_path / "auth.json").write_text(content.replace('"h"', f'"{faulty.host}"'))
+    faulty.faults.auth = "bearer"
+    faulty.faults.anonymous = False
+    errors = await provoke(quick(authfile=tmp_path / "auth.json"), faulty)
+    assert errors
+    assert "auth.json" in caplog.text
+    assert "planted" not in caplog.text + "".join(errors)
+
+
+def test_no_repr_shows_a_secret() -> None:
+    credential = Credential("file", USER, "planted", "planted", "planted")
+    request = Request("GET", "http://u:planted@h/?x=planted", authorization="planted", form=b"planted")
+    shown = f"{credential!r} {credential} {request!r} {Token('planted', 1)!r}"
+    shown += repr(RegistrySettings(environment={"X": "planted"}))
+    assert "planted" not in shown
