@@ -1,0 +1,238 @@
+"""The daemon's side of the workers: one handle for each process, and a pool of them.
+
+Moves messages; blocks, so it belongs into threads. Called by `fetch`, and by command lines through it.
+
+A worker has nothing that it could leak: no credentials in its environment, no descriptors but the two pipes
+and standard error, a session of its own. It ends when its standard input does, however the daemon ends.
+"""
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+import msgspec
+
+import layerfs
+from layerfs import errors
+from layerfs.errors import LayerfsError, WorkerDied
+from layerfs.extract import frames
+from layerfs.extract.job import Abort, Done, Ended, ExtractJob, Failed, Grown
+from layerfs.layer.record import Extraction
+
+IDLE_EXIT: Final = 60.0
+"""Seconds that a worker waits for another job."""
+WORKERS_MAX: Final = 8
+_EXIT_GRACE: Final = 5.0
+
+_ANSWER: Final = msgspec.json.Decoder(Done | Failed)
+
+
+class Extractor:
+    """One worker process, for one job at a time.
+
+    `result` may block in one thread while others call `grown`, `ended`, `abort` and `close`.
+    """
+
+    def __init__(self) -> None:
+        root = str(Path(layerfs.__file__).parents[1])
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "layerfs.extract.worker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            bufsize=0,
+            cwd="/",
+            env={"PATH": os.defpath, "LC_ALL": "C.UTF-8", "PYTHONPATH": root},
+            start_new_session=True,
+        )
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._to_worker = self._process.stdin
+        self._from_worker = self._process.stdout
+        self._sending = threading.Lock()
+        self.warnings: tuple[str, ...] = ()
+        """Of the last job that was answered."""
+
+    @property
+    def pid(self) -> int:
+        """Of the worker; its writer is its only child."""
+        return self._process.pid
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the process can take another job."""
+        return self._process.poll() is None and not self._to_worker.closed
+
+    def start(self, job: ExtractJob) -> None:
+        """Begin a job; the answer to the one before must have been taken."""
+        self.warnings = ()
+        self._send(job)
+
+    def grown(self, size: int) -> None:
+        """Say that *size* bytes of the growing blob may be read."""
+        self._send(Grown(size))
+
+    def ended(self, size: int) -> None:
+        """Say that the growing blob is complete with *size* bytes."""
+        self._send(Ended(size))
+
+    def abort(self) -> None:
+        """Say that the growing blob will never be complete; `result` then raises."""
+        self._send(Abort())
+
+    def result(self) -> Extraction:
+        """Wait for the end of the job.
+
+        Raises the class of `layerfs.errors` that the worker names, or WorkerDied.
+        """
+        try:
+            body = frames.receive(self._from_worker.fileno())
+        except (OSError, ValueError):  # closed by another thread
+            body = None
+        if body is None:
+            raise WorkerDied(f"extractor {self.pid}: {self._how_it_ended()} (expected an answer)")
+        answer: Done | Failed = _ANSWER.decode(body)
+        self.warnings = answer.warnings
+        if isinstance(answer, Failed):
+            raise _error(answer)
+        return answer.extraction
+
+    def close(self) -> None:
+        """End the process, whatever it does, and wait for it. May be called more than once."""
+        with suppress(OSError):
+            self._to_worker.close()
+        try:
+            self._process.wait(_EXIT_GRACE)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        with suppress(OSError):
+            self._from_worker.close()
+
+    def _send(self, message: ExtractJob | Grown | Ended | Abort) -> None:
+        # A worker that died says so in `result`, which is where it is waited for.
+        with self._sending, suppress(OSError, ValueError):
+            frames.send(self._to_worker.fileno(), msgspec.json.encode(message))
+
+    def _how_it_ended(self) -> str:
+        try:
+            status = self._process.wait(_EXIT_GRACE)
+        except subprocess.TimeoutExpired:
+            return "stopped answering"
+        return f"killed by signal {-status}" if status < 0 else f"exited with status {status}"
+
+
+def _error(failed: Failed) -> LayerfsError:
+    kind = getattr(errors, failed.error, None)
+    if isinstance(kind, type) and issubclass(kind, LayerfsError):
+        return kind(failed.message)
+    return WorkerDied(f"{failed.error}: {failed.message}")
+
+
+class ExtractorPool:
+    """Workers on demand: started when needed, kept warm for a while, replaced when dead."""
+
+    def __init__(self, limit: int | None = None, *, idle_exit: float = IDLE_EXIT) -> None:
+        self._limit = limit or min(os.cpu_count() or 1, WORKERS_MAX)
+        self._idle_exit = idle_exit
+        self._changed = threading.Condition()
+        self._idle: list[tuple[float, Extractor]] = []
+        self._busy = 0
+        self._closed = False
+        self._reaper: threading.Thread | None = None
+
+    def acquire(self) -> Extractor:
+        """Return a worker for one job, waiting for one while all are busy.
+
+        Raises WorkerDied after `close`.
+        """
+        with self._changed:
+            self._changed.wait_for(lambda: self._closed or self._busy < self._limit)
+            if self._closed:
+                raise WorkerDied("no extractor: the pool is closed")
+            self._busy += 1
+            while self._idle:
+                _, extractor = self._idle.pop()
+                if extractor.is_alive:
+                    return extractor
+                extractor.close()
+        try:
+            return Extractor()
+        except BaseException:
+            self._leave()
+            raise
+
+    def release(self, extractor: Extractor) -> None:
+        """Take a worker back once its job is answered; a dead or closed one is not used again."""
+        with self._changed:
+            keep = extractor.is_alive and not self._closed
+            if keep:
+                self._idle.append((time.monotonic(), extractor))
+                self._start_reaper()
+        if not keep:
+            extractor.close()
+        self._leave()
+
+    @contextmanager
+    def extractor(self) -> Iterator[Extractor]:
+        """Lend a worker; one whose job was left without an answer is ended."""
+        extractor = self.acquire()
+        try:
+            yield extractor
+        except LayerfsError:
+            raise
+        except BaseException:
+            extractor.close()
+            raise
+        finally:
+            self.release(extractor)
+
+    def close(self) -> None:
+        """End all idle workers, and the busy ones when they are released."""
+        with self._changed:
+            self._closed = True
+            idle, self._idle = self._idle, []
+            self._changed.notify_all()
+        for _, extractor in idle:
+            extractor.close()
+        if self._reaper is not None:
+            self._reaper.join()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _leave(self) -> None:
+        with self._changed:
+            self._busy -= 1
+            self._changed.notify_all()
+
+    def _start_reaper(self) -> None:
+        if self._reaper is None:
+            self._reaper = threading.Thread(target=self._reap, name="extractor-reaper", daemon=True)
+            self._reaper.start()
+
+    def _reap(self) -> None:
+        """End workers that were idle for too long; those used last are used first."""
+        while True:
+            with self._changed:
+                if self._closed:
+                    return
+                now = time.monotonic()
+                tired = [pair for pair in self._idle if now - pair[0] >= self._idle_exit]
+                self._idle = [pair for pair in self._idle if pair not in tired]
+                if not tired:
+                    oldest = min((since for since, _ in self._idle), default=None)
+                    self._changed.wait(None if oldest is None else oldest + self._idle_exit - now)
+            for _, extractor in tired:
+                extractor.close()

@@ -1,0 +1,46 @@
+"""Hashing in a thread of its own: hashlib releases the interpreter while it works.
+
+Called by `pipeline` for the blob and for the uncompressed archive.
+"""
+
+import hashlib
+import threading
+from queue import SimpleQueue
+from typing import Final
+
+_STOP: Final = None
+
+
+class HashThread:
+    """Hashes what is put, in order. A buffer must not change before `wait_done` has counted it."""
+
+    def __init__(self, algorithm: str) -> None:
+        self._hash = hashlib.new(algorithm)
+        self._buffers: SimpleQueue[bytes | memoryview | None] = SimpleQueue()
+        self._done: SimpleQueue[None] = SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name=f"hash-{algorithm}", daemon=True)
+        self._thread.start()
+        self._put = self._counted = 0
+
+    def put(self, buffer: bytes | memoryview) -> None:
+        """Hash *buffer* some time soon."""
+        self._put += 1
+        self._buffers.put(buffer)
+
+    def wait_done(self, most: int) -> None:
+        """Wait until at most *most* buffers are unfinished."""
+        while self._put - self._counted > most:
+            self._done.get()
+            self._counted += 1
+
+    def finish(self) -> str:
+        """Return ``algorithm:hex`` of all that was put; call exactly once."""
+        self._buffers.put(_STOP)
+        self._thread.join()
+        return f"{self._hash.name}:{self._hash.hexdigest()}"
+
+    def _run(self) -> None:
+        get, update, done = self._buffers.get, self._hash.update, self._done.put
+        while (buffer := get()) is not _STOP:
+            update(buffer)
+            done(None)

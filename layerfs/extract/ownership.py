@@ -1,0 +1,157 @@
+"""Owner, mode and extended attributes of what was made, in the order that keeps them: as far as one may.
+
+Moves metadata to open files or to names in open directories; follows no link. What the writer is not allowed
+to set, or the filesystem cannot hold, is collected as `layerfs.layer.lost.Lost`. Called by `placing`.
+
+Owner first: chown(2) clears setuid bits and file capabilities. Then mode, then xattrs, then times.
+"""
+
+import os
+from errno import E2BIG, EINVAL, ENOSPC, EOPNOTSUPP, EPERM, ERANGE
+from typing import Final
+
+from layerfs.errors import InvalidArchive
+from layerfs.extract.directories import Directory
+from layerfs.extract.job import OwnerKind
+from layerfs.layer.lost import Lost
+from layerfs.layer.member import Member
+from layerfs.layer.metadata import ACL_DEFAULT, kept_xattrs
+from layerfs.layer.names import to_text
+from layerfs.layer.paths import join, shown
+
+_SET_ID: Final = 0o6000
+_DIRECTORY_MIN: Final = 0o700
+_FILE_MIN: Final = 0o600
+_NOT_CARRIED: Final = frozenset({EPERM, EOPNOTSUPP, E2BIG, ENOSPC, ERANGE})
+"""What setxattr(2) says of an attribute that this filesystem, file type or writer cannot have."""
+
+
+class Ownership:
+    """What one kind of writer may do. *lost* collects the rest, by path."""
+
+    def __init__(self, kind: OwnerKind) -> None:
+        self.lost: dict[str, Lost] = {}
+        self.is_privileged = kind == "root"
+        self._chowns = kind != "user"
+        self._self = (os.geteuid(), os.getegid())
+        self.directory_mode = 0 if self.is_privileged else _DIRECTORY_MIN
+        """Bits that each directory has, so that its owner can read and remove it."""
+        self.file_mode = 0 if self.is_privileged else _FILE_MIN
+
+    def finish_file(self, fd: int, member: Member, parent: Directory, leaf: bytes) -> None:
+        """Set everything but the content of a new regular file, which has its permission bits."""
+        if (
+            not self.is_privileged
+            or member.xattrs
+            or member.mode & _SET_ID
+            or (member.uid, member.gid) != self._self
+        ):
+            self._finish_uncommon_file(fd, member, join(parent.path, leaf))
+        os.utime(fd, ns=(member.mtime_ns, member.mtime_ns))
+
+    def _finish_uncommon_file(self, fd: int, member: Member, path: bytes) -> None:
+        self._own(fd, None, member, path)
+        mode = member.mode | self.file_mode
+        if mode & _SET_ID:
+            os.chmod(fd, mode)
+        if mode != member.mode:
+            self._lose_mode(path, member.mode)
+        if member.xattrs:
+            self._set_xattrs(fd, member.xattrs, path)
+
+    def finish_directory(self, directory: Directory, member: Member, path: bytes) -> None:
+        """Set everything of an open directory; what must come late, when it is closed."""
+        self._own(directory.fd, None, member, path)
+        mode = member.mode | self.directory_mode
+        directory.set_mode(mode)
+        if mode != member.mode:
+            self._lose_mode(path, member.mode)
+        if member.xattrs:
+            xattrs = dict(member.xattrs)
+            directory.late_acl = xattrs.pop(ACL_DEFAULT, None)
+            self._set_xattrs(directory.fd, xattrs, path)
+        directory.mtime_ns = member.mtime_ns
+
+    def finish_name(self, parent: Directory, leaf: bytes, member: Member, *, has_mode: bool) -> None:
+        """Set everything of a new symlink, fifo or device; *has_mode* for all but symlinks."""
+        if (
+            not self.is_privileged
+            or member.xattrs
+            or member.mode & _SET_ID
+            or (member.uid, member.gid) != self._self
+        ):
+            path = join(parent.path, leaf)
+            self._own(parent.fd, leaf, member, path)
+            if has_mode and member.mode & _SET_ID:
+                os.chmod(leaf, member.mode, dir_fd=parent.fd, follow_symlinks=False)
+            if member.xattrs:
+                # No xattr call takes a directory descriptor; this path leads through one, not through the
+                # leaf.
+                self._set_xattrs(b"/proc/self/fd/%d/%b" % (parent.fd, leaf), member.xattrs, path)
+        os.utime(leaf, ns=(member.mtime_ns, member.mtime_ns), dir_fd=parent.fd, follow_symlinks=False)
+
+    def lose_device(self, path: bytes, mode: int, major: int, minor: int) -> None:
+        """Remember a device whose place an empty file has."""
+        self._note(path, mode=mode, device=(major, minor))
+
+    def forget(self, path: bytes) -> None:
+        """Drop what is remembered of *path* and what is below it: it is replaced."""
+        if self.lost:
+            text = to_text(path)
+            self.lost.pop(text, None)
+            for known in [known for known in self.lost if known.startswith(text + "/")]:
+                del self.lost[known]
+
+    def forget_one(self, path: bytes) -> None:
+        """Drop what is remembered of *path* itself: a directory that is listed again."""
+        self.lost.pop(to_text(path), None)
+
+    def _own(self, fd: int, leaf: bytes | None, member: Member, path: bytes) -> None:
+        owner = (member.uid, member.gid)
+        if self._chowns:
+            try:
+                if leaf is None:
+                    os.chown(fd, *owner)
+                else:
+                    os.chown(leaf, *owner, dir_fd=fd, follow_symlinks=False)
+            except OSError as exc:
+                # A user namespace without this number says EINVAL.
+                if self.is_privileged or exc.errno not in (EPERM, EINVAL):
+                    raise
+            else:
+                return
+        if owner != (0, 0):
+            self._note(path, owner=owner)
+
+    def _set_xattrs(self, target: int | bytes, xattrs: dict[bytes, bytes], path: bytes) -> None:
+        follow = isinstance(target, int)
+        for name, value in kept_xattrs(xattrs, path).items():
+            try:
+                os.setxattr(target, name, value, follow_symlinks=follow)
+            except OSError as exc:
+                if exc.errno in _NOT_CARRIED or (exc.errno == EINVAL and not self.is_privileged):
+                    self._note(path, xattrs={name: value})
+                elif exc.errno == EINVAL:
+                    raise InvalidArchive(f"{shown(path)}: xattr {shown(name)} is malformed") from None
+                else:
+                    raise
+
+    def _lose_mode(self, path: bytes, mode: int) -> None:
+        self._note(path, mode=mode)
+
+    def _note(
+        self,
+        path: bytes,
+        mode: int | None = None,
+        owner: tuple[int, int] | None = None,
+        device: tuple[int, int] | None = None,
+        xattrs: dict[bytes, bytes] | None = None,
+    ) -> None:
+        text = to_text(path)
+        known = self.lost.get(text, Lost())
+        self.lost[text] = Lost(
+            known.mode if mode is None else mode,
+            owner or known.owner,
+            device or known.device,
+            known.xattrs | (xattrs or {}),
+        )

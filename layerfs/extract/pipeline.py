@@ -1,0 +1,173 @@
+"""One job in the inflating process: blob to ring, both digests on the way, the verdict at the end.
+
+Drives `tail`, `streams`, `hashing` and the feeding side of `ring`. Called by `worker`, in a thread of its
+own.
+
+Whose fault a failure is depends on the bytes: of a complete blob that breaks its archive, the digest is
+computed to the end, and a blob that is not the one that was promised is called that. Of a blob that still
+grows this is the downloader's to say.
+"""
+
+import logging
+from dataclasses import dataclass
+from typing import Final
+
+import msgspec
+
+from layerfs.errors import BudgetExceeded, DigestMismatch, LayerfsError, SizeMismatch, StoreError
+from layerfs.extract.hashing import HashThread
+from layerfs.extract.job import Done, ExtractJob, Failed
+from layerfs.extract.ring import SLOTS, Feeder
+from layerfs.extract.streams import Prefixed, Stream, media_type_disagrees, open_stream, sniff
+from layerfs.extract.tail import CHUNK, GivenUp, Growth, Tail
+from layerfs.extract.writer import Unwritten, Written
+from layerfs.layer.record import Compression, Extraction
+
+log = logging.getLogger(__name__)
+
+_RATIO_FREE: Final = 64 << 20
+"""Uncompressed bytes before the ratio is looked at: small layers of zeros compress a lot."""
+
+_RESULT: Final = msgspec.json.Decoder(Written | Unwritten)
+_OF_THE_BLOB: Final = (SizeMismatch, StoreError, GivenUp)
+"""Failures of reading the blob: they leave nothing to hash."""
+
+
+@dataclass(slots=True)
+class _Archive:
+    """What the stream was found to be."""
+
+    compression: Compression = "none"
+    size: int = 0
+
+
+def run(job: ExtractJob, growth: Growth, feeder: Feeder) -> Done | Failed:
+    """Extract one blob. Raises PartnerDied if the writer is gone."""
+    blob_hash = HashThread(job.digest.partition(":")[0])
+    tar_hash = HashThread("sha256")
+    try:
+        tail = Tail(job.blob, job.size, growth, blob_hash)
+    except LayerfsError as exc:
+        blob_hash.finish()
+        tar_hash.finish()
+        return Failed(type(exc).__name__, str(exc))
+    try:
+        return _Run(job, tail, feeder, blob_hash, tar_hash).extract()
+    finally:
+        tail.close()
+
+
+class _Run:
+    def __init__(
+        self, job: ExtractJob, tail: Tail, feeder: Feeder, blob_hash: HashThread, tar_hash: HashThread
+    ) -> None:
+        self._job = job
+        self._tail = tail
+        self._feeder = feeder
+        self._blob_hash = blob_hash
+        self._tar_hash = tar_hash
+        self._archive = _Archive()
+
+    def extract(self) -> Done | Failed:
+        self._feeder.start(msgspec.json.encode(self._job))
+        failure: LayerfsError | None = None
+        try:
+            self._inflate()
+        except LayerfsError as exc:
+            failure = exc
+        aborted = failure is not None or self._feeder.writer_failed
+        written = _RESULT.decode(self._feeder.finish(aborted=aborted))
+        failed = failure is not None or isinstance(written, Unwritten)
+        if self._job.complete or not failed:
+            failure = self._read_rest(failure)
+        digest, diff_id = self._blob_hash.finish(), self._tar_hash.finish()
+        if (self._job.complete or not failed) and not isinstance(failure, _OF_THE_BLOB):
+            failure = self._mismatch(digest) or failure
+        warnings = (*written.warnings, *self._warnings())
+        if failure is not None:
+            name = "LayerfsError" if isinstance(failure, GivenUp) else type(failure).__name__
+            return Failed(name, str(failure), warnings)
+        if isinstance(written, Unwritten):
+            return Failed(written.error, written.message, warnings)
+        return Done(self._extraction(written, digest, diff_id), warnings)
+
+    def _inflate(self) -> None:
+        """Move the archive into the ring, until its end or until the writer has failed."""
+        start = b""
+        while len(start) < 8 and (more := self._tail.read(CHUNK)):
+            start += more
+        self._archive.compression = sniff(start)
+        stream = open_stream(self._archive.compression, Prefixed(start, self._tail))
+        feeder, hasher = self._feeder, self._tar_hash
+        while True:
+            slot = feeder.slot()
+            hasher.wait_done(SLOTS - 1)
+            if feeder.writer_failed:
+                return
+            size = _fill(stream, slot)
+            if size:
+                self._archive.size += size
+                self._check_budgets()
+                hasher.put(slot[:size])
+                feeder.publish(size)
+            if size < len(slot):
+                return
+
+    def _check_budgets(self) -> None:
+        size, budgets = self._archive.size, self._job.budgets
+        if size > budgets.max_layer_bytes:
+            raise BudgetExceeded(f"archive: more than {budgets.max_layer_bytes} bytes (max_layer_bytes)")
+        if size > _RATIO_FREE and size > budgets.max_ratio * self._tail.offset:
+            raise BudgetExceeded(
+                f"archive: {size} bytes out of {self._tail.offset} (max_ratio is {budgets.max_ratio})"
+            )
+
+    def _read_rest(self, failure: LayerfsError | None) -> LayerfsError | None:
+        """Let the hasher have the rest of the blob, unless it was the reading itself that failed."""
+        if isinstance(failure, _OF_THE_BLOB):
+            return failure
+        try:
+            self._tail.drain()
+            self._tail.check_size()
+        except LayerfsError as exc:
+            return exc
+        return failure
+
+    def _mismatch(self, digest: str) -> DigestMismatch | None:
+        if digest == self._job.digest:
+            return None
+        return DigestMismatch(f"blob: hashes to {digest} (expected {self._job.digest})")
+
+    def _warnings(self) -> tuple[str, ...]:
+        found = self._archive.compression
+        if not media_type_disagrees(self._job.media_type, found):
+            return ()
+        return (f"compression is {found}, but the media type is {self._job.media_type}",)
+
+    def _extraction(self, written: Written, digest: str, diff_id: str) -> Extraction:
+        return Extraction(
+            digest=digest,
+            diff_id=diff_id,
+            blob_size=self._tail.offset,
+            tar_size=self._archive.size,
+            compression=self._archive.compression,
+            entries=written.entries,
+            files=written.files,
+            file_bytes=written.file_bytes,
+            whiteouts=written.whiteouts,
+            opaques=written.opaques,
+            implied=written.implied,
+            markers=len(written.whiteouts) + len(written.opaques),
+            lost=written.lost,
+        )
+
+
+def _fill(stream: Stream, slot: memoryview) -> int:
+    """Fill *slot* from the front; less than all of it means the end of the stream."""
+    filled = 0
+    while filled < len(slot):
+        size = stream.readinto(slot[filled:])
+        if not size:
+            break
+        filled += size
+    return filled

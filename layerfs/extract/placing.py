@@ -1,0 +1,239 @@
+"""Members to files: each member of an archive is put in its place below one root.
+
+Moves content and metadata of one member at a time. Every call takes the descriptor of a directory that
+`directories` opened without following a link, and follows none itself. Called by `writer`; what can only be
+decided when all members are known is left to `latelinks` and `overlayform`.
+
+A member replaces what an earlier one of the same name made, whatever either is (the last wins, as in all
+tools); only a directory keeps its content when it is listed again.
+"""
+
+import os
+from collections.abc import Callable
+from errno import ENAMETOOLONG, EPERM
+from stat import S_IFBLK, S_IFCHR, S_IFIFO, S_IFREG
+from typing import Final
+
+from layerfs.errors import BudgetExceeded, InvalidArchive, InvalidWhiteout
+from layerfs.extract.directories import Directories, Directory
+from layerfs.extract.latelinks import LateLinks, link
+from layerfs.extract.ownership import Ownership
+from layerfs.extract.removal import remove
+from layerfs.extract.ring import RingSource
+from layerfs.layer.member import Member, Type
+from layerfs.layer.paths import clean, is_plain, join, shown, split
+from layerfs.layer.record import Budgets
+from layerfs.layer.whiteout import WH_PREFIX, Reserved, is_marker, parse_marker
+
+_CREATE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class Placer:
+    """Writes one tree.
+
+    Raises subclasses of InvalidLayer for what the archive does wrong, OSError for the disk.
+    """
+
+    def __init__(
+        self, source: RingSource, directories: Directories, ownership: Ownership, budgets: Budgets
+    ) -> None:
+        self.markers: list[bytes] = []
+        """Paths of names that begin with ``.wh.``, repeated if the archive repeats them."""
+        self.links = LateLinks()
+        self.warnings: list[str] = []
+        self.files = self.file_bytes = 0
+        self._source = source
+        self._directories = directories
+        self._ownership = ownership
+        self._max_depth = budgets.max_depth
+        self._max_bytes = budgets.max_layer_bytes
+        self._file_mode = ownership.file_mode
+        self._raw_parent = b""
+        self._parent = directories.root
+        self._skipped: set[bytes] = set()
+        self._place: dict[Type, Callable[[Member], None]] = {
+            Type.FILE: self._file,
+            Type.HARDLINK: self._hardlink,
+            Type.SYMLINK: self._symlink,
+            Type.CHARACTER: self._device,
+            Type.BLOCK: self._device,
+            Type.DIRECTORY: self._directory,
+            Type.FIFO: self._fifo,
+            Type.SOCKET: self._socket,
+        }
+
+    def place(self, member: Member) -> None:
+        """Put *member* in its place; for a file, take its content from the source."""
+        try:
+            self._place[member.type](member)
+        except OSError as exc:
+            if exc.errno == ENAMETOOLONG:  # the target of a symlink: names were measured
+                raise InvalidArchive(f"{shown(member.name)}: {exc.strerror}") from None
+            exc.filename = shown(member.name)
+            raise
+
+    def _locate(self, name: bytes) -> tuple[Directory, bytes]:
+        """Return the open directory for *name*, made where it is missing, and the last component.
+
+        Archives list siblings together: the text before the last slash, once judged, is not judged again.
+        """
+        raw_parent, _, leaf = name.rpartition(b"/")
+        if raw_parent == self._raw_parent and self._parent.is_open and is_plain(leaf):
+            return self._parent, leaf
+        path = clean(name, self._max_depth)
+        if not path:
+            raise InvalidArchive(f"{shown(name)}: the layer's root (expected a directory, or another name)")
+        parent_path, leaf = split(path)
+        if is_marker(leaf) or WH_PREFIX in parent_path:
+            self._note_markers(parent_path, leaf, path)
+        parent = self._directories.get(parent_path)
+        if name.endswith(leaf):
+            self._raw_parent, self._parent = raw_parent, parent
+        return parent, leaf
+
+    def _note_markers(self, parent_path: bytes, leaf: bytes, path: bytes) -> None:
+        """Remember a marker.
+
+        Raises InvalidWhiteout for one that hides nothing, or that has content below it.
+        """
+        at = b""
+        for part in parent_path.split(b"/"):
+            at = join(at, part)
+            if isinstance(parse_marker(part), Reserved):
+                self.markers.append(at)
+            elif is_marker(part):
+                raise InvalidWhiteout(f"{shown(path)}: an entry below a marker (expected an empty file)")
+        if is_marker(leaf):
+            parse_marker(leaf)
+            self.markers.append(path)
+
+    def _file(self, member: Member) -> None:
+        if member.size > self._max_bytes:
+            raise BudgetExceeded(
+                f"{shown(member.name)}: {member.size} bytes (max_layer_bytes is {self._max_bytes})"
+            )
+        parent, leaf = self._locate(member.name)
+        mode = (member.mode | self._file_mode) & 0o777
+        try:
+            fd = os.open(leaf, _CREATE, mode, dir_fd=parent.fd)
+        except FileExistsError:
+            self._remove(parent, leaf)
+            fd = os.open(leaf, _CREATE, mode, dir_fd=parent.fd)
+        try:
+            if member.extents is not None:
+                self._sparse_content(fd, member)
+            elif member.stored:
+                self._source.copy(member.stored, fd)
+                self._source.pad(member.stored)
+            self._ownership.finish_file(fd, member, parent, leaf)
+        finally:
+            os.close(fd)
+        self.files += 1
+        self.file_bytes += member.size
+
+    def _sparse_content(self, fd: int, member: Member) -> None:
+        """Write the stored pieces where they belong; what was never written is a hole."""
+        os.truncate(fd, member.size)
+        for offset, length in member.extents or ():
+            os.lseek(fd, offset, os.SEEK_SET)
+            self._source.copy(length, fd)
+        self._source.pad(member.stored)
+
+    def _directory(self, member: Member) -> None:
+        path = clean(member.name, self._max_depth)
+        if not path:
+            directory, is_new = self._directories.root, False
+        else:
+            parent_path, leaf = split(path)
+            if WH_PREFIX in path:
+                self._note_markers(parent_path, leaf, path)
+            mode = (member.mode | self._ownership.directory_mode) & 0o777
+            try:
+                directory, is_new = self._directories.make(path, mode)
+            except FileExistsError:
+                self._remove(self._directories.get(parent_path), leaf)
+                directory, is_new = self._directories.make(path, mode)
+        if not is_new:
+            self._directories.implied.discard(path)
+            directory.reset()
+            self._ownership.forget_one(path)
+        self._directories.acls_seen |= bool(member.xattrs)
+        self._ownership.finish_directory(directory, member, path)
+
+    def _symlink(self, member: Member) -> None:
+        if not member.link or b"\0" in member.link:
+            raise InvalidArchive(
+                f"{shown(member.name)}: a symlink to nothing (expected a target without NUL)"
+            )
+        self._name(member, lambda leaf, fd: os.symlink(member.link, leaf, dir_fd=fd), has_mode=False)
+
+    def _fifo(self, member: Member) -> None:
+        mode = S_IFIFO | member.mode & 0o777
+        self._name(member, lambda leaf, fd: os.mknod(leaf, mode, dir_fd=fd))
+
+    def _device(self, member: Member) -> None:
+        if member.type is Type.CHARACTER and member.major == member.minor == 0:
+            self._skip(member, "a 0:0 device, which would be a whiteout")
+            return
+        kind = S_IFCHR if member.type is Type.CHARACTER else S_IFBLK
+        number = os.makedev(member.major, member.minor)
+
+        def make(leaf: bytes, fd: int) -> None:
+            try:
+                os.mknod(leaf, kind | member.mode & 0o777, number, dir_fd=fd)
+            except PermissionError as exc:
+                if exc.errno != EPERM or self._ownership.is_privileged:
+                    raise
+                path = clean(member.name, self._max_depth)
+                self._ownership.lose_device(path, kind | member.mode, member.major, member.minor)
+                os.mknod(leaf, S_IFREG | 0o600, dir_fd=fd)
+
+        self._name(member, make)
+
+    def _name(self, member: Member, make: Callable[[bytes, int], None], *, has_mode: bool = True) -> None:
+        """Make what has no content, in place of what stands there."""
+        parent, leaf = self._locate(member.name)
+        try:
+            make(leaf, parent.fd)
+        except FileExistsError:
+            self._remove(parent, leaf)
+            make(leaf, parent.fd)
+        self._ownership.finish_name(parent, leaf, member, has_mode=has_mode)
+
+    def _hardlink(self, member: Member) -> None:
+        """Link to what the target is now; one that is not there yet is waited for until the end."""
+        if not member.link:
+            raise InvalidArchive(f"{shown(member.name)}: a hard link to nothing")
+        target = clean(member.link, self._max_depth)
+        parent, leaf = self._locate(member.name)
+        path = join(parent.path, leaf)
+        if target in self._skipped:
+            self._skip(member, f"a hard link to {shown(target)}, which was skipped")
+        elif target == path and self._exists(parent, leaf):
+            return  # another name of itself
+        elif target == path or not link(self._directories, target, path, self._remove):
+            self._remove(parent, leaf)
+            self.links.add(path, target)
+
+    def _socket(self, member: Member) -> None:
+        self._skip(member, "a socket")
+
+    def _skip(self, member: Member, what: str) -> None:
+        self._skipped.add(clean(member.name, self._max_depth))
+        self._source.skip(member.stored)
+        self.warnings.append(f"{shown(member.name)}: skipped, {what}")
+
+    def _exists(self, parent: Directory, leaf: bytes) -> bool:
+        try:
+            os.stat(leaf, dir_fd=parent.fd, follow_symlinks=False)
+        except FileNotFoundError:
+            return False
+        return True
+
+    def _remove(self, parent: Directory, leaf: bytes) -> None:
+        """Remove whatever is called *leaf*, and what is remembered of it."""
+        path = join(parent.path, leaf)
+        self._directories.forget(path)
+        self._ownership.forget(path)
+        self.links.forget(path)
+        remove(parent.fd, leaf)

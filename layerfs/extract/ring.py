@@ -1,0 +1,255 @@
+"""The ring: uncompressed bytes on their way from the inflating process to its forked writer.
+
+Moves slots of shared memory. A slot holds whole blocks of 512 bytes and is always filled full but for the
+last, so no header straddles two. Beside it two pipes: *words* to the writer (how much is in the next slot, or
+how the stream ended), *answers* back (one byte for each slot that may be filled again, then one result). Must
+know no archive format. `Feeder` is the inflating side, called by `pipeline`; `RingSource` is the writer's,
+the `layerfs.layer.member.Source` of the tar reader.
+"""
+
+import mmap
+import os
+import struct
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Final
+
+from layerfs.errors import InvalidArchive
+from layerfs.extract import frames
+
+BLOCK: Final = 512
+SLOT_SIZE: Final = 512 * 1024
+SLOTS: Final = 16
+"""8 MiB: more was no faster, and counts twice where two processes are weighed one by one."""
+
+_WORD: Final = struct.Struct("<I")
+_END: Final = 0
+_ABORTED: Final = 0xFFFFFFFF
+_CREDIT: Final = b"c"
+_RESULT: Final = b"r"
+
+
+class Aborted(Exception):
+    """The stream ended in failure: what was written is rubbish."""
+
+
+class PartnerDied(Exception):
+    """The process on the other side of the ring is gone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ring:
+    """The shared memory and the four ends of the two pipes; made before the fork."""
+
+    memory: mmap.mmap
+    words_in: int
+    words_out: int
+    answers_in: int
+    answers_out: int
+
+    @classmethod
+    def make(cls) -> "Ring":
+        """Map the memory and open the pipes."""
+        words_in, words_out = os.pipe()
+        answers_in, answers_out = os.pipe()
+        return cls(mmap.mmap(-1, SLOTS * SLOT_SIZE), words_in, words_out, answers_in, answers_out)
+
+
+class Feeder:
+    """The inflating side: hands out slots to fill, publishes them, collects the writer's result."""
+
+    def __init__(self, ring: Ring) -> None:
+        self._view = memoryview(ring.memory)
+        self._words = ring.words_out
+        self._answers = ring.answers_in
+        self._published = 0
+        self._credits = 0
+        self._result: bytes | None = None
+
+    def start(self, job: bytes) -> None:
+        """Give the writer its next job."""
+        self._published = self._credits = 0
+        self._result = None
+        frames.send(self._words, job)
+
+    def slot(self) -> memoryview:
+        """Return the next slot, once the writer has read what was in it. Raises PartnerDied."""
+        while self._published - self._credits >= SLOTS and self._result is None:
+            self._read_answers()
+        start = self._published % SLOTS * SLOT_SIZE
+        return self._view[start : start + SLOT_SIZE]
+
+    @property
+    def published(self) -> int:
+        """How many slots of this job were published."""
+        return self._published
+
+    @property
+    def writer_failed(self) -> bool:
+        """Whether the writer has answered already, which before the end of the stream means failure."""
+        return self._result is not None
+
+    def publish(self, size: int) -> None:
+        """Let the writer have the first *size* bytes of the slot."""
+        self._published += 1
+        self._send(size)
+
+    def finish(self, *, aborted: bool = False) -> bytes:
+        """End the stream and return the writer's result. Raises PartnerDied."""
+        self._send(_ABORTED if aborted else _END)
+        while self._result is None:
+            self._read_answers()
+        return self._result
+
+    def _send(self, word: int) -> None:
+        try:
+            frames.write_all(self._words, _WORD.pack(word))
+        except BrokenPipeError:
+            raise PartnerDied from None
+
+    def _read_answers(self) -> None:
+        answers = os.read(self._answers, SLOTS)
+        if not answers:
+            raise PartnerDied
+        credits, result, rest = answers.partition(_RESULT)
+        self._credits += len(credits)
+        if result:
+            self._result = self._read_result(rest)
+
+    def _read_result(self, start: bytes) -> bytes:
+        missing = frames.LENGTH.size - len(start)
+        head = start + (frames.read_exactly(self._answers, missing) or b"") if missing > 0 else start
+        if len(head) < frames.LENGTH.size:
+            raise PartnerDied
+        (size,) = frames.LENGTH.unpack(head[: frames.LENGTH.size])
+        body = head[frames.LENGTH.size :]
+        rest = frames.read_exactly(self._answers, size - len(body))
+        if rest is None:
+            raise PartnerDied
+        return body + rest
+
+
+class RingSource:
+    """The writer's side: an archive read forwards, straight from the shared memory.
+
+    Raises Aborted when the inflating side gives up, PartnerDied when it is gone.
+    """
+
+    def __init__(self, ring: Ring) -> None:
+        self._memory = ring.memory
+        self._view = memoryview(ring.memory)
+        self._words = ring.words_in
+        self._answers = ring.answers_out
+        self._slot = SLOTS - 1
+        self._position = self._end = 0
+        self._ended = False
+        self._credit_due = False
+        self._answered = False
+
+    def next_job(self) -> bytes | None:
+        """Wait for a job; None when there will be no more."""
+        self._slot = SLOTS - 1
+        self._position = self._end = 0
+        self._ended = self._credit_due = self._answered = False
+        return frames.receive(self._words)
+
+    def block(self) -> bytes:
+        """Return the next 512 bytes, nothing at the end. Raises InvalidArchive for a part of a block."""
+        start = self._position
+        if start == self._end:
+            if not self._advance():
+                return b""
+            start = self._position
+        self._position = after = start + BLOCK
+        if after > self._end:
+            raise self._truncated()
+        return self._memory[start:after]
+
+    def read(self, size: int) -> bytes:
+        """Return the next *size* bytes and pass over their padding."""
+        parts = []
+        left = size
+        while left:
+            part = self._part(left)
+            parts.append(bytes(part))
+            left -= len(part)
+        self._pad(size)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def copy(self, size: int, fd: int) -> None:
+        """Write the next *size* bytes to *fd*, without padding: `pad` follows."""
+        while size:
+            part = self._part(size)
+            size -= len(part)
+            written = os.write(fd, part)
+            if written != len(part):
+                frames.write_all(fd, part[written:])
+
+    def skip(self, size: int) -> None:
+        """Pass over *size* bytes and their padding."""
+        left = size
+        while left:
+            left -= len(self._part(left))
+        self._pad(size)
+
+    def pad(self, size: int) -> None:
+        """Pass over the padding that follows *size* bytes of content."""
+        self._pad(size)
+
+    def drain(self) -> None:
+        """Pass over all that is left, whatever it is."""
+        while self._advance():
+            pass
+
+    def leave(self) -> None:
+        """Pass over all that is left, and over the end itself, after a failure of the writer's own."""
+        with suppress(Aborted):
+            self.drain()
+
+    def answer(self, body: bytes) -> None:
+        """Give the result of the job; slots are no longer returned after it. Raises OSError."""
+        self._answered = True
+        frames.write_all(self._answers, _RESULT + frames.LENGTH.pack(len(body)) + body)
+
+    def _part(self, most: int) -> memoryview:
+        """Return the next bytes that lie in one piece, at most *most*."""
+        start = self._position
+        if start == self._end:
+            if not self._advance():
+                raise self._truncated()
+            start = self._position
+        self._position = after = min(start + most, self._end)
+        return self._view[start:after]
+
+    def _pad(self, size: int) -> None:
+        rest = -size % BLOCK
+        if rest:
+            self._position += rest
+            if self._position > self._end:
+                raise self._truncated()
+
+    def _advance(self) -> bool:
+        """Return the slot to the feeder and take the next; False at the end of the stream."""
+        if self._ended:
+            return False
+        if self._credit_due and not self._answered:
+            os.write(self._answers, _CREDIT)
+        word = frames.read_exactly(self._words, _WORD.size)
+        if word is None:
+            raise PartnerDied
+        (size,) = _WORD.unpack(word)
+        if size in (_END, _ABORTED):
+            self._ended = True
+            self._position = self._end = 0
+            if size == _ABORTED:
+                raise Aborted
+            return False
+        self._credit_due = True
+        self._slot = (self._slot + 1) % SLOTS
+        self._position = self._slot * SLOT_SIZE
+        self._end = self._position + size
+        return True
+
+    def _truncated(self) -> InvalidArchive:
+        self._position = self._end
+        return InvalidArchive("the archive is truncated (expected more bytes, as its last header says)")

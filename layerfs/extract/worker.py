@@ -1,0 +1,96 @@
+"""The worker process, ``python -m layerfs.extract.worker``: jobs on stdin, answers on stdout.
+
+Moves messages (`layerfs.extract.job`) and moves nothing else: `pipeline` extracts, in a thread, so that a
+message about the running job is heard at once. Ends when standard input does, in the middle of whatever it
+does: that is how it learns that the daemon is gone. Started by `client`; imports only what an extraction
+needs.
+"""
+
+import gc
+import logging
+import os
+import signal
+import sys
+import threading
+from typing import Final
+
+import msgspec
+
+from layerfs.extract import frames, pipeline, writer
+from layerfs.extract.job import Abort, Done, Ended, ExtractJob, Failed, Grown
+from layerfs.extract.ring import Feeder, PartnerDied, Ring
+from layerfs.extract.tail import Growth
+
+log = logging.getLogger(__name__)
+
+NICENESS: Final = 5
+_IN, _OUT = 0, 1
+
+_MESSAGE: Final = msgspec.json.Decoder(ExtractJob | Grown | Ended | Abort)
+
+
+class Worker:
+    """Reads messages in the main thread, runs one job at a time in another."""
+
+    def __init__(self, feeder: Feeder) -> None:
+        self._feeder = feeder
+        self._growth: Growth | None = None
+
+    def serve(self) -> None:
+        """Obey messages until there are no more."""
+        while (body := frames.receive(_IN)) is not None:
+            message = _MESSAGE.decode(body)
+            if isinstance(message, ExtractJob):
+                self._start(message)
+            elif self._growth is not None:  # else the job that it is about has been answered
+                if isinstance(message, Abort):
+                    self._growth.abort()
+                else:
+                    self._growth.grow(message.size, complete=isinstance(message, Ended))
+
+    def _start(self, job: ExtractJob) -> None:
+        self._growth = growth = Growth(complete=job.complete)
+        threading.Thread(target=self._run, args=(job, growth), name="job", daemon=True).start()
+
+    def _run(self, job: ExtractJob, growth: Growth) -> None:
+        try:
+            answer: Done | Failed = pipeline.run(job, growth, self._feeder)
+            frames.send(_OUT, msgspec.json.encode(answer))
+        except (PartnerDied, BrokenPipeError):
+            os._exit(1)
+        except BaseException:
+            log.exception("extracting %s failed in a way nobody thought of", job.digest)
+            os._exit(1)  # the client sees it, and starts another
+
+
+def main() -> None:
+    """Run as a worker process."""
+    logging.basicConfig(format="layerfs-extract: %(message)s", stream=sys.stderr)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.nice(NICENESS)
+    gc.disable()
+    ring = Ring.make()
+    if os.fork() == 0:  # before any thread: a fork of a process with threads may hang
+        _be_the_writer(ring)
+    os.close(ring.words_in)
+    os.close(ring.answers_out)
+    Worker(Feeder(ring)).serve()
+    os._exit(0)  # a job may be running: what it writes is for nobody
+
+
+def _be_the_writer(ring: Ring) -> None:
+    """Serve as the forked writer, and never return."""
+    status = 1
+    try:
+        for fd in (_IN, _OUT, ring.words_out, ring.answers_in):
+            os.close(fd)
+        writer.serve(ring)
+        status = 0
+    except BaseException:
+        log.exception("the writer failed in a way nobody thought of")
+    finally:
+        os._exit(status)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,151 @@
+"""The writing process: takes archives from the ring, one after another, and makes trees of them.
+
+Drives `layer.tar` and `placing`, and settles at the end what needs all members. A fork of the worker, made
+before that has threads; it ends when the worker does, whose end of the pipe it reads. Called by `worker`.
+"""
+
+import gc
+import os
+from errno import EDQUOT, ENOSPC, EROFS
+
+import msgspec
+
+from layerfs.errors import BudgetExceeded, LayerfsError, StoreError, StoreFull, StoreReadOnly
+from layerfs.extract import overlayform
+from layerfs.extract.directories import Directories, open_root
+from layerfs.extract.job import ExtractJob
+from layerfs.extract.ownership import Ownership
+from layerfs.extract.placing import Placer
+from layerfs.extract.ring import Aborted, PartnerDied, Ring, RingSource
+from layerfs.layer.names import to_text
+from layerfs.layer.tar import TarReader
+
+_IMPLIED_MODE = 0o755
+_WARNINGS_MAX = 50
+
+
+class Written(msgspec.Struct, frozen=True, tag="written"):
+    """What the writer knows of a finished tree: a part of `layerfs.layer.record.Extraction`."""
+
+    entries: int
+    files: int
+    file_bytes: int
+    whiteouts: tuple[str, ...]
+    opaques: tuple[str, ...]
+    implied: tuple[str, ...]
+    lost: dict[str, str]
+    warnings: tuple[str, ...]
+
+
+class Unwritten(msgspec.Struct, frozen=True, tag="unwritten"):
+    """Why there is no tree."""
+
+    error: str
+    """Name of a class in `layerfs.errors`."""
+    message: str
+    warnings: tuple[str, ...] = ()
+
+
+_JOB = msgspec.json.Decoder(ExtractJob)
+
+
+def serve(ring: Ring) -> None:
+    """Write trees until the worker closes its end of the pipe."""
+    gc.disable()  # nothing here makes circles, and collecting costs a tenth of the time
+    os.umask(0)
+    source = RingSource(ring)
+    try:
+        while (body := source.next_job()) is not None:
+            result = write_tree(_JOB.decode(body), source)
+            source.answer(msgspec.json.encode(result))
+            source.leave()
+    except (PartnerDied, BrokenPipeError):
+        pass  # so nobody waits for this tree
+
+
+def write_tree(job: ExtractJob, source: RingSource) -> Written | Unwritten:
+    """Write one tree. Raises PartnerDied."""
+    tree = None
+    try:
+        tree = Tree(job, source)
+        tree.fill()
+        return tree.finish()
+    except Aborted:
+        return Unwritten("LayerfsError", "aborted")
+    except LayerfsError as exc:
+        return Unwritten(type(exc).__name__, str(exc), tree.warnings() if tree else ())
+    except OSError as exc:
+        error = as_store_error(exc)
+        return Unwritten(type(error).__name__, str(error), tree.warnings() if tree else ())
+    finally:
+        if tree:
+            tree.drop()
+
+
+def as_store_error(exc: OSError) -> StoreError:
+    """Say of a failed call on this machine's disk what it means for the caller."""
+    kind = {ENOSPC: StoreFull, EDQUOT: StoreFull, EROFS: StoreReadOnly}.get(exc.errno or 0, StoreError)
+    return kind(f"{exc.filename or 'write'}: {exc.strerror}")
+
+
+class Tree:
+    """One tree in the making."""
+
+    def __init__(self, job: ExtractJob, source: RingSource) -> None:
+        self._job = job
+        self._source = source
+        self._entries = 0
+        self._ownership = Ownership(job.owner)
+        root = open_root(os.fsencode(job.target))
+        self._directories = Directories(root, _IMPLIED_MODE)
+        root.set_mode(_IMPLIED_MODE)
+        if job.owner == "root":
+            os.chown(root.fd, 0, 0)
+        self._reader = TarReader(source, job.budgets)
+        self._placer = Placer(source, self._directories, self._ownership, job.budgets)
+
+    def fill(self) -> None:
+        """Put all members in their place. Raises LayerfsError, OSError, Aborted."""
+        most = self._job.budgets.max_entries
+        place = self._placer.place
+        read = self._reader.next
+        while (member := read()) is not None:
+            place(member)
+            self._entries += 1
+            if self._entries > most:
+                raise BudgetExceeded(f"more than {most} entries (max_entries)")
+        self._source.drain()  # what stands behind the end of the archive is hashed, nothing else
+
+    def finish(self) -> Written:
+        """Settle what needs all members, close the directories, and say what was written."""
+        directories = self._directories
+        self._placer.links.make(directories)
+        marks = overlayform.settle(directories, self._placer.markers)
+        if self._job.whiteout_devices:
+            overlayform.write_overlay_form(directories, marks, self._job.owner)
+        directories.close()
+        return Written(
+            entries=self._entries,
+            files=self._placer.files,
+            file_bytes=self._placer.file_bytes,
+            whiteouts=_texts(marks.whiteouts),
+            opaques=_texts(marks.opaques),
+            implied=_texts(directories.implied),
+            lost={path: str(lost) for path, lost in sorted(self._ownership.lost.items())},
+            warnings=self.warnings(),
+        )
+
+    def warnings(self) -> tuple[str, ...]:
+        """Return what was odd, not too much of it."""
+        found = self._reader.warnings + self._placer.warnings
+        if len(found) > _WARNINGS_MAX:
+            found[_WARNINGS_MAX:] = [f"and {len(found) - _WARNINGS_MAX} more warnings"]
+        return tuple(found)
+
+    def drop(self) -> None:
+        """Close what is still open."""
+        self._directories.drop()
+
+
+def _texts(paths: "tuple[bytes, ...] | set[bytes]") -> tuple[str, ...]:
+    return tuple(sorted(map(to_text, paths)))

@@ -1,0 +1,109 @@
+"""zstd streams: several frames, skippable ones among them, and an end that is a frame's end.
+
+The library takes a stream that stops inside a frame for one that ends. So `FrameScanner` follows the frames
+(RFC 8878, section 3.1) by the lengths they state, without decoding. Called by `streams`, for zstd blobs only.
+"""
+
+from typing import IO, TYPE_CHECKING, Final, cast
+
+import zstandard
+
+from layerfs.errors import InvalidArchive
+from layerfs.extract.tail import CHUNK
+
+if TYPE_CHECKING:
+    from layerfs.extract.streams import RawStream
+
+_MAGIC: Final = 0xFD2FB528
+_SKIPPABLE: Final = 0x184D2A50
+_DICTIONARY_ID: Final = (0, 1, 2, 4)
+_CONTENT_SIZE: Final = (0, 2, 4, 8)
+_RLE_BLOCK: Final = 1
+
+
+class FrameScanner:
+    """Follows the frames of a stream that is fed to it in any pieces; does not judge what they hold."""
+
+    def __init__(self) -> None:
+        self._head = b""
+        self._wanted = 4
+        self._skip = 0
+        self._next = self._magic
+        self._has_checksum = False
+
+    @property
+    def at_boundary(self) -> bool:
+        """Whether a frame has just ended, or none has begun."""
+        return self._next == self._magic and not self._head and not self._skip
+
+    def feed(self, data: bytes) -> None:
+        """Follow *data*."""
+        position, end = 0, len(data)
+        while position < end:
+            if self._skip:
+                step = min(self._skip, end - position)
+                self._skip -= step
+                position += step
+            else:
+                step = self._wanted - len(self._head)
+                self._head += data[position : position + step]
+                position += step
+                if len(self._head) == self._wanted:
+                    head, self._head = self._head, b""
+                    self._next(head)
+
+    def _magic(self, head: bytes) -> None:
+        magic = int.from_bytes(head, "little")
+        if magic == _MAGIC:
+            self._wanted, self._next = 1, self._descriptor
+        elif magic & ~0xF == _SKIPPABLE:
+            self._wanted, self._next = 4, self._skippable
+        else:
+            self._skip = 1 << 62  # the decoder refuses it
+
+    def _skippable(self, head: bytes) -> None:
+        self._skip = int.from_bytes(head, "little")
+        self._wanted, self._next = 4, self._magic
+
+    def _descriptor(self, head: bytes) -> None:
+        flags = head[0]
+        single_segment = flags >> 5 & 1
+        content_size = _CONTENT_SIZE[flags >> 6] or single_segment
+        self._has_checksum = bool(flags & 4)
+        self._skip = (1 - single_segment) + _DICTIONARY_ID[flags & 3] + content_size
+        self._wanted, self._next = 3, self._block
+
+    def _block(self, head: bytes) -> None:
+        value = int.from_bytes(head, "little")
+        self._skip = 1 if value >> 1 & 3 == _RLE_BLOCK else value >> 3
+        if value & 1:
+            self._skip += 4 if self._has_checksum else 0
+            self._wanted, self._next = 4, self._magic
+
+
+class ZstdStream:
+    """The uncompressed bytes of a zstd blob."""
+
+    def __init__(self, raw: "RawStream", window_max: int) -> None:
+        self._raw = raw
+        self._frames = FrameScanner()
+        decompressor = zstandard.ZstdDecompressor(max_window_size=window_max)
+        self._reader = decompressor.stream_reader(
+            cast("IO[bytes]", self), read_size=CHUNK, read_across_frames=True
+        )
+
+    def read(self, size: int) -> bytes:
+        """Give the decoder its next bytes."""
+        data = self._raw.read(size)
+        self._frames.feed(data)
+        return data
+
+    def readinto(self, buffer: memoryview, /) -> int:
+        """Fill a part of *buffer*; 0 at the end. Raises InvalidArchive."""
+        try:
+            size = self._reader.readinto(buffer)
+        except zstandard.ZstdError as exc:
+            raise InvalidArchive(f"{exc}") from None
+        if not size and not self._frames.at_boundary:
+            raise InvalidArchive("zstd: the stream is truncated")
+        return size

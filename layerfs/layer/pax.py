@@ -1,0 +1,104 @@
+"""PAX extended headers: records, and what they change in the member that follows.
+
+Pure; called by `layer.tar`. Format: POSIX.1-2017 pax "pax Extended Header"; xattrs as star and libarchive
+write them; sparse keys as in the GNU tar manual, "PAX Format".
+"""
+
+import binascii
+import re
+from collections.abc import Iterable
+from typing import Final
+
+from layerfs.errors import InvalidArchive
+from layerfs.layer.member import Member
+from layerfs.layer.numbers import decimal, timestamp
+from layerfs.layer.paths import shown
+
+Records = list[tuple[bytes, bytes]]
+
+SPARSE: Final = b"GNU.sparse."
+_SCHILY: Final = b"SCHILY.xattr."
+_LIBARCHIVE: Final = b"LIBARCHIVE.xattr."
+_PERCENT: Final = re.compile(rb"%([0-9A-Fa-f]{2})")
+_OWNER_MAX: Final = (1 << 32) - 2
+"""2^32-1 tells chown(2) to change nothing."""
+
+PERSONAL: Final = frozenset({b"path", b"linkpath", b"size"})
+"""What a global header cannot mean for all members; like the sparse keys, it is not taken from there."""
+
+
+def parse_records(body: bytes) -> Records:
+    """Read ``<length> <key>=<value>`` lines, in order. Raises InvalidArchive."""
+    records = []
+    position, end = 0, len(body)
+    while position < end:
+        space = body.find(b" ", position, position + 21)
+        length = body[position:space]
+        if space < 0 or not length.isdigit():
+            raise InvalidArchive(f"PAX record at byte {position}: no length")
+        after = position + int(length)
+        equals = body.find(b"=", space + 1, after)
+        if after > end or equals < 0 or body[after - 1] != 0x0A or equals == space + 1:
+            raise InvalidArchive(
+                f"PAX record at byte {position}: malformed (expected length, key=value, newline)"
+            )
+        key, value = body[space + 1 : equals], body[equals + 1 : after - 1]
+        if b"\0" in key or (b"\0" in value and key in (b"path", b"linkpath")):
+            raise InvalidArchive(f"PAX record {shown(key)}: holds a NUL")
+        records.append((key, value))
+        position = after
+    return records
+
+
+def apply(records: Iterable[tuple[bytes, bytes]], member: Member) -> None:
+    """Change *member* as *records* say; a later record wins, unknown keys mean nothing.
+
+    An empty value stands for "as if it had never been written" and was dropped before. Sparse keys are not
+    looked at (`layer.sparse`). Raises InvalidArchive.
+    """
+    libarchive: dict[bytes, bytes] = {}
+    for key, value in records:
+        if key == b"mtime":
+            member.mtime_ns = timestamp(value, f"{shown(member.name)}: PAX mtime")
+        elif key == b"path":
+            member.name = value
+        elif key == b"linkpath":
+            member.link = value
+        elif key == b"size":
+            member.size = member.stored = _size(value, member.name)
+        elif key == b"uid":
+            member.uid = check_owner(decimal(value, f"{shown(member.name)}: PAX uid"), member.name)
+        elif key == b"gid":
+            member.gid = check_owner(decimal(value, f"{shown(member.name)}: PAX gid"), member.name)
+        elif key.startswith(_SCHILY):
+            member.xattrs = member.xattrs or {}
+            member.xattrs[key[len(_SCHILY) :]] = value
+        elif key.startswith(_LIBARCHIVE):
+            name, content = _from_libarchive(key, value)
+            libarchive[name] = content
+    if libarchive:
+        # Where both forms name an attribute, they come from one tool and are equal.
+        member.xattrs = libarchive | (member.xattrs or {})
+
+
+def _size(value: bytes, name: bytes) -> int:
+    size = decimal(value, f"{shown(name)}: PAX size")
+    if size >= 1 << 63:
+        raise InvalidArchive(f"{shown(name)}: PAX size {size} (expected less than 2^63)")
+    return size
+
+
+def check_owner(number: int, name: bytes) -> int:
+    """Return *number* if it can be a user or a group. Raises InvalidArchive."""
+    if not 0 <= number <= _OWNER_MAX:
+        raise InvalidArchive(f"{shown(name)}: owner {number} (expected 0 to {_OWNER_MAX})")
+    return number
+
+
+def _from_libarchive(key: bytes, value: bytes) -> tuple[bytes, bytes]:
+    """Names are percent-encoded, values base64 without padding."""
+    name = _PERCENT.sub(lambda match: bytes.fromhex(match[1].decode()), key[len(_LIBARCHIVE) :])
+    try:
+        return name, binascii.a2b_base64(value.rstrip(b"=") + b"=" * (-len(value.rstrip(b"=")) % 4))
+    except binascii.Error:
+        raise InvalidArchive(f"PAX record {shown(key)}: the value is not base64") from None
