@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 
 from layerfs import __version__
-from layerfs.extract.client import ExtractorPool
+from layerfs.extract.client import WORKERS_MAX, ExtractorPool
 from layerfs.fetch import Journal, Provider, open_provider
 from layerfs.fuse import session
 from layerfs.registry import RegistryClient, RegistrySettings
@@ -34,11 +34,17 @@ async def asking(settings: Settings) -> AsyncIterator[RegistryClient]:
 @asynccontextmanager
 async def providing(settings: Settings, storage: ImageStorage) -> AsyncIterator[Provider]:
     """Own the registry client, the workers and the tasks that fetch into *storage*."""
-    with ExtractorPool() as pool:
+    workers = min(os.cpu_count() or 1, WORKERS_MAX)
+    with ExtractorPool(workers) as pool:
         async with (
             asking(settings) as client,
             open_provider(
-                storage, client, pool, platform=settings.platform, budgets=settings.budgets
+                storage,
+                client,
+                pool,
+                platform=settings.platform,
+                budgets=settings.budgets,
+                workers=workers,
             ) as provider,
         ):
             yield provider

@@ -40,11 +40,12 @@ class LayerWork:
         pool: ExtractorPool,
         budgets: Budgets,
         journal: Journal,
+        workers: int,
     ) -> None:
         self._storage = storage
         self._client = client
         self._pool = pool
-        self._extractors = trio.CapacityLimiter(pool.limit)
+        self._extractors = trio.CapacityLimiter(workers)
         self._budgets = budgets
         self._journal = journal
 

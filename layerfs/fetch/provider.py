@@ -121,8 +121,12 @@ async def open_provider(
     *,
     platform: Platform,
     budgets: Budgets,
+    workers: int,
 ) -> AsyncIterator[Provider]:
-    """Own the tasks that fetch; on leaving, cancel them. A LayerfsError of the block leaves as itself."""
+    """Own the tasks that fetch; on leaving, cancel them. A LayerfsError of the block leaves as itself.
+
+    *workers* is how many extractors *pool* has.
+    """
     journal = Journal()
     failure: LayerfsError | None = None
     async with trio.open_nursery() as nursery:
@@ -130,7 +134,7 @@ async def open_provider(
             nursery,
             storage,
             Documents(storage, client, platform),
-            LayerWork(storage, client, pool, budgets, journal),
+            LayerWork(storage, client, pool, budgets, journal, workers),
             journal,
         )
         nursery.start_soon(provider.keep_durable)
