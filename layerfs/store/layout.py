@@ -22,7 +22,9 @@ RECORD_SUFFIX: Final = ".json"
 NAME_MAX: Final = 255
 """Bytes in one file name, on every filesystem that matters (limits.h)."""
 
-_STAGED = re.compile(r"(?P<stem>.*)\.[0-9a-f]{32}\.(?P<kind>downloading|extracting|removing|writing)")
+_STAGED = re.compile(
+    r"(?P<stem>.*)\.[0-9a-f]{32}\.(?P<kind>downloading|extracting|removing|writing)", re.DOTALL
+)
 
 
 def as_digest(digest: Digest | str) -> Digest:

@@ -149,7 +149,8 @@ class Refs:
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 write_durably(temporary, path, raw)
-            except FileNotFoundError:  # `remove` of a neighbour took the empty directory away
+            except (FileNotFoundError, FileExistsError):
+                # `remove` of a neighbour took the empty directory away, before or while mkdir looked.
                 if attempt == _ATTEMPTS - 1:
                     raise
             else:

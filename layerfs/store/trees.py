@@ -96,7 +96,11 @@ class TreeShelf(Generic[Record]):
 
     def is_complete(self, digest: Digest) -> bool:
         """Say whether `find` would find it, but remember nothing."""
-        return self.read_record(digest) is not None and (self._directory / digest.name).is_dir()
+        try:
+            is_directory = stat.S_ISDIR(os.lstat(self._directory / digest.name).st_mode)
+        except OSError:
+            return False
+        return is_directory and self.read_record(digest) is not None
 
     def stage(self, digest: Digest) -> StagedTree:
         """Make a private directory for the tree of *digest*. Raises StoreFull, StoreReadOnly, StoreError."""
