@@ -74,7 +74,7 @@ async def open_blob(requester: Requester, call: Call, descriptor: Descriptor) ->
     call = replace(call, statuses=_STATUSES, download=True)
     reply = await requester.open(call)
     if reply.status == 416 and call.first_byte:
-        await reply.aclose()
+        await reply.drain()
         reply = await requester.open(replace(call, first_byte=0))
     return await _stream(reply, call.first_byte, call.what, descriptor)
 

@@ -21,7 +21,7 @@ from layerfs.registry.problem import Problem, clean
 from layerfs.registry.redirects import Request
 from layerfs.registry.settings import RegistrySettings
 from layerfs.registry.token import MAX_TOKEN_BODY
-from layerfs.registry.transport import Reply, Transport
+from layerfs.registry.transport import Hopeless, Reply, Transport
 
 _log = logging.getLogger("layerfs.registry")
 _WARNING = re.compile(r'299 \S+ "((?:[^"\\]|\\.)*)"')
@@ -160,7 +160,7 @@ class Requester:
                 wish = retry.parse_retry_after(reply.headers.get("retry-after"))
                 error = explain(await reply.problem())
             delay = self._settings.retry.delay(attempt, trio.current_time() - began, wish)
-            if delay is None:
+            if delay is None or isinstance(error, Hopeless):
                 raise error
             _log.info("%s; asking again in %.1f s", error, delay)
             if wish is not None and registry is not None:
@@ -198,7 +198,9 @@ class Requester:
         with trio.move_on_after(timeout if limit is not None else float("inf")):
             reply = await self._transport.open(request, what)
             try:
-                if limit is not None and reply.status == 200:
+                if request.method == "HEAD":  # the end of the nothing that it sends must be read
+                    limit = 0
+                if limit is not None and (reply.status == 200 or limit == 0):
                     await reply.read(limit, what)
             except BaseException:
                 await reply.aclose()

@@ -5,11 +5,13 @@ a RegistryError whose text holds no secret; the logs of httpx and httpcore, whic
 """
 
 import logging
+import socket
 import ssl
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Self
+from typing import Final, Self
+from urllib.parse import urlsplit
 
 import httpx
 import trio
@@ -24,6 +26,11 @@ from layerfs.registry.settings import RegistrySettings
 from layerfs.registry.tls import certificate_dir, context, plain_context
 
 _log = logging.getLogger("layerfs.registry")
+_DRAINED: Final = 64 << 10
+
+
+class Hopeless(Unreachable):
+    """No connection, and no use in trying again at once."""
 
 
 class Reply:
@@ -86,6 +93,15 @@ class Reply:
             return Problem.parse(self.status, body, self.request.secrets())
         except RegistryError:
             return Problem(self.status)
+        finally:
+            await self.aclose()
+
+    async def drain(self) -> None:
+        """Read a short body that nobody wants and close, so that the connection can be used again."""
+        try:
+            await self.read(_DRAINED, "body")
+        except RegistryError:
+            _log.debug("%r: closed with its connection", self.request)
         finally:
             await self.aclose()
 
@@ -154,7 +170,7 @@ class Transport:
             reply = await self._send(request, what)
             if reply.status not in redirects.STATUSES:
                 return reply
-            await reply.aclose()
+            await reply.drain()
             request = redirects.follow(request, reply.status, reply.headers.get("location"))
         raise RegistryMisbehaved(
             f"{what}: more than {redirects.MAX_REDIRECTS} redirects, last to {request!r}"
@@ -205,6 +221,7 @@ class Transport:
 def _new_pool(route: _Route) -> httpx.AsyncHTTPTransport:
     ssl_context = context(route.certificates, verify=route.verify) if route.tls else plain_context()
     try:
+        _ = urlsplit(route.proxy or "").port  # httpx does not mind one that cannot be
         return httpx.AsyncHTTPTransport(
             verify=ssl_context,
             proxy=route.proxy,
@@ -221,7 +238,15 @@ def _new_pool(route: _Route) -> httpx.AsyncHTTPTransport:
 def _translated(exc: Exception, request: Request, what: str) -> RegistryError:
     """Return our error for httpx's, to be raised from None: the text of theirs may quote the server."""
     origin = Origin.of(request.url)
-    reason = clean(str(exc), request.secrets()) or type(exc).__name__
+    cause = _cause(exc)
+    reason = clean(str(cause), request.secrets()) or type(cause).__name__
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        return Hopeless(
+            f"{what}: the certificate of {origin} is not to be believed: {clean(cause.verify_message)}; "
+            "add its authority to /etc/containers/certs.d, or name the registry insecure"
+        )
+    if isinstance(cause, socket.gaierror) and cause.errno == socket.EAI_NONAME:
+        return Hopeless(f"{what}: no host of the name {origin.host}; check the registry's name, and DNS")
     if isinstance(exc, httpx.ConnectTimeout):
         return Unreachable(f"{what}: no connection to {origin} in time; check network and firewall")
     if isinstance(exc, httpx.TimeoutException):
@@ -231,6 +256,17 @@ def _translated(exc: Exception, request: Request, what: str) -> RegistryError:
     if isinstance(exc, httpx.DecodingError | httpx.UnsupportedProtocol | httpx.LocalProtocolError):
         return RegistryMisbehaved(f"{what}: unreadable answer of {origin}: {reason}")
     return Unreachable(f"{what}: connection to {origin} broke: {reason}")
+
+
+def _cause(exc: BaseException) -> BaseException:
+    """Return the innermost exception that says something: httpx's own often have no text."""
+    found = exc
+    cause = exc.__cause__ or exc.__context__
+    while cause is not None:
+        if str(cause):
+            found = cause
+        cause = cause.__cause__ or cause.__context__
+    return found
 
 
 def _silence_libraries() -> None:

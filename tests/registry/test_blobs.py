@@ -229,6 +229,20 @@ async def test_an_expired_presigned_url_is_renewed_by_asking_the_registry_again(
     assert len(faulty.asked) == len(faulty.storage.asked) == 2
 
 
+async def test_connections_are_used_again_whatever_was_answered(faulty: FaultyRegistry) -> None:
+    repository, blob = put(faulty)
+    faulty.push_raw("a/b", "1", b"{}", "")
+    faulty.faults.auth = "bearer"
+    faulty.faults.redirect_to_storage = True
+    async with RegistryClient(quick()) as client:
+        for _ in range(3):
+            await client.resolve(repository, "1")
+            assert await download(client, repository, blob) == (0, CONTENT)
+            with pytest.raises(NotFound):
+                await client.resolve(repository, "2")
+    assert faulty.main.accepted == faulty.storage.accepted == 1
+
+
 # Retries
 
 

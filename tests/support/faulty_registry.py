@@ -123,6 +123,7 @@ class _Server(ThreadingHTTPServer):
         self.respond = respond
         self.context = context
         self.asked: list[Asked] = []
+        self.accepted = 0
         self.closing = threading.Event()
         self.lock = threading.Lock()
         self.connections: set[socket.socket] = set()
@@ -130,13 +131,11 @@ class _Server(ThreadingHTTPServer):
 
     def get_request(self) -> tuple[socket.socket, Any]:
         connection, address = super().get_request()
+        if self.context is not None:  # the handshake waits for the thread of the connection
+            connection = self.context.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
+        self.accepted += 1
         self.connections.add(connection)
         return connection, address
-
-    def finish_request(self, request: Any, client_address: Any) -> None:
-        if self.context is not None:  # here, in the thread of the connection
-            request = self.context.wrap_socket(request, server_side=True)
-        super().finish_request(request, client_address)
 
     def shutdown_request(self, request: Any) -> None:
         self.connections.discard(request)
@@ -203,6 +202,11 @@ class _Running:
     def asked(self) -> list[Asked]:
         """All requests so far, in order of their answers."""
         return list(self._server.asked)
+
+    @property
+    def accepted(self) -> int:
+        """How many connections were made so far."""
+        return self._server.accepted
 
     @property
     def closing(self) -> threading.Event:
