@@ -1,12 +1,22 @@
 """The happy paths, against Debian's docker-registry: its log counts the requests."""
 
-import pytest
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
-from layerfs.errors import DigestMismatch, NotFound, SizeMismatch
+import pytest
+import trio
+
+from layerfs.errors import Denied, DigestMismatch, NotFound, RegistryError, SizeMismatch
 from layerfs.oci import Descriptor, Digest, Image, ImageConfig, Index, Manifest, Platform, parse_manifest
-from layerfs.registry import RegistryClient, RegistrySettings
+from layerfs.registry import Backoff, RegistryClient, RegistrySettings
+from tests.support.certificates import authority, issue
 from tests.support.images import file, image, index, layer
 from tests.support.registry import Registry
+from tests.support.registry_client import download, quick
+from tests.support.token_server import TokenServer
 
 BUILT = image(layer(file("a", b"first" * 5000)), layer(file("b", b"second")))
 
@@ -78,3 +88,99 @@ async def test_a_damaged_config_is_refused(own_registry: Registry) -> None:
             await client.fetch_manifest(reference.repository, BUILT.digest, 3)
         with pytest.raises(DigestMismatch, match="expected sha256:"):
             await client.fetch_config(reference.repository, config)
+
+
+@contextmanager
+def restarted(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]
+) -> Iterator[None]:
+    """Run a filled registry again with other settings."""
+    registry.stop()
+    with monkeypatch.context() as patch:
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        registry.start()
+    yield
+    registry.stop()
+    registry.start()
+
+
+def logged_in(tmp_path: Path, host: str, password: str) -> RegistrySettings:
+    path = tmp_path / "auth.json"
+    path.write_text(json.dumps({"auths": {host: {"username": "robot", "password": password}}}))
+    return quick(authfile=path)
+
+
+async def test_htpasswd_and_tls(
+    own_registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repository = own_registry.push("private/a", "1", BUILT).repository
+    server = issue(tmp_path, authority(tmp_path), "127.0.0.1")
+    users = tmp_path / "htpasswd"
+    made = await trio.run_process(["htpasswd", "-Bbn", "robot", "p:ss wörd"], capture_stdout=True)
+    users.write_bytes(made.stdout or b"")
+    environment = {
+        "REGISTRY_HTTP_TLS_CERTIFICATE": str(server.certificate),
+        "REGISTRY_HTTP_TLS_KEY": str(server.key),
+        "REGISTRY_AUTH": "htpasswd",
+        "REGISTRY_AUTH_HTPASSWD_REALM": "tests",
+        "REGISTRY_AUTH_HTPASSWD_PATH": str(users),
+    }
+    with restarted(own_registry, monkeypatch, environment):
+        async with RegistryClient(logged_in(tmp_path, own_registry.host, "p:ss wörd")) as client:
+            assert (await client.resolve(repository, "1")).digest == BUILT.digest
+            assert await client.tags(repository) == ["1"]
+            assert (await download(client, repository, BUILT.layers[0].descriptor()))[1] == BUILT.layers[
+                0
+            ].blob
+        async with RegistryClient(quick()) as client:
+            with pytest.raises(Denied, match="wants user and password"):
+                await client.resolve(repository, "1")
+        async with RegistryClient(logged_in(tmp_path, own_registry.host, "wrong")) as client:
+            with pytest.raises(Denied, match="user 'robot' of"):
+                await client.resolve(repository, "1")
+
+
+async def test_signed_tokens(own_registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    private = own_registry.push("private/a", "1", BUILT).repository
+    public = own_registry.push("public/a", "1", BUILT).repository
+    with (
+        TokenServer(authority(tmp_path), {"robot": "right"}) as server,
+        restarted(own_registry, monkeypatch, server.environment),
+    ):
+        async with RegistryClient(quick()) as client:
+            found = await client.resolve(public, "1")
+            await client.fetch_manifest(public, found.digest)
+            await download(client, public, BUILT.layers[0].descriptor())
+            assert server.asked == ["repository:public/a:pull"]
+            with pytest.raises(Denied, match="no credentials"):
+                await client.resolve(private, "1")
+        async with RegistryClient(logged_in(tmp_path, own_registry.host, "right")) as client:
+            assert (await client.resolve(private, "1")).digest == BUILT.digest
+        async with RegistryClient(logged_in(tmp_path, own_registry.host, "wrong")) as client:
+            with pytest.raises(Denied, match="gives none"):
+                await client.resolve(private, "1")
+
+
+async def test_a_download_survives_the_registry_being_killed_several_times(own_registry: Registry) -> None:
+    big = image(layer(file("big", os.urandom(24_000_000)), compression="none"))
+    repository = own_registry.push("big", "1", big).repository
+    wanted, expected = big.layers[0].descriptor(), big.layers[0].blob
+    content, kills, backoff = bytearray(), 0, Backoff(base=0.01)
+    async with RegistryClient(quick()) as client:
+        while len(content) < len(expected):
+            try:
+                async with client.stream_blob(repository, wanted, len(content)) as stream:
+                    assert stream.offset == len(content)
+                    async for chunk in stream:
+                        content += chunk
+                        if kills < 3 and len(content) > (kills + 1) * 5_000_000:
+                            kills += 1
+                            own_registry.stop()
+                            await trio.to_thread.run_sync(own_registry.start)
+            except RegistryError:
+                delay = backoff.failed(len(content))
+                assert delay is not None
+                await trio.sleep(delay)
+    assert content == expected
+    assert kills == 3
