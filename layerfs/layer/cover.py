@@ -1,16 +1,19 @@
 """The cover: a small directory that makes overlayfs show what the image specification says of a stack.
 
 Decides which directories and whiteouts it holds, from the records of the layers, so that nothing is walked.
-Must never import a package that does I/O; the one fact that records do not hold, what a layer has at a path,
-is asked through a callable. Called by `store`, which writes the plan (design.md section 4).
+Must never import a package that does I/O; what records do not hold, what a layer has at a path, is asked
+through callables. Called by `store`, which writes the plan (design.md section 4).
 
-Two things are wrong when overlayfs merges layer directories as they are: marker files show, and a directory
-that a layer only implies hides the attributes of lower layers. So the cover, on top of all layers, holds
+Three things are wrong when overlayfs merges layer directories as they are: marker files show, a directory
+that a layer only implies hides the attributes of lower layers, and an opaque attribute on the root of a layer
+is ignored (tried on Linux 6.18). So the cover, on top of all layers, holds
 
 - a whiteout over each marker that would be visible. Such a marker stands in a visible directory, so the
   cover's directory merges with it and brings nothing back; and merging makes overlayfs hide the 0:0 devices
   there, which it lists in a directory that only one layer has (facts/fuse-and-overlay.md section 4);
 - each directory whose topmost layer implies it, if a layer below has attributes to inherit;
+- a whiteout over each name that shows only because of an ignored opaque root. Such layers are rare, and the
+  only ones for which directories are listed: those that the layers above and below have in common;
 - the directories on the way to them, the root first.
 
 overlayfs takes the attributes of a merged directory from its topmost layer. That is the cover now, so each of
@@ -18,13 +21,16 @@ its directories takes the attributes that the union has there.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from layerfs.layer.merge import Kind, LayerMarks, Merged, marks_of, merge_entry, merge_root, split
+from layerfs.layer.merge import Kind, LayerMarks, Merged, join, marks_of, merge_entry, merge_root, split
 from layerfs.layer.record import Extraction
 
 LayerKind = Callable[[int, bytes], Kind | None]
 """What layer *number*, counted from the base, has at a path; `layerfs.layer.merge.kind_of` of its lstat."""
+
+LayerNames = Callable[[int, bytes], Iterable[bytes]]
+"""All names in a directory of layer *number*, as os.listdir gives them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,17 +53,22 @@ class Cover:
     """Paths of 0:0 devices to make, each in one of *directories*; sorted."""
 
 
-def plan_cover(layers: Sequence[Extraction], kind: LayerKind) -> Cover:
+def plan_cover(layers: Sequence[Extraction], kind: LayerKind, names: LayerNames) -> Cover:
     """Return the cover of a stack, given the records of its layers, base first.
 
     A layer may occur more than once; the stack that the kernel mounts needs its topmost occurrence only.
-    Asks *kind* only about directories that hold markers or are implied, and about those on the way.
-    Raises InvalidWhiteout for a record with a bad marker name.
+    Asks *kind* about directories that hold markers or are implied, and about those on the way; about others,
+    and *names*, only if a layer's root is opaque. Raises InvalidWhiteout for a record with a bad marker name.
     """
     if not layers:
         return Cover((), ())
-    union = _Union([marks_of(layer) for layer in layers], kind)
-    whiteouts = sorted(set(union.visible_markers()))
+    marks = [marks_of(layer) for layer in layers]
+    union = _Union(marks, kind)
+    whiteouts = set(union.visible_markers())
+    if any(b"" in mark.opaque for mark in marks[1:]):
+        whiteouts.update(
+            _left_over(union, _Union([_without_opaque_root(mark) for mark in marks], kind), names)
+        )
     wanted = {split(path)[0] for path in whiteouts}
     wanted.update(union.inheriting_directories())
     wanted.update(ancestor for path in tuple(wanted) for ancestor in _ancestors(path))
@@ -67,7 +78,36 @@ def plan_cover(layers: Sequence[Extraction], kind: LayerKind) -> Cover:
         for path in sorted(wanted, key=lambda path: path.split(b"/"))
         if (merged := union.directory(path)) is not None
     ]
-    return Cover(tuple(directories), tuple(whiteouts))
+    return Cover(tuple(directories), tuple(sorted(whiteouts)))
+
+
+def _left_over(union: "_Union", plain: "_Union", names: LayerNames) -> Iterator[bytes]:
+    """Yield what shows in *plain*, which ignores opaque roots, and has no place in *union*.
+
+    Also yields a few names that *plain* hides, too: in a merged directory a needless whiteout does no harm.
+    """
+    common = [b""]
+    while common:
+        directory = common.pop()
+        wanted, shown = union.directory(directory), plain.directory(directory)
+        if wanted is None or shown is None:
+            continue
+        intruders = [number for number in shown.layers if number not in wanted.layers]
+        for path in {join(directory, name) for number in intruders for name in names(number, directory)}:
+            entry = union.entry(path)
+            if entry is None:
+                yield path
+            elif entry.is_directory:
+                common.append(path)
+
+
+def _without_opaque_root(mark: LayerMarks) -> LayerMarks:
+    """Return what overlayfs sees of an opaque root: neither that nor the whiteouts it makes needless."""
+    if b"" not in mark.opaque:
+        return mark
+    return replace(
+        mark, opaque=mark.opaque - {b""}, hidden=frozenset(path for path in mark.hidden if b"/" in path)
+    )
 
 
 class _Union:
@@ -81,15 +121,17 @@ class _Union:
 
     def directory(self, path: bytes) -> Merged | None:
         """Return the visible directory at *path*; None if there is none."""
-        missing = []
-        while path not in self._directories:
-            missing.append(path)
-            path = split(path)[0]
-        merged = self._directories[path]
-        for path in reversed(missing):
-            merged = self._child(path, merged)
-            self._directories[path] = merged
-        return merged
+        if path not in self._directories:
+            entry = self.entry(path)
+            self._directories[path] = entry if entry is not None and entry.is_directory else None
+        return self._directories[path]
+
+    def entry(self, path: bytes) -> Merged | None:
+        """Return what is visible at *path*, which is not the root; None if nothing is."""
+        parent = self.directory(split(path)[0])
+        if parent is None:
+            return None
+        return merge_entry(path, parent, self._marks, lambda number: self._kind_at(number, path))
 
     def visible_markers(self) -> Iterator[bytes]:
         """Yield the path of each marker that shows in the plain union, more than once if layers repeat it."""
@@ -105,12 +147,6 @@ class _Union:
             merged = self.directory(path)
             if merged is not None and merged.attributes != merged.layers[0]:
                 yield path
-
-    def _child(self, path: bytes, parent: Merged | None) -> Merged | None:
-        if parent is None:
-            return None
-        merged = merge_entry(path, parent, self._marks, lambda number: self._kind_at(number, path))
-        return merged if merged is not None and merged.is_directory else None
 
     def _kind_at(self, number: int, path: bytes) -> Kind | None:
         return Kind.DIRECTORY if path in self._known[number] else self._kind(number, path)
