@@ -25,48 +25,40 @@ def _flip_first(registry: Registry, layer: BuiltLayer) -> None:
     registry.corrupt(layer.digest, at=0)
 
 
-def _truncate(registry: Registry, layer: BuiltLayer) -> None:
-    os.truncate(registry.blob_file(layer.digest), layer.size - 1)
-
-
 def _lengthen(registry: Registry, layer: BuiltLayer) -> None:
     with registry.blob_file(layer.digest).open("ab") as file:
         file.write(b"\0")
 
 
 @pytest.mark.parametrize(
-    ("damage", "said"),
+    "damage",
     [
-        pytest.param(_flip, "digest", id="one byte flipped"),
-        pytest.param(_flip_first, "digest", id="first byte flipped"),
-        pytest.param(_truncate, "size", id="one byte less"),
-        pytest.param(_lengthen, "size", id="one byte more"),
+        pytest.param(_flip, id="one bit flipped near the end"),
+        pytest.param(_flip_first, id="first byte flipped"),
+        pytest.param(_lengthen, id="one byte more"),
     ],
 )
 def test_a_blob_with_wrong_bytes_is_refused_and_leaves_no_trace(
-    own_registry: Registry,
-    store: Path,
-    mountpoint: Path,
-    damage: Callable[[Registry, BuiltLayer], None],
-    said: str,
+    own_registry: Registry, store: Path, mountpoint: Path, damage: Callable[[Registry, BuiltLayer], None]
 ) -> None:
     good = images.layer(images.file("good", b"good"))
     bad = images.layer(images.file("bad", os.urandom(20_000)))
     reference = own_registry.push("damaged", "latest", images.image(good, bad))
     damage(own_registry, bad)
+    sent = own_registry.blob_file(bad.digest).read_bytes()
+    found = str(Digest.of(sent)) if len(sent) == bad.size else f"expected {bad.size}"
 
     with daemon.running(store, mountpoint) as running:
         image = running.images / str(reference)
-        with pytest.raises(OSError, match=_EIO) as caught:
+        with pytest.raises(OSError, match=_EIO):
             clients.read(image / "layers/01/diff/bad")
 
-        assert caught.value.errno == errno.EIO
         assert str(bad.digest) in running.log()
-        assert "expected" in running.log()
+        assert found in running.log()
         assert bad.digest.name not in _traces(store)
         assert clients.read(image / "layers/00/diff/good") == b"good"
         with pytest.raises(OSError, match=_EIO):
-            clients.names(image / "rootfs/.")
+            clients.names(image / "rootfs")
 
 
 def test_the_next_access_tries_again(own_registry: Registry, store: Path, mountpoint: Path) -> None:
@@ -103,23 +95,17 @@ def test_a_layer_that_is_not_the_one_of_the_config_is_refused_for_that_image(
             clients.read(running.images / str(liar) / "rootfs/file")
 
 
-@pytest.mark.parametrize("which", ["manifest", "config"])
-def test_a_document_with_wrong_bytes_is_refused(
-    own_registry: Registry, store: Path, mountpoint: Path, which: str
-) -> None:
+def test_a_config_with_wrong_bytes_is_refused(own_registry: Registry, store: Path, mountpoint: Path) -> None:
     built = images.image(images.layer(images.file("file")))
     reference = own_registry.push("documents", "latest", built)
-    own_registry.corrupt(built.digest if which == "manifest" else built.config_digest)
+    own_registry.corrupt(built.config_digest)
 
     with daemon.running(store, mountpoint) as running:
-        by_digest = running.images / str(own_registry.repository("documents").with_digest(built.digest))
-        for image in (by_digest, running.images / str(reference)):
-            with pytest.raises(OSError, match=_EIO) as caught:
-                clients.names(image / ".")
-            assert caught.value.errno == errno.EIO
+        with pytest.raises(OSError, match=_EIO):
+            clients.names(running.images / str(reference) / "layers")
 
-        assert "expected" in running.log()
-        assert _traces(store) == ""
+        assert str(built.config_digest) in running.log()
+        assert not list((store / "configs").glob("*"))
 
 
 def _traces(store: Path) -> str:
