@@ -24,6 +24,7 @@ from layerfs.errors import (
     VerificationError,
 )
 from layerfs.extract.job import OwnerKind
+from layerfs.layer.names import from_text
 from layerfs.layer.record import Budgets, Extraction, LayerRecord
 from layerfs.oci import Digest, ImageConfig, Index, Manifest, parse_manifest, stack_digest
 from layerfs.store.blobs import BlobShelf, VerifiedBlob, verified
@@ -363,7 +364,8 @@ class ImageStorage(StorePaths):
             extraction = self._extractors.extract(self._layout.blob(digest), digest, again.path)
             if extraction != layer.record.layer:
                 return "the record is not what a second extraction finds"
-            return next(tree_differences(layer.path, again.path), None)
+            implied = frozenset(map(from_text, extraction.implied))
+            return next(tree_differences(layer.path, again.path, implied), None)
 
     def _require_layer(self, digest: Digest) -> LayerDir:
         layer = self.open_layer(digest)

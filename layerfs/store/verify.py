@@ -7,7 +7,7 @@ Called by `storage`.
 import filecmp
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -16,6 +16,7 @@ from layerfs.oci import Digest
 from layerfs.store.xattrs import read_all
 
 _CHUNK: Final = 1 << 20
+_COMPARED: Final = ("st_mode", "st_uid", "st_gid", "st_rdev")
 
 
 def blob_problem(path: Path, digest: Digest) -> str | None:
@@ -37,15 +38,18 @@ def blob_problem(path: Path, digest: Digest) -> str | None:
     return None if found == digest else f"the blob hashes to {found} ({path})"
 
 
-def tree_differences(found: Path, expected: Path) -> Iterator[str]:
-    """Yield how the directory *found* differs from *expected*, one line each."""
+def tree_differences(found: Path, expected: Path, untimed: Collection[bytes] = frozenset()) -> Iterator[str]:
+    """Yield how the directory *found* differs from *expected*, one line each.
+
+    The times of whiteout devices and of the directories *untimed* are those of their extraction.
+    """
     roots = os.fsencode(found), os.fsencode(expected)
     waiting = [b""]
     while waiting:
         path = waiting.pop()
         here, there = (os.path.join(root, path) if path else root for root in roots)
         try:
-            problem = _difference(here, there)
+            problem = _difference(here, there, timed=path not in untimed)
             children = [] if problem else _children(here, there)
         except OSError as exc:
             problem, children = f"cannot be read: {exc.strerror}", []
@@ -61,13 +65,15 @@ def _children(here: bytes, there: bytes) -> list[bytes]:
     return sorted({*os.listdir(here), *os.listdir(there)}, reverse=True)
 
 
-def _difference(here: bytes, there: bytes) -> str | None:
+def _difference(here: bytes, there: bytes, *, timed: bool) -> str | None:
     if not os.path.lexists(there):
         return "not in the archive"
     if not os.path.lexists(here):
         return "missing"
     found, expected = os.lstat(here), os.lstat(there)
-    for name in ("st_mode", "st_uid", "st_gid", "st_rdev", "st_mtime_ns"):
+    whiteout = stat.S_ISCHR(expected.st_mode) and expected.st_rdev == 0
+    compared = _COMPARED if whiteout or not timed else (*_COMPARED, "st_mtime_ns")
+    for name in compared:
         if getattr(found, name) != getattr(expected, name):
             return f"{name} is {getattr(found, name)} (expected {getattr(expected, name)})"
     if dict(read_all(here)) != dict(read_all(there)):

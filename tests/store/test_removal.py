@@ -11,7 +11,7 @@ from layerfs.store.removal import remove_tree
 
 def _deep(path: Path) -> None:
     fd = os.open(path, os.O_RDONLY)
-    for _ in range(1500):  # far beyond PATH_MAX and the limit of descriptors
+    for _ in range(700):  # beyond PATH_MAX
         os.mkdir("deeper", dir_fd=fd)
         below = os.open("deeper", os.O_RDONLY, dir_fd=fd)
         os.close(fd)
