@@ -19,7 +19,7 @@ from layerfs.layer.metadata import ACL_DEFAULT, kept_xattrs
 from layerfs.layer.names import to_text
 from layerfs.layer.paths import join, shown
 
-_SET_ID: Final = 0o6000
+_SPECIAL: Final = 0o7000
 _DIRECTORY_MIN: Final = 0o700
 _FILE_MIN: Final = 0o600
 _NOT_CARRIED: Final = frozenset({EPERM, EOPNOTSUPP, E2BIG, ENOSPC, ERANGE})
@@ -43,7 +43,7 @@ class Ownership:
         if (
             not self.is_privileged
             or member.xattrs
-            or member.mode & _SET_ID
+            or member.mode & _SPECIAL
             or (member.uid, member.gid) != self._self
         ):
             self._finish_uncommon_file(fd, member, join(parent.path, leaf))
@@ -52,7 +52,7 @@ class Ownership:
     def _finish_uncommon_file(self, fd: int, member: Member, path: bytes) -> None:
         self._own(fd, None, member, path)
         mode = member.mode | self.file_mode
-        if mode & _SET_ID:
+        if mode & _SPECIAL:
             os.chmod(fd, mode)
         if mode != member.mode:
             self._lose_mode(path, member.mode)
@@ -77,12 +77,12 @@ class Ownership:
         if (
             not self.is_privileged
             or member.xattrs
-            or member.mode & _SET_ID
+            or member.mode & _SPECIAL
             or (member.uid, member.gid) != self._self
         ):
             path = join(parent.path, leaf)
             self._own(parent.fd, leaf, member, path)
-            if has_mode and member.mode & _SET_ID:
+            if has_mode and member.mode & _SPECIAL:
                 os.chmod(leaf, member.mode, dir_fd=parent.fd, follow_symlinks=False)
             if member.xattrs:
                 # No xattr call takes a directory descriptor; this path leads through one, not through the
