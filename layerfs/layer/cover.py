@@ -102,12 +102,10 @@ def _left_over(union: "_Union", plain: "_Union", names: LayerNames) -> Iterator[
 
 
 def _without_opaque_root(mark: LayerMarks) -> LayerMarks:
-    """Return what overlayfs sees of an opaque root: neither that nor the whiteouts it makes needless."""
+    """Return what overlayfs sees of an opaque root: neither that nor the whiteouts that it makes needless."""
     if b"" not in mark.opaque:
         return mark
-    return replace(
-        mark, opaque=mark.opaque - {b""}, hidden=frozenset(path for path in mark.hidden if b"/" in path)
-    )
+    return replace(mark, opaque=mark.opaque - {b""}, hidden=frozenset())
 
 
 class _Union:
