@@ -47,14 +47,14 @@ def _read(header: str) -> Iterator[Challenge]:
     scheme, found = "", dict[str, str]()
     at = _after(_SEPARATORS, header, 0)
     while at < len(header):
-        if match := _SCHEME.match(header, at):
+        if match := _PARAMETER.match(header, at):
+            found.setdefault(match[1].lower(), _unquote(match[2]) if match[2] is not None else match[3])
+            at = match.end()
+        elif match := _SCHEME.match(header, at):
             if scheme:
                 yield Challenge(scheme, tuple(found.items()))
             scheme, found = match[1].lower(), {}
             at = _after(_TOKEN68, header, match.end())
-        elif match := _PARAMETER.match(header, at):
-            found.setdefault(match[1].lower(), _unquote(match[2]) if match[2] is not None else match[3])
-            at = match.end()
         else:
             at = _after(_JUNK, header, at)
         at = _after(_SEPARATORS, header, at)

@@ -1,0 +1,396 @@
+"""The pure readers and rules: challenges, retries, ranges, URLs, redirects, proxies, errors, pages."""
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from layerfs.errors import RegistryMisbehaved
+from layerfs.registry import Backoff, RetryPolicy
+from layerfs.registry.challenge import Challenge, parse_challenges
+from layerfs.registry.endpoint import Origin, endpoints, is_loopback, redact
+from layerfs.registry.paging import next_page
+from layerfs.registry.problem import Problem, clean
+from layerfs.registry.proxies import proxy_for
+from layerfs.registry.ranges import start_of_body
+from layerfs.registry.redirects import Request, follow
+from layerfs.registry.retry import parse_retry_after
+from layerfs.registry.token import parse_token
+
+# Challenges
+
+TOKENS = st.text("abcdefghijklmnopqrstuvwxyz-_.", min_size=1, max_size=10)
+VALUES = st.text(st.characters(codec="latin-1", exclude_characters="\r\n\0"), max_size=30)
+CHALLENGES = st.builds(
+    Challenge, TOKENS, st.dictionaries(TOKENS, VALUES, max_size=5).map(lambda found: tuple(found.items()))
+)
+
+
+@given(st.lists(CHALLENGES, max_size=4), st.booleans())
+def test_printed_challenges_are_read_back(challenges: list[Challenge], in_one_header: bool) -> None:
+    texts = [str(challenge) for challenge in challenges]
+    headers = [", ".join(texts)] if in_one_header else texts
+    assert parse_challenges(headers) == tuple(challenges)
+
+
+@given(st.lists(st.text(max_size=100), max_size=3))
+def test_any_text_is_read_without_an_error(headers: list[str]) -> None:
+    for challenge in parse_challenges(headers):
+        assert challenge.scheme == challenge.scheme.lower()
+        assert challenge.scheme
+
+
+@pytest.mark.parametrize(
+    ("header", "expected"),
+    [
+        ("", []),
+        ("Basic", [("basic", {})]),
+        ("Basic, Bearer", [("basic", {}), ("bearer", {})]),
+        ("Negotiate YWJj==, Basic realm=x", [("negotiate", {}), ("basic", {"realm": "x"})]),
+        ('Bearer realm="a,b" , service = "c\\"d"', [("bearer", {"realm": "a,b", "service": 'c"d'})]),
+        ('Bearer realm="x",realm="y"', [("bearer", {"realm": "x"})]),
+        ("Bearer realm=http://h/t?a=b,service=s", [("bearer", {"realm": "http://h/t?a=b", "service": "s"})]),
+        ('Bearer realm="never ends', [("bearer", {"realm": "never ends"})]),
+        ('realm="x"', []),
+        (',, ;;= Bearer realm="x"', [("bearer", {"realm": "x"})]),
+    ],
+)
+def test_challenges_as_registries_write_them(header: str, expected: list[tuple[str, dict[str, str]]]) -> None:
+    found = parse_challenges([header])
+    assert [(challenge.scheme, dict(challenge.parameters)) for challenge in found] == expected
+
+
+# Retries
+
+
+@given(st.integers(1, 10), st.floats(0, 100), st.floats(0, 1))
+def test_a_retry_waits_no_longer_than_its_cap_and_ends_with_its_window(
+    attempt: int, elapsed: float, chance: float
+) -> None:
+    policy = RetryPolicy()
+    delay = policy.delay(attempt, elapsed, None, chance)
+    if attempt >= policy.attempts:
+        assert delay is None
+    if delay is not None:
+        assert 0 <= delay <= policy.cap
+        assert elapsed + delay <= policy.window
+
+
+@given(st.floats(0, 1000), st.floats(0, 1000))
+def test_a_wish_is_waited_for_in_full_or_not_at_all(wish: float, elapsed: float) -> None:
+    delay = RetryPolicy().delay(1, elapsed, wish)
+    assert (delay is None) == (wish > RetryPolicy().longest_wish)
+    assert delay is None or delay >= wish
+
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (None, None),
+        ("", None),
+        ("7", 7.0),
+        (" 7 ", 7.0),
+        ("-7", None),
+        ("\u0667", None),
+        ("soon", None),
+        ("9" * 400, 9999999999.0),
+        (format_datetime(NOW + timedelta(seconds=90), usegmt=True), 90.0),
+        (format_datetime(NOW - timedelta(seconds=90), usegmt=True), 0.0),
+        ("Thu, 01 Jan 2026 00:00:05", 5.0),
+        ("Thu, 99 Jan 2026 00:00:05 GMT", None),
+    ],
+)
+def test_retry_after_is_read_as_seconds_or_as_a_date(text: str | None, expected: float | None) -> None:
+    assert parse_retry_after(text, NOW) == expected
+
+
+@given(st.text())
+def test_any_retry_after_is_read_without_an_error(text: str) -> None:
+    found = parse_retry_after(text, NOW)
+    assert found is None or found >= 0
+
+
+def test_a_download_goes_on_as_long_as_it_makes_progress() -> None:
+    backoff = Backoff(attempts=3, progress=10, chance=lambda: 1.0)
+    assert [backoff.failed(10 * number) for number in range(1, 50)] == [0.5] * 49
+    assert [backoff.failed(490), backoff.failed(495), backoff.failed(499)] == [1.0, 2.0, None]
+
+
+def test_a_download_that_starts_again_at_zero_has_made_no_progress() -> None:
+    backoff = Backoff(attempts=3, progress=10)
+    delays = [backoff.failed(received) for received in (100, 0, 100, 0, 100)]
+    assert [delay is None for delay in delays] == [False, False, False, True, True]
+
+
+# Ranges
+
+
+@given(st.integers(0, 1 << 40), st.integers(1, 1 << 40))
+def test_the_range_that_was_asked_for_is_accepted(first: int, length: int) -> None:
+    size = first + length
+    for total in (str(size), "*"):
+        headers = {"content-range": f"bytes {first}-{size - 1}/{total}"}
+        assert start_of_body(first, size, 206, headers) == first
+    assert start_of_body(first, size, 200, {}) == 0
+
+
+@given(st.integers(0, 1000), st.integers(1, 1000), st.text(max_size=40))
+def test_any_other_range_is_refused(first: int, length: int, text: str) -> None:
+    size = first + length
+    if text not in (f"bytes {first}-{size - 1}/{size}", f"bytes {first}-{size - 1}/*"):
+        with pytest.raises(RegistryMisbehaved, match=f"expected bytes {first}-"):
+            start_of_body(first, size, 206, {"content-range": text})
+
+
+# URLs
+
+
+@pytest.mark.parametrize(
+    ("registry", "insecure", "expected"),
+    [
+        ("docker.io", (), ["https://registry-1.docker.io"]),
+        ("quay.io", (), ["https://quay.io"]),
+        ("quay.io:8443", (), ["https://quay.io:8443"]),
+        ("localhost:5000", (), ["http://localhost:5000", "https://localhost:5000"]),
+        ("127.9.9.9", (), ["http://127.9.9.9", "https://127.9.9.9"]),
+        ("[::1]:5000", (), ["http://[::1]:5000", "https://[::1]:5000"]),
+        ("10.0.0.1:5000", (), ["https://10.0.0.1:5000"]),
+        ("10.0.0.1:5000", ("10.0.0.1:5000",), ["https://10.0.0.1:5000", "http://10.0.0.1:5000"]),
+        ("lan.example", ("lan.example",), ["https://lan.example", "http://lan.example"]),
+        ("lan.example:80", ("lan.example",), ["https://lan.example:80"]),
+        ("Quay.IO", (), ["https://quay.io"]),
+    ],
+)
+def test_a_registry_is_asked_with_tls_unless_it_is_loopback_or_insecure(
+    registry: str, insecure: tuple[str, ...], expected: list[str]
+) -> None:
+    found = endpoints(registry, frozenset(insecure))
+    assert [str(endpoint.origin) for endpoint in found] == expected
+    assert all(endpoint.insecure == bool(registry in insecure) for endpoint in found)
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [
+        ("localhost", True),
+        ("LOCALHOST.", True),
+        ("a.localhost", True),
+        ("127.0.0.2", True),
+        ("::1", True),
+        ("[::1]", True),
+        ("localhost.example.org", False),
+        ("127.0.0.1.example.org", False),
+        ("notlocalhost", False),
+        ("10.0.0.1", False),
+        ("", False),
+    ],
+)
+def test_only_this_machine_is_loopback(host: str, expected: bool) -> None:
+    assert is_loopback(host) is expected
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        (
+            "https://h/p?X-Sig=abc&ns=docker.io&empty=&alone#f",
+            "https://h/p?X-Sig=...&ns=docker.io&empty=...&...",
+        ),
+        ("https://user:secret@h:1/p", "https://h:1/p"),
+        ("https://h/", "https://h/"),
+        ("http://[::1", "(unreadable URL)"),
+    ],
+)
+def test_a_shown_url_holds_no_secret(url: str, expected: str) -> None:
+    assert redact(url) == expected
+
+
+@given(st.text())
+def test_any_text_is_redacted_or_refused_as_a_url(text: str) -> None:
+    redact(text)
+    try:
+        origin = Origin.of(text)
+    except RegistryMisbehaved:
+        return
+    assert origin.scheme in ("http", "https")
+    assert Origin.of(f"{origin}/") == origin
+
+
+# Redirects
+
+REQUEST = Request("GET", "https://h.example/v2/x", first_byte=7, authorization="secret")
+
+
+@pytest.mark.parametrize(
+    ("location", "url", "keeps"),
+    [
+        ("/y", "https://h.example/y", True),
+        ("y?z", "https://h.example/v2/y?z", True),
+        ("https://h.example:443/y", "https://h.example:443/y", True),
+        ("https://H.EXAMPLE/y", "https://H.EXAMPLE/y", True),
+        ("//other.example/y", "https://other.example/y", False),
+        ("https://h.example:444/y", "https://h.example:444/y", False),
+        ("https://sub.h.example/y", "https://sub.h.example/y", False),
+    ],
+)
+def test_authorization_stays_with_its_origin(location: str, url: str, keeps: bool) -> None:
+    found = follow(REQUEST, 307, location)
+    assert found == replace(REQUEST, url=url, authorization="secret" if keeps else None)
+    back = follow(found, 307, REQUEST.url)
+    assert back.authorization == ("secret" if keeps else None)  # once dropped, it does not come back
+
+
+def test_only_an_insecure_registry_may_redirect_to_http() -> None:
+    with pytest.raises(RegistryMisbehaved, match="from https to"):
+        follow(REQUEST, 307, "http://h.example/y")
+    assert follow(replace(REQUEST, insecure=True), 307, "http://h.example/y").authorization is None
+
+
+# Proxies
+
+
+@pytest.mark.parametrize(
+    ("url", "environment", "expected"),
+    [
+        ("https://h.example", {}, None),
+        ("https://h.example", {"HTTPS_PROXY": "http://p:1"}, "http://p:1"),
+        ("https://h.example", {"https_proxy": "p:1"}, "http://p:1"),
+        ("https://h.example", {"HTTP_PROXY": "http://p:1"}, None),
+        ("http://h.example", {"HTTP_PROXY": "http://p:1"}, "http://p:1"),
+        ("http://h.example", {"HTTP_PROXY": "http://p:1", "REQUEST_METHOD": "GET"}, None),
+        ("https://h.example", {"ALL_PROXY": "http://p:1"}, "http://p:1"),
+        ("https://h.example", {"HTTPS_PROXY": "", "ALL_PROXY": "http://p:1"}, "http://p:1"),
+        ("https://localhost", {"HTTPS_PROXY": "http://p:1"}, None),
+        ("http://127.0.0.1:5000", {"HTTP_PROXY": "http://p:1"}, None),
+    ],
+)
+def test_the_proxy_comes_from_the_environment(
+    url: str, environment: dict[str, str], expected: str | None
+) -> None:
+    assert proxy_for(Origin.of(url), environment) == expected
+
+
+@pytest.mark.parametrize(
+    ("url", "rules", "excluded"),
+    [
+        ("https://h.example", "*", True),
+        ("https://h.example", "h.example", True),
+        ("https://h.example", " other , H.EXAMPLE ", True),
+        ("https://sub.h.example", "h.example", True),
+        ("https://noth.example", "h.example", False),
+        ("https://h.example", ".h.example", False),
+        ("https://sub.h.example", ".h.example", True),
+        ("https://sub.h.example", "*.h.example", True),
+        ("https://h.example", "h.example:443", True),
+        ("https://h.example", "h.example:444", False),
+        ("https://10.1.2.3", "10.0.0.0/8", True),
+        ("https://11.1.2.3", "10.0.0.0/8", False),
+        ("https://h.example", "10.0.0.0/8", False),
+        ("https://h.example", "nonsense/8", False),
+        ("https://10.1.2.3", "10.1.2.3", True),
+        ("https://10.1.2.3", "1.2.3", False),
+        ("https://10.1.2.3:5000", "10.1.2.3:5000", True),
+        ("https://[fd00::2]", "fd00::2", True),
+        ("https://[fd00::2]", "[fd00::2]", True),
+        ("https://[fd00::2]:5000", "[fd00:0::2]:5000", True),
+        ("https://[fd00::2]", "fd00::/8", True),
+        ("https://h.example", "", False),
+        ("https://h.example", ",,", False),
+    ],
+)
+def test_no_proxy_follows_go(url: str, rules: str, excluded: bool) -> None:
+    environment = {"HTTPS_PROXY": "http://p:1", "no_proxy": rules}
+    assert (proxy_for(Origin.of(url), environment) is None) is excluded
+
+
+@given(st.text())
+def test_any_no_proxy_is_read_without_an_error(text: str) -> None:
+    proxy_for(Origin.of("https://h.example"), {"HTTPS_PROXY": "p", "NO_PROXY": text})
+
+
+# Bodies
+
+
+@given(st.binary(max_size=300), st.integers(400, 599))
+def test_any_error_body_is_read_without_an_error(body: bytes, status: int) -> None:
+    error = Problem.parse(status, body).error("thing", "registry")
+    assert str(error).isprintable()
+
+
+@given(st.binary(max_size=300))
+def test_any_token_body_is_a_token_or_refused(body: bytes) -> None:
+    try:
+        token = parse_token(body, "server")
+    except RegistryMisbehaved:
+        return
+    assert token.value
+    assert token.life >= 60
+
+
+@pytest.mark.parametrize(
+    ("expires_in", "life"),
+    [
+        ("300", 300),
+        ('"300"', 300),
+        ("1", 60),
+        ("null", 60),
+        ("-5", 60),
+        ('"x"', 60),
+        ('"nan"', 60),
+        ("1e300", 1e9),
+    ],
+)
+def test_the_life_of_a_token_is_a_minute_at_least(expires_in: str, life: float) -> None:
+    token = parse_token(b'{"token": "t", "expires_in": %s}' % expires_in.encode(), "server")
+    assert token.life == life
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("plain text: 1/2", "plain text: 1/2"),
+        ("a\nb\x1b[0m\0c", "a b [0m c"),
+        ("sent Authorization: Bearer abc.def-1 twice", "sent Authorization: ... twice"),
+        ("basic dXNlcjpwYXNz!", "...!"),
+        ("token eyJhbGciOi.eyJzdWIi.c2ln is bad", "token ... is bad"),
+        ("see https://u:p@h/x?sig=1&b=2 for more", "see https://...h/x?... for more"),
+        ("x" * 1000, "x" * 300),
+        ("echo hunter2", "echo ..."),
+    ],
+)
+def test_foreign_text_is_one_short_line_without_secrets(text: str, expected: str) -> None:
+    assert clean(text, ("hunter2",)) == expected
+
+
+# Pages
+
+
+@pytest.mark.parametrize(
+    ("links", "expected"),
+    [
+        ([], None),
+        (['</v2/a/tags/list?last=x&n=1>; rel="next"'], "/v2/a/tags/list?last=x&n=1"),
+        (["</v2/a/tags/list>; rel=next"], "/v2/a/tags/list"),
+        (['<list?last=x>; title="a, <b>"; REL="prev next"'], "/v2/a/tags/list?last=x"),
+        (['</v2/b>; rel="prev", </v2/c>; rel="next"'], "/v2/c"),
+        (['</v2/b>; rel="prev"', '</v2/c>; rel="next"'], "/v2/c"),
+        (["<http://10.0.0.1/v2/c>; rel=next"], "/v2/c"),
+        (['</v2/b>; rel="nextish"'], None),
+        (["<http://[::1>; rel=next"], None),
+        (["nonsense"], None),
+    ],
+)
+def test_the_next_page_is_a_path_of_the_registry(links: list[str], expected: str | None) -> None:
+    assert next_page(links, "https://h.example/v2/a/tags/list") == expected
+
+
+@pytest.mark.parametrize("link", ["</admin>; rel=next", "<file:///x>; rel=next", "<../../../../x>; rel=next"])
+def test_a_page_elsewhere_is_refused(link: str) -> None:
+    with pytest.raises(RegistryMisbehaved, match="no path of a registry"):
+        next_page([link], "https://h.example/v2/a/tags/list")
