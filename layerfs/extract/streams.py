@@ -118,7 +118,11 @@ def media_type_disagrees(media_type: str, compression: Compression) -> bool:
     return media_type in mediatype.LAYERS and mediatype.compression_of(media_type) != compression
 
 
-_GZIP_ERRORS: Final[tuple[type[Exception], ...]] = (BadGzipFile, EOFError, isal_zlib.error)
+_GZIP_ERRORS: Final[tuple[type[Exception], ...]] = (
+    BadGzipFile,
+    EOFError,
+    cast("type[Exception]", isal_zlib.error),
+)
 
 
 class _Gzip:
