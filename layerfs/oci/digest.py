@@ -43,6 +43,8 @@ class Digest:
     @classmethod
     def from_name(cls, name: str) -> Self:
         """Read the file-name form, ``sha256-<hex>``. Raises InvalidDigest."""
+        if ":" in name:  # a digest must not have two names
+            raise InvalidDigest(f"not the name of a digest: {name[:200]!r} (expected sha256-<hex>)")
         return cls.parse(name.replace("-", ":", 1))
 
     @classmethod

@@ -102,7 +102,8 @@ def parse_manifest(raw: bytes, digest: Digest, media_type: str = "") -> Manifest
         raise InvalidDocument(
             f"{what}: mediaType {json.media_type!r} (expected {media_type!r}, as announced)"
         )
-    type_ = json.media_type or media_type
+    # Registries that do not know better announce application/json or text/plain: that says nothing.
+    type_ = json.media_type or (media_type if media_type.startswith("application/vnd.") else "")
     if json.manifests is not None and (json.config is not None or json.layers is not None):
         # Two readers could see two images in one document (CVE-2021-41190).
         raise InvalidDocument(f"{what}: has both 'manifests' and 'config' or 'layers' (expected one kind)")
@@ -114,7 +115,7 @@ def parse_manifest(raw: bytes, digest: Digest, media_type: str = "") -> Manifest
         )
     if type_ in mediatype.INDEXES:
         raise InvalidDocument(f"{what}: calls itself {type_!r} but has no 'manifests'")
-    if type_ and type_ not in mediatype.MANIFESTS and type_.startswith("application/vnd."):
+    if type_ and type_ not in mediatype.MANIFESTS:
         raise UnsupportedImage(f"{what}: unknown media type {type_!r}")
     return _manifest(json, raw, digest, type_ or mediatype.OCI_MANIFEST, what)
 

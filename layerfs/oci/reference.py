@@ -6,6 +6,7 @@ classes holds only characters that are legal in file names, so its parts are pat
 
 import re
 from dataclasses import dataclass
+from ipaddress import IPv6Address
 from typing import Self
 
 from layerfs.errors import InvalidDigest, InvalidReference
@@ -18,7 +19,10 @@ MAX_NAME_LENGTH = 255
 _COMPONENT = re.compile(r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*")
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 _LABEL = r"(?:[A-Za-z0-9]|[A-Za-z0-9][A-Za-z0-9-]*[A-Za-z0-9])"
-_REGISTRY = re.compile(rf"(?:{_LABEL}(?:\.{_LABEL})*|\[[0-9a-fA-F:]+\])(?::[0-9]{{1,5}})?")
+_REGISTRY = re.compile(
+    rf"(?:{_LABEL}(?:\.{_LABEL})*|\[(?P<ipv6>[0-9a-fA-F:]+)\])(?::(?P<port>[0-9]{{1,5}}))?"
+)
+_LAST_PORT = 65535
 _BARE_ID = re.compile(r"[0-9a-f]{64}")
 
 
@@ -28,8 +32,22 @@ def is_registry(text: str) -> bool:
     As the first component of a name only a host with a dot, a port, an upper-case letter or
     the name ``localhost`` is one; anything else is a repository of Docker Hub.
     """
-    looks_like_host = text == "localhost" or "." in text or ":" in text or text != text.lower()
-    return looks_like_host and _REGISTRY.fullmatch(text) is not None
+    match = _REGISTRY.fullmatch(text) if _looks_like_host(text) else None
+    if match is None or int(match["port"] or 0) > _LAST_PORT:
+        return False
+    return match["ipv6"] is None or _is_ipv6(match["ipv6"])
+
+
+def _looks_like_host(text: str) -> bool:
+    return text == "localhost" or "." in text or ":" in text or text != text.lower()
+
+
+def _is_ipv6(text: str) -> bool:
+    try:
+        IPv6Address(text)
+    except ValueError:
+        return False
+    return True
 
 
 def is_component(text: str) -> bool:
@@ -53,7 +71,7 @@ class Repository:
     def parse(cls, text: str) -> Self:
         """Read a name without tag or digest. Raises InvalidReference."""
         first, slash, rest = text.partition("/")
-        if slash and is_registry(first):
+        if slash and _looks_like_host(first):  # if it is none, `of` says so: it must not become a path
             registry, path = first, rest
         else:
             registry, path = DEFAULT_REGISTRY, text
