@@ -1,6 +1,6 @@
 """A faster loop for pyfuse3: look at the device for some microseconds before sleeping, and swap no locks.
 
-pyfuse3 takes its event loop from its module global ``trio``, at call time. `install` puts a namespace there
+pyfuse3 takes its event loop from its module global ``trio``, at call time. `installed` puts a namespace there
 that is trio but for two names. Why: to sleep and to be woken on another core costs some 45 of the 60
 microseconds that a request takes, and all Python in it 10 (facts/fuse-speed.md section 2); a client that got
 its answer sends the next request soon after it. Stands alone; only `session` calls it.
@@ -8,12 +8,15 @@ its answer sends the next request soon after it. Stands alone; only `session` ca
 
 import os
 import select
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from time import perf_counter
 from types import SimpleNamespace, TracebackType
 from typing import Any, Final
 
 import trio
+
+from layerfs.fuse.alarm import Alarm
 
 SPIN_SECONDS: Final = 50e-6
 """How long to look before sleeping. 20 to 200 microseconds gain the same; 10 half of it."""
@@ -51,10 +54,14 @@ class EagerLock:
 
 
 class EagerReader:
-    """Waits until a descriptor is readable, looking for *spin* seconds before it lets the thread sleep."""
+    """Waits until a descriptor is readable, looking for *spin* seconds before it lets the thread sleep.
 
-    def __init__(self, spin: float) -> None:
+    *alarm* is armed whenever a read may follow, and off in every sleep.
+    """
+
+    def __init__(self, spin: float, alarm: Alarm) -> None:
         self._spin = spin
+        self._alarm = alarm
         self._polls: dict[int, Callable[[int], list[Any]]] = {}
         self._served = 0
         self._turn_ends = 0.0
@@ -76,7 +83,9 @@ class EagerReader:
         while perf_counter() < give_up:
             if poll(0):  # lets other threads run, too
                 return
+        self._alarm.disarm()
         await trio.lowlevel.wait_readable(fd)
+        self._alarm.arm()
         self._begin_turn()
 
     def _begin_turn(self) -> None:
@@ -106,13 +115,21 @@ def spin_seconds() -> float:
     return SPIN_SECONDS if len(os.sched_getaffinity(0)) > 1 else 0.0
 
 
-def namespace(spin: float) -> Any:
+def namespace(reader: EagerReader) -> Any:
     """Return what stands for the module trio, with the two replaced names."""
-    reader = EagerReader(spin)
     lowlevel = _Overlaid(trio.lowlevel, wait_readable=reader.wait_readable)
     return _Overlaid(trio, lowlevel=lowlevel, Lock=EagerLock)
 
 
-def install(pyfuse3: Any) -> None:
-    """Let the module *pyfuse3* use the faster loop from its next ``main`` on."""
-    pyfuse3.trio = namespace(spin_seconds())
+@contextmanager
+def installed(pyfuse3: Any) -> Iterator[None]:
+    """Let the module *pyfuse3* use the faster loop in the block; to be entered in the main thread."""
+    alarm = Alarm()
+    original = pyfuse3.trio
+    pyfuse3.trio = namespace(EagerReader(spin_seconds(), alarm))
+    alarm.arm()
+    try:
+        yield
+    finally:
+        alarm.disarm()
+        pyfuse3.trio = original

@@ -60,13 +60,13 @@ async def serve(
     waits = Waits(fetch_timeout)
     operations = Operations(tree, provider, waits, disk=disk)
     _mount(operations, point, options)
-    polling.install(pyfuse3)
     try:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(waits.run)
             nursery.start_soon(_end_on_signal, nursery.cancel_scope)
             nursery.start_soon(_announce, point, ready)
-            await pyfuse3.main(max_tasks=MAX_TASKS)
+            with polling.installed(pyfuse3):
+                await pyfuse3.main(max_tasks=MAX_TASKS)
             nursery.cancel_scope.cancel()
     except* OSError as group:
         raise MountError(f"{point}: the mount ended: {_first(group)}") from group

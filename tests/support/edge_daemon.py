@@ -6,6 +6,7 @@ its own, because one that reads its own FUSE mount waits for itself. The counts 
 """
 
 import argparse
+import itertools
 import logging
 import mmap
 import struct
@@ -23,8 +24,10 @@ from tests.support.memory_tree import ControlledProvider, directory_tree, memory
 
 OPERATIONS = (
     "lookup", "forget", "getattr", "readlink", "open", "read", "release", "opendir", "readdir", "releasedir",
-    "getxattr", "listxattr", "statfs", "flush", "access", "setattr", "fsync", "forgotten",
+    "getxattr", "listxattr", "statfs", "flush", "access", "setattr", "fsync", "forgotten", "beats",
 )  # fmt: skip
+_NO_HANDLERS = ("forgotten", "beats")
+BEAT_SECONDS = 5e-3
 
 
 class Requests:
@@ -45,6 +48,8 @@ class Requests:
         asked: dict[str, int] = {}
         yield asked
         for name, number in self.read().items():
+            if name == "beats":
+                continue
             if difference := number - before.get(name, 0):
                 asked[name] = difference
 
@@ -68,7 +73,7 @@ def counting(operations: type[Operations], counters: mmap.mmap) -> type[Operatio
     body = {
         name: count(index, getattr(operations, name), _forgotten if name == "forget" else None)
         for index, name in enumerate(OPERATIONS)
-        if name != "forgotten"
+        if name not in _NO_HANDLERS
     }
     return type("Counting", (operations,), body)
 
@@ -85,6 +90,7 @@ def main() -> None:
     parser.add_argument("--fetch-timeout", type=float, default=60.0)
     parser.add_argument("--allow-other", action="store_true")
     parser.add_argument("--fast", action="store_true", help="count nothing")
+    parser.add_argument("--beat", action="store_true", help="count that the loop runs")
     given = parser.parse_args()
     logging.basicConfig(level=logging.DEBUG, format="%(levelname)s %(name)s: %(message)s")
     logging.getLogger("pyfuse3").setLevel(logging.WARNING)
@@ -106,12 +112,11 @@ def main() -> None:
         scratch = given.control / "scratch"
         scratch.mkdir()
         tree = memory_tree(provider, scratch, stats)
-    kind: type[Operations] = Operations
-    if not given.fast:
-        with open(given.control / "requests", "w+b") as file:
-            file.write(bytes(8 * len(OPERATIONS)))
-            file.flush()
-            kind = counting(Operations, mmap.mmap(file.fileno(), 0))
+    with open(given.control / "requests", "w+b") as file:
+        file.write(bytes(8 * len(OPERATIONS)))
+        file.flush()
+        counters = mmap.mmap(file.fileno(), 0)
+    kind = Operations if given.fast else counting(Operations, counters)
 
     def make(*arguments: Any, **named: Any) -> Operations:
         made.append(kind(*arguments, **named))
@@ -128,7 +133,22 @@ def main() -> None:
         allow_other=given.allow_other,
         disk=str(given.control),
     )
-    trio.run(serve)
+
+    async def run() -> None:
+        async with trio.open_nursery() as nursery:
+            if given.beat:
+                nursery.start_soon(_beat, counters)
+            await serve()
+            nursery.cancel_scope.cancel()
+
+    trio.run(run)
+
+
+async def _beat(counters: mmap.mmap) -> None:
+    """Count, every few milliseconds, that the loop still runs."""
+    for number in itertools.count(1):
+        struct.pack_into("<Q", counters, OPERATIONS.index("beats") * 8, number)
+        await trio.sleep(BEAT_SECONDS)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,113 @@
+"""The kernel is asked as little as possible, and what it was told of is forgotten exactly."""
+
+import os
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.fuse.conftest import PATIENCE, Edge, drop_caches
+from tests.support.memory_tree import MANY
+
+pytestmark = [pytest.mark.needs_fuse, pytest.mark.needs_root]
+
+# Requests at most, cold and warm; a counted kind that is not named may not occur. A cold path of two names is
+# two lookups.
+LIMITS: dict[str, tuple[list[str], dict[str, int], dict[str, int]]] = {
+    "ls": (
+        ["ls", "many"],
+        {"lookup": 1, "opendir": 1, "readdir": 8, "releasedir": 1},
+        {"opendir": 1, "readdir": 8, "releasedir": 1, "getattr": 1},
+    ),
+    "ls -l": (
+        ["ls", "-l", "many"],
+        {"lookup": 1, "opendir": 1, "readdir": 8, "releasedir": 1, "getxattr": 3},
+        {"opendir": 1, "readdir": 8, "releasedir": 1, "getxattr": 3, "getattr": 1},
+    ),
+    "stat": (["stat", "plain/big"], {"lookup": 2}, {}),
+    "stat of nothing": (["stat", "plain/nothing"], {"lookup": 2}, {}),
+    "cat of a small file": (
+        ["cat", "plain/hello"],
+        {"lookup": 2, "open": 1, "release": 1, "flush": 1},
+        {"open": 1, "release": 1},
+    ),
+    "cat of 5 MiB": (
+        ["cat", "plain/big"],
+        {"lookup": 2, "open": 1, "release": 1, "flush": 1, "read": 8},
+        {"open": 1, "release": 1},
+    ),
+    "readlink": (["readlink", "plain/link"], {"lookup": 2, "readlink": 1}, {"readlink": 1}),
+}
+
+
+@pytest.mark.parametrize(
+    ("command", "cold", "warm"), [pytest.param(*row, id=name) for name, row in LIMITS.items()]
+)
+def test_a_command_asks_no_more_than_its_row_says(
+    edge: Edge, command: list[str], cold: dict[str, int], warm: dict[str, int]
+) -> None:
+    drop_caches()
+    for limits in (cold, warm):
+        with edge.requests.during() as asked:
+            subprocess.run(command, cwd=edge.root, capture_output=True)
+            _settle(edge)
+        too_many = {name: n for name, n in asked.items() if n > limits.get(name, 0) and name in COUNTED}
+        assert not too_many, f"{asked} (expected at most {limits})"
+
+
+COUNTED = (
+    "lookup",
+    "readlink",
+    "open",
+    "read",
+    "opendir",
+    "readdir",
+    "getxattr",
+    "listxattr",
+    "flush",
+    "access",
+)
+
+
+def _settle(edge: Edge) -> None:
+    """Wait for the requests that nobody waits for, like release."""
+    before = None
+    while before != (before := edge.requests.read()):
+        time.sleep(0.05)
+
+
+def test_everything_told_to_the_kernel_is_forgotten_exactly(edge: Edge) -> None:
+    for _ in range(2):
+        for directory in ("plain", "many", "xattrs"):
+            subprocess.run(["ls", "-lR", edge.root / directory], check=True, capture_output=True)
+        for number in range(0, MANY, 7):
+            (edge.root / "many" / f"file-{number:05}").stat()
+    peak = edge.stats()["inodes"]
+    assert peak > MANY
+    with edge.requests.during() as asked:
+        drop_caches()
+        deadline = time.monotonic() + PATIENCE
+        while (left := edge.stats()["inodes"]) > 10 and time.monotonic() < deadline:
+            time.sleep(0.05)
+    assert left <= 10, f"{left} of {peak} inodes are still known: {asked}"
+    assert "forgotten (expected" not in edge.daemon.log()
+    assert (edge.root / "many" / "file-00001").read_bytes() == b"1\n"
+
+
+def test_an_open_file_outlives_the_caches(edge: Edge) -> None:
+    path = edge.root / "plain" / "big"
+    expected = (edge.control / "scratch" / "big").read_bytes()
+    with path.open("rb") as file:
+        drop_caches()
+        Path("/proc/sys/vm/drop_caches").write_text("1")
+        assert file.read() == expected
+
+
+def test_listings_and_files_are_given_back(edge: Edge) -> None:
+    with os.scandir(edge.root / "many") as found, (edge.root / "plain" / "big").open("rb"):
+        next(found)
+        assert edge.stats()["listings"] == 1
+        assert edge.stats()["files"] == 1
+    _settle(edge)
+    assert (edge.stats()["listings"], edge.stats()["files"]) == (0, 0)
