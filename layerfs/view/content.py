@@ -5,7 +5,8 @@ Metadata of published trees is read inline (design.md section 6). Called by `dif
 """
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from errno import ENAMETOOLONG, ENOTDIR
 from functools import cached_property
 from stat import S_IFMT, S_ISCHR, S_ISDIR, S_ISREG
@@ -43,6 +44,17 @@ class Shelf:
         finalize(self, os.close, self.fd)
 
 
+@dataclass(frozen=True, slots=True)
+class OverlayForm:
+    """The markers of a layer as overlayfs wants them. Paths are relative, the root is empty."""
+
+    opaque: frozenset[bytes]
+    """Directories that say so themselves, or whose name a marker beside them hides."""
+    whiteouts: Mapping[bytes, tuple[bytes, ...]]
+    """By directory, the hidden names that the layer itself does not have. None below an opaque directory:
+    there is nothing to hide there, and overlayfs would list them (facts/fuse-and-overlay.md section 4)."""
+
+
 class LayerTree:
     """One layer directory, shared by its nodes. Paths are relative to it; its root is the empty path."""
 
@@ -61,19 +73,26 @@ class LayerTree:
         return marks_of(self._extraction)
 
     @cached_property
-    def _hidden_in(self) -> dict[bytes, list[bytes]]:
-        found: dict[bytes, list[bytes]] = {}
-        for directory, name in map(split, sorted(self.marks.hidden)):
-            found.setdefault(directory, []).append(name)
-        return found
+    def form(self) -> "OverlayForm":
+        """What the markers stand for in overlay form. Raises OSError."""
+        marks = self.marks
+        opaque, missing = set(marks.opaque), []
+        for path in marks.hidden:
+            status = self.lstat(path)
+            if status is None or is_overlay_whiteout(status):
+                missing.append(path)
+            elif is_directory(status):
+                opaque.add(path)
+        whiteouts: dict[bytes, list[bytes]] = {}
+        for path in sorted(missing):
+            directory, name = split(path)
+            if not opaque.intersection(_with_ancestors(directory)):
+                whiteouts.setdefault(directory, []).append(name)
+        return OverlayForm(frozenset(opaque), {path: tuple(names) for path, names in whiteouts.items()})
 
     @cached_property
     def _lost(self) -> dict[bytes, Lost]:
         return {from_text(path): Lost.parse(text) for path, text in self._extraction.lost.items()}
-
-    def hidden_names(self, directory: bytes) -> list[bytes]:
-        """Return the names that whiteouts in *directory* hide."""
-        return self._hidden_in.get(directory, [])
 
     def lstat(self, path: bytes) -> os.stat_result | None:
         """Return what is at *path*, None if nothing is. Raises OSError."""
@@ -201,6 +220,13 @@ class ContentFile(Node):
     def forgotten(self) -> None:
         """Drop the attributes that are on disk."""
         self._xattrs = None
+
+
+def _with_ancestors(path: bytes) -> Iterator[bytes]:
+    yield path
+    while path:
+        path = split(path)[0]
+        yield path
 
 
 def is_overlay_whiteout(status: os.stat_result) -> bool:

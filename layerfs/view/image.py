@@ -15,13 +15,24 @@ from layerfs.view import texts
 from layerfs.view.known import Documents
 from layerfs.view.names import image_name
 from layerfs.view.needs import DocumentNeed, Need
-from layerfs.view.nodes import Node
+from layerfs.view.nodes import FOREVER, Node
 from layerfs.view.virtual import ChangingText, Link, Text, VirtualDirectory, World
 
 LAYER_DIRECTORY: Final = b"layers"
 
 
-class ImageDirectory(VirtualDirectory):
+class DocumentDirectory(VirtualDirectory):
+    """A directory whose names follow from documents, and these from a digest."""
+
+    __slots__ = ()
+
+    @property
+    def negative_timeout(self) -> float:
+        """Without end."""
+        return FOREVER
+
+
+class ImageDirectory(DocumentDirectory):
     """``<name>@sha256:<hex>/``."""
 
     __slots__ = ("_documents", "_key", "digest", "repository")
@@ -144,7 +155,7 @@ class LayerLink(Link):
         return super().readlink()
 
 
-class ImageLayers(VirtualDirectory):
+class ImageLayers(DocumentDirectory):
     """``layers/`` of an image: links ``00``, ``01``, … from the base up."""
 
     __slots__ = ("_image", "_key", "_repository")
@@ -176,7 +187,7 @@ class ImageLayers(VirtualDirectory):
         return world.node(key, lambda ino: LayerLink(ino, world, target, [layer]))
 
 
-class Platforms(VirtualDirectory):
+class Platforms(DocumentDirectory):
     """``platforms/`` of an index: a link for each platform to the directory of its manifest."""
 
     __slots__ = ("_by_name", "_key", "_repository")

@@ -34,7 +34,7 @@ class ImagesDirectory(VirtualDirectory):
                 return link(self.world, KEY + b"/" + name, target)
             case names.Component(registry):
                 return self._registry(registry)
-            case None:
+            case _:
                 return None
 
     def entries(self) -> Sequence[tuple[bytes, Node]]:
@@ -69,7 +69,7 @@ class RepositoryDirectory(VirtualDirectory):
                 return self._tag(repository, tag)
             case names.ImageName(repository, digest):
                 return self._image(repository, digest)
-            case None:
+            case _:
                 return None
 
     def entries(self) -> Sequence[tuple[bytes, Node]]:

@@ -14,7 +14,7 @@ from typing import Final
 from layerfs.errors import ImageError, LayerfsError, NotInStore
 from layerfs.oci import Digest, Image, ImageConfig, Index, Manifest, Platform, Repository, stack_digest
 from layerfs.store import ImageStorage
-from layerfs.view.needs import BlobNeed, DocumentNeed, LayersNeed, Need, StackNeed
+from layerfs.view.needs import BlobNeed, DocumentNeed, LayersNeed, Need
 
 log = logging.getLogger(__name__)
 
@@ -194,9 +194,7 @@ class KnownImages:
         return manifest.layers[source.number].size if source and isinstance(manifest, Manifest) else 0
 
     def stack(self, id_: str) -> tuple[Repository, Image] | DocumentNeed:
-        """Return the image whose stack is *id_*. Raises NotInStore if none is known."""
-        if not self.knows_stack(id_):
-            raise NotInStore(f"stack {id_}: no known image has it; enter the image below images/ first")
+        """Return the image whose stack is the known *id_*. Raises StoreError, ImageError."""
         source = self._stacks[id_]
         image = self._image(source)
         return image if isinstance(image, DocumentNeed) else (source.repository, image)
@@ -216,11 +214,6 @@ class KnownImages:
             return found
         source, image = found
         return BlobNeed(source.image.repository, image.layers[source.number].descriptor)
-
-    def stack_need(self, id_: str) -> Need:
-        """Return the need for a whole stack and its cover. Raises NotInStore if no image has it."""
-        found = self.stack(id_)
-        return found if isinstance(found, DocumentNeed) else StackNeed(*found)
 
     def _layer_or_raise(self, digest: Digest) -> tuple[LayerSource, Image] | DocumentNeed:
         found = self.layer(digest)

@@ -32,19 +32,16 @@ class LowerDirectory(LayerDirectory):
 
     @property
     def is_opaque(self) -> bool:
-        """Whether nothing of lower layers shows: its own marker says so, or one that hides its name."""
-        marks = self.tree.marks
-        return self.path in marks.opaque or self.path in marks.hidden
+        """Whether nothing of lower layers shows here."""
+        return self.path in self.tree.form.opaque
 
     def entry(self, name: bytes, status: os.stat_result | None) -> Node | None:
         """Return what overlayfs should see: the entry, or the whiteout that a marker stands for."""
         if is_marker(name):
             return None
-        path = join(self.path, name)
+        path, tree = join(self.path, name), self.tree
         if status is None or is_overlay_whiteout(status):
-            # Never in an opaque directory: overlayfs would list it.
-            return self._whiteout(path) if path in self.tree.marks.hidden and not self.is_opaque else None
-        tree = self.tree
+            return self._whiteout(path) if name in tree.form.whiteouts.get(self.path, ()) else None
         if not is_directory(status):
             return tree.file(self.path, name, status)
         return tree.node(FORM, status, lambda ino: LowerDirectory(ino, tree, path, status))
@@ -52,8 +49,8 @@ class LowerDirectory(LayerDirectory):
     def read(self) -> dict[bytes, Node]:
         """Return the entries, and the whiteouts that the disk does not hold."""
         entries = super().read()
-        for name in self.tree.hidden_names(self.path):
-            if name not in entries and not self.is_opaque:
+        for name in self.tree.form.whiteouts.get(self.path, ()):
+            if name not in entries:
                 entries[name] = self._whiteout(join(self.path, name))
         return entries
 

@@ -6,7 +6,6 @@ Called by `layerfs.view.tree`.
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import Final
 
 from layerfs.errors import LayerfsError
@@ -22,12 +21,13 @@ from layerfs.layer.merge import (
 )
 from layerfs.oci import Image
 from layerfs.view.content import LayerTree
+from layerfs.view.directory import ContentDirectory
 from layerfs.view.inodes import InodeTable, number_of
 from layerfs.view.names import parse_id
 from layerfs.view.needs import DocumentNeed, LayersNeed, Need
-from layerfs.view.nodes import FOREVER, Attributes, Node
+from layerfs.view.nodes import Node
 from layerfs.view.roots import ContentRoot, open_tree
-from layerfs.view.virtual import VirtualDirectory, World
+from layerfs.view.virtual import FixedDirectory, VirtualDirectory, World
 
 KEY: Final = b"rootfs"
 
@@ -83,7 +83,7 @@ class MergedRoot(ContentRoot):
         trees = [open_tree(self.world, layer.descriptor.digest) for layer in image.layers]
         stack = Stack(self._key, [tree for tree in trees if tree is not None], self.world.inodes)
         if not stack.trees:
-            return VirtualDirectory(self.ino, self.world)
+            return FixedDirectory(self.ino, self.world, {})
         return stack.root(self.ino)
 
     def is_here(self) -> bool:
@@ -119,36 +119,23 @@ class Stack:
         return None if status is None else MergedDirectory(ino, self, b"", merged, status)
 
 
-class MergedDirectory(Node):
+class MergedDirectory(ContentDirectory):
     """A directory of the union."""
 
-    __slots__ = ("_attributes", "_listing", "_merged", "_path", "_stack", "_xattrs")
+    __slots__ = ("_merged", "_path", "_stack")
 
     def __init__(self, ino: int, stack: Stack, path: bytes, merged: Merged, status: os.stat_result) -> None:
-        super().__init__(ino)
+        attributes = stack.trees[merged.attributes].attributes(path, status)
+        if len(merged.layers) > 1:
+            # As overlayfs: nobody has counted the subdirectories, and find(1) takes 1 as "unknown".
+            attributes.nlink = 1
+        super().__init__(ino, attributes)
         self._stack = stack
         self._path = path
         self._merged = merged
-        self._attributes = stack.trees[merged.attributes].attributes(path, status)
-        if len(merged.layers) > 1:
-            # As overlayfs: nobody has counted the subdirectories, and find(1) takes 1 as "unknown".
-            self._attributes = replace(self._attributes, nlink=1)
-        self._listing: dict[bytes, Node] | None = None
-        self._xattrs: Mapping[bytes, bytes] | None = None
 
-    @property
-    def negative_timeout(self) -> float:
-        """Without end: the digests of the layers say what is not in them."""
-        return FOREVER
-
-    def attributes(self) -> Attributes:
-        """Return the attributes of the layer that decides them."""
-        return self._attributes
-
-    def lookup(self, name: bytes) -> Node | None:
+    def find(self, name: bytes) -> Node | None:
         """Return what is visible under *name*. Raises OSError."""
-        if self._listing is not None:
-            return self._listing.get(name)
         path = join(self._path, name)
         found: dict[int, os.stat_result] = {}
 
@@ -162,24 +149,8 @@ class MergedDirectory(Node):
         merged = merge_entry(path, self._merged, self._stack.marks, kind)
         return None if merged is None else self._entry(name, merged, found[merged.attributes])
 
-    def entries(self) -> Sequence[tuple[bytes, Node]]:
-        """List what is visible. Raises OSError."""
-        if self._listing is None:
-            self._listing = self._read()
-        return list(self._listing.items())
-
-    def xattrs(self) -> Mapping[bytes, bytes]:
-        """Return the xattrs of the layer that decides the attributes. Raises OSError."""
-        if self._xattrs is None:
-            self._xattrs = self._stack.trees[self._merged.attributes].xattrs(self._path)
-        return self._xattrs
-
-    def forgotten(self) -> None:
-        """Drop what is on disk."""
-        self._listing = None
-        self._xattrs = None
-
-    def _read(self) -> dict[bytes, Node]:
+    def read(self) -> dict[bytes, Node]:
+        """Return all that is visible. Raises OSError."""
         found: dict[tuple[int, bytes], os.stat_result] = {}
 
         def listing(number: int) -> Iterator[tuple[bytes, Kind | None]]:
@@ -191,6 +162,10 @@ class MergedDirectory(Node):
         return {
             name: self._entry(name, entry, found[entry.attributes, name]) for name, entry in merged.items()
         }
+
+    def read_xattrs(self) -> Mapping[bytes, bytes]:
+        """Return the xattrs of the layer that decides the attributes. Raises OSError."""
+        return self._stack.trees[self._merged.attributes].xattrs(self._path)
 
     def _entry(self, name: bytes, merged: Merged, status: os.stat_result) -> Node:
         stack = self._stack

@@ -4,6 +4,7 @@ Decides when a root is ready; attributes and xattrs never wait, so before that t
 directory, for no time at all. Called by `layers` and `rootfs`.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Final
 
@@ -18,7 +19,7 @@ from layerfs.view.virtual import DIRECTORY_MODE, VirtualNode, World
 FORMS: Final[dict[bytes, type[LayerDirectory]]] = {b"diff": DiffDirectory, b"lower": LowerDirectory}
 
 
-class ContentRoot(VirtualNode):
+class ContentRoot(VirtualNode, ABC):
     """A directory that is there once layers are; then it answers as the directory on disk."""
 
     __slots__ = ("_directory",)
@@ -61,17 +62,17 @@ class ContentRoot(VirtualNode):
         """Drop what is on disk."""
         self._directory = None
 
+    @abstractmethod
     def need(self) -> Need:
         """Return what the root waits for. Raises NotInStore if nothing says where to get it."""
-        raise NotImplementedError
 
+    @abstractmethod
     def find(self) -> Node | None:
         """Return the directory on disk, None if it is not complete. Raises OSError."""
-        raise NotImplementedError
 
+    @abstractmethod
     def is_here(self) -> bool:
         """Say whether the directory that `find` returned is still there."""
-        raise NotImplementedError
 
     def _look(self) -> Node | None:
         if self._directory is None or not self.is_here():

@@ -75,8 +75,8 @@ def history_text(image: Image, state: Callable[[Digest], str]) -> bytes:
     rows: list[tuple[str, str, str, str]] = []
     layers = iter(image.layers)
     steps: Sequence[HistoryEntry | None] = image.config.history
-    if all(command is None for command in image.commands()):
-        steps = [None] * len(image.layers)  # the history does not tell which step made which layer
+    if sum(not step.empty_layer for step in image.config.history) != len(image.layers):
+        steps = [None] * len(image.layers)  # nobody can tell which step made which layer
     width = number_width(len(image.layers))
     for step in steps:
         if step is not None and step.empty_layer:

@@ -5,7 +5,6 @@
 
 import os
 import time
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -15,8 +14,8 @@ from layerfs.view import images, layers, lowers, rootfs
 from layerfs.view.content import LayerTrees
 from layerfs.view.inodes import ROOT_INO, InodeTable
 from layerfs.view.known import KnownImages
-from layerfs.view.nodes import FOREVER, Node
-from layerfs.view.virtual import ChangingText, VirtualDirectory, World
+from layerfs.view.nodes import Node
+from layerfs.view.virtual import ChangingText, FixedDirectory, World
 
 
 class StatusSource(Protocol):
@@ -32,29 +31,6 @@ class Tree:
 
     root: Node
     inodes: InodeTable
-
-
-class FixedDirectory(VirtualDirectory):
-    """A directory whose entries are the same for the life of the mount."""
-
-    __slots__ = ("_entries",)
-
-    def __init__(self, ino: int, world: World, entries: Mapping[bytes, Node]) -> None:
-        super().__init__(ino, world)
-        self._entries = entries
-
-    @property
-    def negative_timeout(self) -> float:
-        """Without end."""
-        return FOREVER
-
-    def lookup(self, name: bytes) -> Node | None:
-        """Return an entry."""
-        return self._entries.get(name)
-
-    def entries(self) -> Sequence[tuple[bytes, Node]]:
-        """List the entries."""
-        return list(self._entries.items())
 
 
 def build(

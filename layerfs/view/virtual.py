@@ -4,7 +4,7 @@ They share a `World`, their attributes are the daemon's own, and their inode num
 key. Must never wait. Called by every module that builds a part of the tree.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from stat import S_IFDIR, S_IFLNK, S_IFREG
 from typing import TYPE_CHECKING, Final, TypeVar
@@ -13,7 +13,7 @@ from layerfs.oci import Platform
 from layerfs.store import ImageStorage
 from layerfs.view.inodes import InodeTable, number_of
 from layerfs.view.needs import Need
-from layerfs.view.nodes import Attributes, BytesContent, Node
+from layerfs.view.nodes import FOREVER, Attributes, BytesContent, Node
 
 if TYPE_CHECKING:
     from layerfs.view.content import LayerTrees
@@ -89,6 +89,29 @@ class VirtualDirectory(VirtualNode):
     def attributes(self) -> Attributes:
         """Return a directory of the daemon's owner."""
         return self.world.attributes(DIRECTORY_MODE)
+
+
+class FixedDirectory(VirtualDirectory):
+    """A directory whose entries are the same for the life of the mount."""
+
+    __slots__ = ("_entries",)
+
+    def __init__(self, ino: int, world: World, entries: Mapping[bytes, Node]) -> None:
+        super().__init__(ino, world)
+        self._entries = entries
+
+    @property
+    def negative_timeout(self) -> float:
+        """Without end."""
+        return FOREVER
+
+    def lookup(self, name: bytes) -> Node | None:
+        """Return an entry."""
+        return self._entries.get(name)
+
+    def entries(self) -> Sequence[tuple[bytes, Node]]:
+        """List the entries."""
+        return list(self._entries.items())
 
 
 class Link(VirtualNode):

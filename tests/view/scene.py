@@ -1,19 +1,19 @@
 """A store on disk with images of one's choice, and a tree over it: nodes are tested against real files."""
 
+import hashlib
 import os
-from collections.abc import Sequence
+import stat
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import msgspec
-
-from layerfs.layer.record import Extraction
 from layerfs.oci import Platform, Repository, stack_digest
 from layerfs.oci.digest import Digest
 from layerfs.store import ImageStorage
 from layerfs.view import tree
 from layerfs.view.needs import Need
 from layerfs.view.nodes import BytesContent, FileContent, Node
+from tests.support.canary import Fact, Snapshot
 from tests.support.images import Built, BuiltImage, BuiltLayer, Entry, layer
 
 AMD64 = Platform("linux", "amd64")
@@ -63,6 +63,10 @@ class Scene:
         """Make a new tree, as a restarted daemon would."""
         self.tree = tree.build(self.storage, self.mountpoint, self.platform, self.status)
 
+    def close(self) -> None:
+        """End the workers of the store."""
+        self.storage.close()
+
     # The store
 
     def knows(self, image: Built, tag: str | None = "latest", repository: Repository = DEMO) -> None:
@@ -85,7 +89,7 @@ class Scene:
         """Extract layers into the store."""
         for one in layers:
             self.has_blob(one)
-            extract(self.storage, one)
+            self.storage.extract_layer(one.digest, self.storage.layer_tarball_path(one.digest))
 
     def has_cover(self, *layers: MadeLayer) -> Path:
         """Publish the cover of a stack."""
@@ -117,25 +121,6 @@ class Scene:
         return self.node("layers", one.digest.name, *names)
 
 
-def extract(storage: ImageStorage, one: MadeLayer) -> None:
-    """Extract a layer whose blob is in the store."""
-    from tests.stacks import standin
-
-    blob = storage.open_blob(one.digest)
-    assert blob is not None
-    with storage.stage_tree(one.digest) as staged:
-        staged.path.rmdir()
-        found: Extraction = standin.extract(one.entries, staged.path)  # type: ignore[no-untyped-call]
-        extraction = msgspec.structs.replace(
-            found,
-            digest=str(one.digest),
-            diff_id=str(one.built.diff_id),
-            blob_size=blob.size,
-            compression="gzip",
-        )
-        storage.publish(staged, blob, extraction)
-
-
 def names(listing: object) -> list[bytes]:
     """Return the names of a listing, sorted; fails on a need."""
     assert isinstance(listing, Sequence), listing
@@ -158,3 +143,43 @@ def read(node: Node) -> bytes:
 def stack_id(*layers: MadeLayer) -> str:
     """Return the id of a stack, base first."""
     return stack_digest(one.digest for one in layers).short_id
+
+
+def show(node: Node) -> Snapshot:
+    """Describe what the kernel would see below *node*, as `canary.snapshot` does of a mounted tree."""
+    nodes = dict(_walk(b"", node))
+    places: dict[int, list[bytes]] = {}
+    for path, one in sorted(nodes.items()):
+        if not stat.S_ISDIR(one.attributes().mode):
+            places.setdefault(one.ino, []).append(path)
+    return {path: _fact(one, places.get(one.ino, [])) for path, one in nodes.items()}
+
+
+def _walk(path: bytes, node: Node) -> Iterator[tuple[bytes, Node]]:
+    yield path, node
+    if stat.S_ISDIR(node.attributes().mode):
+        listing = node.entries()
+        assert isinstance(listing, Sequence), listing
+        for name, child in listing:
+            assert node.lookup(name) is child
+            yield from _walk(path + b"/" + name if path else name, child)
+
+
+def _fact(node: Node, places: list[bytes]) -> Fact:
+    found = node.attributes()
+    kind = stat.S_IFMT(found.mode)
+    assert found.blocks == (found.size + 511) // 512
+    target = node.readlink() if kind == stat.S_IFLNK else None
+    assert target is None or isinstance(target, bytes)
+    return Fact(
+        kind=stat.filemode(found.mode)[0],
+        mode=stat.S_IMODE(found.mode),
+        owner=(found.uid, found.gid),
+        mtime_ns=found.mtime_ns,
+        size=found.size if kind in (stat.S_IFREG, stat.S_IFLNK) else None,
+        device=found.rdev if kind in (stat.S_IFCHR, stat.S_IFBLK) else None,
+        target=target,
+        content=hashlib.sha256(read(node)).hexdigest() if kind == stat.S_IFREG else None,
+        xattrs=tuple(sorted((os.fsdecode(name), value) for name, value in node.xattrs().items())),
+        links=tuple(places) if len(places) > 1 else (),
+    )

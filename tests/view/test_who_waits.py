@@ -4,9 +4,9 @@ Nothing but what stands here as a need may wait. The states build on each other:
 knows a tag, the documents, a layer, all layers.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
 from errno import EINVAL, ENOTDIR
-from pathlib import Path
 
 import pytest
 from _pytest.mark import ParameterSet
@@ -50,8 +50,8 @@ ABSENT = "absent"
 STATES = ("empty", "tag", "documents", "layer", "all")
 
 
-def in_state(state: str, directory: Path) -> Scene:
-    scene = Scene(directory)
+def bring(scene: Scene, state: str) -> Scene:
+    """Bring an empty store into *state*."""
     if state in STATES[1:]:
         scene.storage.refs.write(DEMO, "latest", IMAGE.digest)
     if state in STATES[2:]:
@@ -63,6 +63,22 @@ def in_state(state: str, directory: Path) -> Scene:
         scene.has(TOP)
         scene.has_cover(BASE, TOP)
     return scene
+
+
+@pytest.fixture(scope="module")
+def stores(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Scene]]:
+    """A store in each state. Nodes only read, so all tests share them, each with a tree of its own."""
+    with ExitStack() as stack:
+        yield {
+            state: bring(stack.enter_context(closing(Scene(tmp_path_factory.mktemp(state) / "store"))), state)
+            for state in STATES
+        }
+
+
+@pytest.fixture
+def mounted(stores: dict[str, Scene], state: str) -> Scene:
+    stores[state].mount()
+    return stores[state]
 
 
 def lookup(name: str) -> Callable[[Node], object]:
@@ -102,8 +118,8 @@ DIRECTORIES = {
 
 @pytest.mark.parametrize("state", STATES)
 @pytest.mark.parametrize("path", DIRECTORIES.values(), ids=DIRECTORIES)
-def test_what_leads_to_images_and_layers_never_waits(path: tuple[str, ...], state: str, store: Path) -> None:
-    node = in_state(state, store).node(*path)
+def test_what_leads_to_images_and_layers_never_waits(path: tuple[str, ...], mounted: Scene) -> None:
+    node = mounted.node(*path)
     assert not isinstance(node.entries(), Need)
     assert node.lookup(b".git") is None
     assert node.lookup(b"HEAD") is None
@@ -210,11 +226,10 @@ def cells() -> list[ParameterSet]:
 def test_each_cell(
     path: tuple[str, ...],
     operation: str | Callable[[Node], object],
-    state: str,
     expected: object,
-    store: Path,
+    mounted: Scene,
 ) -> None:
-    node = in_state(state, store).node(*path)
+    node = mounted.node(*path)
     ask = OPERATIONS[operation] if isinstance(operation, str) else operation
     answer = ask(node)
     if expected is NOW:
@@ -226,6 +241,7 @@ def test_each_cell(
         assert answer == expected
 
 
+@pytest.mark.parametrize("state", ["all"])
 @pytest.mark.parametrize(
     ("path", "ask", "errno"),
     [
@@ -238,22 +254,20 @@ def test_each_cell(
     ],
 )
 def test_what_a_kind_of_file_cannot_do_fails_as_in_the_kernel(
-    path: tuple[str, ...], ask: Callable[[Node], object], errno: int, store: Path
+    path: tuple[str, ...], ask: Callable[[Node], object], errno: int, mounted: Scene
 ) -> None:
-    node = in_state("all", store).node(*path)
+    node = mounted.node(*path)
     with pytest.raises(OSError, match="not a") as failed:
         ask(node)
     assert failed.value.errno == errno
 
 
-def test_a_config_that_is_missing_is_needed_by_the_name_of_its_manifest(store: Path) -> None:
-    scene = Scene(store)
+def test_a_config_that_is_missing_is_needed_by_the_name_of_its_manifest(scene: Scene) -> None:
     scene.storage.save_manifest(IMAGE.manifest, IMAGE.digest)
     assert scene.image(IMAGE).entries() == DOCUMENTS
 
 
-def test_an_index_needs_itself_first_and_then_the_manifest_of_this_machine(store: Path) -> None:
-    scene = Scene(store)
+def test_an_index_needs_itself_first_and_then_the_manifest_of_this_machine(scene: Scene) -> None:
     node = scene.image(INDEX)
     assert node.entries() == DocumentNeed(DEMO, INDEX.digest)
     scene.storage.save_manifest(INDEX.manifest, INDEX.digest)
@@ -262,10 +276,10 @@ def test_an_index_needs_itself_first_and_then_the_manifest_of_this_machine(store
     assert not isinstance(node.entries(), Need)
 
 
-def test_a_layer_whose_documents_vanished_needs_them_first(store: Path) -> None:
-    scene = in_state("documents", store)
+def test_a_layer_whose_documents_vanished_needs_them_first(scene: Scene) -> None:
+    bring(scene, "documents")
     scene.storage.config_path(IMAGE.config_digest).unlink()
-    scene = Scene(store)
+    scene = Scene(scene.storage.images_dir)
     assert scene.layer(BASE, "diff").entries() == DOCUMENTS
     assert scene.layer(BASE, "blob").open() == DOCUMENTS
     assert scene.node(*LOWER).readlink() == DOCUMENTS
@@ -276,8 +290,7 @@ def test_a_layer_whose_documents_vanished_needs_them_first(store: Path) -> None:
     assert scene.layer(BASE, "layer.json").attributes().size > 0
 
 
-def test_a_layer_that_only_the_store_knew_cannot_be_had_again(store: Path) -> None:
-    scene = Scene(store)
+def test_a_layer_that_only_the_store_knew_cannot_be_had_again(scene: Scene) -> None:
     scene.has(STRANGER)
     root = scene.layer(STRANGER, "diff")
     blob = scene.layer(STRANGER, "blob")
@@ -291,7 +304,7 @@ def test_a_layer_that_only_the_store_knew_cannot_be_had_again(store: Path) -> No
     assert root.attributes().mode & 0o777 == 0o755
 
 
-def test_the_tag_of_an_unknown_digest_is_entered_all_the_same(store: Path) -> None:
+def test_the_tag_of_an_unknown_digest_is_entered_all_the_same(scene: Scene) -> None:
     nobody = Digest.of(b"nobody")
-    node = Scene(store).node("images", "localhost:5000", "team", f"demo@{nobody}")
+    node = scene.node("images", "localhost:5000", "team", f"demo@{nobody}")
     assert node.entries() == DocumentNeed(DEMO, nobody)
