@@ -1,0 +1,134 @@
+"""A local source in the place of a registry: what `layerfs.fetch.origin.Origin` asks, answered from files.
+
+Verifies documents against their digests; blobs are verified by whoever writes them, as those of registries.
+"""
+
+import os
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Self
+
+import trio
+
+from layerfs.errors import DigestMismatch, NotFound, SizeMismatch
+from layerfs.local.contents import Contents, SourceImage
+from layerfs.local.pieces import Piece, open_file, read_at
+from layerfs.oci import Descriptor, Digest, Repository
+from layerfs.oci.documents import MAX_DOCUMENT_SIZE
+
+_CHUNK: Final = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """What a tag names; the document itself is fetched by digest."""
+
+    digest: Digest
+    raw: None = None
+
+
+class LocalOrigin:
+    """Answers for the images of one source, under the references that they were given."""
+
+    def __init__(
+        self,
+        contents: Contents,
+        what: str,
+        tags: Mapping[tuple[Repository, str], SourceImage],
+        *,
+        link: bool = True,
+    ) -> None:
+        self._contents = contents
+        self._link = link
+        self._what = what
+        self.tags = tags
+
+    async def resolve(self, repository: Repository, tag: str) -> Resolved:
+        """Say which digest *tag* names. Raises NotFound."""
+        found = self.tags.get((repository, tag))
+        if found is None:
+            raise NotFound(f"{repository}:{tag}: not in {self._what}, and no registry is asked")
+        return Resolved(found.digest)
+
+    async def fetch_manifest(
+        self, repository: Repository, digest: Digest, expected_size: int | None = None
+    ) -> tuple[bytes, str]:
+        """Return the verified bytes of a manifest or index. Raises NotFound, VerificationError."""
+        return await self._document(digest, expected_size, f"manifest {digest}"), ""
+
+    async def fetch_config(self, repository: Repository, descriptor: Descriptor) -> bytes:
+        """Return the verified bytes of a config. Raises NotFound, VerificationError."""
+        return await self._document(descriptor.digest, descriptor.size, f"config {descriptor.digest}")
+
+    @asynccontextmanager
+    async def stream_blob(
+        self, repository: Repository, descriptor: Descriptor, offset: int = 0
+    ) -> AsyncIterator["PieceStream"]:
+        """Open a blob at *offset*. Raises NotFound, SizeMismatch, StoreError. Not verified."""
+        found = await self._find(descriptor.digest, f"blob {descriptor.digest}")
+        size = len(found) if isinstance(found, bytes) else found.size
+        if size != descriptor.size:
+            raise SizeMismatch(
+                f"{descriptor.digest}: {size} bytes in {self._what} (expected {descriptor.size})"
+            )
+        if isinstance(found, bytes):
+            yield PieceStream(offset, found[offset:], None, -1)
+            return
+        fd = await trio.to_thread.run_sync(open_file, found.path)
+        try:
+            yield PieceStream(offset, b"", found, fd)
+        finally:
+            os.close(fd)
+
+    def blob_file(self, descriptor: Descriptor) -> Path | None:
+        """Return the file that holds exactly the blob, so that it can be linked; None if none does."""
+        if not self._link:
+            return None
+        found = self._contents.find(descriptor.digest)
+        return found.path if isinstance(found, Piece) and found.is_file else None
+
+    async def _document(self, digest: Digest, size: int | None, what: str) -> bytes:
+        found = await self._find(digest, what)
+        if isinstance(found, Piece):
+            found = await trio.to_thread.run_sync(found.read, MAX_DOCUMENT_SIZE)
+        if size is not None and len(found) != size:
+            raise SizeMismatch(f"{what}: {len(found)} bytes in {self._what} (expected {size})")
+        if (actual := Digest.of(found, digest.algorithm)) != digest:
+            raise DigestMismatch(f"{what}: the bytes in {self._what} hash to {actual}")
+        return found
+
+    async def _find(self, digest: Digest, what: str) -> Piece | bytes:
+        found = await trio.to_thread.run_sync(self._contents.find, digest)
+        if found is None:
+            raise NotFound(f"{what}: not in {self._what} (is it incomplete?)")
+        return found
+
+
+class PieceStream:
+    """Bytes of a blob from ``offset`` on, in chunks."""
+
+    def __init__(self, offset: int, inline: bytes, piece: Piece | None, fd: int) -> None:
+        self.offset = offset
+        self._inline = inline
+        self._piece = piece
+        self._fd = fd
+        self._position = offset
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        piece = self._piece
+        if piece is None:
+            chunk, self._inline = self._inline, b""
+        else:
+            size = min(_CHUNK, piece.size - self._position)
+            chunk = await trio.to_thread.run_sync(
+                read_at, self._fd, piece.offset + self._position, max(0, size), piece.path
+            )
+            self._position += len(chunk)
+        if not chunk:
+            raise StopAsyncIteration
+        return chunk
