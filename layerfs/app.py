@@ -4,21 +4,30 @@ The only place that knows all parts. Called by the command line; decides nothing
 package below could decide.
 """
 
+import dataclasses
 import os
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from layerfs import __version__
+from layerfs.errors import NotFound
 from layerfs.extract.client import WORKERS_MAX, ExtractorPool
 from layerfs.fetch import Journal, Provider, open_provider
 from layerfs.fuse import session
+from layerfs.local import LocalOrigin, SourceName, choose, open_source
+from layerfs.oci import Digest
 from layerfs.registry import RegistryClient, RegistrySettings
 from layerfs.settings import Settings
 from layerfs.store import ImageStorage
+from layerfs.store.layout import Layout
 from layerfs.view import tree
+
+if TYPE_CHECKING:
+    from layerfs.fetch.origin import Origin
 
 
 @asynccontextmanager
@@ -32,31 +41,63 @@ async def asking(settings: Settings) -> AsyncIterator[RegistryClient]:
 
 
 @asynccontextmanager
-async def providing(settings: Settings, storage: ImageStorage) -> AsyncIterator[Provider]:
-    """Own the registry client, the workers and the tasks that fetch into *storage*."""
+async def providing(
+    settings: Settings, storage: ImageStorage, local: LocalOrigin | None = None
+) -> AsyncIterator[Provider]:
+    """Own the registry client, the workers and the tasks that fetch into *storage*.
+
+    With *local* its images are all there is: no registry is asked.
+    """
+    origin: AbstractAsyncContextManager[Origin] = asking(settings) if local is None else nullcontext(local)
     workers = min(os.cpu_count() or 1, WORKERS_MAX)
     with ExtractorPool(workers) as pool:
         async with (
-            asking(settings) as client,
+            origin as source,
             open_provider(
                 storage,
-                client,
+                source,
                 pool,
                 platform=settings.platform,
                 budgets=settings.budgets,
                 workers=workers,
+                blob_files=None if local is None else local.blob_file,
             ) as provider,
         ):
             yield provider
 
 
-async def serve(settings: Settings, mountpoint: Path, ready: Callable[[], None]) -> None:
+def open_bundle(settings: Settings, source: SourceName) -> tuple[Settings, LocalOrigin]:
+    """Open a local source to be served in place, with a store of its own beside the default one.
+
+    Its images are known by the names that they carry. Raises NotFound, UsageError, ImageError, StoreError.
+    """
+    contents = open_source(source)
+    images = [choose(contents.images, source)] if source.image else contents.images
+    if not images:
+        raise NotFound(f"{source}: holds no image")
+    tags = {}
+    for image in images:
+        reference = image.reference(source)
+        assert reference.tag is not None
+        tags[reference.repository, reference.tag] = image
+    digests = sorted({str(image.digest) for image in images})
+    key = Digest.parse(digests[0]) if len(digests) == 1 else Digest.of("\n".join(digests).encode("ascii"))
+    store = Layout(settings.store).bundle_cache(source.path, key)
+    return dataclasses.replace(settings, store=store), LocalOrigin(contents, str(source), tags)
+
+
+async def serve(
+    settings: Settings, mountpoint: Path, ready: Callable[[], None], local: LocalOrigin | None = None
+) -> None:
     """Mount the store at *mountpoint* and serve until unmounted or told to end.
 
     Calls *ready* once the mount answers. Raises MountError, StoreError.
     """
     storage = ImageStorage(settings.store)
-    async with providing(settings, storage) as provider:
+    if local is not None:
+        for (repository, tag), image in local.tags.items():
+            storage.refs.write(repository, tag, image.digest)
+    async with providing(settings, storage, local) as provider:
         status = Status(provider.journal, settings, mountpoint)
         view = tree.build(storage, mountpoint, settings.platform, status)
         await session.serve(

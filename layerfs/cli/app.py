@@ -34,4 +34,11 @@ def root(
 
 def load_verbs() -> None:
     """Import the modules of all verbs: each registers itself on `app`."""
-    from layerfs.cli import images, inspect, lower, mount, pull  # noqa: F401 - imported for their decorators
+    from layerfs.cli import (  # noqa: F401 - imported for their decorators
+        images,
+        importing,
+        inspect,
+        lower,
+        mount,
+        pull,
+    )

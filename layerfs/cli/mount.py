@@ -4,24 +4,34 @@ import dataclasses
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from layerfs.cli import logs, options
 from layerfs.cli.app import app
-from layerfs.errors import MountError
+from layerfs.errors import MountError, UsageError
 from layerfs.host import mounts, readiness
+from layerfs.local.name import SourceName
 from layerfs.settings import Settings
 
-Mountpoint = Annotated[Path, typer.Argument(metavar="MOUNTPOINT", help="An existing directory.")]
+if TYPE_CHECKING:
+    from layerfs.local import LocalOrigin
+
+Places = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="[SOURCE] MOUNTPOINT",
+        help="An existing directory; before it a local image to serve in place, oci:DIR[:TAG] for instance.",
+    ),
+]
 
 
 @app.command(epilog="Example: layerfs mount ~/oci && cat ~/oci/images/docker.io/library/alpine:3.20/lowerdir")
 @options.configured(*options.FETCHING)
 def mount(
     settings: Settings,
-    mountpoint: Mountpoint,
+    places: Places,
     foreground: Annotated[
         bool, typer.Option("--foreground", "-f", help="Stay in the foreground; Ctrl-C unmounts.")
     ] = False,
@@ -45,18 +55,28 @@ def mount(
         ),
     ] = None,
 ) -> None:
-    """Mount the image store at MOUNTPOINT. Returns once the mount answers."""
+    """Mount the image store at MOUNTPOINT. Returns once the mount answers.
+
+    With SOURCE (oci:DIR[:TAG], oci-archive:FILE, docker-archive:FILE, dir:DIR) its images are served instead,
+    from where they lie, and no registry is asked; what is extracted goes into local/ of the store.
+    """
     settings = dataclasses.replace(settings, fetch_timeout=fetch_timeout, allow_other=allow_other)
+    source, mountpoint = _places(places)
     mounts.clean_up(mountpoint)  # a dead mount answers no question about its directory
     where = Path(os.path.realpath(mountpoint))
     if not where.is_dir():
         raise MountError(f"{mountpoint}: not a directory (expected an existing one; mkdir it first)")
+    local = None
+    if source is not None:
+        from layerfs.app import open_bundle
+
+        settings, local = open_bundle(settings, source)
     if foreground:
         if log_file:
             logs.log_to_file(log_file, log_level, as_json=log_json)
         else:
             logs.log_to_stderr(log_level, as_json=log_json)
-        _serve(settings, where, lambda: readiness.notify("READY=1"))
+        _serve(settings, local, where, lambda: readiness.notify("READY=1"))
         return
 
     def work(ready: Callable[[], None]) -> None:
@@ -66,7 +86,7 @@ def mount(
             readiness.leave_terminal()
             ready()
 
-        _serve(settings, where, announce)
+        _serve(settings, local, where, announce)
 
     failure = readiness.run_in_background(work)
     if failure is not None:
@@ -90,10 +110,20 @@ def umount(
     mounts.unmount(mountpoint, lazy=lazy)
 
 
-def _serve(settings: Settings, mountpoint: Path, ready: Callable[[], None]) -> None:
+def _places(places: list[str]) -> tuple[SourceName | None, Path]:
+    """Tell SOURCE and MOUNTPOINT apart. Raises UsageError."""
+    if len(places) > 2:
+        raise UsageError(f"{len(places)} arguments (expected [SOURCE] MOUNTPOINT)")
+    source = SourceName.parse(places[0]) if len(places) == 2 else None
+    return source, Path(places[-1])
+
+
+def _serve(
+    settings: Settings, local: "LocalOrigin | None", mountpoint: Path, ready: Callable[[], None]
+) -> None:
     """Run the daemon in this process until it ends; only now are trio and pyfuse3 imported."""
     import trio
 
     from layerfs import app as wiring
 
-    trio.run(wiring.serve, settings, mountpoint, ready)
+    trio.run(wiring.serve, settings, mountpoint, ready, local)

@@ -9,6 +9,7 @@ import trio
 from layerfs import app as wiring
 from layerfs.errors import NotInStore
 from layerfs.fetch import Provider
+from layerfs.local import LocalOrigin
 from layerfs.oci import Digest, Image, ImageReference, Manifest
 from layerfs.registry import RegistryClient
 from layerfs.settings import Settings
@@ -26,12 +27,17 @@ class Machinery:
     provider: Provider
 
 
-def with_provider(settings: Settings, work: Callable[[Machinery], Awaitable[T]]) -> T:
-    """Run *work* with the store and a provider that fetches into it. Raises LayerfsError."""
+def with_provider(
+    settings: Settings, work: Callable[[Machinery], Awaitable[T]], local: LocalOrigin | None = None
+) -> T:
+    """Run *work* with the store and a provider that fetches into it. Raises LayerfsError.
+
+    It fetches from registries, or from nothing but *local*.
+    """
 
     async def main() -> T:
         storage = ImageStorage(settings.store)
-        async with wiring.providing(settings, storage) as provider:
+        async with wiring.providing(settings, storage, local) as provider:
             return await work(Machinery(storage, provider))
 
     return trio.run(main)

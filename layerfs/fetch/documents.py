@@ -6,8 +6,8 @@ None of it needs a lock: two processes that fetch one document write the same by
 import trio
 
 from layerfs.errors import InvalidDocument
+from layerfs.fetch.origin import Origin
 from layerfs.oci import Digest, ImageReference, Index, Manifest, Platform, Repository
-from layerfs.registry import RegistryClient
 from layerfs.store import ImageStorage
 
 MAX_INDEX_DEPTH = 4
@@ -17,15 +17,15 @@ MAX_INDEX_DEPTH = 4
 class Documents:
     """Fetch what describes images; answer from the store where it knows."""
 
-    def __init__(self, storage: ImageStorage, client: RegistryClient, platform: Platform) -> None:
+    def __init__(self, storage: ImageStorage, origin: Origin, platform: Platform) -> None:
         self._storage = storage
-        self._client = client
+        self._origin = origin
         self._platform = platform
 
     async def resolve(self, reference: ImageReference) -> Digest:
         """Ask the registry what a tag names now, and pin the tag to it."""
         assert reference.tag is not None
-        found = await self._client.resolve(reference.repository, reference.tag)
+        found = await self._origin.resolve(reference.repository, reference.tag)
         if found.raw is not None:
             await trio.to_thread.run_sync(self._storage.save_manifest, found.raw, found.digest)
         await trio.to_thread.run_sync(
@@ -49,11 +49,11 @@ class Documents:
     ) -> Manifest | Index:
         """Have one manifest or index."""
         if not await trio.to_thread.run_sync(self._storage.has_manifest, digest):
-            raw, _media_type = await self._client.fetch_manifest(repository, digest, size)
+            raw, _media_type = await self._origin.fetch_manifest(repository, digest, size)
             await trio.to_thread.run_sync(self._storage.save_manifest, raw, digest)
         return await trio.to_thread.run_sync(self._storage.load_manifest, digest)
 
     async def _config(self, repository: Repository, manifest: Manifest) -> None:
         if not await trio.to_thread.run_sync(self._storage.has_config, manifest.config.digest):
-            raw = await self._client.fetch_config(repository, manifest.config)
+            raw = await self._origin.fetch_config(repository, manifest.config)
             await trio.to_thread.run_sync(self._storage.save_config, raw, manifest.config.digest)

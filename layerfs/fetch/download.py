@@ -10,9 +10,10 @@ import logging
 import trio
 
 from layerfs.errors import RegistryError, RegistryMisbehaved, RegistryTimeout, Unreachable
+from layerfs.fetch.origin import Origin
 from layerfs.fetch.progress import Progress
 from layerfs.oci import Descriptor, Repository
-from layerfs.registry import Backoff, RegistryClient
+from layerfs.registry import Backoff
 from layerfs.store import StagedDownload, VerifiedBlob
 
 log = logging.getLogger(__name__)
@@ -22,7 +23,7 @@ BATCH = 1 << 20
 
 
 async def download(
-    client: RegistryClient,
+    origin: Origin,
     staged: StagedDownload,
     repository: Repository,
     descriptor: Descriptor,
@@ -37,7 +38,7 @@ async def download(
     backoff = Backoff()
     while staged.offset < descriptor.size:
         try:
-            await _receive(client, repository, descriptor, staged, progress)
+            await _receive(origin, repository, descriptor, staged, progress)
         except (Unreachable, RegistryTimeout, RegistryMisbehaved) as exc:
             pause = backoff.failed(staged.offset)
             if pause is None:
@@ -52,14 +53,14 @@ async def download(
 
 
 async def _receive(
-    client: RegistryClient,
+    origin: Origin,
     repository: Repository,
     descriptor: Descriptor,
     staged: StagedDownload,
     progress: Progress,
 ) -> None:
     """Make one request for what is missing and stage the answer; return at its end, whole or not."""
-    async with client.stream_blob(repository, descriptor, offset=staged.offset) as stream:
+    async with origin.stream_blob(repository, descriptor, offset=staged.offset) as stream:
         # A server that ignores Range sends what is staged already: the same bytes, or the digest fails.
         skip = staged.offset - stream.offset
         batch = bytearray()

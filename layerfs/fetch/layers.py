@@ -5,8 +5,9 @@ the byte of the digest is taken, the store is looked at *again*, the work is don
 """
 
 import logging
-from collections.abc import AsyncIterator, Awaitable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
 from typing import TypeVar
 
 import trio
@@ -15,14 +16,18 @@ from layerfs.errors import BudgetExceeded, DiffIdMismatch, InvalidLayer, Layerfs
 from layerfs.extract.client import Extractor, ExtractorPool
 from layerfs.extract.job import ExtractJob
 from layerfs.fetch.download import download
+from layerfs.fetch.origin import Origin
 from layerfs.fetch.progress import Journal, Progress
 from layerfs.layer.record import Budgets, Extraction
 from layerfs.oci import Descriptor, Digest, Repository
 from layerfs.oci.image import ImageLayer
-from layerfs.registry import RegistryClient
 from layerfs.store import ImageStorage, StagedDownload, StagedTree, VerifiedBlob
+from layerfs.store.adopt import adopt
 
 T = TypeVar("T")
+
+BlobFiles = Callable[[Descriptor], Path | None]
+"""Finds a file of this machine that should be exactly the blob; what it is gets verified."""
 
 log = logging.getLogger(__name__)
 
@@ -36,18 +41,20 @@ class LayerWork:
     def __init__(
         self,
         storage: ImageStorage,
-        client: RegistryClient,
+        origin: Origin,
         pool: ExtractorPool,
         budgets: Budgets,
         journal: Journal,
         workers: int,
+        blob_files: BlobFiles | None = None,
     ) -> None:
         self._storage = storage
-        self._client = client
+        self._origin = origin
         self._pool = pool
         self._extractors = trio.CapacityLimiter(workers)
         self._budgets = budgets
         self._journal = journal
+        self._blob_files = blob_files
 
     async def layer(self, repository: Repository, layer: ImageLayer) -> None:
         """Have the layer extracted, and be sure that it is the one that the image means.
@@ -67,12 +74,16 @@ class LayerWork:
         """Have the compressed blob, verified; extract nothing."""
         async with self._locked(descriptor.digest):
             if await trio.to_thread.run_sync(self._storage.open_blob, descriptor.digest) is None:
-                staged = await self._staged(descriptor)
-                with staged, self._watched(repository, descriptor) as progress:
-                    await download(self._client, staged, repository, descriptor, progress)
+                with self._watched(repository, descriptor) as progress:
+                    if await self._adopted(descriptor) is not None:
+                        return
+                    with await self._staged(descriptor) as staged:
+                        await download(self._origin, staged, repository, descriptor, progress)
 
     async def _make(self, repository: Repository, layer: ImageLayer, progress: Progress) -> None:
         blob = await trio.to_thread.run_sync(self._storage.open_blob, layer.descriptor.digest)
+        if blob is None:
+            blob = await self._adopted(layer.descriptor)
         tree = await trio.to_thread.run_sync(self._storage.stage_tree, layer.descriptor.digest)
         with tree:
             if blob is not None:
@@ -104,7 +115,7 @@ class LayerWork:
                         nursery.cancel_scope.cancel()
 
                 nursery.start_soon(extract)
-                blob = await _attempt(download(self._client, staged, repository, layer.descriptor, progress))
+                blob = await _attempt(download(self._origin, staged, repository, layer.descriptor, progress))
                 progress.abort()
             if isinstance(blob, LayerfsError):
                 raise blob
@@ -113,6 +124,18 @@ class LayerWork:
         assert blob is not None
         assert extraction is not None
         return blob, extraction
+
+    async def _adopted(self, descriptor: Descriptor) -> VerifiedBlob | None:
+        """Take a file of this machine as the blob, where one is offered and its bytes can be shared."""
+        if self._blob_files is None:
+            return None
+        path = await trio.to_thread.run_sync(self._blob_files, descriptor)
+        if path is None:
+            return None
+        with await self._staged(descriptor) as staged:
+            if not await trio.to_thread.run_sync(adopt, staged, path, descriptor.size):
+                return None
+            return await trio.to_thread.run_sync(staged.commit)
 
     async def _staged(self, descriptor: Descriptor) -> StagedDownload:
         return await trio.to_thread.run_sync(

@@ -15,12 +15,12 @@ from layerfs.errors import LayerfsError, StoreError
 from layerfs.extract.client import ExtractorPool
 from layerfs.fetch.documents import Documents
 from layerfs.fetch.flights import SingleFlight
-from layerfs.fetch.layers import LayerWork
+from layerfs.fetch.layers import BlobFiles, LayerWork
+from layerfs.fetch.origin import Origin
 from layerfs.fetch.progress import Journal
 from layerfs.layer.record import Budgets
 from layerfs.oci import Platform, Repository
 from layerfs.oci.image import ImageLayer
-from layerfs.registry import RegistryClient
 from layerfs.store import ImageStorage
 from layerfs.view.needs import BlobNeed, DocumentNeed, LayersNeed, Need, StackNeed, TagNeed
 
@@ -116,16 +116,17 @@ class Provider:
 @asynccontextmanager
 async def open_provider(
     storage: ImageStorage,
-    client: RegistryClient,
+    origin: Origin,
     pool: ExtractorPool,
     *,
     platform: Platform,
     budgets: Budgets,
     workers: int,
+    blob_files: BlobFiles | None = None,
 ) -> AsyncIterator[Provider]:
     """Own the tasks that fetch; on leaving, cancel them. A LayerfsError of the block leaves as itself.
 
-    *workers* is how many extractors *pool* has.
+    *workers* is how many extractors *pool* has; *blob_files* finds files that can be linked into the store.
     """
     journal = Journal()
     failure: LayerfsError | None = None
@@ -133,8 +134,8 @@ async def open_provider(
         provider = Provider(
             nursery,
             storage,
-            Documents(storage, client, platform),
-            LayerWork(storage, client, pool, budgets, journal, workers),
+            Documents(storage, origin, platform),
+            LayerWork(storage, origin, pool, budgets, journal, workers, blob_files),
             journal,
         )
         nursery.start_soon(provider.keep_durable)

@@ -1,0 +1,108 @@
+"""``layerfs import``: images on this disk into the store, by the same way as those of a registry."""
+
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from layerfs.cli import options
+from layerfs.cli.app import app
+from layerfs.cli.output import print_json
+from layerfs.errors import UsageError
+from layerfs.oci import ImageReference
+from layerfs.settings import Settings
+
+if TYPE_CHECKING:
+    from layerfs.cli.running import Machinery
+    from layerfs.local import SourceImage
+
+
+@app.command("import", epilog="Example: layerfs import oci:./alpine:3.20 docker.io/library/alpine:3.20")
+@options.configured("store", "platform")
+def import_(
+    settings: Settings,
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="SOURCE",
+            help="oci:DIR[:TAG], oci-archive:FILE[:TAG], docker-archive:FILE[:REFERENCE] or dir:DIR",
+        ),
+    ],
+    reference: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[REFERENCE]",
+            help="The name in the store (default: the full name in SOURCE, else localhost/NAME:TAG).",
+        ),
+    ] = None,
+    every: Annotated[bool, typer.Option("--all", help="Import all images of SOURCE.")] = False,
+    copy: Annotated[
+        bool, typer.Option("--copy", help="Copy layers where they could be shared with SOURCE by a link.")
+    ] = False,
+    as_json: options.Json = False,
+) -> None:
+    """Bring images of SOURCE into the store, verify and extract them; print their references.
+
+    SOURCE is what skopeo, podman, docker and other tools write. Layers that are files of their own share
+    their bytes with the store where the filesystem can do that: by reflink, else by hard link.
+    """
+    from layerfs.cli.running import with_provider
+    from layerfs.local import LocalOrigin, SourceName, choose, open_source
+
+    parsed = SourceName.parse(source)
+    contents = open_source(parsed)
+    if every and (reference or parsed.image):
+        raise UsageError(
+            "--all takes the names that the images carry (expected SOURCE without a name, alone)"
+        )
+    images = contents.images if every else [choose(contents.images, parsed)]
+    named = [(_target(reference) or image.reference(parsed), image) for image in images]
+
+    async def work(machinery: "Machinery") -> None:
+        results = []
+        for target, image in named:
+            results.append(await _import(machinery, target, image, silent=as_json or not sys.stdout.isatty()))
+            if not as_json:
+                typer.echo(target)
+        if as_json:
+            print_json(results)
+
+    origin = LocalOrigin(contents, str(parsed), {}, link=not copy)
+    with_provider(settings, work, origin)
+
+
+async def _import(
+    machinery: "Machinery", target: ImageReference, source: "SourceImage", *, silent: bool
+) -> dict[str, object]:
+    """Have everything of one image, and only then its name."""
+    import trio
+
+    from layerfs.cli.progress import shown
+    from layerfs.cli.running import fetch_stack, image_of, manifest_of
+
+    storage = machinery.storage
+    image = image_of(machinery, await manifest_of(machinery, target, source.digest))
+    blobs = {layer.descriptor.digest for layer in image.layers}
+    present = frozenset(blob for blob in blobs if storage.open_layer(blob) is not None)
+    async with shown(machinery.provider.journal, image, present, silent=silent):
+        await fetch_stack(machinery, target, image)
+    assert target.tag is not None
+    storage.refs.write(target.repository, target.tag, source.digest)
+    await trio.to_thread.run_sync(storage.make_durable)
+    return {
+        "reference": str(target),
+        "digest": str(source.digest),
+        "layers": [
+            {"digest": str(layer.descriptor.digest), "size": layer.descriptor.size} for layer in image.layers
+        ],
+    }
+
+
+def _target(reference: str | None) -> ImageReference | None:
+    """Parse the name that the user chose. Raises InvalidReference, UsageError."""
+    if reference is None:
+        return None
+    parsed = ImageReference.parse(reference)
+    if parsed.digest is not None or parsed.tag is None:
+        raise UsageError(f"{reference}: a digest follows from the image (expected a name with a tag)")
+    return parsed
