@@ -31,6 +31,8 @@ probe_of() {
         busybox-static) echo /bin/busybox ;;
         libarchive-tools) echo bsdtar ;;
         acl) echo setfacl ;;
+        e2fsprogs) echo mkfs.ext4 ;;
+        xz-utils) echo xz ;;
         attr) echo setfattr ;;
         bubblewrap) echo bwrap ;;
         plocate) echo updatedb ;;
