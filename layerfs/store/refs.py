@@ -85,11 +85,7 @@ class Refs:
                 os.unlink(path)
             except (FileNotFoundError, NotADirectoryError):
                 return False
-        parent = path.parent
-        with contextlib.suppress(OSError):  # not empty: someone else's ref is in it
-            while parent != self._layout.refs:
-                os.rmdir(parent)
-                parent = parent.parent
+        self._prune(path.parent)
         return True
 
     def registries(self) -> list[str]:
@@ -153,8 +149,18 @@ class Refs:
                 # `remove` of a neighbour took the empty directory away, before or while mkdir looked.
                 if attempt == _ATTEMPTS - 1:
                     raise
+            except OSError:
+                self._prune(path.parent)
+                raise
             else:
                 return
+
+    def _prune(self, directory: Path) -> None:
+        """Remove *directory* and those above it that hold no ref."""
+        with contextlib.suppress(OSError):  # not empty: someone else's ref is in it
+            while directory != self._layout.refs:
+                os.rmdir(directory)
+                directory = directory.parent
 
 
 def _names(directory: Path) -> list[str]:
