@@ -60,21 +60,23 @@ class InodeTable:
         *number* is the wanted one. *identity* must tell apart things of different classes, too.
         """
         place = self._moved.get(identity, number) if self._moved else number
-        while place < _FIRST or self._taken(place, identity):
-            place = (place + 1) & _MASK
         found = self._alive.get(place)
+        if place < _FIRST or (found is not None and found.identity != identity):
+            place, found = self._place(place, identity)
         if found is not None:
             return found  # type: ignore[return-value]  # one identity has one class
-        if place != number:
-            self._moved[identity] = place
         node = make(place)
         node.identity = identity
         self._alive[place] = node
         return node
 
-    def _taken(self, place: int, identity: Hashable) -> bool:
-        found = self._alive.get(place)
-        return found is not None and found.identity != identity
+    def _place(self, number: int, identity: Hashable) -> tuple[int, Node | None]:
+        """Return the next place that is free or has *identity*, with what is there."""
+        found: Node | None = None
+        while number < _FIRST or ((found := self._alive.get(number)) and found.identity != identity):
+            number = (number + 1) & _MASK
+        self._moved[identity] = number
+        return number, found
 
     def get(self, ino: int) -> Node:
         """Return a node that the kernel knows. Raises KeyError for one that it should not."""

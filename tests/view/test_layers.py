@@ -230,6 +230,7 @@ def test_a_layer_that_was_discarded_is_needed_again(held: Scene) -> None:
     held.has(LAYER)
     assert isinstance(deeper.lookup(b"motd"), Node)
     assert b"etc" in names(root.entries())
+    assert root.entries() == root.entries()
 
 
 def need_of_the_layer() -> LayersNeed:
@@ -422,6 +423,7 @@ def test_a_bare_node_is_nothing_yet() -> None:
     node.forgotten()
     assert node.xattrs() == {}
     assert node.negative_timeout == 0
+    assert node.entry_timeout == node.attribute_timeout == FOREVER
     with pytest.raises(NotImplementedError):
         node.attributes()
 
