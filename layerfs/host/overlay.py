@@ -1,0 +1,187 @@
+"""Mounting an overlay: by the new mount API with file descriptors, by mount(2) on kernels without it.
+
+The new API has no option page that truncates silently at 4095 bytes, no escaping, and says what is wrong
+(facts/fuse-and-overlay.md section 6). Knows nothing of layers. Called by the command line.
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from errno import EINVAL, ELOOP, ENOPROTOOPT, ENOSYS, EPERM
+from typing import Final
+
+from layerfs.errors import MountError
+from layerfs.host.libc import call, syscall
+from layerfs.host.namespaces import in_initial_user_namespace
+
+MAX_LOWERS: Final = 500
+"""In both APIs; the kernel's OVL_MAX_STACK."""
+
+MAX_OPTION_BYTES: Final = 4095
+"""mount(2) cuts what is longer, and then mounts the wrong directories."""
+
+_MAX_STRING_BYTES: Final = 255
+
+# Numbers of linux/unistd.h, the same on every architecture, and of linux/mount.h.
+_MOVE_MOUNT, _FSOPEN, _FSCONFIG, _FSMOUNT = 429, 430, 431, 432
+_CLOEXEC: Final = 1
+_SET_FLAG, _SET_STRING, _SET_FD, _CREATE = 0, 1, 5, 6
+_MOVE_FROM_EMPTY_PATH: Final = 4
+_AT_FDCWD: Final = -100
+_ATTRIBUTES: Final = {"ro": 1, "nosuid": 2, "nodev": 4, "noexec": 8, "noatime": 16}
+_FLAGS: Final = {"ro": 1, "nosuid": 2, "nodev": 4, "noexec": 8, "noatime": 1024}
+
+_NOT_HERE: Final = frozenset({ENOSYS, EINVAL, ENOPROTOOPT, EPERM})
+"""What a kernel or a sandbox says that lacks the new API, or descriptors in it (before Linux 6.13)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Overlay:
+    """What to mount. Paths are absolute; *lowers* are topmost first."""
+
+    lowers: Sequence[bytes]
+    upper: bytes | None = None
+    work: bytes | None = None
+    """Empty, on the filesystem of *upper*; there if and only if *upper* is."""
+    options: frozenset[str] = frozenset()
+    """Of ro, nosuid, nodev, noexec and noatime; without *upper* it is read-only anyway."""
+    userxattr: bool | None = None
+    """Whether markers are ``user.overlay.`` attributes; None: as this user namespace needs it."""
+
+    def __post_init__(self) -> None:
+        if not 1 <= len(self.lowers) <= MAX_LOWERS:
+            raise MountError(f"overlay: {len(self.lowers)} lower directories (expected 1 to {MAX_LOWERS})")
+        if (self.upper is None) != (self.work is None):
+            raise MountError("overlay: an upper directory needs a work directory, and the other way round")
+        unknown = self.options - set(_ATTRIBUTES)
+        if unknown:
+            raise MountError(f"overlay: unknown options {sorted(unknown)} (expected {sorted(_ATTRIBUTES)})")
+
+    @property
+    def words(self) -> frozenset[str]:
+        """The options, with what follows from the rest."""
+        return self.options | ({"ro"} if self.upper is None else set())
+
+    @property
+    def marks_by_user(self) -> bool:
+        """Whether to mount with ``userxattr``."""
+        return not in_initial_user_namespace() if self.userxattr is None else self.userxattr
+
+
+def mount_overlay(overlay: Overlay, target: bytes) -> None:
+    """Mount *overlay* at *target*. Raises MountError with the kernel's reason."""
+    try:
+        by_descriptors(overlay, target)
+    except NotImplementedError:
+        by_option_string(overlay, target)
+
+
+def by_descriptors(overlay: Overlay, target: bytes) -> None:
+    """Mount by fsopen(2) and its family. Raises NotImplementedError where they are missing, MountError."""
+    try:
+        context = syscall("fsopen", _FSOPEN, b"overlay", _CLOEXEC)
+    except OSError as error:
+        if error.errno in _NOT_HERE:
+            raise NotImplementedError from error
+        raise MountError(f"{os.fsdecode(target)}: no overlay: {error.strerror}") from error
+    with _closing(context):
+        _set_directories(context, overlay)
+        try:
+            if overlay.marks_by_user:
+                _fsconfig(context, _SET_FLAG, b"userxattr")
+            _fsconfig(context, _CREATE)
+            attributes = sum(_ATTRIBUTES[word] for word in overlay.words)
+            with _closing(syscall("fsmount", _FSMOUNT, context, _CLOEXEC, attributes)) as mount:
+                syscall("move_mount", _MOVE_MOUNT, mount, b"", _AT_FDCWD, target, _MOVE_FROM_EMPTY_PATH)
+        except OSError as error:
+            raise MountError(_refusal(target, error, _messages(context))) from error
+
+
+def _set_directories(context: int, overlay: Overlay) -> None:
+    """Name the directories. Raises NotImplementedError if this kernel takes neither descriptor nor text."""
+    for key, path in [
+        *((b"lowerdir+", path) for path in overlay.lowers),
+        *((key, path) for key, path in ((b"upperdir", overlay.upper), (b"workdir", overlay.work)) if path),
+    ]:
+        try:
+            directory = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError as error:
+            raise MountError(f"{os.fsdecode(path)}: {error.strerror} (expected a directory)") from error
+        with _closing(directory):
+            try:
+                _fsconfig(context, _SET_FD, key, None, directory)
+            except OSError as error:
+                _set_text(context, key, path, error)
+
+
+def _set_text(context: int, key: bytes, path: bytes, refused: OSError) -> None:
+    """Name one directory by text, as kernels 6.5 to 6.12 want it: raw for lower ones, escaped for others."""
+    text = path if key == b"lowerdir+" else path.replace(b"\\", b"\\\\")
+    if refused.errno not in _NOT_HERE or len(text) > _MAX_STRING_BYTES:
+        raise NotImplementedError from refused
+    try:
+        _fsconfig(context, _SET_STRING, key, text)
+    except OSError as error:
+        raise NotImplementedError from error
+
+
+def by_option_string(overlay: Overlay, target: bytes) -> None:
+    """Mount by mount(2). Raises MountError, also when the options do not fit in its page."""
+    data = option_string(overlay)
+    if len(data) > MAX_OPTION_BYTES:
+        raise MountError(
+            f"{os.fsdecode(target)}: {len(data)} bytes of options (expected at most {MAX_OPTION_BYTES}); "
+            "this kernel has no other way (Linux 6.13 has): shorten the path of the store"
+        )
+    flags = sum(_FLAGS[word] for word in overlay.words)
+    try:
+        call("mount", b"overlay", target, b"overlay", flags, data, thing=target)
+    except OSError as error:
+        raise MountError(_refusal(target, error, "the kernel log says why (dmesg)")) from error
+
+
+def option_string(overlay: Overlay) -> bytes:
+    r"""Write the options as mount(2) wants them: ``\`` and ``,`` escaped, in lower directories ``:`` too."""
+    lowers = b":".join(_escape(path).replace(b":", b"\\:") for path in overlay.lowers)
+    words = [b"lowerdir=" + lowers]
+    if overlay.upper is not None and overlay.work is not None:
+        words += [b"upperdir=" + _escape(overlay.upper), b"workdir=" + _escape(overlay.work)]
+    if overlay.marks_by_user:
+        words.append(b"userxattr")
+    return b",".join(words)
+
+
+def _escape(path: bytes) -> bytes:
+    return path.replace(b"\\", b"\\\\").replace(b",", b"\\,")
+
+
+def _fsconfig(
+    context: int, command: int, key: bytes | None = None, value: bytes | None = None, aux: int = 0
+) -> None:
+    syscall("fsconfig", _FSCONFIG, context, command, key, value, aux)
+
+
+def _messages(context: int) -> str:
+    """Read what the kernel has to say about the last failure, one message a read, of the kinds e, w and i."""
+    found = []
+    try:
+        while text := os.read(context, 4096):
+            found.append(text.decode(errors="replace").strip().partition(" ")[2])
+    except OSError:  # ENODATA: that was all
+        pass
+    return "; ".join(found)
+
+
+def _refusal(target: bytes, error: OSError, words: str) -> str:
+    return f"{os.fsdecode(target)}: cannot mount the overlay: {error.strerror}" + (
+        f" ({words})" if words else ""
+    )
+
+
+@contextmanager
+def _closing(fd: int) -> Iterator[int]:
+    try:
+        yield fd
+    finally:
+        os.close(fd)
