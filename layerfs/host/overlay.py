@@ -52,6 +52,10 @@ class Overlay:
     def __post_init__(self) -> None:
         if not 1 <= len(self.lowers) <= MAX_LOWERS:
             raise MountError(f"overlay: {len(self.lowers)} lower directories (expected 1 to {MAX_LOWERS})")
+        if len(self.lowers) == 1 and self.upper is None:
+            raise MountError(
+                "overlay: one lower directory without an upper one (expected two; one may be empty)"
+            )
         if (self.upper is None) != (self.work is None):
             raise MountError("overlay: an upper directory needs a work directory, and the other way round")
         unknown = self.options - set(_ATTRIBUTES)
@@ -138,7 +142,7 @@ def by_option_string(overlay: Overlay, target: bytes) -> None:
     try:
         call("mount", b"overlay", target, b"overlay", flags, data, thing=target)
     except OSError as error:
-        raise MountError(_refusal(target, error, "the kernel log says why (dmesg)")) from error
+        raise MountError(_refusal(target, error)) from error
 
 
 def option_string(overlay: Overlay) -> bytes:
@@ -163,7 +167,10 @@ def _fsconfig(
 
 
 def _messages(context: int) -> str:
-    """Read what the kernel has to say about the last failure, one message a read, of the kinds e, w and i."""
+    """Read what the kernel says about the last failure: one message a read, of the kinds e, w and i.
+
+    Overlayfs puts many into the kernel log only.
+    """
     found = []
     try:
         while text := os.read(context, 4096):
@@ -173,10 +180,11 @@ def _messages(context: int) -> str:
     return "; ".join(found)
 
 
-def _refusal(target: bytes, error: OSError, words: str) -> str:
-    return f"{os.fsdecode(target)}: cannot mount the overlay: {error.strerror}" + (
-        f" ({words})" if words else ""
-    )
+def _refusal(target: bytes, error: OSError, words: str = "") -> str:
+    if error.errno == ELOOP:  # of which the kernel says no more
+        words = "a directory is given twice, or one is inside another"
+    reason = words or "the kernel log says why: dmesg"
+    return f"{os.fsdecode(target)}: cannot mount the overlay: {error.strerror} ({reason})"
 
 
 @contextmanager

@@ -124,12 +124,27 @@ def test_a_kernel_without_descriptors_gets_text(
     assert (merged / "top").read_text() == "0"
 
 
-def test_a_refusal_has_the_kernels_reason(tmp_path: Path, merged: Path) -> None:
-    lowers = layers(tmp_path, "a")
-    with pytest.raises(MountError, match=r"cannot mount the overlay: .*\(overlay: .*lower.*\)"):
-        mount_overlay(Overlay(lowers), os.fsencode(merged))
+@pytest.mark.parametrize("way", WAYS)
+def test_a_refusal_says_where_the_reason_is(tmp_path: Path, merged: Path, way: Way) -> None:
+    lowers = layers(tmp_path, "a", "b")
     with pytest.raises(MountError, match="given twice"):
-        mount_overlay(Overlay([*lowers, *lowers]), os.fsencode(merged))
+        way(Overlay([lowers[0], lowers[0]]), os.fsencode(merged))
+    with mounts.tmpfs(
+        tmp_path / "elsewhere"
+    ):  # the work directory must be on the filesystem of the upper one
+        overlay = Overlay(lowers[1:], lowers[0], os.fsencode(tmp_path / "elsewhere"))
+        with pytest.raises(MountError, match="cannot mount the overlay: .*dmesg"):
+            way(overlay, os.fsencode(merged))
+
+
+def test_the_kernels_words_are_read_from_its_descriptor() -> None:
+    context = overlay_module.syscall("fsopen", overlay_module._FSOPEN, b"overlay", 1)
+    try:
+        with pytest.raises(OSError, match="fsconfig"):
+            overlay_module._fsconfig(context, overlay_module._SET_STRING, b"nonsense", b"x")
+        assert overlay_module._messages(context) == "overlay: Unknown parameter 'nonsense'"
+    finally:
+        os.close(context)
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -142,9 +157,12 @@ def test_a_directory_that_is_not_there_is_named(tmp_path: Path, merged: Path, wa
     ("make", "words"),
     [
         pytest.param(lambda: Overlay([]), "0 lower directories", id="no layer"),
+        pytest.param(lambda: Overlay([b"/a"]), "expected two", id="one layer"),
         pytest.param(lambda: Overlay([b"/a"] * 501), "501 lower directories", id="too many"),
-        pytest.param(lambda: Overlay([b"/a"], upper=b"/u"), "needs a work directory", id="no work"),
-        pytest.param(lambda: Overlay([b"/a"], options=frozenset({"rw"})), "unknown options", id="option"),
+        pytest.param(lambda: Overlay([b"/a", b"/b"], upper=b"/u"), "needs a work directory", id="no work"),
+        pytest.param(
+            lambda: Overlay([b"/a", b"/b"], options=frozenset({"rw"})), "unknown options", id="option"
+        ),
     ],
 )
 def test_what_no_kernel_would_take_is_refused_before(make: Callable[[], Overlay], words: str) -> None:
