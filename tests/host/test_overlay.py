@@ -10,6 +10,7 @@ import pytest
 
 from layerfs.errors import MountError
 from layerfs.host import overlay as overlay_module
+from layerfs.host.libc import syscall
 from layerfs.host.mounts import mounts_at
 from layerfs.host.namespaces import in_initial_user_namespace
 from layerfs.host.overlay import Overlay, by_descriptors, by_option_string, mount_overlay, option_string
@@ -129,16 +130,15 @@ def test_a_refusal_says_where_the_reason_is(tmp_path: Path, merged: Path, way: W
     lowers = layers(tmp_path, "a", "b")
     with pytest.raises(MountError, match="given twice"):
         way(Overlay([lowers[0], lowers[0]]), os.fsencode(merged))
-    with mounts.tmpfs(
-        tmp_path / "elsewhere"
-    ):  # the work directory must be on the filesystem of the upper one
+    # The work directory must be on the filesystem of the upper one.
+    with mounts.tmpfs(tmp_path / "elsewhere"):
         overlay = Overlay(lowers[1:], lowers[0], os.fsencode(tmp_path / "elsewhere"))
-        with pytest.raises(MountError, match="cannot mount the overlay: .*dmesg"):
+        with pytest.raises(MountError, match=r"cannot mount the overlay: .*dmesg"):
             way(overlay, os.fsencode(merged))
 
 
 def test_the_kernels_words_are_read_from_its_descriptor() -> None:
-    context = overlay_module.syscall("fsopen", overlay_module._FSOPEN, b"overlay", 1)
+    context = syscall("fsopen", overlay_module._FSOPEN, b"overlay", 1)
     try:
         with pytest.raises(OSError, match="fsconfig"):
             overlay_module._fsconfig(context, overlay_module._SET_STRING, b"nonsense", b"x")
