@@ -4,6 +4,7 @@
 by the verbs that need them, so that ``layerfs --help`` and shell completion answer at once.
 """
 
+import os
 import sys
 
 from layerfs.cli.app import app, load_verbs
@@ -20,6 +21,9 @@ def main() -> None:
         sys.exit(report(error))
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
+    except BrokenPipeError:  # head(1) has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
     except BaseExceptionGroup as group:  # Ctrl-C comes out of trio's nurseries in a group
         if group.split(KeyboardInterrupt)[1] is None:
             sys.exit(INTERRUPTED)

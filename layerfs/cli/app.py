@@ -35,10 +35,12 @@ def root(
 def load_verbs() -> None:
     """Import the modules of all verbs: each registers itself on `app`."""
     from layerfs.cli import (  # noqa: F401 - imported for their decorators
+        export,
         images,
         importing,
         inspect,
         lower,
         mount,
         pull,
+        tree,
     )

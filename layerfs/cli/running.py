@@ -11,10 +11,11 @@ from layerfs.errors import NotInStore
 from layerfs.fetch import Provider
 from layerfs.local import LocalOrigin
 from layerfs.oci import Digest, Image, ImageReference, Manifest
+from layerfs.oci.image import ImageLayer
 from layerfs.registry import RegistryClient
 from layerfs.settings import Settings
-from layerfs.store import ImageStorage
-from layerfs.view.needs import StackNeed, TagNeed
+from layerfs.store import ImageStorage, LayerDir
+from layerfs.view.needs import LayersNeed, StackNeed, TagNeed
 
 T = TypeVar("T")
 
@@ -86,3 +87,30 @@ async def fetch_stack(machinery: Machinery, reference: ImageReference, image: Im
     if cover is None:
         raise NotInStore(f"{reference}: fetched, but removed again meanwhile; try again")
     return [str(cover), *(str(machinery.storage.layer_extracted_path(d)) for d in image.lower_order())]
+
+
+def have_layers(settings: Settings, reference: ImageReference) -> list[LayerDir]:
+    """Fetch the layers of an image where they are not here; return them, base first. Raises LayerfsError."""
+    return [layer for _, layer in have_image(settings, reference)[1]]
+
+
+def have_image(
+    settings: Settings, reference: ImageReference
+) -> tuple[Image, list[tuple[ImageLayer, LayerDir]]]:
+    """Fetch an image where it is not here; return it with its layer directories. Raises LayerfsError."""
+
+    async def work(machinery: Machinery) -> tuple[Image, list[tuple[ImageLayer, LayerDir]]]:
+        manifest = await manifest_of(machinery, reference, await pinned(machinery, reference))
+        image = image_of(machinery, manifest)
+        await machinery.provider.obtain(
+            LayersNeed(reference.repository, image, tuple(range(len(image.layers))))
+        )
+        opened = []
+        for layer in image.layers:
+            found = machinery.storage.open_layer(layer.descriptor.digest)
+            if found is None:
+                raise NotInStore(f"{reference}: fetched, but removed again meanwhile; try again")
+            opened.append((layer, found))
+        return image, opened
+
+    return with_provider(settings, work)

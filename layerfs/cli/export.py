@@ -1,0 +1,149 @@
+"""``layerfs export``: the merged root of an image as a tar archive, streamed, always the same bytes."""
+
+import os
+import secrets
+import stat
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+
+from layerfs.cli import options
+from layerfs.cli.app import app
+from layerfs.errors import StoreDamaged, StoreError, UsageError
+from layerfs.layer import tarwriter
+from layerfs.layer.member import Member, Type
+from layerfs.layer.merge import join
+from layerfs.oci import ImageReference
+from layerfs.settings import Settings
+
+if TYPE_CHECKING:
+    from layerfs.store import LayerDir
+    from layerfs.view.nodes import Node
+
+Write = Callable[[bytes], object]
+
+_CHUNK: Final = 1 << 20
+_TYPES: Final = {
+    stat.S_IFREG: Type.FILE,
+    stat.S_IFLNK: Type.SYMLINK,
+    stat.S_IFCHR: Type.CHARACTER,
+    stat.S_IFBLK: Type.BLOCK,
+    stat.S_IFDIR: Type.DIRECTORY,
+    stat.S_IFIFO: Type.FIFO,
+}
+
+
+@app.command(epilog="Example: layerfs export docker.io/library/alpine:3.20 -o alpine.tar")
+@options.configured(*options.FETCHING)
+def export(
+    settings: Settings,
+    reference: options.Reference,
+    output: Annotated[
+        str, typer.Option("--output", "-o", metavar="FILE", help="Where to write; - is standard output.")
+    ] = "-",
+) -> None:
+    """Write the root filesystem of an image as a tar, fetching it before.
+
+    The layers are merged, whiteouts applied. Owners, modes, times, xattrs, hard links and devices are the
+    image's, names are sorted: the same image gives the same bytes.
+    """
+    from layerfs.cli.running import have_layers
+
+    parsed = ImageReference.parse(reference)
+    if output == "-" and sys.stdout.isatty():
+        raise UsageError("export: standard output is a terminal (say -o FILE, or pipe it into a program)")
+    layers = have_layers(settings, parsed)
+    try:
+        with _output(output) as write:
+            _write_tar(layers, write)
+    except OSError as exc:
+        if isinstance(exc, BrokenPipeError):
+            raise
+        raise StoreError(f"{reference}: export: {exc}") from exc
+
+
+@contextmanager
+def _output(name: str) -> Iterator[Write]:
+    """Yield how to write; a file gets its name only when it is complete. Raises OSError."""
+    if name == "-":
+        yield sys.stdout.buffer.write
+        sys.stdout.buffer.flush()
+        return
+    final = Path(name)
+    temporary = final.with_name(f".{final.name}.{secrets.token_hex(8)}")
+    try:
+        with temporary.open("xb", buffering=_CHUNK) as file:
+            yield file.write
+        temporary.replace(final)
+    except BaseException:
+        with suppress(OSError):
+            temporary.unlink()
+        raise
+
+
+def _write_tar(layers: "list[LayerDir]", write: Write) -> None:
+    from layerfs.view.walk import merged_root, walk
+
+    root = merged_root(layers)
+    links: dict[object, bytes] = {}
+    for path, node in walk(root) if root else ():
+        attributes = node.attributes()
+        kind = _TYPES.get(stat.S_IFMT(attributes.mode))
+        if kind is None:
+            continue  # a socket: an archive cannot hold it
+        member = Member(
+            name=join(path, b"") if kind is Type.DIRECTORY and path else path or b"./",
+            type=kind,
+            mode=attributes.mode & 0o7777,
+            uid=attributes.uid,
+            gid=attributes.gid,
+            mtime_ns=attributes.mtime_ns,
+            size=0,
+            stored=0,
+        )
+        if attributes.nlink > 1 and kind is not Type.DIRECTORY:
+            first = links.setdefault(node.identity, path)
+            if first != path:
+                member.type, member.link = Type.HARDLINK, first
+                write(tarwriter.header(member))
+                continue
+        _fill(member, node)
+        write(tarwriter.header(member))
+        if kind is Type.FILE and member.size:
+            _copy(path, node, member.size, write)
+            write(tarwriter.padding(member.size))
+    write(tarwriter.END)
+
+
+def _fill(member: Member, node: "Node") -> None:
+    """Add what only the first name of a file says."""
+    attributes = node.attributes()
+    member.xattrs = dict(node.xattrs())
+    if member.type is Type.FILE:
+        member.size = attributes.size
+    elif member.type is Type.SYMLINK:
+        target = node.readlink()
+        assert isinstance(target, bytes)
+        member.link = target
+    elif member.type in (Type.CHARACTER, Type.BLOCK):
+        member.major, member.minor = os.major(attributes.rdev), os.minor(attributes.rdev)
+
+
+def _copy(path: bytes, node: "Node", size: int, write: Write) -> None:
+    from layerfs.view.nodes import FileContent
+
+    content = node.open()
+    assert isinstance(content, FileContent)
+    fd = os.open(content.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=content.dir_fd)
+    try:
+        while size and (chunk := os.read(fd, min(size, _CHUNK))):
+            write(chunk)
+            size -= len(chunk)
+    finally:
+        os.close(fd)
+    if size:
+        raise StoreDamaged(f"{os.fsdecode(path)}: {size} bytes are missing (layerfs verify says more)")

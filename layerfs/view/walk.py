@@ -1,0 +1,71 @@
+"""All of an image or a layer at once, for programs: no mount, no kernel, the same rules.
+
+Decides the order: depth first, names sorted, a directory before what is in it. Called by the command line.
+"""
+
+import stat
+from collections.abc import Iterator, Sequence
+from operator import itemgetter
+from typing import Final
+
+from layerfs.layer.changes import Entry, EntryKind
+from layerfs.layer.merge import join, kind_of
+from layerfs.layer.whiteout import is_marker
+from layerfs.store import LayerDir
+from layerfs.view.content import LayerTrees
+from layerfs.view.inodes import ROOT_INO, InodeTable
+from layerfs.view.nodes import Node
+from layerfs.view.rootfs import MergedDirectory, Stack
+
+_KINDS: Final[dict[int, EntryKind]] = {
+    stat.S_IFREG: "file",
+    stat.S_IFDIR: "directory",
+    stat.S_IFLNK: "link",
+    stat.S_IFCHR: "device",
+    stat.S_IFBLK: "device",
+    stat.S_IFIFO: "pipe",
+    stat.S_IFSOCK: "socket",
+}
+
+
+def merged_root(layers: Sequence[LayerDir]) -> MergedDirectory | None:
+    """Return the root of a stack of layers, base first; None without layers. Raises OSError."""
+    if not layers:
+        return None
+    inodes = InodeTable()
+    trees = LayerTrees(inodes)
+    return Stack(b"walk", [trees.open(layer) for layer in layers], inodes).root(ROOT_INO)
+
+
+def walk(root: MergedDirectory) -> Iterator[tuple[bytes, Node]]:
+    """Yield every entry with its path, the root first, as the empty path. Raises OSError."""
+    waiting: list[tuple[bytes, Node]] = [(b"", root)]
+    while waiting:
+        path, node = waiting.pop()
+        yield path, node
+        if isinstance(node, MergedDirectory):
+            below = path + b"/" if path else b""
+            waiting += sorted(
+                ((below + name, child) for name, child in node.read().items()),
+                key=lambda entry: entry[0],
+                reverse=True,
+            )
+
+
+def layer_entries(layer: LayerDir) -> Iterator[Entry]:
+    """Yield what one layer has, markers left out, directories before their entries. Raises OSError."""
+    tree = LayerTrees(InodeTable()).open(layer)
+    seen: set[int] = set()
+    waiting = [b""]
+    while waiting:
+        directory = waiting.pop()
+        for name, status in sorted(tree.scan(directory), key=itemgetter(0)):
+            if is_marker(name) or kind_of(status.st_mode, status.st_rdev) is None:
+                continue
+            path = join(directory, name)
+            mode = tree.attributes(path, status).mode
+            if stat.S_ISDIR(mode):
+                waiting.append(path)
+            is_new = stat.S_ISREG(mode) and status.st_ino not in seen
+            seen.add(status.st_ino)
+            yield Entry(path, _KINDS[stat.S_IFMT(mode)], status.st_size if is_new else 0)
