@@ -19,7 +19,7 @@ from layerfs.extract.hashing import HashThread
 from layerfs.extract.job import Done, ExtractJob, Failed
 from layerfs.extract.ring import SLOTS, Feeder
 from layerfs.extract.streams import Prefixed, Stream, media_type_disagrees, open_stream, sniff
-from layerfs.extract.tail import CHUNK, GivenUp, Growth, Tail
+from layerfs.extract.tail import CHUNK, GivenUp, Growth, NobodyReads, Tail
 from layerfs.extract.writer import Unwritten, Written
 from layerfs.layer.record import Compression, Extraction
 
@@ -73,6 +73,8 @@ class _Run:
         failure: LayerfsError | None = None
         try:
             self._inflate()
+        except NobodyReads:
+            pass  # the writer says why
         except LayerfsError as exc:
             failure = exc
         aborted = failure is not None or self._feeder.writer_failed

@@ -9,6 +9,7 @@ the `layerfs.layer.member.Source` of the tar reader.
 
 import mmap
 import os
+import select
 import struct
 from contextlib import suppress
 from dataclasses import dataclass
@@ -62,6 +63,8 @@ class Feeder:
         self._view = memoryview(ring.memory)
         self._words = ring.words_out
         self._answers = ring.answers_in
+        self._heard = select.poll()
+        self._heard.register(self._answers, select.POLLIN)
         self._published = 0
         self._credits = 0
         self._result: bytes | None = None
@@ -74,6 +77,7 @@ class Feeder:
 
     def slot(self) -> memoryview:
         """Return the next slot, once the writer has read what was in it. Raises PartnerDied."""
+        self.listen()
         while self._published - self._credits >= SLOTS and self._result is None:
             self._read_answers()
         start = self._published % SLOTS * SLOT_SIZE
@@ -88,6 +92,12 @@ class Feeder:
     def writer_failed(self) -> bool:
         """Whether the writer has answered already, which before the end of the stream means failure."""
         return self._result is not None
+
+    def listen(self) -> bool:
+        """Take what the writer has said, without waiting; return whether it failed. Raises PartnerDied."""
+        while self._result is None and self._heard.poll(0):
+            self._read_answers()
+        return self.writer_failed
 
     def publish(self, size: int) -> None:
         """Let the writer have the first *size* bytes of the slot."""

@@ -151,12 +151,13 @@ class _Chunked:
 
     def readinto(self, buffer: memoryview, /) -> int:
         while self._decompressor is not None:
+            if self._decompressor.eof:
+                self._next_stream(self._decompressor.unused_data)
+                continue
             data = self._decompress(self._decompressor, len(buffer))
             if data:
                 buffer[: len(data)] = data
                 return len(data)
-            if self._decompressor.eof:
-                self._next_stream(self._decompressor.unused_data)
         return 0
 
     def _decompress(self, decompressor: _Decompressor, size: int) -> bytes:

@@ -6,6 +6,7 @@ is moved on by `worker`, in another thread. Must know no compression.
 
 import os
 import threading
+from collections.abc import Callable
 from typing import Final
 
 from layerfs.errors import LayerfsError, SizeMismatch, StoreError
@@ -13,16 +14,25 @@ from layerfs.extract.hashing import HashThread
 
 CHUNK: Final = 128 * 1024
 _UNHASHED_MAX: Final = 32
+_PATIENCE: Final = 0.1
 
 
 class GivenUp(LayerfsError):
     """The other side aborted the job."""
 
 
-class Growth:
-    """How far a blob may be read, told by one thread and awaited by another."""
+class NobodyReads(GivenUp):
+    """Who would use the bytes has failed."""
 
-    def __init__(self, *, complete: bool) -> None:
+
+class Growth:
+    """How far a blob may be read, told by one thread and awaited by another.
+
+    While it waits it asks now and then whether that is *hopeless*, because nobody wants the bytes any more.
+    """
+
+    def __init__(self, *, complete: bool, hopeless: Callable[[], bool]) -> None:
+        self._hopeless = hopeless
         self._changed = threading.Condition()
         self._size = 0
         self._complete = complete
@@ -46,10 +56,15 @@ class Growth:
         if self._complete and not self._aborted:
             return None
         with self._changed:
-            self._changed.wait_for(lambda: self._aborted or self._complete or self._size > offset)
+            while not self._changed.wait_for(lambda: self._moved(offset), _PATIENCE):
+                if self._hopeless():
+                    raise NobodyReads("aborted: the archive is refused")
             if self._aborted:
                 raise GivenUp("aborted: the blob will not be completed")
             return None if self._complete else self._size
+
+    def _moved(self, offset: int) -> bool:
+        return self._aborted or self._complete or self._size > offset
 
 
 class Tail:

@@ -49,7 +49,7 @@ class Worker:
                     self._growth.grow(message.size, complete=isinstance(message, Ended))
 
     def _start(self, job: ExtractJob) -> None:
-        self._growth = growth = Growth(complete=job.complete)
+        self._growth = growth = Growth(complete=job.complete, hopeless=self._feeder.listen)
         threading.Thread(target=self._run, args=(job, growth), name="job", daemon=True).start()
 
     def _run(self, job: ExtractJob, growth: Growth) -> None:

@@ -50,11 +50,15 @@ def parse_records(body: bytes) -> Records:
     return records
 
 
+def says_something(key: bytes, value: bytes) -> bool:
+    """Say whether a record counts: an empty value means "none", but an xattr may well be empty."""
+    return bool(value) or key.startswith((_SCHILY, _LIBARCHIVE))
+
+
 def apply(records: Iterable[tuple[bytes, bytes]], member: Member) -> None:
     """Change *member* as *records* say; a later record wins, unknown keys mean nothing.
 
-    An empty value stands for "as if it had never been written" and was dropped before. Sparse keys are not
-    looked at (`layer.sparse`). Raises InvalidArchive.
+    Sparse keys are not looked at (`layer.sparse`). Raises InvalidArchive.
     """
     libarchive: dict[bytes, bytes] = {}
     for key, value in records:

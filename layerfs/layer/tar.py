@@ -161,7 +161,7 @@ class TarReader:
         member = self._plain(block)
         overridden = {key for key, _ in own}
         records = [pair for pair in self._global.items() if pair[0] not in overridden]
-        pax.apply(records + [pair for pair in own if pair[1]], member)
+        pax.apply(records + [pair for pair in own if pax.says_something(*pair)], member)
         if name is not None:
             member.name = name
         if link is not None:

@@ -1,0 +1,105 @@
+"""Runs extractions the way the daemon does: through the client, in a real worker."""
+
+import hashlib
+import itertools
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from layerfs.extract.client import Extractor, ExtractorPool
+from layerfs.extract.job import ExtractJob
+from layerfs.layer.record import Extraction
+from tests.support.images import Entry, tar
+
+ROOT = Path(__file__).parents[2]
+
+
+@dataclass(frozen=True)
+class Tree:
+    """What one extraction left behind."""
+
+    path: Path
+    extraction: Extraction
+    warnings: tuple[str, ...]
+
+    def lstat(self, name: str | bytes) -> os.stat_result:
+        """Return the attributes of one entry."""
+        return os.lstat(os.path.join(os.fsencode(self.path), os.fsencode(name)))
+
+    def names(self) -> set[str]:
+        """Return all paths but the root."""
+        return {str(path.relative_to(self.path)) for path in self.path.rglob("*")}
+
+    def xattrs(self, name: str) -> dict[str, bytes]:
+        """Return the extended attributes of one entry."""
+        path = self.path / name
+        return {
+            key: os.getxattr(path, key, follow_symlinks=False)
+            for key in os.listxattr(path, follow_symlinks=False)
+        }
+
+
+class Extract:
+    """Makes trees below one directory; a pool is shared by all tests."""
+
+    def __init__(self, pool: ExtractorPool, directory: Path) -> None:
+        self.pool = pool
+        self._directory = directory
+        self._numbers = itertools.count()
+
+    def job(self, blob: bytes, **changes: Any) -> ExtractJob:
+        """Write *blob* and return the job of extracting it into a new directory."""
+        number = next(self._numbers)
+        path = self._directory / f"blob-{number}"
+        path.write_bytes(blob)
+        target = self._directory / f"tree-{number}"
+        target.mkdir(0o700)
+        return msgspec.structs.replace(
+            ExtractJob(blob=str(path), target=str(target), digest=digest_of(blob), size=len(blob)), **changes
+        )
+
+    def run(self, job: ExtractJob) -> Tree:
+        """Run one job. Raises what the extractor raises."""
+        with self.pool.extractor() as extractor:
+            extractor.start(job)
+            extraction = extractor.result()
+            return Tree(Path(job.target), extraction, extractor.warnings)
+
+    def __call__(self, *entries: Entry, archive: bytes | None = None, **changes: Any) -> Tree:
+        """Extract *entries*, or the bytes of *archive*, compressed or not."""
+        return self.run(self.job(tar(entries) if archive is None else archive, **changes))
+
+
+def digest_of(blob: bytes, algorithm: str = "sha256") -> str:
+    """Return the digest that describes *blob*."""
+    return f"{algorithm}:{hashlib.new(algorithm, blob).hexdigest()}"
+
+
+def run_alone(job: ExtractJob, *wrapper: str, **options: Any) -> tuple[Extraction, tuple[str, ...]]:
+    """Run one job in a process of its own, below *wrapper* or with *options* of subprocess."""
+    command = [*wrapper, sys.executable, "-m", "tests.extract.extracting"]
+    done = subprocess.run(
+        command, input=msgspec.json.encode(job), capture_output=True, cwd=ROOT, timeout=60, **options
+    )
+    assert done.returncode == 0, done.stderr.decode()
+    answer = json.loads(done.stdout)
+    return msgspec.convert(answer["extraction"], Extraction), tuple(answer["warnings"])
+
+
+def _main() -> None:
+    extractor = Extractor()
+    extractor.start(msgspec.json.decode(sys.stdin.buffer.read(), type=ExtractJob))
+    extraction = extractor.result()
+    answer = {"extraction": msgspec.to_builtins(extraction), "warnings": extractor.warnings}
+    sys.stdout.write(json.dumps(answer))
+    extractor.close()
+
+
+if __name__ == "__main__":
+    _main()

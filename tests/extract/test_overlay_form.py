@@ -1,0 +1,119 @@
+"""What stands beside the markers for the kernel's sake, whatever the order of the archive."""
+
+import itertools
+import stat
+from collections.abc import Sequence
+
+import pytest
+
+from layerfs.errors import InvalidWhiteout
+from tests.extract.extracting import Extract, Tree
+from tests.support.images import Entry, directory, file, opaque, symlink, whiteout
+
+pytestmark = pytest.mark.needs_root
+
+OPAQUE = {"trusted.overlay.opaque": b"y"}
+
+
+def _devices(tree: Tree) -> set[str]:
+    return {
+        name
+        for name in tree.names()
+        if stat.S_ISCHR(tree.lstat(name).st_mode) and tree.lstat(name).st_rdev == 0
+    }
+
+
+def _opaque(tree: Tree) -> set[str]:
+    return {name for name in {".", *tree.names()} if tree.xattrs(name) == OPAQUE}
+
+
+_ROWS = [
+    pytest.param([whiteout("d/x")], {"d/x"}, set(), id="a whiteout"),
+    pytest.param([whiteout("x"), file("x")], set(), set(), id="a whiteout and a file"),
+    pytest.param([whiteout("x"), symlink("x", "y")], set(), set(), id="a whiteout and a symlink"),
+    pytest.param([whiteout("x"), directory("x")], set(), {"x"}, id="a whiteout and a directory"),
+    pytest.param([whiteout("x"), file("x/f")], set(), {"x"}, id="a whiteout and an implied directory"),
+    pytest.param([opaque("d")], set(), {"d"}, id="an opaque directory"),
+    pytest.param([opaque("")], set(), {"."}, id="an opaque root"),
+    pytest.param([opaque("d"), whiteout("d/x")], set(), {"d"}, id="a whiteout in an opaque directory"),
+    pytest.param([opaque("d"), whiteout("d/e/x")], set(), {"d"}, id="a whiteout below an opaque directory"),
+    pytest.param(
+        [whiteout("d"), whiteout("d/x"), file("d/f")], set(), {"d"}, id="a whiteout below a hidden directory"
+    ),
+    pytest.param([whiteout("d/x"), whiteout("e/x")], {"d/x", "e/x"}, set(), id="two directories"),
+    pytest.param([file(".wh..wh.plnk"), file(".wh..wh.orph/x")], set(), set(), id="AUFS's own names"),
+    pytest.param([whiteout("d/.x"), file("d/.y")], {"d/.x"}, set(), id="a hidden dot file"),
+]
+
+
+@pytest.mark.parametrize(("entries", "devices", "opaques"), _ROWS)
+def test_markers_get_their_overlay_form_in_every_order(
+    extract: Extract, entries: Sequence[Entry], devices: set[str], opaques: set[str]
+) -> None:
+    for order in itertools.permutations(entries):
+        tree = extract(*order)
+
+        assert _devices(tree) == devices
+        assert _opaque(tree) == opaques
+
+
+@pytest.mark.parametrize(("entries", "devices", "opaques"), _ROWS)
+def test_without_whiteout_devices_there_are_markers_only(
+    extract: Extract, entries: Sequence[Entry], devices: set[str], opaques: set[str]
+) -> None:
+    tree = extract(*entries, whiteout_devices=False)
+
+    assert _devices(tree) == set()
+    assert _opaque(tree) == set()
+
+
+def test_markers_are_kept_and_recorded(extract: Extract) -> None:
+    entries = [
+        whiteout("d/y", mtime=7), whiteout("d/x"), whiteout("x"), opaque("d"), opaque(""),
+        file(".wh..wh.aufs"),
+        whiteout("x"),
+    ]  # fmt: skip
+    tree = extract(*entries)
+
+    assert tree.extraction.whiteouts == (".wh..wh.aufs", ".wh.x", "d/.wh.x", "d/.wh.y")
+    assert tree.extraction.opaques == ("", "d")
+    assert tree.extraction.markers == 6
+    assert tree.lstat("d/.wh.y").st_mtime_ns == 7 * 10**9
+
+
+def test_whiteouts_do_not_change_the_times_of_their_directory(extract: Extract) -> None:
+    tree = extract(directory("d", mtime=5), whiteout("d/x"), whiteout("i/x"))
+
+    assert tree.lstat("d").st_mtime_ns == 5 * 10**9
+    assert tree.lstat("i").st_mtime_ns == 0
+
+
+def test_an_unprivileged_writer_uses_its_own_attribute(extract: Extract) -> None:
+    tree = extract(opaque("d"), owner="user")
+
+    assert tree.xattrs("d") == {"user.overlay.opaque": b"y"}
+
+
+def test_markers_of_a_directory_that_became_a_file_are_gone(extract: Extract) -> None:
+    tree = extract(whiteout("d/x"), opaque("d"), whiteout("e"), file("d", b"now a file"))
+
+    assert (tree.extraction.whiteouts, tree.extraction.opaques) == ((".wh.e",), ())
+    assert tree.names() == {".wh.e", "e", "d"}
+
+
+def test_a_name_of_full_length_can_be_a_marker(extract: Extract) -> None:
+    tree = extract(whiteout("x" * 251))
+
+    assert _devices(tree) == {"x" * 251}
+
+
+@pytest.mark.parametrize("name", [".wh.", ".wh..", ".wh...", "d/.wh.", "./.wh..", ".wh./x"])
+def test_markers_that_hide_nothing_are_refused(extract: Extract, name: str) -> None:
+    with pytest.raises(InvalidWhiteout):
+        extract(file(name))
+
+
+@pytest.mark.parametrize("name", [".wh.d/f", "a/.wh.d/e/f", ".wh..wh..opq/f"])
+def test_entries_below_a_marker_are_refused(extract: Extract, name: str) -> None:
+    with pytest.raises(InvalidWhiteout, match="below a marker"):
+        extract(file(name))

@@ -1,0 +1,191 @@
+"""Compressions: the bytes decide, several members are one stream, and what stops early is refused."""
+
+import bz2
+import gzip
+import io
+import lzma
+import random
+from collections.abc import Callable
+
+import pytest
+import zstandard
+from hypothesis import given
+from hypothesis import strategies as st
+
+from layerfs.errors import InvalidArchive
+from layerfs.extract.streams import open_stream, sniff
+from layerfs.extract.zstd import FrameScanner
+from layerfs.layer.record import Compression
+from tests.extract.extracting import Extract, digest_of
+from tests.support.images import compress, file, tar
+
+TEXT = random.Random(1).randbytes(200_000) + bytes(300_000)
+SKIPPABLE = b"\x5a\x2a\x4d\x18" + (5).to_bytes(4, "little") + b"hello"
+COMPRESSED: tuple[Compression, ...] = ("gzip", "zstd", "bzip2", "xz")
+
+
+def _unpack(blob: bytes, step: int = 70_000) -> bytes:
+    stream = open_stream(sniff(blob[:8]), io.BytesIO(blob))
+    buffer = memoryview(bytearray(step))
+    unpacked = b""
+    while size := stream.readinto(buffer):
+        unpacked += buffer[:size]
+    return unpacked
+
+
+def _zstd(text: bytes, **parameters: int | bool) -> bytes:
+    return zstandard.ZstdCompressor(**parameters).compress(text)  # type: ignore[arg-type]
+
+
+ACCEPTED = {
+    "plain": TEXT,
+    "gzip": gzip.compress(TEXT),
+    "gzip of several members": b"".join(
+        gzip.compress(TEXT[at : at + 99_999]) for at in range(0, 500_000, 99_999)
+    ),
+    "gzip with an empty member": gzip.compress(b"") + gzip.compress(TEXT) + gzip.compress(b""),
+    "gzip with zeros behind it": gzip.compress(TEXT) + bytes(1000),
+    "zstd": _zstd(TEXT),
+    "zstd with a checksum": _zstd(TEXT, write_checksum=True),
+    "zstd of unknown size": _zstd(TEXT, write_content_size=False),
+    "zstd of several frames": _zstd(TEXT[:1000]) + _zstd(TEXT[1000:]),
+    "zstd with an empty frame": _zstd(b"") + _zstd(TEXT) + _zstd(b""),
+    "zstd with skippable frames": SKIPPABLE
+    + _zstd(TEXT[:9])
+    + SKIPPABLE
+    + SKIPPABLE
+    + _zstd(TEXT[9:])
+    + SKIPPABLE,
+    "bzip2": bz2.compress(TEXT),
+    "bzip2 of several streams": bz2.compress(TEXT[:1000]) + bz2.compress(TEXT[1000:]),
+    "xz": lzma.compress(TEXT, preset=1),
+    "xz of several streams with padding": lzma.compress(TEXT[:9])
+    + bytes(8)
+    + lzma.compress(TEXT[9:])
+    + bytes(4),
+}
+
+
+@pytest.mark.parametrize("blob", ACCEPTED.values(), ids=list(ACCEPTED))
+@pytest.mark.parametrize("step", [4096, 70_000, 1 << 20])
+def test_what_the_field_writes_is_unpacked(blob: bytes, step: int) -> None:
+    assert _unpack(blob, step) == TEXT
+
+
+@pytest.mark.parametrize("compression", COMPRESSED)
+@pytest.mark.parametrize("cut", [1, 3, 4, 9, 1000, 100_000])
+def test_a_truncated_stream_is_refused(compression: Compression, cut: int) -> None:
+    with pytest.raises(InvalidArchive):
+        _unpack(compress(TEXT, compression)[:-cut])
+
+
+@pytest.mark.parametrize("compression", COMPRESSED)
+def test_garbage_behind_a_stream_is_refused(compression: Compression) -> None:
+    with pytest.raises(InvalidArchive):
+        _unpack(compress(TEXT, compression) + b"garbage")
+
+
+@pytest.mark.parametrize("compression", COMPRESSED)
+def test_a_damaged_stream_is_refused(compression: Compression) -> None:
+    blob = bytearray(compress(TEXT, compression))
+    blob[len(blob) // 2] ^= 0x10
+    if compression == "zstd":
+        blob = bytearray(_zstd(TEXT, write_checksum=True))
+        blob[-2] ^= 1
+
+    with pytest.raises(InvalidArchive):
+        _unpack(bytes(blob))
+
+
+def test_a_zstd_frame_that_stops_at_a_block_is_refused() -> None:
+    frame = _zstd(TEXT, write_content_size=False)
+    scanner = FrameScanner()
+    cuts = []
+    for at in range(len(frame)):
+        scanner.feed(frame[at : at + 1])
+        cuts.append(scanner.at_boundary)
+
+    assert cuts == [False] * (len(frame) - 1) + [True]
+
+
+@given(cuts=st.lists(st.integers(0, 5000), max_size=8).map(sorted))
+def test_frames_are_followed_however_they_are_cut(cuts: list[int]) -> None:
+    text = TEXT[:4000]
+    blob = SKIPPABLE + _zstd(text) + _zstd(text, write_checksum=True) + SKIPPABLE
+    scanner = FrameScanner()
+
+    for start, end in zip([0, *cuts], [*cuts, len(blob)], strict=True):
+        scanner.feed(blob[start:end])
+
+    assert scanner.at_boundary
+
+
+@pytest.mark.parametrize("bits", [27, 28])
+def test_zstd_windows_have_a_limit(bits: int) -> None:
+    parameters = zstandard.ZstdCompressionParameters(window_log=bits, compression_level=1)
+    writer = zstandard.ZstdCompressor(compression_params=parameters).compressobj()
+    blob = writer.compress(TEXT) + writer.flush()
+
+    if bits <= 27:
+        assert _unpack(blob) == TEXT
+    else:
+        with pytest.raises(InvalidArchive, match="zstd"):
+            _unpack(blob)
+
+
+def test_xz_has_a_memory_limit() -> None:
+    filters = [{"id": lzma.FILTER_LZMA2, "preset": 0, "dict_size": 256 << 20}]
+
+    with pytest.raises(InvalidArchive, match="xz"):
+        _unpack(lzma.compress(TEXT, filters=filters))
+
+
+@pytest.mark.parametrize("compression", ["none", *COMPRESSED])
+def test_a_layer_may_be_compressed_in_any_way(extract: Extract, compression: Compression) -> None:
+    archive = tar([file("f", TEXT)])
+    blob = compress(archive, compression)
+
+    tree = extract(archive=blob)
+
+    found = tree.extraction
+    assert (tree.path / "f").read_bytes() == TEXT
+    assert (found.compression, found.digest, found.diff_id) == (
+        compression,
+        digest_of(blob),
+        digest_of(archive),
+    )
+    assert (found.blob_size, found.tar_size) == (len(blob), len(archive))
+    assert tree.warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("media_type", "warns"),
+    [
+        ("application/vnd.oci.image.layer.v1.tar+gzip", False),
+        ("application/vnd.oci.image.layer.v1.tar+zstd", True),
+        ("application/vnd.oci.image.layer.v1.tar", True),
+        ("application/octet-stream", False),
+        ("", False),
+    ],
+)
+def test_a_media_type_that_disagrees_is_only_remarked(extract: Extract, media_type: str, warns: bool) -> None:
+    tree = extract(archive=compress(tar([file("f")]), "gzip"), media_type=media_type)
+
+    assert tree.names() == {"f"}
+    assert len(tree.warnings) == int(warns)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        pytest.param(lambda blob: blob[:-1], id="truncated"),
+        pytest.param(lambda blob: blob + b"garbage", id="garbage behind it"),
+        pytest.param(lambda blob: b"not an archive at all", id="no archive"),
+        pytest.param(lambda blob: b"", id="empty"),
+    ],
+)
+def test_a_bad_blob_with_the_right_digest_is_a_bad_archive(
+    extract: Extract, damage: Callable[[bytes], bytes]
+) -> None:
+    with pytest.raises(InvalidArchive):
+        extract(archive=damage(compress(tar([file("f", TEXT)]), "gzip")))
