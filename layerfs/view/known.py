@@ -56,6 +56,14 @@ class LayerSource:
     number: int
 
 
+@dataclass(frozen=True, slots=True)
+class StackSource:
+    """An image that has a stack, and the layers of the stack, base first."""
+
+    image: ImageSource
+    layers: tuple[Digest, ...]
+
+
 class KnownImages:
     """An index of the manifests that were seen. Not thread-safe."""
 
@@ -64,7 +72,7 @@ class KnownImages:
         self._platform = platform
         self._layers: dict[Digest, LayerSource] = {}
         self._layer_ids: dict[str, Digest] = {}
-        self._stacks: dict[str, ImageSource] = {}
+        self._stacks: dict[str, StackSource] = {}
         self._seen: set[tuple[Repository, Digest]] = set()
         self._recent: OrderedDict[Digest, Documents] = OrderedDict()
         self._no_scan_before = 0.0
@@ -149,7 +157,7 @@ class KnownImages:
         if not manifest.is_image:
             return
         source = ImageSource(repository, manifest.digest)
-        digests = [layer.digest for layer in manifest.layers]
+        digests = tuple(layer.digest for layer in manifest.layers)
         for number, digest in reversed(
             list(enumerate(digests))
         ):  # the lowest place of a repeated layer stays
@@ -158,7 +166,7 @@ class KnownImages:
                 self._layer_ids[digest.short_id] = digest
         stack = stack_digest(digests).short_id
         if prefer or stack not in self._stacks:
-            self._stacks[stack] = source
+            self._stacks[stack] = StackSource(source, digests)
 
     def knows_layer(self, digest: Digest) -> bool:
         """Say whether a known manifest names *digest*."""
@@ -195,9 +203,13 @@ class KnownImages:
 
     def stack(self, id_: str) -> tuple[Repository, Image] | DocumentNeed:
         """Return the image whose stack is the known *id_*. Raises StoreError, ImageError."""
-        source = self._stacks[id_]
+        source = self._stacks[id_].image
         image = self._image(source)
         return image if isinstance(image, DocumentNeed) else (source.repository, image)
+
+    def stack_layers(self, id_: str) -> tuple[Digest, ...]:
+        """Return the layers of the known stack *id_*, base first."""
+        return self._stacks[id_].layers
 
     def layer_need(self, digest: Digest) -> Need:
         """Return the need for a layer that is not extracted. Raises NotInStore if no image names it."""

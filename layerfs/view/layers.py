@@ -5,7 +5,7 @@ Any layer that a known manifest names can be entered, only extracted ones are li
 """
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final
 
 from layerfs.errors import InvalidDigest, LayerfsError
@@ -161,6 +161,11 @@ def held_layers(storage: ImageStorage) -> Iterator[Digest]:
         digest = parse_digest_name(os.fsencode(name))
         if digest is not None and storage.open_layer(digest) is not None:
             yield digest
+
+
+def has_layers(storage: ImageStorage, layers: Iterable[Digest]) -> bool:
+    """Say whether all *layers* are extracted."""
+    return all(storage.open_layer(digest) is not None for digest in layers)
 
 
 def parse_digest_name(name: bytes) -> Digest | None:

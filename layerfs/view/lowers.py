@@ -6,11 +6,11 @@ whole stack if it is that of a cover. Called by `layerfs.view.tree`.
 
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Final
 
-from layerfs.errors import LayerfsError
 from layerfs.oci import Digest
-from layerfs.view.layers import held_layers
+from layerfs.view.layers import has_layers, held_layers
 from layerfs.view.names import parse_id
 from layerfs.view.needs import DocumentNeed, Need, StackNeed
 from layerfs.view.nodes import Attributes, Node
@@ -99,24 +99,22 @@ class CoverLower(VirtualNode):
         return self.world.attributes(LINK_MODE, size)
 
     def readlink(self) -> bytes | Need:
-        """Return the directory; waits for all layers and the cover. Raises NotInStore, ImageError."""
+        """Return the directory; waits for all layers and the cover. Raises StoreError, ImageError."""
+        cover = self._find()
+        if cover is not None:
+            return os.fsencode(cover)
         found = self.world.known.stack(self._id)
-        if isinstance(found, DocumentNeed):
-            return found
-        repository, image = found
-        storage = self.world.storage
-        layers = [layer.descriptor.digest for layer in image.layers]
-        cover = storage.cover(layers)
-        if cover is None or any(storage.open_layer(digest) is None for digest in layers):
-            return StackNeed(repository, image)
-        return os.fsencode(cover)
+        return found if isinstance(found, DocumentNeed) else StackNeed(*found)
 
     def is_here(self) -> bool:
         """Say whether reading the link would answer at once."""
-        try:
-            return isinstance(self.readlink(), bytes)
-        except LayerfsError:  # said to those who read the link
-            return False
+        return self._find() is not None
+
+    def _find(self) -> Path | None:
+        """Return the cover if it and all layers are there."""
+        layers = self.world.known.stack_layers(self._id)
+        storage = self.world.storage
+        return storage.cover(layers) if has_layers(storage, layers) else None
 
 
 def _key(id_: str) -> bytes:

@@ -8,7 +8,6 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
-from layerfs.errors import LayerfsError
 from layerfs.layer.merge import (
     Kind,
     LayerMarks,
@@ -19,10 +18,10 @@ from layerfs.layer.merge import (
     merge_entry,
     merge_root,
 )
-from layerfs.oci import Image
 from layerfs.view.content import LayerTree
 from layerfs.view.directory import ContentDirectory
 from layerfs.view.inodes import InodeTable, number_of
+from layerfs.view.layers import has_layers
 from layerfs.view.names import parse_id
 from layerfs.view.needs import DocumentNeed, LayersNeed, Need
 from layerfs.view.nodes import Node
@@ -68,39 +67,30 @@ class MergedRoot(ContentRoot):
         self._id = id_
 
     def need(self) -> Need:
-        """Return the need for the layers that are not extracted. Raises NotInStore, ImageError."""
+        """Return the need for the layers that are not extracted. Raises StoreError, ImageError."""
         found = self.world.known.stack(self._id)
         if isinstance(found, DocumentNeed):
             return found
         repository, image = found
-        return LayersNeed(repository, image, tuple(self._missing(image)))
+        storage = self.world.storage
+        missing = [
+            layer.number for layer in image.layers if storage.open_layer(layer.descriptor.digest) is None
+        ]
+        return LayersNeed(repository, image, tuple(missing))
 
     def find(self) -> Node | None:
         """Return the merged root once all layers are extracted. Raises OSError."""
-        image = self._image()
-        if image is None or self._missing(image):
-            return None
-        trees = [open_tree(self.world, layer.descriptor.digest) for layer in image.layers]
-        stack = Stack(self._key, [tree for tree in trees if tree is not None], self.world.inodes)
-        if not stack.trees:
+        layers = self.world.known.stack_layers(self._id)
+        if not layers:
             return FixedDirectory(self.ino, self.world, {})
-        return stack.root(self.ino)
+        trees = [tree for digest in layers if (tree := open_tree(self.world, digest)) is not None]
+        if len(trees) < len(layers):
+            return None
+        return Stack(self._key, trees, self.world.inodes).root(self.ino)
 
     def is_here(self) -> bool:
         """Say whether all layers are extracted."""
-        image = self._image()
-        return image is not None and not self._missing(image)
-
-    def _image(self) -> Image | None:
-        try:
-            found = self.world.known.stack(self._id)
-        except LayerfsError:  # `need` says so to those who want to enter
-            return None
-        return None if isinstance(found, DocumentNeed) else found[1]
-
-    def _missing(self, image: Image) -> list[int]:
-        storage = self.world.storage
-        return [layer.number for layer in image.layers if storage.open_layer(layer.descriptor.digest) is None]
+        return has_layers(self.world.storage, self.world.known.stack_layers(self._id))
 
 
 class Stack:

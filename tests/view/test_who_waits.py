@@ -308,3 +308,13 @@ def test_the_tag_of_an_unknown_digest_is_entered_all_the_same(scene: Scene) -> N
     nobody = Digest.of(b"nobody")
     node = scene.node("images", "localhost:5000", "team", f"demo@{nobody}")
     assert node.entries() == DocumentNeed(DEMO, nobody)
+
+
+@pytest.mark.allow_warnings
+def test_layers_are_shown_even_if_the_documents_that_named_them_are_damaged(scene: Scene) -> None:
+    bring(scene, "all")
+    rootfs, cover = scene.node(*ROOTFS), scene.node(*COVER)
+    for path in (scene.storage.manifest_path(IMAGE.digest), scene.storage.config_path(IMAGE.config_digest)):
+        path.write_bytes(b"{}")
+    assert isinstance(rootfs.lookup(b"etc"), Node)
+    assert isinstance(cover.readlink(), bytes)
