@@ -7,6 +7,7 @@ Called by `operations` alone.
 import logging
 import os
 from errno import EAGAIN, EBADF, EOPNOTSUPP
+from functools import cache
 from itertools import count
 from typing import Final
 
@@ -15,6 +16,7 @@ import trio
 from pyfuse3 import FileInfo
 
 from layerfs.fuse.prepared import prepared
+from layerfs.host.mounts import filesystem_of
 from layerfs.view.nodes import BytesContent, Content, FileContent, Node
 
 log = logging.getLogger(__name__)
@@ -26,7 +28,7 @@ _PRIVATE: Final = 1 << 63
 """Handles from here on are one open of a file that changes; below are inode numbers, shared by all opens."""
 
 _DISK_THREADS: Final = 16
-_MISSING: Final = frozenset({EAGAIN, EOPNOTSUPP})
+_MEMORY_FILESYSTEMS: Final = frozenset({b"tmpfs", b"ramfs"})
 
 
 class _OpenFile:
@@ -156,16 +158,25 @@ class OpenFiles:
         self._files.clear()
 
 
-def _read_now(fd: int, size: int, offset: int) -> bytes | memoryview | None:
+@cache
+def _is_in_memory(device: int) -> bool:
+    """Say whether reading from this filesystem can never wait for a disk, though it cannot promise so."""
+    return filesystem_of(device) in _MEMORY_FILESYSTEMS
+
+
+def _read_now(fd: int, size: int, offset: int) -> memoryview | None:
     """Read what is in memory; None if nothing is, or if the filesystem cannot tell."""
     buffer = bytearray(size)
     try:
-        count = os.preadv(fd, [buffer], offset, os.RWF_NOWAIT)
+        number = os.preadv(fd, [buffer], offset, os.RWF_NOWAIT)
     except OSError as error:
-        if error.errno in _MISSING:
+        if error.errno == EOPNOTSUPP and _is_in_memory(os.fstat(fd).st_dev):
+            number = os.preadv(fd, [buffer], offset)
+        elif error.errno in (EAGAIN, EOPNOTSUPP):
             return None
-        raise
-    return memoryview(buffer)[:count]
+        else:
+            raise
+    return memoryview(buffer)[:number]
 
 
 def _read_all(fd: int, size: int, offset: int) -> bytes:

@@ -103,6 +103,15 @@ def mounts_at(path: str | bytes | os.PathLike[str]) -> list[Mount]:
     return [mount for mount in read_mounts() if mount.point == point]
 
 
+def filesystem_of(device: int) -> bytes | None:
+    """Return the type of the filesystem whose files have st_dev *device*, None if no mount shows it.
+
+    Raises OSError.
+    """
+    wanted = (os.major(device), os.minor(device))
+    return next((mount.fstype for mount in read_mounts() if mount.device == wanted), None)
+
+
 def is_dead(point: bytes) -> bool:
     """Say whether the filesystem at *point* has lost its daemon.
 

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.fuse.conftest import Edge
+from tests.fuse.conftest import Edge, edge_at
+from tests.support import mounts
 from tests.support.memory_tree import BIG_BYTES, MANY
 
 pytestmark = [pytest.mark.needs_fuse]
@@ -59,6 +60,18 @@ def test_bytes_that_left_the_memory_are_read_from_the_disk(edge: Edge) -> None:
             os.fsync(backing.fileno())
             os.posix_fadvise(backing.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
         assert (edge.root / "plain" / name).read_bytes() == (edge.control / "scratch" / name).read_bytes()
+
+
+@pytest.mark.needs_root
+def test_files_in_a_memory_filesystem_are_read_and_stored_too(tmp_path: Path) -> None:
+    with mounts.tmpfs(tmp_path / "memory") as memory:
+        (memory / "small").write_bytes(b"small\n")
+        (memory / "big").write_bytes(os.urandom(300_000))
+        with edge_at(tmp_path / "edge", "--directory", str(memory)) as edge:
+            with edge.requests.during() as asked:
+                assert (edge.root / "small").read_bytes() == b"small\n"
+            assert "read" not in asked
+            assert (edge.root / "big").read_bytes() == (memory / "big").read_bytes()
 
 
 def test_twenty_readers_at_once_read_the_same(edge: Edge) -> None:

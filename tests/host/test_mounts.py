@@ -10,7 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from layerfs.errors import MountError
-from layerfs.host.mounts import clean_up, mounts_at, parse_mountinfo, read_mounts, unescape, unmount
+from layerfs.host.mounts import (
+    clean_up,
+    filesystem_of,
+    mounts_at,
+    parse_mountinfo,
+    read_mounts,
+    unescape,
+    unmount,
+)
 
 
 @pytest.mark.parametrize(
@@ -70,6 +78,11 @@ def test_a_mount_at_an_odd_path_is_found_and_unmounted(odd_point: Path) -> None:
     assert mount.device == (os.major(device), os.minor(device))
     unmount(odd_point)
     assert mounts_at(odd_point) == []
+
+
+def test_a_filesystem_is_known_by_its_device(odd_point: Path) -> None:
+    assert filesystem_of(odd_point.stat().st_dev) == b"tmpfs"
+    assert filesystem_of(os.makedev(4000, 4000)) is None
 
 
 def test_a_symlink_to_the_point_is_as_good_as_the_point(odd_point: Path, tmp_path: Path) -> None:
