@@ -72,6 +72,8 @@ class KnownImages:
         self._platform = platform
         self._layers: dict[Digest, LayerSource] = {}
         self._layer_ids: dict[str, Digest] = {}
+        self._without_id: list[Digest] = []
+        """Layers that `_layer_ids` lacks so far: ids cost more than all else in a scan."""
         self._stacks: dict[str, StackSource] = {}
         self._seen: set[tuple[Repository, Digest]] = set()
         self._recent: OrderedDict[Digest, Documents] = OrderedDict()
@@ -161,9 +163,11 @@ class KnownImages:
         for number, digest in reversed(
             list(enumerate(digests))
         ):  # the lowest place of a repeated layer stays
-            if prefer or digest not in self._layers:
-                self._layers[digest] = LayerSource(source, number)
-                self._layer_ids[digest.short_id] = digest
+            if digest not in self._layers:
+                self._without_id.append(digest)
+            elif not prefer:
+                continue
+            self._layers[digest] = LayerSource(source, number)
         stack = stack_digest(digests).short_id
         if prefer or stack not in self._stacks:
             self._stacks[stack] = StackSource(source, digests)
@@ -174,8 +178,16 @@ class KnownImages:
 
     def layer_of_id(self, id_: str) -> Digest | None:
         """Return the layer whose short id is *id_*."""
-        if id_ not in self._layer_ids:
+        found = self._layer_of_known_id(id_)
+        if found is None:
             self._scan()
+            found = self._layer_of_known_id(id_)
+        return found
+
+    def _layer_of_known_id(self, id_: str) -> Digest | None:
+        while self._without_id:
+            digest = self._without_id.pop()
+            self._layer_ids[digest.short_id] = digest
         return self._layer_ids.get(id_)
 
     def knows_stack(self, id_: str) -> bool:
