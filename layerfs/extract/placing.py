@@ -23,7 +23,7 @@ from layerfs.extract.ring import RingSource
 from layerfs.layer.member import Member, Type
 from layerfs.layer.paths import clean, is_plain, join, shown, split
 from layerfs.layer.record import Budgets
-from layerfs.layer.whiteout import WH_PREFIX, Reserved, is_marker, parse_marker
+from layerfs.layer.whiteout import WH_PREFIX, Marker, Reserved, is_marker, parse_marker
 
 _CREATE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -99,13 +99,21 @@ class Placer:
         at = b""
         for part in parent_path.split(b"/"):
             at = join(at, part)
-            if isinstance(parse_marker(part), Reserved):
+            if isinstance(self._marker(part, path), Reserved):
                 self.markers.append(at)
             elif is_marker(part):
                 raise InvalidWhiteout(f"{shown(path)}: an entry below a marker (expected an empty file)")
-        if is_marker(leaf):
-            parse_marker(leaf)
+        if self._marker(leaf, path) is not None:
             self.markers.append(path)
+
+    def _marker(self, part: bytes, path: bytes) -> Marker | None:
+        """Return what *part* of *path* stands for. Raises InvalidWhiteout that names the whole path."""
+        try:
+            return parse_marker(part)
+        except InvalidWhiteout as exc:
+            if part == path:
+                raise
+            raise InvalidWhiteout(f"{shown(path)}: {exc}") from None
 
     def _file(self, member: Member) -> None:
         if member.size > self._max_bytes:

@@ -102,7 +102,8 @@ def check_owner(number: int, name: bytes) -> int:
 def _from_libarchive(key: bytes, value: bytes) -> tuple[bytes, bytes]:
     """Names are percent-encoded, values base64 without padding."""
     name = _PERCENT.sub(lambda match: bytes.fromhex(match[1].decode()), key[len(_LIBARCHIVE) :])
+    digits = value.rstrip(b"=")
     try:
-        return name, binascii.a2b_base64(value.rstrip(b"=") + b"=" * (-len(value.rstrip(b"=")) % 4))
+        return name, binascii.a2b_base64(digits + b"=" * (-len(digits) % 4), strict_mode=True)
     except binascii.Error:
         raise InvalidArchive(f"PAX record {shown(key)}: the value is not base64") from None
