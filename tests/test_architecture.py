@@ -1,6 +1,7 @@
 """Who may import whom (design.md, section 5), who owns which library, and how long code may get.
 
-An AST walk over the sources: imports inside functions and under TYPE_CHECKING count like all others.
+An AST walk over the sources: imports inside functions and under TYPE_CHECKING count like all others, but for
+circles, which only matter when the program runs.
 """
 
 import ast
@@ -93,18 +94,27 @@ class Module:
 
     def imports(self) -> Iterator[str]:
         """Yield every imported module by its absolute name; for ``from a import b``, ``a.b``."""
-        for node in ast.walk(self.tree):
+        return self._imports_in(ast.walk(self.tree))
+
+    def own_imports(self) -> Iterator[str]:
+        """Yield what it imports of layerfs, without ``layerfs.``."""
+        return _own(self.imports())
+
+    def own_imports_on_import(self) -> Iterator[str]:
+        """Yield those of them that are imported when the module is."""
+        return _own(self._imports_in(iter(self.tree.body)))
+
+    def _imports_in(self, nodes: Iterator[ast.AST]) -> Iterator[str]:
+        for node in nodes:
             if isinstance(node, ast.Import):
                 yield from (alias.name for alias in node.names)
             elif isinstance(node, ast.ImportFrom):
                 assert node.level == 0, f"{self.name}: relative import (expected absolute ones)"
                 yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
-    def own_imports(self) -> Iterator[str]:
-        """Yield what it imports of layerfs, without ``layerfs.``."""
-        for name in self.imports():
-            if name.startswith("layerfs."):
-                yield name.removeprefix("layerfs.")
+
+def _own(names: Iterator[str]) -> Iterator[str]:
+    return (name.removeprefix("layerfs.") for name in names if name.startswith("layerfs."))
 
 
 @cache
@@ -184,7 +194,7 @@ def test_modules_do_not_import_each_other_in_circles() -> None:
 def _targets(module: Module) -> set[str]:
     known = modules()
     found = set()
-    for name in module.own_imports():
+    for name in module.own_imports_on_import():
         target = name if name in known else name.rpartition(".")[0]
         # A package's __init__ re-exports its modules; they may name their package's siblings through it.
         if target in known and target != module.name:

@@ -1,5 +1,6 @@
 """`layerfs mount` and `layerfs umount` as users and init systems run them."""
 
+import json
 import os
 import signal
 import subprocess
@@ -66,7 +67,7 @@ def test_a_signal_also_ends_a_daemon_in_the_background(store: Path, mountpoint: 
     log = mountpoint.with_name("log")
     try:
         daemon.layerfs("mount", "--store", store, "--log-file", log, mountpoint)
-        pid = int(clients.run("pgrep", "-f", str(mountpoint)).stdout.split()[0])
+        pid = json.loads(clients.read(mountpoint / ".layerfs/status.json"))["pid"]
 
         os.kill(pid, signal.SIGTERM)
 

@@ -83,14 +83,18 @@ def finish_all(clients: Sequence[subprocess.Popen[bytes]], timeout: float = _SEC
     return printed
 
 
-def wait_until_blocked(client: subprocess.Popen[bytes]) -> None:
-    """Return once the program waits for an answer of a FUSE daemon. Raises Hanging if it never does."""
+def wait_until_blocked(*clients: subprocess.Popen[bytes]) -> None:
+    """Return once one of the programs waits for an answer of a FUSE daemon. Raises Hanging if none ever does.
+
+    Of several that look up one name the kernel asks for one; the others wait for it, elsewhere.
+    """
     deadline = time.monotonic() + _SECONDS
-    while waiting_in(client.pid) != "request_wait_answer":
-        if client.poll() is not None or time.monotonic() > deadline:
-            raise Hanging(
-                f"{client.args!r} does not wait for the daemon (it waits in {waiting_in(client.pid)})"
-            )
+    while True:
+        places = [waiting_in(client.pid) for client in clients]
+        if "request_wait_answer" in places:
+            return
+        if time.monotonic() > deadline or all(client.poll() is not None for client in clients):
+            raise Hanging(f"{clients[0].args!r} does not wait for the daemon (it waits in {places[0]})")
         time.sleep(0.01)
 
 
