@@ -16,6 +16,7 @@ from layerfs.registry.endpoint import Endpoint, Origin
 from layerfs.registry.keychain import Keychain, Lookup
 from layerfs.registry.problem import Problem
 from layerfs.registry.redirects import Request
+from layerfs.registry.reply import Reply
 from layerfs.registry.token import (
     MAX_TOKEN_BODY,
     BasicPlan,
@@ -27,10 +28,11 @@ from layerfs.registry.token import (
     pull_scope,
     token_request,
 )
-from layerfs.registry.transport import Reply
 
 _RENEW_AT: Final = 0.8
 _FOREVER: Final = float("inf")
+_MOST_GRANTS: Final = 500
+"""More than so many are looked through for those that have ended."""
 
 Ask = Callable[[Request, str, str], Awaitable[Reply]]
 """Sends a request for a token, with retries and the body read: request, what for, whom it asks."""
@@ -81,7 +83,7 @@ class Authenticator:
         how = self._plans.get(endpoint.origin)
         if how is None:
             return None
-        scopes = grant.scopes if grant else (pull_scope(repository),)
+        scopes = grant.scopes if grant else _scopes(repository)
         try:
             return await self._obtain(key, endpoint, how, scopes)
         except RegistryError:
@@ -112,7 +114,7 @@ class Authenticator:
             raise no_way_in(endpoint.registry, challenges)
         self._plans[endpoint.origin] = how
         wider = [challenge.get("scope") for challenge in challenges if challenge.wants_more_scope]
-        scopes = tuple(scope for scope in wider if scope) or (pull_scope(repository),)
+        scopes = tuple(scope for scope in wider if scope) or _scopes(repository)
         return await self._obtain(key, endpoint, how, scopes)
 
     async def _obtain(self, key: Key, endpoint: Endpoint, how: Plan, scopes: tuple[str, ...]) -> Grant:
@@ -130,7 +132,8 @@ class Authenticator:
     async def _lead(self, key: Key, endpoint: Endpoint, how: Plan, scopes: tuple[str, ...]) -> Grant:
         flight = self._flights[key] = _Flight()  # no await since the get: no second leader
         try:
-            flight.grant = self._grants[key] = await self._negotiate(endpoint, key[1], how, scopes)
+            flight.grant = await self._negotiate(endpoint, key[1], how, scopes)
+            self._keep(key, flight.grant)
         except RegistryError as exc:
             flight.error = exc
             raise
@@ -138,6 +141,12 @@ class Authenticator:
             del self._flights[key]
             flight.landed.set()
         return flight.grant
+
+    def _keep(self, key: Key, grant: Grant) -> None:
+        if len(self._grants) >= _MOST_GRANTS:
+            now = trio.current_time()
+            self._grants = {kept: other for kept, other in self._grants.items() if other.ends_at > now}
+        self._grants[key] = grant
 
     async def _negotiate(
         self, endpoint: Endpoint, repository: str, how: Plan, scopes: tuple[str, ...]
@@ -167,6 +176,10 @@ class Authenticator:
             renew_at=began + token.life * _RENEW_AT,
             ends_at=began + token.life,
         )
+
+
+def _scopes(repository: str) -> tuple[str, ...]:
+    return (pull_scope(repository),) if repository else ()
 
 
 def _refused(problem: Problem, what: str, server: str, registry: str, login: str) -> RegistryError:

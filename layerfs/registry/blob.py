@@ -14,8 +14,8 @@ from layerfs.oci import Descriptor, mediatype
 from layerfs.registry import ranges
 from layerfs.registry.endpoint import Origin, is_loopback, redact
 from layerfs.registry.redirects import Request
+from layerfs.registry.reply import Reply
 from layerfs.registry.requester import Call, Requester
-from layerfs.registry.transport import Reply
 
 _log = logging.getLogger("layerfs.registry")
 _STATUSES: Final = frozenset({200, 206, 416})
@@ -137,5 +137,4 @@ def _is_encoded(reply: Reply, expected: int) -> bool:
 
     Some servers say ``Content-Encoding: gzip`` because the blob itself is gzip: then the size is right.
     """
-    encoding = reply.headers.get("content-encoding", "").strip().lower()
-    return encoding not in ("", "identity") and reply.headers.get("content-length") != str(expected)
+    return reply.encoding not in ("", "identity") and reply.headers.get("content-length") != str(expected)

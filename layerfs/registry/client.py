@@ -16,9 +16,10 @@ from layerfs.oci.documents import MAX_DOCUMENT_SIZE
 from layerfs.registry import blob, paging
 from layerfs.registry.blob import BlobStream
 from layerfs.registry.endpoint import Origin, blob_path, manifest_path, tags_path
-from layerfs.registry.requester import Call, Requester
+from layerfs.registry.reply import Reply
+from layerfs.registry.requester import Call, Requester, ping_call
 from layerfs.registry.settings import RegistrySettings
-from layerfs.registry.transport import Reply, Transport
+from layerfs.registry.transport import Transport
 
 _log = logging.getLogger("layerfs.registry")
 _ACCEPT: Final = ", ".join(mediatype.ACCEPT_MANIFESTS)
@@ -142,6 +143,16 @@ class RegistryClient:
             if path is None or len(found) == before:  # a page that adds nothing could be the last one again
                 return list(found)
         raise RegistryMisbehaved(f"{what}: more than {paging.MAX_PAGES} pages")
+
+    async def check_login(self, registry: str) -> None:
+        """Make sure that *registry* lets us in, with what credentials there are.
+
+        Raises Denied if it does not, and what says which credentials were used.
+        """
+        what = f"login to {registry}"
+        self._require_online(what)
+        async with self._open(replace(ping_call(registry), what=what)) as reply:
+            await reply.drain()
 
     async def _open_blob(self, repository: Repository, descriptor: Descriptor, offset: int) -> BlobStream:
         what = f"blob {descriptor.digest} of {repository}"

@@ -16,12 +16,14 @@ from layerfs.registry import retry
 from layerfs.registry.auth import Authenticator, Grant
 from layerfs.registry.challenge import Challenge, parse_challenges
 from layerfs.registry.endpoint import Endpoint, endpoints
+from layerfs.registry.failures import Hopeless
 from layerfs.registry.keychain import Keychain
 from layerfs.registry.problem import Problem, clean
 from layerfs.registry.redirects import Request
+from layerfs.registry.reply import Reply
 from layerfs.registry.settings import RegistrySettings
 from layerfs.registry.token import MAX_TOKEN_BODY
-from layerfs.registry.transport import Hopeless, Reply, Transport
+from layerfs.registry.transport import Transport
 
 _log = logging.getLogger("layerfs.registry")
 _WARNING = re.compile(r'299 \S+ "((?:[^"\\]|\\.)*)"')
@@ -60,24 +62,29 @@ class Call:
         )
 
 
+def ping_call(registry: str) -> Call:
+    """Return the call that only asks whether we are let in (distribution-spec, end-1)."""
+    return Call(what=f"registry {registry}", registry=registry, repository="", path="/v2/")
+
+
 @dataclass(slots=True)
 class _Registry:
     """What is known of one registry while the client lives."""
 
     endpoints: tuple[Endpoint, ...]
-    """Only one once it has answered."""
     requests: trio.Semaphore
     downloads: trio.Semaphore
+    answered: Endpoint | None = None
     paused_until: float = 0.0
     """trio time; set by a Retry-After, for all requests to this registry."""
-    challenges: tuple[Challenge, ...] | None = None
+    challenges: tuple[Challenge, ...] = ()
     """From its /v2/, asked only where a 401 says nothing."""
     warnings: set[str] = field(default_factory=set)
 
     @property
     def endpoint(self) -> Endpoint:
         """The one that answers, or the first to try."""
-        return self.endpoints[0]
+        return self.answered or self.endpoints[0]
 
 
 class Requester:
@@ -168,23 +175,22 @@ class Requester:
             await trio.sleep(delay)
 
     async def _find_and_send(self, call: Call, registry: _Registry, grant: Grant | None) -> Reply:
-        """Send to the endpoint that answers; find out which that is the first time."""
-        if len(registry.endpoints) == 1:
-            return await self._send(call, registry.endpoint, grant)
+        """Send to the endpoint that answered last; else find out which one answers."""
         refusal: Reply | None = None
         errors: list[RegistryError] = []
-        for endpoint in registry.endpoints:
+        for endpoint in (registry.answered,) if registry.answered else registry.endpoints:
             try:
                 reply = await self._send(call, endpoint, grant)
             except (Unreachable, RegistryTimeout) as exc:
                 errors.append(exc)
                 continue
-            if reply.status == 400 and endpoint is not registry.endpoints[-1]:
+            if reply.status == 400 and endpoint.origin.scheme == "http" and len(registry.endpoints) > 1:
                 await reply.problem()  # what servers with TLS answer to a request without
                 refusal = reply
                 continue
-            registry.endpoints = (endpoint,)
+            registry.answered = endpoint
             return reply
+        registry.answered = None  # next time all are tried: it may have come back with or without TLS
         if refusal is not None:
             return refusal
         raise errors[0]
@@ -193,9 +199,9 @@ class Requester:
         return await self._exchange(call.request(endpoint, grant), call.what, call.limit)
 
     async def _exchange(self, request: Request, what: str, limit: int | None) -> Reply:
-        """Send; with a *limit* also read the body of a success, all within the time for documents."""
+        """Send; with a *limit* also read the body of a success; all within the time for documents."""
         timeout = self._settings.document_timeout
-        with trio.move_on_after(timeout if limit is not None else float("inf")):
+        with trio.move_on_after(timeout):
             reply = await self._transport.open(request, what)
             try:
                 if request.method == "HEAD":  # the end of the nothing that it sends must be read
@@ -226,10 +232,8 @@ class Requester:
 
     async def _ping(self, registry: _Registry) -> tuple[Challenge, ...]:
         """Ask /v2/ what it wants: gcr.io sends 401 without WWW-Authenticate to other requests."""
-        if registry.challenges is None:
-            name = registry.endpoint.registry
-            call = Call(what=f"registry {name}", registry=name, repository="", path="/v2/")
-            reply = await self._persist(call, registry, None)
+        if not registry.challenges:
+            reply = await self._persist(ping_call(registry.endpoint.registry), registry, None)
             await reply.problem()
             registry.challenges = parse_challenges(reply.header_list("www-authenticate"))
         return registry.challenges

@@ -126,8 +126,14 @@ async def test_htpasswd_and_tls(
         "REGISTRY_AUTH_HTPASSWD_REALM": "tests",
         "REGISTRY_AUTH_HTPASSWD_PATH": str(users),
     }
+    async with RegistryClient(logged_in(tmp_path, own_registry.host, "p:ss wörd")) as client:
+        await client.resolve(repository, "1")
+        with restarted(own_registry, monkeypatch, environment):  # TLS and passwords come and go again
+            await client.resolve(repository, "1")
+        await client.resolve(repository, "1")
     with restarted(own_registry, monkeypatch, environment):
         async with RegistryClient(logged_in(tmp_path, own_registry.host, "p:ss wörd")) as client:
+            await client.check_login(own_registry.host)
             assert (await client.resolve(repository, "1")).digest == BUILT.digest
             assert await client.tags(repository) == ["1"]
             assert (await download(client, repository, BUILT.layers[0].descriptor()))[1] == BUILT.layers[
@@ -139,6 +145,8 @@ async def test_htpasswd_and_tls(
         async with RegistryClient(logged_in(tmp_path, own_registry.host, "wrong")) as client:
             with pytest.raises(Denied, match="user 'robot' of"):
                 await client.resolve(repository, "1")
+            with pytest.raises(Denied, match=r"login to .*user 'robot' of"):
+                await client.check_login(own_registry.host)
 
 
 async def test_signed_tokens(own_registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -107,6 +107,40 @@ async def test_one_that_gives_up_does_not_take_the_token_from_the_others(
     assert tokens_asked(faulty) == 2
 
 
+async def test_many_at_once_share_one_refusal_and_the_next_asks_again(
+    faulty: FaultyRegistry, repository: Repository
+) -> None:
+    faulty.faults.token_answer = Answer(403)
+    refusals = list[str]()
+
+    async def refused(client: RegistryClient) -> None:
+        with pytest.raises(Denied) as caught:
+            await client.resolve(repository, "1")
+        refusals.append(str(caught.value))
+
+    async with RegistryClient(quick()) as client:
+        await refused(client)  # from now on the token is asked for first
+        async with trio.open_nursery() as nursery:
+            for _ in range(10):
+                nursery.start_soon(refused, client)
+        assert (len(refusals), len(set(refusals)), tokens_asked(faulty)) == (11, 1, 2)
+        faulty.faults.token_answer = None
+        await client.resolve(repository, "1")
+
+
+async def test_grants_that_have_ended_are_let_go(
+    monkeypatch: pytest.MonkeyPatch, faulty: FaultyRegistry
+) -> None:
+    monkeypatch.setattr("layerfs.registry.auth._MOST_GRANTS", 3)
+    faulty.faults.auth = "bearer"
+    repositories = [faulty.push(f"r{number}", "1", BUILT) for number in range(6)]
+    async with RegistryClient(quick()) as client:
+        for _ in range(2):
+            for each in repositories:
+                await client.resolve(each, "1")
+    assert tokens_asked(faulty) == 6  # none has ended, so none is let go
+
+
 @pytest.mark.parametrize("key", ["token", "access_token"])
 async def test_a_token_may_have_either_name(faulty: FaultyRegistry, repository: Repository, key: str) -> None:
     faulty.faults.token_key = key

@@ -13,6 +13,7 @@ from layerfs.errors import (
     RateLimited,
     RegistryError,
     RegistryMisbehaved,
+    RegistryTimeout,
     SizeMismatch,
     Unreachable,
     UnsupportedImage,
@@ -147,6 +148,46 @@ async def test_a_document_that_breaks_off_is_asked_for_again(faulty: FaultyRegis
     async with RegistryClient(quick()) as client:
         assert await client.fetch_config(repository, CONFIG) == BUILT.config
     assert len(faulty.asked) == 3
+
+
+async def test_a_document_that_never_ends_is_a_timeout(faulty: FaultyRegistry) -> None:
+    repository = faulty.push("a/b", "1", BUILT)
+    faulty.faults.stall_blobs = [3] * 3
+    async with RegistryClient(quick(document_timeout=0.1)) as client:
+        with pytest.raises(RegistryTimeout, match="not complete after"):
+            await client.fetch_config(repository, CONFIG)
+
+
+async def test_an_error_whose_text_never_ends_is_an_error_without_text(faulty: FaultyRegistry) -> None:
+    faulty.faults.always = [("/v2/", Answer(404, b'{"errors": []}', cut=3, stall=True))]
+    async with RegistryClient(quick(document_timeout=0.1)) as client:
+        with pytest.raises(NotFound, match=r"status 404; check name"):
+            await client.fetch_config(faulty.repository("a/b"), CONFIG)
+
+
+async def test_an_error_whose_text_is_too_long_is_an_error_without_text(faulty: FaultyRegistry) -> None:
+    faulty.faults.always = [("/v2/", Answer(404, b" " * (2 << 20)))]
+    async with RegistryClient(quick()) as client:
+        with pytest.raises(NotFound, match=r"status 404; check name"):
+            await client.fetch_config(faulty.repository("a/b"), CONFIG)
+
+
+@pytest.mark.parametrize(
+    ("encoding", "body", "text"),
+    [
+        ("gzip", b"no gzip", "unreadable compressed body"),
+        ("gzip", gzip.compress(b"x" * 1000)[:-9], "ends early"),
+        ("br", b"x", "Content-Encoding 'br'"),
+        ("gzip, gzip", b"x", "Content-Encoding 'gzip, gzip'"),
+    ],
+)
+async def test_a_body_that_does_not_inflate_is_refused(
+    faulty: FaultyRegistry, encoding: str, body: bytes, text: str
+) -> None:
+    faulty.faults.always = [("/v2/", Answer(200, body, {"Content-Encoding": encoding}))]
+    async with RegistryClient(quick()) as client:
+        with pytest.raises(RegistryMisbehaved, match=text):
+            await client.fetch_config(faulty.repository("a/b"), CONFIG)
 
 
 async def test_a_config_inside_its_descriptor_costs_no_request(faulty: FaultyRegistry) -> None:

@@ -1,8 +1,11 @@
 """The pure readers and rules: challenges, retries, ranges, URLs, redirects, proxies, errors, pages."""
 
+import gzip
+import zlib
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -11,6 +14,7 @@ from hypothesis import strategies as st
 from layerfs.errors import RegistryMisbehaved
 from layerfs.registry import Backoff, RetryPolicy
 from layerfs.registry.challenge import Challenge, parse_challenges
+from layerfs.registry.encoding import Decoder
 from layerfs.registry.endpoint import Origin, endpoints, is_loopback, redact
 from layerfs.registry.paging import next_page
 from layerfs.registry.problem import Problem, clean
@@ -366,6 +370,33 @@ def test_the_life_of_a_token_is_a_minute_at_least(expires_in: str, life: float) 
 )
 def test_foreign_text_is_one_short_line_without_secrets(text: str, expected: str) -> None:
     assert clean(text, ("hunter2",)) == expected
+
+
+def compressed(content: bytes, encoding: str) -> bytes:
+    if encoding == "identity":
+        return content
+    return gzip.compress(content) if encoding == "gzip" else zlib.compress(content)
+
+
+@given(
+    st.lists(st.binary(max_size=3000), max_size=3),
+    st.lists(st.integers(0, 5000), max_size=5),
+    st.sampled_from(["gzip", "deflate", "identity"]),
+)
+def test_any_chunking_of_a_compressed_body_inflates_to_the_same(
+    members: list[bytes], cuts: list[int], encoding: str
+) -> None:
+    body = b"".join(compressed(member, encoding) for member in members)
+    edges = [0, *sorted(min(cut, len(body)) for cut in cuts), len(body)]
+    decoder = Decoder(encoding)
+    pieces = [piece for start, end in pairwise(edges) for piece in decoder.feed(body[start:end])]
+    assert b"".join(pieces) == b"".join(members)
+    assert decoder.finished
+
+
+def test_a_bomb_inflates_in_small_pieces() -> None:
+    bomb = gzip.compress(bytes(50 << 20))
+    assert max(len(piece) for piece in Decoder("gzip").feed(bomb)) == 1 << 20
 
 
 # Pages

@@ -2,13 +2,14 @@
 
 import json
 import shutil
+import ssl
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from layerfs.errors import InvalidSettings, RegistryMisbehaved, Unreachable
-from layerfs.oci import Digest, Repository
+from layerfs.oci import Descriptor, Digest, Repository
 from layerfs.registry import RegistryClient, RetryPolicy
 from tests.support.certificates import Certificate, authority, issue
 from tests.support.faulty_registry import FaultyRegistry
@@ -189,6 +190,67 @@ async def test_a_certificate_that_cannot_be_used_is_named(
     async with RegistryClient(quick(certs_dirs=certs_dirs)) as client:
         with pytest.raises(InvalidSettings, match=r"certs\.d/registry\.test/(bad\.crt|client\.)"):
             await client.resolve(repository, "1")
+
+
+async def test_a_client_shows_its_own_certificate_where_it_has_one(
+    trusted: Certificate,
+    server_certificate: Certificate,
+    certs_dirs: tuple[Path, ...],
+    repository: Repository,
+) -> None:
+    context = server_certificate.server_context()
+    context.load_verify_locations(trusted.certificate)
+    context.verify_mode = ssl.CERT_REQUIRED
+    own = issue(certs_dirs[1], trusted, "client")
+    with FaultyRegistry(context) as demanding, Proxy({f"{NAME}:443": demanding.main.port}) as proxy:
+        demanding.push("a/b", "1", BUILT)
+        settings = quick(environment=through(proxy), certs_dirs=certs_dirs)
+        async with RegistryClient(settings) as client:
+            with pytest.raises(Unreachable):
+                await client.resolve(repository, "1")
+        shutil.copy(own.certificate, certs_dirs[1] / NAME / "client.cert")
+        shutil.copy(own.key, certs_dirs[1] / NAME / "client.key")
+        async with RegistryClient(settings) as client:
+            assert (await client.resolve(repository, "1")).digest == BUILT.digest
+
+
+@pytest.mark.allow_warnings
+async def test_an_image_cannot_make_us_call_services_of_our_own_network(
+    secure: FaultyRegistry, certs_dirs: tuple[Path, ...], repository: Repository
+) -> None:
+    where = f"{secure.storage.host}/data/{BLOB.digest}"
+    port = where.partition(":")[2]
+    urls = (
+        f"http://{where}",
+        f"http://localhost:{port}",
+        f"http://[::1]:{port}",
+        "http://169.254.169.254/",
+        "x:y",
+    )
+    foreign = Descriptor(
+        "application/vnd.oci.image.layer.nondistributable.v1.tar", BLOB.digest, BLOB.size, urls
+    )
+    with Proxy({f"{NAME}:443": secure.main.port}) as proxy:
+        async with RegistryClient(quick(environment=through(proxy), certs_dirs=certs_dirs)) as client:
+            assert (await download(client, repository, foreign))[1] == BUILT.layers[0].blob
+    assert not secure.storage.asked
+    assert set(proxy.asked) == {f"{NAME}:443"}
+
+
+async def test_a_foreign_layer_may_come_from_a_public_host(
+    secure: FaultyRegistry, faulty: FaultyRegistry, certs_dirs: tuple[Path, ...], repository: Repository
+) -> None:
+    faulty.push("a/b", "1", BUILT)
+    foreign = Descriptor(
+        "application/vnd.oci.image.layer.nondistributable.v1.tar",
+        BLOB.digest,
+        BLOB.size,
+        (f"http://public.test/data/{BLOB.digest}",),
+    )
+    with Proxy({f"{NAME}:443": secure.main.port, "public.test": faulty.storage.port}) as proxy:
+        async with RegistryClient(quick(environment=through(proxy), certs_dirs=certs_dirs)) as client:
+            assert (await download(client, repository, foreign))[1] == BUILT.layers[0].blob
+    assert not secure.asked
 
 
 # Proxies

@@ -1,0 +1,52 @@
+"""Turns what httpx raises into errors of layerfs, without secrets and with what to do next.
+
+Beside `layerfs.registry.transport` and `reply` the only module that knows httpx.
+"""
+
+import socket
+import ssl
+
+import httpx
+
+from layerfs.errors import RegistryError, RegistryMisbehaved, RegistryTimeout, Unreachable
+from layerfs.registry.endpoint import Origin
+from layerfs.registry.problem import clean
+from layerfs.registry.redirects import Request
+
+
+class Hopeless(Unreachable):
+    """No connection, and no use in trying again at once."""
+
+
+def translated(exc: Exception, request: Request, what: str) -> RegistryError:
+    """Return our error for httpx's, to be raised from None: the text of theirs may quote the server."""
+    origin = Origin.of(request.url)
+    cause = _cause(exc)
+    reason = clean(str(cause), request.secrets()) or type(cause).__name__
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        return Hopeless(
+            f"{what}: the certificate of {origin} is not to be believed: {clean(cause.verify_message)}; "
+            "add its authority to /etc/containers/certs.d, or name the registry insecure"
+        )
+    if isinstance(cause, socket.gaierror) and cause.errno == socket.EAI_NONAME:
+        return Hopeless(f"{what}: no host of the name {origin.host}; check the registry's name, and DNS")
+    if isinstance(exc, httpx.ConnectTimeout):
+        return Unreachable(f"{what}: no connection to {origin} in time; check network and firewall")
+    if isinstance(exc, httpx.TimeoutException):
+        return RegistryTimeout(f"{what}: {origin} sends nothing any more; try again later")
+    if isinstance(exc, httpx.ConnectError | ssl.SSLError):
+        return Unreachable(f"{what}: no connection to {origin}: {reason}; check name, port and network")
+    if isinstance(exc, httpx.UnsupportedProtocol | httpx.LocalProtocolError):
+        return RegistryMisbehaved(f"{what}: unreadable answer of {origin}: {reason}")
+    return Unreachable(f"{what}: connection to {origin} broke: {reason}")
+
+
+def _cause(exc: BaseException) -> BaseException:
+    """Return the innermost exception that says something: httpx's own often have no text."""
+    found = exc
+    cause = exc.__cause__ or exc.__context__
+    while cause is not None:
+        if str(cause):
+            found = cause
+        cause = cause.__cause__ or cause.__context__
+    return found
