@@ -12,10 +12,10 @@ from layerfs.oci import Digest, Image, Index, Platform, Repository
 from layerfs.oci.image import ImageLayer
 from layerfs.store import ImageStorage
 from layerfs.view import texts
-from layerfs.view.known import Documents
+from layerfs.view.documents import Documents
 from layerfs.view.names import image_name
 from layerfs.view.needs import DocumentNeed, Need
-from layerfs.view.nodes import FOREVER, Node
+from layerfs.view.nodes import FOREVER, BytesContent, Node
 from layerfs.view.virtual import ChangingText, Link, Text, VirtualDirectory, World
 
 LAYER_DIRECTORY: Final = b"layers"
@@ -92,8 +92,8 @@ class ImageDirectory(DocumentDirectory):
         return {
             b"config.json": lambda name: self._text(name, image.config.raw, created),
             b"history": lambda name: self._changing(name, lambda: self._history(image), created),
-            b"lowerdir": lambda name: self._text(name, self._lowerdir(image), created),
-            b"lowerdirs": lambda name: self._text(name, self._lowerdirs(image), created),
+            b"lowerdir": lambda name: self._lower_text(name, image, self._lowerdir(image), created),
+            b"lowerdirs": lambda name: self._lower_text(name, image, self._lowerdirs(image), created),
             LAYER_DIRECTORY: lambda name: self._layers(name, image),
             b"rootfs": lambda name: self._rootfs(name, image),
         }
@@ -108,6 +108,12 @@ class ImageDirectory(DocumentDirectory):
         world = self.world
         return world.node(self._below(name), lambda ino: ChangingText(ino, world, render, created))
 
+    def _lower_text(self, name: bytes, image: Image, data: bytes, created: int | None) -> "LowerText":
+        world, repository = self.world, self.repository
+        return world.node(
+            self._below(name), lambda ino: LowerText(ino, world, data, created, repository, image)
+        )
+
     def _history(self, image: Image) -> bytes:
         return texts.history_text(image, lambda digest: layer_state(self.world.storage, digest))
 
@@ -121,10 +127,10 @@ class ImageDirectory(DocumentDirectory):
         world, key = self.world, self._below(name)
         return world.node(key, lambda ino: ImageLayers(ino, world, key, self.repository, image))
 
-    def _rootfs(self, name: bytes, image: Image) -> Link:
-        world = self.world
+    def _rootfs(self, name: bytes, image: Image) -> "StackLink":
+        world, repository = self.world, self.repository
         target = to_top(self.repository, 0) + b"rootfs/" + image.stack.short_id.encode("ascii")
-        return world.node(self._below(name), lambda ino: LayerLink(ino, world, target, image.layers))
+        return world.node(self._below(name), lambda ino: StackLink(ino, world, target, repository, image))
 
     def _platforms(self, name: bytes, index: Index) -> "Platforms":
         world, key = self.world, self._below(name)
@@ -139,19 +145,59 @@ _IMAGE_PARTS: Final = frozenset(
 )
 
 
-class LayerLink(Link):
-    """A link to content that one image uses: dead for that image if it lies about its layers."""
+class LowerText(Text):
+    """The lowerdirs of an image; who reads them means this image, whoever else has its layers."""
 
-    __slots__ = ("_layers",)
+    __slots__ = ("_image", "_repository")
 
-    def __init__(self, ino: int, world: World, target: bytes, layers: Sequence[ImageLayer]) -> None:
+    def __init__(
+        self, ino: int, world: World, data: bytes, mtime_ns: int | None, repository: Repository, image: Image
+    ) -> None:
+        super().__init__(ino, world, data, mtime_ns)
+        self._repository = repository
+        self._image = image
+
+    def open(self) -> BytesContent:
+        """Return the text."""
+        self.world.known.prefer_stack(self._repository, self._image)
+        return super().open()
+
+
+class StackLink(Link):
+    """The link to the merged layers of an image: dead for it if it lies about one of them."""
+
+    __slots__ = ("_image", "_repository")
+
+    def __init__(self, ino: int, world: World, target: bytes, repository: Repository, image: Image) -> None:
         super().__init__(ino, world, target)
-        self._layers = layers
+        self._repository = repository
+        self._image = image
 
     def readlink(self) -> bytes | Need:
         """Return the target. Raises DiffIdMismatch if an extracted layer is not what the config claims."""
-        for layer in self._layers:
+        for layer in self._image.layers:
             require_diff_id(self.world.storage, layer)
+        self.world.known.prefer_stack(self._repository, self._image)
+        return super().readlink()
+
+
+class LayerLink(Link):
+    """The link to one layer of an image: dead for it if it lies about the layer."""
+
+    __slots__ = ("_image", "_layer", "_repository")
+
+    def __init__(
+        self, ino: int, world: World, target: bytes, repository: Repository, image: Image, layer: ImageLayer
+    ) -> None:
+        super().__init__(ino, world, target)
+        self._repository = repository
+        self._image = image
+        self._layer = layer
+
+    def readlink(self) -> bytes | Need:
+        """Return the target. Raises DiffIdMismatch if the extracted layer is not what the config claims."""
+        require_diff_id(self.world.storage, self._layer)
+        self.world.known.prefer(self._repository, self._image, [self._layer])
         return super().readlink()
 
 
@@ -181,10 +227,10 @@ class ImageLayers(DocumentDirectory):
         return b"%0*d" % (texts.number_width(len(self._image.layers)), number)
 
     def _link(self, layer: ImageLayer) -> LayerLink:
-        world = self.world
+        world, repository, image = self.world, self._repository, self._image
         key = self._key + b"/" + self._name(layer.number)
         target = to_top(self._repository, 1) + b"layers/" + layer.descriptor.digest.name.encode("ascii")
-        return world.node(key, lambda ino: LayerLink(ino, world, target, [layer]))
+        return world.node(key, lambda ino: LayerLink(ino, world, target, repository, image, layer))
 
 
 class Platforms(DocumentDirectory):

@@ -81,7 +81,7 @@ class RepositoryDirectory(VirtualDirectory):
             found[name] = directory(self.world, self._registry, join(self._prefix, component))
         for repository, tag, entry in tags_in(self.world, self._registry, self._prefix):
             found[names.tag_name(repository, tag)] = self._tag(repository, tag)
-            if self.world.known.is_complete(repository, entry.digest):
+            if self.world.known.documents.is_complete(repository, entry.digest):
                 found[names.image_name(repository, entry.digest)] = self._image(repository, entry.digest)
         return list(found.items())
 

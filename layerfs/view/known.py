@@ -1,43 +1,27 @@
 """Which manifest names which layer and stack: what turns a digest or an id back into an image to fetch.
 
-Filled by entering an image, and on demand from the refs of the store: nothing is read before a name is asked
-for that nobody has entered. Asks the store only, never waits. Called by the nodes that return a `Need`.
+Filled by entering an image or following its links, and on demand from the refs of the store: nothing is read
+before a name is asked for that nobody has entered. Asks the store only, never waits. Called by the nodes that
+return a `Need`.
 """
 
 import logging
 import time
-from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from layerfs.errors import ImageError, LayerfsError, NotInStore
-from layerfs.oci import Digest, Image, ImageConfig, Index, Manifest, Platform, Repository, stack_digest
+from layerfs.errors import LayerfsError, NotInStore
+from layerfs.oci import Digest, Image, Manifest, Platform, Repository, stack_digest
+from layerfs.oci.image import ImageLayer
 from layerfs.store import ImageStorage
+from layerfs.view.documents import MAX_INDEX_DEPTH, DocumentReader, Documents
 from layerfs.view.needs import BlobNeed, DocumentNeed, LayersNeed, Need
 
 log = logging.getLogger(__name__)
 
-MAX_INDEX_DEPTH: Final = 4
-"""Indexes inside each other that are followed; as many as `fetch` follows."""
-
-_KEPT: Final = 64
-"""Parsed images that stay in memory without a node that holds them."""
-
 _RESCAN_COST: Final = 10
 """A scan of the refs that took t seconds is not repeated for 10 t: so names that nobody knows cost little."""
-
-
-@dataclass(frozen=True, slots=True)
-class Documents:
-    """What ``name@digest`` leads to, for one platform."""
-
-    index: Index | None
-    """The document itself, if it is an index."""
-    manifest: Manifest | None
-    image: Image | None
-    problem: ImageError | None
-    """Why there is no image."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,108 +53,48 @@ class KnownImages:
 
     def __init__(self, storage: ImageStorage, platform: Platform) -> None:
         self._storage = storage
-        self._platform = platform
+        self.documents = DocumentReader(storage, platform)
         self._layers: dict[Digest, LayerSource] = {}
         self._layer_ids: dict[str, Digest] = {}
         self._without_id: list[Digest] = []
         """Layers that `_layer_ids` lacks so far: ids cost more than all else in a scan."""
         self._stacks: dict[str, StackSource] = {}
         self._seen: set[tuple[Repository, Digest]] = set()
-        self._recent: OrderedDict[Digest, Documents] = OrderedDict()
         self._no_scan_before = 0.0
 
-    # Documents
-
-    def documents(self, repository: Repository, digest: Digest) -> Documents | DocumentNeed:
-        """Return all documents of an image, or the need for the first one that the store does not have.
-
-        Raises StoreError for a document that cannot be read, ImageError for one that is no manifest.
-        """
-        found = self._recent.get(digest)
-        if found is None:
-            loaded = self._load(repository, digest)
-            if isinstance(loaded, DocumentNeed):
-                return loaded
-            self._recent[digest] = found = loaded
-            if len(self._recent) > _KEPT:
-                self._recent.popitem(last=False)
-        else:
-            self._recent.move_to_end(digest)
-        return found
-
     def enter(self, repository: Repository, digest: Digest) -> Documents | DocumentNeed:
-        """Return `documents`, and from now on prefer this image as the source of its layers."""
-        found = self.documents(repository, digest)
+        """Return what is known of an image, and take in which layers they name."""
+        found = self.documents.read(repository, digest)
         if isinstance(found, Documents) and found.manifest is not None:
-            self._add(repository, found.manifest, prefer=True)
+            self._add(repository, found.manifest)
         return found
 
-    def is_complete(self, repository: Repository, digest: Digest) -> bool:
-        """Say whether the directory of an image can be entered without a request."""
-        try:
-            return isinstance(self.documents(repository, digest), Documents)
-        except LayerfsError as exc:
-            log.debug("%s@%s: not listed: %s", repository, digest, exc)
-            return False
+    def prefer(self, repository: Repository, image: Image, layers: Iterable[ImageLayer]) -> None:
+        """Fetch *layers* for this image from now on: it is the one that somebody came from.
 
-    def _load(self, repository: Repository, digest: Digest) -> Documents | DocumentNeed:
-        index: Index | None = None
-        for _ in range(MAX_INDEX_DEPTH + 1):
-            document = self._document(digest)
-            if document is None:
-                return DocumentNeed(repository, digest)
-            if isinstance(document, Manifest):
-                return self._with_config(repository, document, index)
-            index = index or document
-            try:
-                digest = document.choose(self._platform).digest
-            except ImageError as exc:
-                return Documents(index, None, None, exc)
-        problem = ImageError(f"{repository}: {MAX_INDEX_DEPTH} indexes inside each other (expected fewer)")
-        return Documents(index, None, None, problem)
+        Other images that have them may be out of reach, or may lie about them.
+        """
+        source = ImageSource(repository, image.manifest.digest)
+        for layer in layers:
+            self._layers[layer.descriptor.digest] = LayerSource(source, layer.number)
 
-    def _with_config(
-        self, repository: Repository, manifest: Manifest, index: Index | None
-    ) -> Documents | DocumentNeed:
-        try:
-            manifest.require_image()
-            config = self._config(manifest.config.digest)
-            if config is None:
-                return DocumentNeed(repository, manifest.digest)
-            return Documents(index, manifest, Image.of(manifest, config), None)
-        except ImageError as exc:
-            return Documents(index, manifest, None, exc)
+    def prefer_stack(self, repository: Repository, image: Image) -> None:
+        """Fetch the stack of *image*, and each layer of it, for this image from now on."""
+        source = ImageSource(repository, image.manifest.digest)
+        digests = tuple(layer.descriptor.digest for layer in image.layers)
+        self._stacks[image.stack.short_id] = StackSource(source, digests)
+        self.prefer(repository, image, image.layers)
 
-    def _document(self, digest: Digest) -> Manifest | Index | None:
-        try:
-            return self._storage.load_manifest(digest)
-        except NotInStore:
-            return None
-
-    def _config(self, digest: Digest) -> ImageConfig | None:
-        try:
-            return self._storage.load_config(digest)
-        except NotInStore:
-            return None
-
-    # Sources
-
-    def _add(self, repository: Repository, manifest: Manifest, *, prefer: bool) -> None:
+    def _add(self, repository: Repository, manifest: Manifest) -> None:
         if not manifest.is_image:
             return
         source = ImageSource(repository, manifest.digest)
         digests = tuple(layer.digest for layer in manifest.layers)
-        for number, digest in reversed(
-            list(enumerate(digests))
-        ):  # the lowest place of a repeated layer stays
+        for number, digest in enumerate(digests):
             if digest not in self._layers:
                 self._without_id.append(digest)
-            elif not prefer:
-                continue
-            self._layers[digest] = LayerSource(source, number)
-        stack = stack_digest(digests).short_id
-        if prefer or stack not in self._stacks:
-            self._stacks[stack] = StackSource(source, digests)
+                self._layers[digest] = LayerSource(source, number)
+        self._stacks.setdefault(stack_digest(digests).short_id, StackSource(source, digests))
 
     def knows_layer(self, digest: Digest) -> bool:
         """Say whether a known manifest names *digest*."""
@@ -210,7 +134,7 @@ class KnownImages:
     def blob_size(self, digest: Digest) -> int:
         """Return what the manifest that names *digest* says of its size, 0 if none is known."""
         source = self._layers.get(digest)
-        manifest = None if source is None else self._document(source.image.manifest)
+        manifest = None if source is None else self.documents.document(source.image.manifest)
         return manifest.layers[source.number].size if source and isinstance(manifest, Manifest) else 0
 
     def stack(self, id_: str) -> tuple[Repository, Image] | DocumentNeed:
@@ -246,7 +170,7 @@ class KnownImages:
         return found
 
     def _image(self, source: ImageSource) -> Image | DocumentNeed:
-        documents = self.documents(source.repository, source.manifest)
+        documents = self.documents.read(source.repository, source.manifest)
         if isinstance(documents, DocumentNeed):
             return documents
         if documents.image is None:
@@ -273,7 +197,7 @@ class KnownImages:
 
     def _take_in(self, repository: Repository, digest: Digest, depth: int = 0) -> None:
         try:
-            document = self._document(digest)
+            document = self.documents.document(digest)
         except LayerfsError as exc:
             log.warning("%s@%s: skipped: %s", repository, digest, exc)
             self._seen.add((repository, digest))
@@ -282,7 +206,7 @@ class KnownImages:
             return  # a tag that was resolved and never entered; later it may be there
         self._seen.add((repository, digest))
         if isinstance(document, Manifest):
-            self._add(repository, document, prefer=False)
+            self._add(repository, document)
         elif depth < MAX_INDEX_DEPTH:
             for entry in document.manifests:
                 self._take_in(repository, entry.digest, depth + 1)

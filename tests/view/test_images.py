@@ -16,9 +16,9 @@ from layerfs.errors import (
     UnsupportedImage,
 )
 from layerfs.oci import Digest, Platform, Repository
-from layerfs.view.needs import DocumentNeed, LayersNeed, TagNeed
+from layerfs.view.needs import DocumentNeed, LayersNeed, StackNeed, TagNeed
 from layerfs.view.nodes import FOREVER, Node
-from tests.support.images import BuiltImage, directory, file, image, index, layer, to_json
+from tests.support.images import directory, file, image, index, layer, to_json
 from tests.view.scene import AMD64, ARM64, DEMO, Scene, made, names, read, stack_id
 
 BASE = made(directory("etc"), file("etc/motd", b"hi"), command="ADD base /")
@@ -387,35 +387,57 @@ def test_what_is_no_manifest_cannot_be_entered(scene: Scene) -> None:
 # Which image a layer is fetched for
 
 
-def needed(scene: Scene, built: BuiltImage) -> LayersNeed:
-    scene.image(built).entries()
+def needed(scene: Scene) -> LayersNeed:
     need = scene.layer(BASE, "diff").entries()
     assert isinstance(need, LayersNeed)
     return need
 
 
-def test_a_layer_is_fetched_for_the_image_that_was_entered_last(scene: Scene) -> None:
+def test_a_layer_is_fetched_for_the_image_whose_link_was_followed_last(scene: Scene) -> None:
     scene.knows(IMAGE)
     scene.knows(FOREIGN, "other")
-    assert needed(scene, IMAGE).image.manifest.digest == IMAGE.digest
-    assert needed(scene, FOREIGN).image.manifest.digest == FOREIGN.digest
+    for built in (IMAGE, FOREIGN, IMAGE):
+        scene.image(built, "layers", "00").readlink()
+        assert needed(scene).image.manifest.digest == built.digest
 
 
-def test_an_image_that_refs_name_does_not_replace_one_that_was_entered(scene: Scene) -> None:
+@pytest.mark.parametrize("part", ["lowerdir", "lowerdirs", "rootfs"])
+def test_a_stack_is_fetched_for_the_image_that_was_used_last(scene: Scene, part: str) -> None:
+    twin = image(BASE.built, TOP.built, platform=AMD64, annotations={"twin": "yes"})
+    scene.knows(IMAGE)
+    scene.knows(twin, "twin", Repository.of("ghcr.io", "twin"))
+    for built, repository in (
+        (twin, Repository.of("ghcr.io", "twin")),
+        (IMAGE, DEMO),
+        (twin, Repository.of("ghcr.io", "twin")),
+    ):
+        node = scene.image(built, part, repository=repository)
+        if part == "rootfs":
+            node.readlink()
+        else:
+            node.open()
+        assert needed(scene).image.manifest.digest == built.digest
+        for path in (("rootfs", stack_id(BASE, TOP)), ("lower", stack_id(BASE, TOP))):
+            found = scene.node(*path)
+            need = found.entries() if path[0] == "rootfs" else found.readlink()
+            assert isinstance(need, LayersNeed | StackNeed)
+            assert need.repository == repository
+            assert need.image.manifest.digest == built.digest
+
+
+def test_what_the_refs_name_does_not_replace_what_was_used(scene: Scene) -> None:
     scene.knows(IMAGE, None)
-    scene.image(IMAGE).entries()
+    scene.image(IMAGE, "layers", "00").readlink()
     scene.knows(FOREIGN, "other")
     other = layer(file("other"))
     scene.node("layers").lookup(other.digest.name.encode())  # unknown: the refs are read
-    need = scene.layer(BASE, "diff").entries()
-    assert isinstance(need, LayersNeed)
-    assert need.image.manifest.digest == IMAGE.digest
+    scene.image(FOREIGN).entries()
+    assert needed(scene).image.manifest.digest == IMAGE.digest
 
 
 def test_the_base_of_a_repeated_layer_is_fetched_as_its_lowest_occurrence(scene: Scene) -> None:
-    repeated = image(TOP.built, BASE.built, BASE.built, platform=AMD64)
-    scene.knows(repeated)
-    assert needed(scene, repeated).numbers == (1,)
+    scene.knows(image(TOP.built, BASE.built, BASE.built, platform=AMD64))
+    assert needed(scene).numbers == (1,)
 
 
 def test_many_images_stay_known_without_staying_in_memory(scene: Scene) -> None:
@@ -423,7 +445,7 @@ def test_many_images_stay_known_without_staying_in_memory(scene: Scene) -> None:
     for number, built in enumerate(builds):
         scene.knows(built, f"v{number}")
         scene.image(built).entries()
-    need = needed(scene, builds[0])
+    need = needed(scene)
     assert need.image.manifest.digest == builds[0].digest
 
 

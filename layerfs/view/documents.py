@@ -1,0 +1,110 @@
+"""The documents of an image, as far as the store has them: index, manifest, config.
+
+Decides which manifest an index means here, and what is missing. Asks the store only, never waits. Called by
+`layerfs.view.known`.
+"""
+
+import logging
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Final
+
+from layerfs.errors import ImageError, LayerfsError, NotInStore
+from layerfs.oci import Digest, Image, ImageConfig, Index, Manifest, Platform, Repository
+from layerfs.store import ImageStorage
+from layerfs.view.needs import DocumentNeed
+
+log = logging.getLogger(__name__)
+
+MAX_INDEX_DEPTH: Final = 4
+"""Indexes inside each other that are followed; as many as `fetch` follows."""
+
+_KEPT: Final = 64
+"""Parsed images that stay in memory without a node that holds them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Documents:
+    """What ``name@digest`` leads to, for one platform."""
+
+    index: Index | None
+    """The document itself, if it is an index."""
+    manifest: Manifest | None
+    image: Image | None
+    problem: ImageError | None
+    """Why there is no image."""
+
+
+class DocumentReader:
+    """Reads documents, and keeps the last ones. Not thread-safe."""
+
+    def __init__(self, storage: ImageStorage, platform: Platform) -> None:
+        self._storage = storage
+        self._platform = platform
+        self._recent: OrderedDict[Digest, Documents] = OrderedDict()
+
+    def read(self, repository: Repository, digest: Digest) -> Documents | DocumentNeed:
+        """Return all documents of an image, or the need for the first one that the store does not have.
+
+        Raises StoreError for a document that cannot be read, ImageError for one that is no manifest.
+        """
+        found = self._recent.get(digest)
+        if found is None:
+            loaded = self._load(repository, digest)
+            if isinstance(loaded, DocumentNeed):
+                return loaded
+            self._recent[digest] = found = loaded
+            if len(self._recent) > _KEPT:
+                self._recent.popitem(last=False)
+        else:
+            self._recent.move_to_end(digest)
+        return found
+
+    def is_complete(self, repository: Repository, digest: Digest) -> bool:
+        """Say whether the directory of an image can be entered without a request."""
+        try:
+            return isinstance(self.read(repository, digest), Documents)
+        except LayerfsError as exc:
+            log.debug("%s@%s: not listed: %s", repository, digest, exc)
+            return False
+
+    def _load(self, repository: Repository, digest: Digest) -> Documents | DocumentNeed:
+        index: Index | None = None
+        for _ in range(MAX_INDEX_DEPTH + 1):
+            document = self.document(digest)
+            if document is None:
+                return DocumentNeed(repository, digest)
+            if isinstance(document, Manifest):
+                return self._with_config(repository, document, index)
+            index = index or document
+            try:
+                digest = document.choose(self._platform).digest
+            except ImageError as exc:
+                return Documents(index, None, None, exc)
+        problem = ImageError(f"{repository}: {MAX_INDEX_DEPTH} indexes inside each other (expected fewer)")
+        return Documents(index, None, None, problem)
+
+    def _with_config(
+        self, repository: Repository, manifest: Manifest, index: Index | None
+    ) -> Documents | DocumentNeed:
+        try:
+            manifest.require_image()
+            config = self._config(manifest.config.digest)
+            if config is None:
+                return DocumentNeed(repository, manifest.digest)
+            return Documents(index, manifest, Image.of(manifest, config), None)
+        except ImageError as exc:
+            return Documents(index, manifest, None, exc)
+
+    def document(self, digest: Digest) -> Manifest | Index | None:
+        """Return one manifest or index, None if the store does not have it. Raises as `read` does."""
+        try:
+            return self._storage.load_manifest(digest)
+        except NotInStore:
+            return None
+
+    def _config(self, digest: Digest) -> ImageConfig | None:
+        try:
+            return self._storage.load_config(digest)
+        except NotInStore:
+            return None
