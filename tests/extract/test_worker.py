@@ -1,0 +1,226 @@
+"""Worker processes: what they have, how they end, and what becomes of their job then."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from layerfs.errors import WorkerDied
+from layerfs.extract.client import Extractor, ExtractorPool
+from tests.extract.extracting import ROOT, Extract, digest_of
+from tests.support.images import file, tar
+
+ARCHIVE = tar([file(f"f{n}", b"x" * 1000) for n in range(50)])
+
+
+def _writer_of(pid: int) -> int:
+    children = Path(f"/proc/{pid}/task/{pid}/children")
+    _wait_until(lambda: bool(children.read_text()))
+    (child,) = children.read_text().split()
+    return int(child)
+
+
+def _runs(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0] not in "ZX"
+    except FileNotFoundError:
+        return False
+
+
+def _wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline, "waited for too long"
+        time.sleep(0.01)
+
+
+def _fds(pid: int) -> dict[int, str]:
+    return {int(fd): os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")}
+
+
+def test_a_worker_is_warm_for_many_jobs(extract: Extract) -> None:
+    with extract.pool.extractor() as extractor:
+        pids = {extractor.pid, _writer_of(extractor.pid)}
+        for _ in range(20):
+            extractor.start(extract.job(ARCHIVE))
+            assert extractor.result().entries == 50
+        assert {extractor.pid, _writer_of(extractor.pid)} == pids
+
+
+def test_a_failed_job_leaves_the_worker_warm_and_nothing_open(extract: Extract) -> None:
+    with extract.pool.extractor() as extractor:
+        writer = _writer_of(extractor.pid)
+        before = None
+        for bad in (b"", ARCHIVE[:1000], tar([file("d/e/f"), file("../x")]), tar([file("f"), file("f/g")])):
+            extractor.start(extract.job(bad))
+            with pytest.raises(Exception, match=r"."):
+                extractor.result()
+            found = (len(_fds(writer)), len(_fds(extractor.pid)))
+            assert before in (None, found)
+            before = found
+        extractor.start(extract.job(ARCHIVE))
+        assert extractor.result().entries == 50
+
+
+def test_a_worker_inherits_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REGISTRY_PASSWORD", "secret")
+    with open("/etc/passwd", "rb") as secret:
+        os.set_inheritable(secret.fileno(), True)
+        extractor = Extractor()
+    try:
+        for pid in (extractor.pid, writer := _writer_of(extractor.pid)):
+            environment = Path(f"/proc/{pid}/environ").read_bytes()
+            assert {row.partition(b"=")[0] for row in environment.split(b"\0") if row} == {
+                b"PATH", b"LC_ALL", b"PYTHONPATH",
+            }  # fmt: skip
+            assert "/etc/passwd" not in _fds(pid).values()
+            assert os.getsid(pid) == extractor.pid
+            assert os.getpriority(os.PRIO_PROCESS, pid) > os.getpriority(os.PRIO_PROCESS, 0)
+            assert os.readlink(f"/proc/{pid}/cwd") == "/"
+        assert {0, 1}.isdisjoint(_fds(writer))
+    finally:
+        extractor.close()
+
+
+def test_nothing_is_imported_that_an_extraction_does_not_need() -> None:
+    code = "import layerfs.extract.worker, sys; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+
+    loaded = {name.partition(".")[0] for name in done.stdout.split()}
+    assert loaded.isdisjoint({"trio", "httpx", "pyfuse3", "typer", "asyncio", "tarfile", "zstandard", "lzma"})
+
+
+def _growing(extract: Extract, extractor: Extractor) -> None:
+    """Start a job that waits for more."""
+    extractor.start(extract.job(ARCHIVE[:1024], complete=False, size=len(ARCHIVE), digest=digest_of(ARCHIVE)))
+    extractor.grown(1024)
+
+
+@pytest.mark.parametrize("victim", ["worker", "writer"])
+@pytest.mark.allow_warnings
+def test_a_killed_process_fails_its_job_only(extract: Extract, victim: str) -> None:
+    extractor = extract.pool.acquire()
+    pid, writer = extractor.pid, _writer_of(extractor.pid)
+    _growing(extract, extractor)
+
+    os.kill(pid if victim == "worker" else writer, signal.SIGKILL)
+    extractor.ended(1024)  # a dead one is told, too: that must not raise
+
+    with pytest.raises(WorkerDied, match=str(pid)):
+        extractor.result()
+    extract.pool.release(extractor)
+    _wait_until(lambda: not _runs(pid) and not _runs(writer))
+    assert extract(archive=ARCHIVE).extraction.entries == 50
+
+
+def test_closing_ends_a_running_job_and_its_result_raises(extract: Extract) -> None:
+    extractor = extract.pool.acquire()
+    pid, writer = extractor.pid, _writer_of(extractor.pid)
+    _growing(extract, extractor)
+    raised: list[type] = []
+
+    def wait() -> None:
+        try:
+            extractor.result()
+        except WorkerDied as exc:
+            raised.append(type(exc))
+
+    waiting = threading.Thread(target=wait)
+    waiting.start()
+    extractor.close()
+    waiting.join()
+    extract.pool.release(extractor)
+
+    assert raised == [WorkerDied]
+    _wait_until(lambda: not _runs(pid) and not _runs(writer))
+
+
+def test_workers_end_when_their_daemon_is_killed(extract: Extract) -> None:
+    job = extract.job(ARCHIVE[:1024], complete=False, size=len(ARCHIVE))
+    code = f"""
+import sys, time
+from layerfs.extract.client import Extractor
+from layerfs.extract.job import ExtractJob
+extractor = Extractor()
+extractor.start(ExtractJob(blob={job.blob!r}, target={job.target!r}, digest="sha256:" + "0" * 64,
+                           size={job.size}, complete=False))
+extractor.grown(1024)
+print(extractor.pid, flush=True)
+time.sleep(60)
+"""
+    daemon = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    assert daemon.stdout is not None
+    pid = int(daemon.stdout.readline())
+    writer = _writer_of(pid)
+
+    daemon.kill()
+    daemon.wait()
+    daemon.stdout.close()
+
+    _wait_until(lambda: not _runs(pid) and not _runs(writer))
+
+
+def test_a_pool_lends_no_more_than_its_limit(extract: Extract) -> None:
+    with ExtractorPool(limit=2) as pool:
+        first, second = pool.acquire(), pool.acquire()
+        got: list[Extractor] = []
+        waiting = threading.Thread(target=lambda: got.append(pool.acquire()))
+        waiting.start()
+        waiting.join(0.1)
+        assert got == []
+
+        pool.release(first)
+        waiting.join()
+
+        assert got == [first]
+        pool.release(second)
+        pool.release(got[0])
+
+
+def test_a_pool_ends_workers_that_idle(extract: Extract) -> None:
+    with ExtractorPool(limit=2, idle_exit=0.2) as pool:
+        with pool.extractor() as extractor:
+            pid = extractor.pid
+        with pool.extractor() as extractor:
+            assert extractor.pid == pid
+        _wait_until(lambda: not _runs(pid))
+        with pool.extractor() as extractor:
+            assert extractor.pid != pid
+
+
+def test_a_closed_pool_ends_idle_workers_and_then_the_busy_ones() -> None:
+    pool = ExtractorPool(limit=2)
+    busy, idle = pool.acquire(), pool.acquire()
+    pool.release(idle)
+
+    pool.close()
+
+    assert not _runs(idle.pid)
+    assert _runs(busy.pid)
+    pool.release(busy)
+    assert not _runs(busy.pid)
+    with pytest.raises(WorkerDied):
+        pool.acquire()
+
+
+def test_a_pool_does_not_use_a_worker_again_that_died_idle() -> None:
+    with ExtractorPool(limit=1) as pool:
+        with pool.extractor() as extractor:
+            pid = extractor.pid
+        os.kill(pid, signal.SIGKILL)
+        _wait_until(lambda: not _runs(pid))
+        with pool.extractor() as extractor:
+            assert extractor.pid != pid
+
+
+def test_a_lent_worker_whose_borrower_fails_is_not_used_again() -> None:
+    with ExtractorPool(limit=1) as pool:
+        with pytest.raises(KeyError), pool.extractor() as extractor:
+            raise KeyError
+        assert not extractor.is_alive
