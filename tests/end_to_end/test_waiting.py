@@ -80,17 +80,15 @@ def test_an_unknown_tag_waits_and_its_directory_does_not(scene: Scene) -> None:
 
 def test_an_interrupted_wait_leaves_the_download_to_others(scene: Scene) -> None:
     since = scene.registry.mark()
-    with (
-        clients.started("cat", scene.cold / "layers/00/diff/file") as impatient,
-        clients.started("cat", scene.cold / "layers/00/diff/file") as patient,
-    ):
+    with clients.started("cat", scene.cold / "layers/00/diff/file") as impatient:
         clients.wait_until_blocked(impatient)
-        impatient.send_signal(signal.SIGINT)
-        clients.finish(impatient, _AT_ONCE)
+        with clients.started("cat", scene.cold / "layers/00/diff/file") as patient:
+            impatient.send_signal(signal.SIGINT)
+            clients.finish(impatient, _AT_ONCE)
 
-        scene.registry.resume()
+            scene.registry.resume()
 
-        assert clients.finish(patient).stdout == b"cold"
+            assert clients.finish(patient).stdout == b"cold"
     assert scene.registry.blob_requests(since) == [scene.built.layers[0].digest]
 
 
