@@ -38,6 +38,16 @@ def disk_errors(what: str) -> Iterator[None]:
         raise store_error(exc, what) from exc
 
 
+def utf8_path(path: str | os.PathLike[str]) -> Path:
+    """Return *path* absolute. Raises StoreError if it is not UTF-8: messages to workers are JSON."""
+    absolute = Path(path).absolute()
+    try:
+        str(absolute).encode("utf-8")
+    except UnicodeEncodeError as exc:
+        raise StoreError(f"{os.fsencode(absolute)!r}: not UTF-8 (expected a path that is)") from exc
+    return absolute
+
+
 def write_all(fd: int, data: bytes | memoryview) -> None:
     """Write all of *data*; write(2) may take less than it is given. Raises OSError."""
     rest = memoryview(data)

@@ -29,7 +29,7 @@ from layerfs.layer.record import Budgets, Extraction, LayerRecord
 from layerfs.oci import Digest, ImageConfig, Index, Manifest, parse_manifest, stack_digest
 from layerfs.store.blobs import BlobShelf, VerifiedBlob, verified
 from layerfs.store.covers import build_cover
-from layerfs.store.disk import disk_errors
+from layerfs.store.disk import disk_errors, utf8_path
 from layerfs.store.documents import DocumentShelf
 from layerfs.store.download import StagedDownload, find_suspended, stage_download
 from layerfs.store.extraction import Extractors
@@ -67,7 +67,7 @@ class ImageStorage(StorePaths):
     """
 
     def __init__(self, images_dir: str | os.PathLike[str], *, budgets: Budgets | None = None) -> None:
-        super().__init__(Layout(Path(images_dir).absolute()))
+        super().__init__(Layout(utf8_path(images_dir)))
         self._locks = Locks(self._layout.lock)
         self._boot_id = host.boot_id()
         self.readonly = not _prepare(self._layout, self._locks)
@@ -244,7 +244,7 @@ class ImageStorage(StorePaths):
             if present is not None:
                 return present
             with self.stage_tree(wanted) as tree:
-                return self._extract_into(tree, Path(tarball_path).absolute())
+                return self._extract_into(tree, utf8_path(tarball_path))
 
     def remove_layer(self, digest: Digest | str) -> bool:
         """Take away the layer directory and the blob. True if there was either.
@@ -314,7 +314,7 @@ class ImageStorage(StorePaths):
         """
         self._require_writable("a sweep")
         with disk_errors(f"{self.images_dir}: cannot sweep"):
-            return sweep(self._layout, self._locks, [self._layers, self._covers], max_age)
+            return sweep(self._layout, self._locks, [self._layers, self._covers], self._mounts, max_age)
 
     # Locks and durability
 

@@ -13,12 +13,13 @@ from errno import ENOTEMPTY
 from pathlib import Path
 from typing import Any, Final
 
-from layerfs.errors import StoreError
+from layerfs.errors import InvalidDigest, StoreError
 from layerfs.oci import Digest
 from layerfs.store.layout import Layout, StagedName
 from layerfs.store.locks import Locks
 from layerfs.store.removal import remove_tree
 from layerfs.store.trees import TreeShelf
+from layerfs.store.usage import Usage, UsageCache
 
 SUSPENDED_SECONDS: Final = 7 * 24 * 3600
 """How long a suspended download waits for its next attempt, counted from its last byte."""
@@ -46,7 +47,9 @@ class Swept:
         return self.downloads + self.files + self.trees + self.void
 
 
-def sweep(layout: Layout, locks: Locks, shelves: list[TreeShelf[Any]], max_age: float) -> Swept:
+def sweep(
+    layout: Layout, locks: Locks, shelves: list[TreeShelf[Any]], mounts: UsageCache, max_age: float
+) -> Swept:
     """Remove leftovers; suspended downloads once they are *max_age* seconds old. Raises StoreReadOnly.
 
     What cannot be removed is logged and left for the next sweep.
@@ -55,8 +58,13 @@ def sweep(layout: Layout, locks: Locks, shelves: list[TreeShelf[Any]], max_age: 
     removed = {"downloading": 0, "extracting": 0, "removing": 0, "writing": 0}
     oldest = time.time() - max_age
     for directory in (layout.root, *layout.directories):
-        for path, name in _staged_in(directory):
-            if _remove(path, name, locks, oldest):
+        found = list(_staged_in(directory))
+        # After the listing: whoever mounted a tree before it was set aside is in this.
+        usage = mounts.read(max_age=0) if any(name.kind == "removing" for _, name in found) else Usage()
+        for path, name in found:
+            if _is_used(name, usage):
+                log.info("%s: not swept: in use by a mount", path)
+            elif _remove(path, name, locks, oldest):
                 removed[name.kind] += 1
     return Swept(
         downloads=removed["downloading"],
@@ -96,6 +104,16 @@ def _staged_in(directory: Path) -> Iterator[tuple[Path, StagedName]]:
         staged = StagedName.parse(name)
         if staged is not None:
             yield directory / name, staged
+
+
+def _is_used(name: StagedName, usage: Usage) -> bool:
+    """Say whether a tree set aside by a process that was killed just then may be under a mount."""
+    if name.kind != "removing":
+        return False
+    try:
+        return usage.uses(Digest.from_name(name.stem))
+    except InvalidDigest:
+        return False
 
 
 def _remove(path: Path, name: StagedName, locks: Locks, oldest: float) -> bool:

@@ -33,6 +33,9 @@ InUse = Callable[[Digest, float], bool]
 
 _RECENT: Final = 1.0
 _NOW: Final = 0.0
+_CACHED: Final = 8192
+"""Records kept in memory; most are below 1 KiB."""
+
 _LAST_USE_SECONDS: Final = 3600
 """How exact the last use, the mtime of a record, has to be."""
 
@@ -215,6 +218,8 @@ class TreeShelf(Generic[Record]):
         if record.state == "pending":
             self._pending.add(digest)
         tree = Tree(path, record)
+        if len(self._known) >= _CACHED:
+            self._known.clear()
         self._known[digest] = (status.st_ino, tree)
         self._note_use(digest)
         return tree

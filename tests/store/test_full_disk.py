@@ -71,6 +71,7 @@ OPERATIONS: list[tuple[str, Callable[[ImageStorage], object]]] = [
     ("config", lambda storage: storage.save_config(IMAGE.config, IMAGE.config_digest)),
     ("ref", lambda storage: storage.refs.write(REPOSITORY, "1", SMALL_DIGEST)),
     ("publication", _publish),
+    ("cover", lambda storage: storage.publish_cover([Digest.of(b"pending")])),
     ("durability", lambda storage: storage.make_durable()),
 ]
 

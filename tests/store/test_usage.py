@@ -125,6 +125,13 @@ def test_what_an_overlay_uses_is_in_use_and_cannot_be_removed(tmp_path: Path, pl
         assert (tmp_path / "merged/content").read_bytes() == b"first"
         assert storage.has_layer(FIRST)
         assert storage.layer_extracted_path(SECOND).is_dir()
+        # Set aside by a process that was killed before it could look again.
+        aside = tmp_path / place / "extracted" / f"{FIRST.name}.{'0' * 32}.removing"
+        storage.layer_extracted_path(FIRST).rename(aside)
+        storage.sweep()
+        assert (tmp_path / "merged/content").read_bytes() == b"first"
+        assert aside.is_dir()
+        aside.rename(storage.layer_extracted_path(FIRST))
     # What the kernel said may be remembered for a moment; a fresh look shows that it is over.
     assert not storage.usage().uses(FIRST)
     assert storage.remove_layer(FIRST)
