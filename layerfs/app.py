@@ -16,7 +16,7 @@ import msgspec
 from layerfs import __version__
 from layerfs.errors import NotFound
 from layerfs.extract.client import WORKERS_MAX, ExtractorPool
-from layerfs.fetch import Journal, Provider, open_provider
+from layerfs.fetch import Provider, open_provider
 from layerfs.fuse import session
 from layerfs.local import LocalOrigin, SourceName, choose, open_source
 from layerfs.oci import Digest
@@ -98,7 +98,7 @@ async def serve(
         for (repository, tag), image in local.tags.items():
             storage.refs.write(repository, tag, image.digest)
     async with providing(settings, storage, local) as provider:
-        status = Status(provider.journal, settings, mountpoint)
+        status = Status(provider, settings, mountpoint)
         view = tree.build(storage, mountpoint, settings.platform, status)
         await session.serve(
             view,
@@ -114,8 +114,8 @@ async def serve(
 class Status:
     """What ``.layerfs/status.json`` says; the view reads it when asked."""
 
-    def __init__(self, journal: Journal, settings: Settings, mountpoint: Path) -> None:
-        self._journal = journal
+    def __init__(self, provider: Provider, settings: Settings, mountpoint: Path) -> None:
+        self._provider = provider
         self._settings = settings
         self._mountpoint = mountpoint
 
@@ -128,6 +128,7 @@ class Status:
             "store": str(self._settings.store),
             "platform": str(self._settings.platform),
             "offline": self._settings.offline,
+            "waiting": self._provider.waiting,
             "fetching": [
                 {
                     "repository": str(progress.repository),
@@ -137,11 +138,11 @@ class Status:
                     "size": progress.size,
                     "since": progress.started,
                 }
-                for progress in self._journal.active.values()
+                for progress in self._provider.journal.active.values()
             ],
             "errors": [
                 {"time": entry.time, "what": entry.what, "error": entry.error, "message": entry.message}
-                for entry in self._journal.failures
+                for entry in self._provider.journal.failures
             ],
         }
         return msgspec.json.format(msgspec.json.encode(status), indent=2) + b"\n"

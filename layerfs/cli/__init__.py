@@ -15,15 +15,16 @@ from layerfs.errors import LayerfsError
 def main() -> None:
     """Run the command line and exit with the code of `layerfs.cli.exits`."""
     load_verbs()
+    if "_LAYERFS_COMPLETE" in os.environ:  # the Tab key: see layerfs.cli.completion
+        from typer._completion_classes import completion_init
+
+        completion_init()
     try:
         app()
     except LayerfsError as error:
         sys.exit(report(error))
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
-    except BrokenPipeError:  # head(1) has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
     except BaseExceptionGroup as group:  # Ctrl-C comes out of trio's nurseries in a group
         if group.split(KeyboardInterrupt)[1] is None:
             sys.exit(INTERRUPTED)

@@ -6,6 +6,7 @@ import typer
 
 from layerfs.cli import options
 from layerfs.cli.app import app
+from layerfs.cli.completion import complete_reference
 from layerfs.cli.output import print_json, print_table
 from layerfs.errors import LayerfsError, NotInStore
 from layerfs.oci import Digest, Image, ImageReference, Index
@@ -45,7 +46,10 @@ def images(
 @options.configured("store")
 def rm(
     settings: Settings,
-    references: Annotated[list[str], typer.Argument(metavar="REFERENCE", help="Tags to forget.")],
+    references: Annotated[
+        list[str],
+        typer.Argument(metavar="REFERENCE", help="Tags to forget.", autocompletion=complete_reference),
+    ],
 ) -> None:
     """Remove references from the store. Layers stay until nothing needs them."""
     storage = ImageStorage(settings.store)

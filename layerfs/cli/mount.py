@@ -10,6 +10,7 @@ import typer
 
 from layerfs.cli import logs, options
 from layerfs.cli.app import app
+from layerfs.cli.completion import complete_mountpoint
 from layerfs.errors import MountError, UsageError
 from layerfs.host import mounts, readiness
 from layerfs.local.name import SourceName
@@ -95,7 +96,7 @@ def mount(
 
 @app.command(epilog="Example: layerfs umount ~/oci")
 def umount(
-    mountpoint: Annotated[Path, typer.Argument(metavar="MOUNTPOINT")],
+    mountpoint: Annotated[Path, typer.Argument(metavar="MOUNTPOINT", autocompletion=complete_mountpoint)],
     lazy: Annotated[
         bool, typer.Option("--lazy", "-l", help="Detach it now, even while it is in use.")
     ] = False,

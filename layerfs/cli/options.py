@@ -12,10 +12,16 @@ from typing import Annotated, Any, Final, get_type_hints
 
 import typer
 
+from layerfs.cli.completion import complete_reference
 from layerfs.oci import Platform
 from layerfs.settings import Settings, absolute, default_store
 
-Reference = Annotated[str, typer.Argument(metavar="REFERENCE", help="[REGISTRY/]NAME[:TAG][@DIGEST]")]
+Reference = Annotated[
+    str,
+    typer.Argument(
+        metavar="REFERENCE", help="[REGISTRY/]NAME[:TAG][@DIGEST]", autocompletion=complete_reference
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 
 _SHARED: Final[dict[str, tuple[Any, Any]]] = {

@@ -7,6 +7,7 @@ import typer
 
 from layerfs.cli import options
 from layerfs.cli.app import app
+from layerfs.cli.completion import complete_reference
 from layerfs.cli.output import print_json
 from layerfs.oci import Digest, Image, ImageReference
 from layerfs.settings import Settings
@@ -33,7 +34,10 @@ class Pulled:
 @options.configured(*options.FETCHING)
 def pull(
     settings: Settings,
-    references: Annotated[list[str], typer.Argument(metavar="REFERENCE", help="Images to fetch.")],
+    references: Annotated[
+        list[str],
+        typer.Argument(metavar="REFERENCE", help="Images to fetch.", autocompletion=complete_reference),
+    ],
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print the digests only.")] = False,
     as_json: options.Json = False,
 ) -> None:

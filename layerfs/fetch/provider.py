@@ -47,9 +47,18 @@ class Provider:
         self._work = work
         self._flights: SingleFlight[Hashable, None] = SingleFlight(nursery)
         self._published = trio.Event()
+        self.waiting = 0
+        """Callers whose need is not met yet."""
 
     async def obtain(self, need: Need) -> None:
         """Return once *need* is met. Raises the LayerfsError that says why it cannot be."""
+        self.waiting += 1
+        try:
+            await self._obtain(need)
+        finally:
+            self.waiting -= 1
+
+    async def _obtain(self, need: Need) -> None:
         match need:
             case TagNeed(reference):
                 await self._once(need, lambda: self.documents.resolve(reference), str(reference))

@@ -1,0 +1,118 @@
+"""``layerfs df``: how much the store holds, how much of it images share, and what nothing needs."""
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from layerfs.cli import options
+from layerfs.cli.app import app
+from layerfs.cli.output import print_json, print_table
+from layerfs.oci import Digest
+from layerfs.settings import Settings
+from layerfs.view.texts import human_size
+
+if TYPE_CHECKING:
+    from layerfs.store.inventory import Inventory
+
+Json = dict[str, Any]
+
+
+@app.command(epilog="Example: layerfs df --verbose")
+@options.configured("store")
+def df(
+    settings: Settings,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="List each image: its size, shared and its own.")
+    ] = False,
+    as_json: options.Json = False,
+) -> None:
+    """Show the sizes in the store: compressed blobs, extracted layers, documents, leftovers.
+
+    Shared is what more than one reference needs; reclaimable what none needs and no mount uses. Sizes of
+    extracted layers are those of their files.
+    """
+    from layerfs.store import ImageStorage
+    from layerfs.store.inventory import take_inventory
+
+    storage = ImageStorage(settings.store)
+    found = take_inventory(storage)
+    used = storage.usage()
+    totals = _totals(found, used.uses)
+    images = [_image(str(reference), needed, found) for reference, needed in found.images.items()]
+    if as_json:
+        print_json({"store": str(settings.store)} | totals | {"images": images})
+        return
+    print_table(
+        ("WHAT", "COUNT", "SIZE", "SHARED", "RECLAIMABLE"),
+        [_row(what, total) for what, total in totals.items()],
+    )
+    if verbose:
+        typer.echo()
+        print_table(
+            ("REFERENCE", "BLOBS", "EXTRACTED", "SHARED", "OWN"),
+            [
+                [
+                    image["reference"],
+                    human_size(image["blobs"]),
+                    human_size(image["extracted"]),
+                    human_size(image["shared"]),
+                    human_size(image["own"]),
+                ]
+                for image in images
+            ],
+        )
+
+
+def _totals(found: "Inventory", in_use: Callable[[Digest], bool]) -> dict[str, Json]:
+    users = found.users
+
+    def total(sizes: Mapping[Digest, int]) -> Json:
+        shared = [size for digest, size in sizes.items() if users[digest] > 1]
+        free = [size for digest, size in sizes.items() if not users[digest] and not in_use(digest)]
+        return {
+            "count": len(sizes),
+            "size": sum(sizes.values()),
+            "shared": sum(shared),
+            "reclaimable": sum(free),
+        }
+
+    leftovers = sum(found.leftovers.values())
+    return {
+        "blobs": total(found.blobs),
+        "extracted": total(found.trees),
+        "documents": total(found.documents),
+        "leftovers": {
+            "count": len(found.leftovers),
+            "size": leftovers,
+            "shared": 0,
+            "reclaimable": leftovers,
+        },
+    }
+
+
+def _image(reference: str, needed: frozenset[Digest], found: "Inventory") -> Json:
+    sizes = [
+        (digest, stock[digest])
+        for stock in (found.blobs, found.trees, found.documents)
+        for digest in needed
+        if digest in stock
+    ]
+    shared = sum(size for digest, size in sizes if found.users[digest] > 1)
+    return {
+        "reference": reference,
+        "blobs": sum(found.blobs.get(digest, 0) for digest in needed),
+        "extracted": sum(found.trees.get(digest, 0) for digest in needed),
+        "shared": shared,
+        "own": sum(size for _, size in sizes) - shared,
+    }
+
+
+def _row(what: str, total: Json) -> list[str]:
+    return [
+        what,
+        str(total["count"]),
+        human_size(total["size"]),
+        human_size(total["shared"]),
+        human_size(total["reclaimable"]),
+    ]

@@ -1,0 +1,83 @@
+"""What a store holds and what it is there for: sizes of blobs and trees, and which refs need them.
+
+Reads names, sizes, records and documents; changes nothing. Called by the command line (``layerfs df``).
+"""
+
+import contextlib
+import os
+import stat
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from layerfs.errors import InvalidDigest, LayerfsError
+from layerfs.oci import Digest, ImageReference, Index
+from layerfs.store.layout import BLOB_SUFFIX, RECORD_SUFFIX, StagedName
+from layerfs.store.storage import ImageStorage
+
+_MAX_INDEX_DEPTH = 4
+
+
+@dataclass(slots=True)
+class Inventory:
+    """The contents of one store; sizes in bytes."""
+
+    blobs: dict[Digest, int] = field(default_factory=dict)
+    trees: dict[Digest, int] = field(default_factory=dict)
+    """What the files of each extracted layer contain."""
+    documents: dict[Digest, int] = field(default_factory=dict)
+    """Manifests, indexes and configs."""
+    leftovers: dict[Path, int] = field(default_factory=dict)
+    """Suspended downloads, and what killed processes left."""
+    images: dict[ImageReference, frozenset[Digest]] = field(default_factory=dict)
+    """For each ref the digests of all that it needs, as far as the store knows."""
+    users: Counter[Digest] = field(default_factory=Counter)
+    """How many refs need a digest."""
+
+
+def take_inventory(storage: ImageStorage) -> Inventory:
+    """Look at everything in *storage*; what vanishes meanwhile is left out. Raises StoreError."""
+    found = Inventory()
+    for directory, suffix, sizes in (
+        (storage.layer_dir, BLOB_SUFFIX, found.blobs),
+        (storage.images_dir / "manifests", RECORD_SUFFIX, found.documents),
+        (storage.images_dir / "configs", RECORD_SUFFIX, found.documents),
+        (storage.images_dir / "extracted", "", found.trees),
+    ):
+        for name, status in _entries(directory):
+            if StagedName.parse(name) is not None:
+                found.leftovers[directory / name] = status.st_size if stat.S_ISREG(status.st_mode) else 0
+                continue
+            with contextlib.suppress(InvalidDigest):
+                digest = Digest.from_name(name.removesuffix(suffix) if suffix else name)
+                sizes[digest] = status.st_size
+    for digest in list(found.trees):
+        layer = storage.open_layer(digest)
+        found.trees[digest] = layer.record.layer.file_bytes if layer else 0
+    for reference, entry in storage.refs.all():
+        found.images[reference] = needed = frozenset(_needed(storage, entry.digest))
+        found.users.update(needed)
+    return found
+
+
+def _needed(storage: ImageStorage, digest: Digest, depth: int = 0) -> Iterator[Digest]:
+    yield digest
+    try:
+        document = storage.load_manifest(digest)
+    except LayerfsError:  # only the tag is known so far
+        return
+    if isinstance(document, Index):
+        for entry in document.manifests if depth < _MAX_INDEX_DEPTH else ():
+            if storage.has_manifest(entry.digest):
+                yield from _needed(storage, entry.digest, depth + 1)
+    else:
+        yield document.config.digest
+        yield from (layer.digest for layer in document.layers)
+
+
+def _entries(directory: Path) -> Iterator[tuple[str, os.stat_result]]:
+    with contextlib.suppress(FileNotFoundError), os.scandir(directory) as entries:
+        for entry in entries:
+            with contextlib.suppress(FileNotFoundError):
+                yield entry.name, entry.stat(follow_symlinks=False)
