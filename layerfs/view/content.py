@@ -14,7 +14,7 @@ from typing import Final, TypeVar
 from weakref import WeakValueDictionary, finalize
 
 from layerfs.layer.lost import Lost
-from layerfs.layer.merge import LayerMarks, join, marks_of, split
+from layerfs.layer.merge import Kind, LayerMarks, join, kind_of, marks_of, split
 from layerfs.layer.names import from_text
 from layerfs.store import LayerDir
 from layerfs.store.xattrs import read_all
@@ -111,6 +111,15 @@ class LayerTree:
         try:
             with os.scandir(fd) as found:
                 return [(os.fsencode(entry.name), entry.stat(follow_symlinks=False)) for entry in found]
+        finally:
+            os.close(fd)
+
+    def kinds(self, path: bytes) -> list[tuple[bytes, Kind | None]]:
+        """Return the names in the directory *path*, as `kind_of` sees what they name. Raises OSError."""
+        fd = os.open(self._below + path, _DIRECTORY_FLAGS, dir_fd=self.shelf.fd)
+        try:
+            with os.scandir(fd) as found:
+                return [(os.fsencode(entry.name), _kind_of(entry)) for entry in found]
         finally:
             os.close(fd)
 
@@ -220,6 +229,16 @@ class ContentFile(Node):
     def forgotten(self) -> None:
         """Drop the attributes that are on disk."""
         self._xattrs = None
+
+
+def _kind_of(entry: os.DirEntry[str]) -> Kind | None:
+    """Return the kind of *entry*; only what may be a device costs a look at the disk."""
+    if entry.is_dir(follow_symlinks=False):
+        return Kind.DIRECTORY
+    if entry.is_file(follow_symlinks=False) or entry.is_symlink():
+        return Kind.OTHER
+    status = entry.stat(follow_symlinks=False)
+    return kind_of(status.st_mode, status.st_rdev)
 
 
 def _with_ancestors(path: bytes) -> Iterator[bytes]:

@@ -30,10 +30,9 @@ class LayerDirectory(ContentDirectory):
         """Return one entry. Raises OSError."""
         return self.entry(name, self.tree.lstat(join(self.path, name)))
 
-    def read(self) -> dict[bytes, Node]:
-        """Return all entries that the disk has. Raises OSError."""
-        entries = ((name, self.entry(name, status)) for name, status in self.tree.scan(self.path))
-        return {name: node for name, node in entries if node is not None}
+    def names(self) -> list[bytes]:
+        """Return all names that the disk has, without what stands beside markers. Raises OSError."""
+        return [name for name, kind in self.tree.kinds(self.path) if kind is not None]
 
     def read_xattrs(self) -> Mapping[bytes, bytes]:
         """Return the attributes that the layer has. Raises OSError."""

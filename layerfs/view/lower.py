@@ -46,13 +46,10 @@ class LowerDirectory(LayerDirectory):
             return tree.file(self.path, name, status)
         return tree.node(FORM, status, lambda ino: LowerDirectory(ino, tree, path, status))
 
-    def read(self) -> dict[bytes, Node]:
-        """Return the entries, and the whiteouts that the disk does not hold."""
-        entries = super().read()
-        for name in self.tree.form.whiteouts.get(self.path, ()):
-            if name not in entries:
-                entries[name] = self._whiteout(join(self.path, name))
-        return entries
+    def names(self) -> list[bytes]:
+        """Return the names of entries and of whiteouts. Raises OSError."""
+        found = [name for name in super().names() if not is_marker(name)]
+        return found + list(self.tree.form.whiteouts.get(self.path, ()))
 
     def read_xattrs(self) -> Mapping[bytes, bytes]:
         """Return the layer's attributes, and the opaque one under both of its names."""

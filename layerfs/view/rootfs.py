@@ -5,7 +5,7 @@ Called by `layerfs.view.tree`.
 """
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from layerfs.layer.merge import (
@@ -112,7 +112,7 @@ class Stack:
 class MergedDirectory(ContentDirectory):
     """A directory of the union."""
 
-    __slots__ = ("_merged", "_path", "_stack")
+    __slots__ = ("_merged", "_path", "_stack", "_visible")
 
     def __init__(self, ino: int, stack: Stack, path: bytes, merged: Merged, status: os.stat_result) -> None:
         attributes = stack.trees[merged.attributes].attributes(path, status)
@@ -123,10 +123,14 @@ class MergedDirectory(ContentDirectory):
         self._stack = stack
         self._path = path
         self._merged = merged
+        self._visible: dict[bytes, Merged] | None = None
+        """What a listing found."""
 
     def find(self, name: bytes) -> Node | None:
         """Return what is visible under *name*. Raises OSError."""
         path = join(self._path, name)
+        if self._visible is not None and name in self._visible:
+            return self._find_visible(self._visible[name], name, path)
         found: dict[int, os.stat_result] = {}
 
         def kind(number: int) -> Kind | None:
@@ -139,23 +143,27 @@ class MergedDirectory(ContentDirectory):
         merged = merge_entry(path, self._merged, self._stack.marks, kind)
         return None if merged is None else self._entry(name, merged, found[merged.attributes])
 
-    def read(self) -> dict[bytes, Node]:
-        """Return all that is visible. Raises OSError."""
-        found: dict[tuple[int, bytes], os.stat_result] = {}
+    def names(self) -> list[bytes]:
+        """Return the names of all that is visible. Raises OSError."""
+        trees = self._stack.trees
+        self._visible = merge_entries(
+            self._path, self._merged, self._stack.marks, lambda number: trees[number].kinds(self._path)
+        )
+        return list(self._visible)
 
-        def listing(number: int) -> Iterator[tuple[bytes, Kind | None]]:
-            for name, status in self._stack.trees[number].scan(self._path):
-                found[number, name] = status
-                yield name, kind_of(status.st_mode, status.st_rdev)
-
-        merged = merge_entries(self._path, self._merged, self._stack.marks, listing)
-        return {
-            name: self._entry(name, entry, found[entry.attributes, name]) for name, entry in merged.items()
-        }
+    def forgotten(self) -> None:
+        """Drop what is on disk."""
+        super().forgotten()
+        self._visible = None
 
     def read_xattrs(self) -> Mapping[bytes, bytes]:
         """Return the xattrs of the layer that decides the attributes. Raises OSError."""
         return self._stack.trees[self._merged.attributes].xattrs(self._path)
+
+    def _find_visible(self, merged: Merged, name: bytes, path: bytes) -> Node | None:
+        """Return what `names` found, without asking all layers again. Raises OSError."""
+        status = self._stack.trees[merged.attributes].lstat(path)
+        return None if status is None else self._entry(name, merged, status)
 
     def _entry(self, name: bytes, merged: Merged, status: os.stat_result) -> Node:
         stack = self._stack

@@ -46,7 +46,7 @@ def walk(root: MergedDirectory) -> Iterator[tuple[bytes, Node]]:
         if isinstance(node, MergedDirectory):
             below = path + b"/" if path else b""
             waiting += sorted(
-                ((below + name, child) for name, child in node.read().items()),
+                ((below + name, child) for name, child in node.entries()),
                 key=lambda entry: entry[0],
                 reverse=True,
             )

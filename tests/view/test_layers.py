@@ -3,6 +3,7 @@
 import json
 import os
 import stat
+from collections.abc import Sequence
 from errno import EACCES, EIO, ENODATA, ENOTSUP
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from layerfs.oci import Digest, Image, ImageConfig, Manifest, parse_manifest
 from layerfs.store.xattrs import NO_XATTRS, read_all
 from layerfs.view import tree as tree_module
 from layerfs.view.content import attributes_of, restored
+from layerfs.view.diff import DiffDirectory
+from layerfs.view.directory import Listing
 from layerfs.view.needs import LayersNeed
 from layerfs.view.nodes import FOREVER, FileContent, Node
 from tests.support.images import (
@@ -142,7 +145,7 @@ def walk(node: Node, path: bytes = b"") -> list[tuple[bytes, Node]]:
     found = [(path, node)]
     if stat.S_ISDIR(node.attributes().mode):
         entries = node.entries()
-        assert isinstance(entries, list)
+        assert isinstance(entries, Sequence)
         for name, child in entries:
             found += walk(child, path + b"/" + name)
     return found
@@ -192,9 +195,44 @@ def test_trouble_with_the_disk_is_not_an_absent_name(held: Scene, monkeypatch: p
     def broken(*_: object, **__: object) -> os.stat_result:
         raise OSError(EIO, "the disk is broken")
 
+    listing = diff.entries()
+    assert isinstance(listing, Listing)
     monkeypatch.setattr("layerfs.view.content.os.lstat", broken)
     with pytest.raises(OSError, match="broken"):
         diff.lookup(b"motd")
+    with pytest.raises(OSError, match="broken"):
+        listing[0][1].attributes()
+
+
+def test_a_listing_makes_nodes_when_they_are_reached(held: Scene) -> None:
+    etc = held.layer(LAYER, "diff", "etc")
+    listing = etc.entries()
+    assert isinstance(listing, Listing)
+    assert len(listing) == 3
+    assert list(listing[1:]) == [listing[1], listing[2]]
+    assert listing[-1] == listing[2]
+    assert all(etc.lookup(name) is node for name, node in listing)
+    with pytest.raises(IndexError):
+        listing[3]
+
+
+def test_a_layer_that_goes_away_while_it_is_listed_is_an_error(held: Scene) -> None:
+    listing = held.layer(LAYER, "diff", "etc").entries()
+    assert isinstance(listing, Listing)
+    held.storage.discard_layer(LAYER.digest)
+    for _, node in listing:
+        with pytest.raises(FileNotFoundError, match="removed while it was listed"):
+            node.attributes()
+
+
+def test_the_tree_of_a_layer_can_be_scanned(held: Scene) -> None:
+    etc = held.layer(LAYER, "diff", "etc")
+    assert isinstance(etc, DiffDirectory)
+    assert {name: stat.S_IFMT(found.st_mode) for name, found in etc.tree.scan(b"etc")} == {
+        b"motd": stat.S_IFREG,
+        b"copy": stat.S_IFREG,
+        b"up": stat.S_IFLNK,
+    }
 
 
 def test_a_directory_gives_the_same_nodes_until_it_is_forgotten(held: Scene) -> None:

@@ -2,7 +2,7 @@
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -219,6 +219,6 @@ def walk_numbers(node: Node) -> Iterator[int]:
     yield node.ino
     if stat.S_ISDIR(node.attributes().mode):
         listed = node.entries()
-        assert isinstance(listed, list)
+        assert isinstance(listed, Sequence)
         for _, child in sorted(listed):
             yield from walk_numbers(child)
