@@ -11,7 +11,7 @@ from typing import Final
 
 from layerfs.oci import Digest
 from layerfs.store.disk import disk_errors, file_size
-from layerfs.store.layout import Layout
+from layerfs.store.layout import BLOB_SUFFIX, Layout
 
 _PROOF: Final = object()
 
@@ -41,12 +41,13 @@ class BlobShelf:
 
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
+        self._prefix = f"{layout.layers}/"
 
     def find(self, digest: Digest) -> VerifiedBlob | None:
         """Return the published blob, None if it is not there. Costs one lstat."""
-        path = self._layout.blob(digest)
+        path = f"{self._prefix}{digest.algorithm}-{digest.hex}{BLOB_SUFFIX}"
         size = file_size(path)
-        return None if size is None else verified(digest, path, size)
+        return None if size is None else verified(digest, Path(path), size)
 
     def discard(self, digest: Digest) -> bool:
         """Remove a blob; True if there was one. Raises StoreReadOnly, StoreError."""

@@ -113,7 +113,7 @@ def read_small(path: Path, limit: int) -> bytes | None:
     return data
 
 
-def file_size(path: Path) -> int | None:
+def file_size(path: Path | str) -> int | None:
     """Return the size of a regular file in bytes; None for anything else, a link to one included."""
     try:
         status = os.lstat(path)

@@ -167,13 +167,13 @@ def stage_download(
 
 def find_suspended(directory: Path, digest: Digest) -> list[Path]:
     """Return the staged downloads of *digest* in *directory*, largest first; some may be in use."""
-    found = []
     prefix = f"{digest.name}."
-    with os.scandir(directory) as entries:
-        for entry in entries:
-            if entry.name.startswith(prefix) and entry.name.endswith(".downloading"):
-                with contextlib.suppress(OSError):
-                    found.append((entry.stat(follow_symlinks=False).st_size, directory / entry.name))
+    # Only names are read: the directory may hold 50,000 blobs.
+    names = [name for name in os.listdir(directory) if name.startswith(prefix)]
+    found = []
+    for path in (directory / name for name in names if name.endswith(".downloading")):
+        with contextlib.suppress(OSError):
+            found.append((os.lstat(path).st_size, path))
     return [path for _, path in sorted(found, reverse=True)]
 
 

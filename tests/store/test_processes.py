@@ -48,6 +48,7 @@ def churn(stack: ExitStack, store: Path, blobs: Path, seconds: float, seed: int)
     return process
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("seconds", [6, pytest.param(60, marks=pytest.mark.long)])
 def test_eight_processes_neither_fail_nor_leave_anything_nor_work_twice(
     store: Path, blobs: Path, seconds: float

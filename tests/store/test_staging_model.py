@@ -118,7 +118,8 @@ class StagingAgreesWithAModel(RuleBasedStateMachine):
             assert blob is None or blob.path.read_bytes() == content
 
 
-@pytest.mark.parametrize("examples", [40, pytest.param(2000, marks=pytest.mark.long)])
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("examples", [40, pytest.param(500, marks=pytest.mark.long)])
 def test_staging_agrees_with_a_model(examples: int) -> None:
     run_state_machine_as_test(
         StagingAgreesWithAModel,
