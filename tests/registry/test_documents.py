@@ -20,7 +20,7 @@ from layerfs.errors import (
 )
 from layerfs.oci import Descriptor, Digest, Repository, parse_manifest
 from layerfs.oci import mediatype as types
-from layerfs.registry import RegistryClient
+from layerfs.registry import RegistryClient, RetryPolicy
 from tests.support.faulty_registry import Answer, FaultyRegistry, error_answer, schema1
 from tests.support.images import file, image, layer
 from tests.support.registry import free_port
@@ -152,8 +152,9 @@ async def test_a_document_that_breaks_off_is_asked_for_again(faulty: FaultyRegis
 
 async def test_a_document_that_never_ends_is_a_timeout(faulty: FaultyRegistry) -> None:
     repository = faulty.push("a/b", "1", BUILT)
-    faulty.faults.stall_blobs = [3] * 3
-    async with RegistryClient(quick(document_timeout=0.1)) as client:
+    faulty.faults.stall_blobs = [3]
+    async with RegistryClient(quick(document_timeout=0.3, retry=RetryPolicy(attempts=1))) as client:
+        await client.resolve(repository, "1")  # so that the time goes into the body, not into connecting
         with pytest.raises(RegistryTimeout, match="not complete after"):
             await client.fetch_config(repository, CONFIG)
 
