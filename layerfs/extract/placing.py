@@ -78,7 +78,7 @@ class Placer:
         Archives list siblings together: the text before the last slash, once judged, is not judged again.
         """
         raw_parent, _, leaf = name.rpartition(b"/")
-        if raw_parent == self._raw_parent and self._parent.is_open and is_plain(leaf):
+        if raw_parent == self._raw_parent and self._parent.fd >= 0 and is_plain(leaf):
             return self._parent, leaf
         path = clean(name, self._max_depth)
         if not path:

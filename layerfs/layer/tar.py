@@ -35,7 +35,7 @@ _SPECIAL: Final = frozenset(b"xXgLKSDV")
 
 _FORMAT_MASK, _FORMAT_SOCKET = 0o170000, 0o140000
 _CACHED: Final = 4096
-_ADLER_MODULUS: Final = 65521
+_FIELD_OF_SPACES: Final = 8 * 0x20
 
 _T = TypeVar("_T")
 
@@ -47,7 +47,6 @@ class TarReader:
         self._source = source
         self._pax_max = budgets.max_pax_bytes
         self._global: dict[bytes, bytes] = {}
-        self._checksums: dict[bytes, int] = {}
         self._owners: dict[bytes, tuple[int, int, int]] = {}
         self._times: dict[bytes, int] = {}
         self.warnings: list[str] = []
@@ -64,26 +63,29 @@ class TarReader:
     def _checked(self, block: bytes) -> bool:
         """Check the checksum of a header; False at the end of the archive.
 
-        The low half of Adler-32 is one more than the sum of the bytes modulo 65521: it takes 50 ns where
-        adding up takes 3 microseconds. So what the sum must be is kept for each text of the checksum field.
+        The low half of Adler-32 is one more than the sum of the bytes: it takes a tenth of the time that
+        adding up takes. (It is modulo 65521, which no header with a name in it comes near.) In the sum that
+        the field holds, its own eight bytes count as spaces.
         """
-        if self._checksums.get(block[148:156]) == adler32(block) & 0xFFFF:
-            return True
+        try:
+            claimed = int(block[148:154], 8)
+            if not (claimed + adler32(block[148:156]) - adler32(block) - _FIELD_OF_SPACES) & 0xFFFF:
+                return True
+        except ValueError:
+            pass
+        return self._checked_slowly(block)
+
+    def _checked_slowly(self, block: bytes) -> bool:
         if not block:
             raise InvalidArchive("the archive ends without an end mark (expected two blocks of zeros)")
         if block == _ZEROS:
             self._check_end()
             return False
-        field = block[148:156]
-        claimed = number(field, "checksum of a header")
-        total = sum(block)
-        unsigned = total - sum(field) + 8 * 0x20
-        if claimed == unsigned:
-            if total < _ADLER_MODULUS - 1:
-                _remember(self._checksums, field, 1 + total)
-            return True
+        claimed = number(block[148:156], "checksum of a header")
+        others = block[:148] + block[156:]
+        unsigned = sum(others) + _FIELD_OF_SPACES
         # Some old tars added up signed bytes.
-        if claimed != unsigned - 256 * sum(byte >> 7 for byte in block[:148] + block[156:]):
+        if claimed not in (unsigned, unsigned - 256 * sum(byte >> 7 for byte in others)):
             raise InvalidArchive(f"checksum of a header: {claimed} (expected {unsigned})")
         return True
 

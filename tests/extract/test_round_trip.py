@@ -127,7 +127,6 @@ def _make_real_tree(path: Path) -> None:
             for version in ("0.0", "0.1", "1.0")
         ),
         pytest.param(["bsdtar", "--format=pax"], id="bsdtar, pax"),
-        pytest.param(["bsdtar", "--format=gnutar"], id="bsdtar, gnutar"),
     ],
 )
 def test_what_the_fields_tools_write_comes_out_as_it_was(
