@@ -20,7 +20,7 @@ from tests.view.scene import AMD64, MadeLayer, Scene, made, names, show, stack_i
 pytestmark = pytest.mark.needs_root
 
 SLOW = settings(
-    max_examples=int(os.environ.get("LAYERFS_STACKS", "40")),
+    max_examples=int(os.environ.get("LAYERFS_STACKS", "25")),
     deadline=None,
     suppress_health_check=list(HealthCheck),
     phases=[Phase.explicit, Phase.reuse, Phase.generate],
