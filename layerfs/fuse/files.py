@@ -27,6 +27,10 @@ STORED_BYTES: Final = 64 * 1024
 _PRIVATE: Final = 1 << 63
 """Handles from here on are one open of a file that changes; below are inode numbers, shared by all opens."""
 
+MAX_READ_BYTES: Final = 1 << 20
+"""What libfuse lets the kernel ask for at most; one room of this size serves all reads from memory, since a
+fresh one would have to be zeroed each time."""
+
 _DISK_THREADS: Final = 16
 _MEMORY_FILESYSTEMS: Final = frozenset({b"tmpfs", b"ramfs"})
 
@@ -53,12 +57,15 @@ class _OpenFile:
         if isinstance(self.content, FileContent) and self.content.size > STORED_BYTES:
             self.descriptor()
 
-    def store(self, ino: int) -> None:
-        """Put a small file into the page cache, if its bytes are in memory; reading works without, too."""
+    def store(self, ino: int, room: memoryview) -> None:
+        """Put a small file into the page cache, if its bytes are in memory; reading works without, too.
+
+        *room* is overwritten.
+        """
         if isinstance(self.content, BytesContent):
             data: bytes | memoryview | None = self.content.data
         elif 0 < self.content.size <= STORED_BYTES:
-            data = _read_now(self.descriptor(), self.content.size, 0)
+            data = _read_now(self.descriptor(), room[: self.content.size], 0)
             if data is None or len(data) != self.content.size:
                 return  # the READ that comes then takes it from the disk, in a thread
             self.close()
@@ -91,6 +98,7 @@ class OpenFiles:
         self._files: dict[int, _OpenFile] = {}
         self._handles = count(_PRIVATE)
         self._disk = trio.CapacityLimiter(_DISK_THREADS)
+        self._room = memoryview(bytearray(MAX_READ_BYTES))
 
     def __len__(self) -> int:
         """Return how many files are open, those with a shared handle once."""
@@ -121,12 +129,15 @@ class OpenFiles:
                 # Before the first reply to an open of this inode, and never again: a page with a pending
                 # READ is locked, and storing into it would wait for a reply that only we can give.
                 kept.stored = True
-                file.store(node.ino)
+                file.store(node.ino, self._room)
         self._files[file.info.fh] = file
         return file.info
 
     async def read(self, handle: int, offset: int, size: int) -> bytes | memoryview:
-        """Return *size* bytes at *offset*, fewer only at the end of the file. Raises OSError."""
+        """Return *size* bytes at *offset*, fewer only at the end of the file. Raises OSError.
+
+        The bytes are good until the next checkpoint: pyfuse3 hands them to the kernel before.
+        """
         file = self._files.get(handle)
         if file is None:
             raise OSError(EBADF, f"handle {handle} is not open")
@@ -134,7 +145,7 @@ class OpenFiles:
         if isinstance(content, BytesContent):
             return memoryview(content.data)[offset : offset + size]
         fd = file.descriptor()
-        data = _read_now(fd, size, offset)
+        data = _read_now(fd, self._room[:size], offset) if size <= MAX_READ_BYTES else None
         if data is not None and (len(data) == size or offset + len(data) >= content.size):
             return data
         # The kernel releases a file only after the replies to its reads, so the descriptor stays open.
@@ -164,19 +175,18 @@ def _is_in_memory(device: int) -> bool:
     return filesystem_of(device) in _MEMORY_FILESYSTEMS
 
 
-def _read_now(fd: int, size: int, offset: int) -> memoryview | None:
-    """Read what is in memory; None if nothing is, or if the filesystem cannot tell."""
-    buffer = bytearray(size)
+def _read_now(fd: int, room: memoryview, offset: int) -> memoryview | None:
+    """Read into *room* what is in memory; None if nothing is, or if the filesystem cannot tell."""
     try:
-        number = os.preadv(fd, [buffer], offset, os.RWF_NOWAIT)
+        number = os.preadv(fd, [room], offset, os.RWF_NOWAIT)
     except OSError as error:
         if error.errno == EOPNOTSUPP and _is_in_memory(os.fstat(fd).st_dev):
-            number = os.preadv(fd, [buffer], offset)
+            number = os.preadv(fd, [room], offset)
         elif error.errno in (EAGAIN, EOPNOTSUPP):
             return None
         else:
             raise
-    return memoryview(buffer)[:number]
+    return room[:number]
 
 
 def _read_all(fd: int, size: int, offset: int) -> bytes:

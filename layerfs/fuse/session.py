@@ -5,6 +5,7 @@ Called by `layerfs.app`. A process has one session: pyfuse3 keeps it in globals.
 
 import logging
 import os
+import resource
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -57,6 +58,7 @@ async def serve(
     point = os.path.realpath(os.fsdecode(mountpoint))  # noqa: ASYNC240 - nothing is served yet
     options = _BASE_OPTIONS | set(mount_options) | ({"allow_other"} if allow_other else set())
     sys.setswitchinterval(SWITCH_SECONDS)
+    _raise_descriptor_limit()
     waits = Waits(fetch_timeout)
     operations = Operations(tree, provider, waits, disk=disk)
     _mount(operations, point, options)
@@ -73,6 +75,12 @@ async def serve(
     finally:
         pyfuse3.close()
         operations.close()
+
+
+def _raise_descriptor_limit() -> None:
+    """Allow as many descriptors as we may have: each large open file and each waiting caller has one."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _mount(operations: Operations, point: str, options: frozenset[str]) -> None:

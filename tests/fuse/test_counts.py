@@ -45,13 +45,13 @@ LIMITS: dict[str, tuple[list[str], dict[str, int], dict[str, int]]] = {
     ("command", "cold", "warm"), [pytest.param(*row, id=name) for name, row in LIMITS.items()]
 )
 def test_a_command_asks_no_more_than_its_row_says(
-    edge: Edge, command: list[str], cold: dict[str, int], warm: dict[str, int]
+    shared_edge: Edge, command: list[str], cold: dict[str, int], warm: dict[str, int]
 ) -> None:
     drop_caches()
     for limits in (cold, warm):
-        with edge.requests.during() as asked:
-            subprocess.run(command, cwd=edge.root, capture_output=True)
-            _settle(edge)
+        with shared_edge.requests.during() as asked:
+            subprocess.run(command, cwd=shared_edge.root, capture_output=True)
+            _settle(shared_edge)
         too_many = {name: n for name, n in asked.items() if n > limits.get(name, 0) and name in COUNTED}
         assert not too_many, f"{asked} (expected at most {limits})"
 

@@ -33,13 +33,13 @@ PLANTED: list[tuple[str, Callable[[Path], object]]] = [
 
 @pytest.mark.parametrize(("operation", "act"), PLANTED)
 def test_a_bug_in_a_handler_is_logged_and_answered_with_eio(
-    edge: Edge, operation: str, act: Callable[[Path], object]
+    shared_edge: Edge, operation: str, act: Callable[[Path], object]
 ) -> None:
     with pytest.raises(OSError, match="Input/output") as caught:
-        act(edge.root / "broken")
+        act(shared_edge.root / "broken")
     assert caught.value.errno == errno.EIO
-    assert f"{operation}: unexpected ZeroDivisionError" in edge.daemon.log()
-    assert (edge.root / "plain" / "hello").read_bytes() == b"hello\n"
+    assert f"{operation}: unexpected ZeroDivisionError" in shared_edge.daemon.log()
+    assert (shared_edge.root / "plain" / "hello").read_bytes() == b"hello\n"
 
 
 @pytest.mark.needs_root

@@ -201,3 +201,16 @@ def test_a_daemon_that_ends_frees_its_waiters_and_the_mountpoint(edge: Edge) -> 
         assert edge.daemon.stop() == 0
         assert process.wait(PATIENCE) == 1
     assert not os.path.ismount(edge.root)
+
+
+@pytest.mark.needs_root
+def test_a_caller_in_a_pid_namespace_of_its_own_is_interrupted_too(edge: Edge) -> None:
+    inside = 'cat "$1" & echo $!; wait $!; echo ended $?'
+    command = ["unshare", "--pid", "--fork", "--mount-proc", "bash", "-c", inside, "bash"]
+    with started([*command, edge.root / "slow" / "file-0"]) as process:
+        assert process.stdout is not None
+        assert int(process.stdout.readline()) < 100  # a number of the inner namespace
+        wait_for_waits(edge, 1)
+        subprocess.run(["pkill", "-TERM", "-f", f"cat {edge.root / 'slow' / 'file-0'}$"], check=True)
+        assert process.stdout.readline() == b"ended 143\n"
+        assert process.wait(PATIENCE) == 0
