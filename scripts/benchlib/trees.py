@@ -15,7 +15,7 @@ from typing import IO
 from benchlib import machine
 
 _DISTRIBUTION_ENTRIES, _DISTRIBUTION_BYTES = 7_000, 200 << 20
-_SMALL_ENTRIES, _SMALL_BYTES, _SMALL_LIMIT = 60_000, 700 << 20, 200 << 10
+_SMALL_ENTRIES, _SMALL_BYTES, _SMALL_LIMIT = 60_000, 700 << 20, 4 << 20
 _LINKS_DIRECTORIES, _LINKS_FILES = 200, 20_000
 _BLOCK = 1 << 16
 
@@ -33,7 +33,7 @@ def distribution(out: IO[bytes]) -> None:
 
 
 def small_files(out: IO[bytes]) -> None:
-    """Archive about 60,000 files of at most 200 KiB, 700 MB together, of those this machine has."""
+    """Archive about 60,000 files of at most 4 MiB, 700 MB together at most, of those this machine has."""
     _pack(out, _files_of_this_machine(_SMALL_LIMIT), _SMALL_ENTRIES, _SMALL_BYTES)
 
 
