@@ -36,11 +36,13 @@ async def download(
     progress.phase = "downloading"
     progress.advance(staged.offset)
     backoff = Backoff()
+    before = staged.offset
     while staged.offset < descriptor.size:
         try:
             await _receive(origin, repository, descriptor, staged, progress)
         except (Unreachable, RegistryTimeout, RegistryMisbehaved) as exc:
-            pause = backoff.failed(staged.offset)
+            # Opening a stream is retried by the origin: only a download that was under way is resumed here.
+            pause = backoff.failed(staged.offset) if staged.offset > before else None
             if pause is None:
                 raise
             log.info(
