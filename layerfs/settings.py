@@ -1,4 +1,4 @@
-"""What the user decided: flags, `LAYERFS_` variables, defaults. Parsed once, frozen.
+"""What the user decided: flags, `LAYERFS_` variables, configuration files, defaults. Parsed once, frozen.
 
 Imports only errors, oci and layer; the command line makes one `Settings`, `layerfs.app` reads it.
 """
@@ -30,6 +30,10 @@ class Settings:
     """Seconds that one waiting system call waits at most; the download goes on."""
     allow_other: bool = False
     budgets: Budgets = field(default_factory=Budgets)
+    log_level: str = "info"
+    log_json: bool = False
+    log_file: Path | None = None
+    """Where a daemon in the background logs, if not at the default place."""
 
 
 def default_store(environ: Mapping[str, str], uid: int) -> Path:

@@ -28,13 +28,14 @@ ARROWS: dict[str, set[str]] = {
     "fetch": {"errors", "oci", "layer", "extract", "registry", "store", "host", "view.needs"},
     "fuse": {"errors", "oci", "layer", "store", "view", "host"},
     "settings": {"errors", "oci", "layer.record"},
+    "config": {"errors", "oci", "layer.record", "settings"},
     "app": {
         "errors", "oci", "layer", "host", "extract", "registry", "local", "store", "view", "fetch", "fuse",
         "settings",
     },
     "cli": {
         "errors", "oci", "layer", "host", "extract", "registry", "local", "store", "view", "fetch", "fuse",
-        "settings", "app",
+        "settings", "config", "app",
     },
     "__main__": {"cli"},
 }  # fmt: skip
@@ -51,7 +52,7 @@ OWNERS: dict[str, set[str]] = {
     "isal": {"extract"},
     "zstandard": {"extract"},
     "platformdirs": {"settings"},
-    "tomllib": {"settings"},
+    "tomllib": {"config"},
     "subprocess": {"extract", "host", "cli", "registry"},
     "multiprocessing": {"extract"},
     "socket": {"registry", "host", "extract"},

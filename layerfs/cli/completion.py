@@ -76,11 +76,11 @@ def complete_mountpoint(incomplete: str) -> list[str]:
 
 def _references(params: dict[str, Any]) -> Iterator[str]:
     """Yield full names, then short ones: typing `al` should find docker.io/library/alpine."""
-    from layerfs.settings import default_store
+    from layerfs.config import settings_of
     from layerfs.store import ImageStorage
 
     try:
-        store = Path(params["store"]) if params.get("store") else default_store(os.environ, os.getuid())
+        store = Path(params["store"]) if params.get("store") else settings_of(os.environ, os.getuid()).store
         if not (store / "refs").is_dir():
             return
         names = [str(reference) for reference, _ in ImageStorage(store).refs.all()]

@@ -31,7 +31,7 @@ def import_(
     reference: Annotated[
         str | None,
         typer.Argument(
-            metavar="[REFERENCE]",
+            metavar="REFERENCE",
             help="The name in the store (default: the full name in SOURCE, else localhost/NAME:TAG).",
         ),
     ] = None,

@@ -4,13 +4,14 @@ import dataclasses
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from layerfs.cli import logs, options
 from layerfs.cli.app import app
 from layerfs.cli.completion import complete_mountpoint
+from layerfs.config import Level
 from layerfs.errors import MountError, UsageError
 from layerfs.host import mounts, readiness
 from layerfs.local.name import SourceName
@@ -37,18 +38,24 @@ def mount(
         bool, typer.Option("--foreground", "-f", help="Stay in the foreground; Ctrl-C unmounts.")
     ] = False,
     allow_other: Annotated[
-        bool, typer.Option("--allow-other", help="Let other users read the mount.")
-    ] = False,
+        bool | None, typer.Option("--allow-other/--private", help="Let other users read the mount.")
+    ] = None,
     fetch_timeout: Annotated[
-        float,
+        float | None,
         typer.Option(
-            "--fetch-timeout", metavar="SECONDS", min=1, help="How long one access waits for a fetch."
+            "--fetch-timeout",
+            metavar="SECONDS",
+            min=1,
+            help="How long one access waits for a fetch (default: 900).",
         ),
-    ] = 900.0,
+    ] = None,
     log_level: Annotated[
-        str, typer.Option("--log-level", metavar="LEVEL", help="debug, info, warning or error.")
-    ] = "info",
-    log_json: Annotated[bool, typer.Option("--log-json", help="Log one JSON object a line.")] = False,
+        Level | None,
+        typer.Option("--log-level", metavar="LEVEL", help="debug, info, warning, error (info)."),
+    ] = None,
+    log_json: Annotated[
+        bool | None, typer.Option("--log-json/--log-text", help="Log one JSON object a line.")
+    ] = None,
     log_file: Annotated[
         Path | None,
         typer.Option(
@@ -61,7 +68,15 @@ def mount(
     With SOURCE (oci:DIR[:TAG], oci-archive:FILE, docker-archive:FILE, dir:DIR) its images are served instead,
     from where they lie, and no registry is asked; what is extracted goes into local/ of the store.
     """
-    settings = dataclasses.replace(settings, fetch_timeout=fetch_timeout, allow_other=allow_other)
+    given = {
+        "fetch_timeout": fetch_timeout,
+        "allow_other": allow_other,
+        "log_level": log_level,
+        "log_json": log_json,
+        "log_file": log_file,
+    }
+    chosen: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    settings = dataclasses.replace(settings, **chosen)
     source, mountpoint = _places(places)
     mounts.clean_up(mountpoint)  # a dead mount answers no question about its directory
     where = Path(os.path.realpath(mountpoint))
@@ -73,25 +88,9 @@ def mount(
 
         settings, local = open_bundle(settings, source)
     if foreground:
-        if log_file:
-            logs.log_to_file(log_file, log_level, as_json=log_json)
-        else:
-            logs.log_to_stderr(log_level, as_json=log_json)
-        _serve(settings, local, where, lambda: readiness.notify("READY=1"))
-        return
-
-    def work(ready: Callable[[], None]) -> None:
-        logs.log_to_file(log_file or logs.default_log_file(), log_level, as_json=log_json)
-
-        def announce() -> None:
-            readiness.leave_terminal()
-            ready()
-
-        _serve(settings, local, where, announce)
-
-    failure = readiness.run_in_background(work)
-    if failure is not None:
-        raise MountError(failure)
+        _in_foreground(settings, local, where, log_file)
+    else:
+        _in_background(settings, local, where)
 
 
 @app.command(epilog="Example: layerfs umount ~/oci")
@@ -109,6 +108,34 @@ def umount(
         kind = os.fsdecode(found[-1].fstype)
         raise MountError(f"{mountpoint}: a {kind} mount, not one of layerfs (use umount)")
     mounts.unmount(mountpoint, lazy=lazy)
+
+
+def _in_foreground(
+    settings: Settings, local: "LocalOrigin | None", mountpoint: Path, log_file: Path | None
+) -> None:
+    if log_file:
+        logs.log_to_file(log_file, settings.log_level, as_json=settings.log_json)
+    else:
+        logs.log_to_stderr(settings.log_level, as_json=settings.log_json)
+    _serve(settings, local, mountpoint, lambda: readiness.notify("READY=1"))
+
+
+def _in_background(settings: Settings, local: "LocalOrigin | None", mountpoint: Path) -> None:
+    """Return once the mount answers. Raises MountError."""
+
+    def work(ready: Callable[[], None]) -> None:
+        file = settings.log_file or logs.default_log_file()
+        logs.log_to_file(file, settings.log_level, as_json=settings.log_json)
+
+        def announce() -> None:
+            readiness.leave_terminal()
+            ready()
+
+        _serve(settings, local, mountpoint, announce)
+
+    failure = readiness.run_in_background(work)
+    if failure is not None:
+        raise MountError(failure)
 
 
 def _places(places: list[str]) -> tuple[SourceName | None, Path]:

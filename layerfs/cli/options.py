@@ -3,6 +3,7 @@
 A verb asks for a group of them with `configured`; it is then called with ``settings`` and its own arguments.
 """
 
+import dataclasses
 import functools
 import inspect
 import os
@@ -13,8 +14,9 @@ from typing import Annotated, Any, Final, get_type_hints
 import typer
 
 from layerfs.cli.completion import complete_reference
+from layerfs.config import settings_of
 from layerfs.oci import Platform
-from layerfs.settings import Settings, absolute, default_store
+from layerfs.settings import Settings, absolute
 
 Reference = Annotated[
     str,
@@ -40,7 +42,12 @@ _SHARED: Final[dict[str, tuple[Any, Any]]] = {
     "platform": (
         Annotated[
             str | None,
-            typer.Option("--platform", metavar="OS/ARCH[/VARIANT]", help="Choose this platform of an index."),
+            typer.Option(
+                "--platform",
+                metavar="OS/ARCH[/VARIANT]",
+                envvar="LAYERFS_PLATFORM",
+                help="Choose this platform of an index.",
+            ),
         ],
         None,
     ),
@@ -50,6 +57,7 @@ _SHARED: Final[dict[str, tuple[Any, Any]]] = {
             typer.Option(
                 "--insecure-registry",
                 metavar="HOST[:PORT]",
+                envvar="LAYERFS_INSECURE_REGISTRY",
                 help="Speak plain HTTP to this registry (loopback ones always). May be repeated.",
             ),
         ],
@@ -58,13 +66,25 @@ _SHARED: Final[dict[str, tuple[Any, Any]]] = {
     "authfile": (
         Annotated[
             Path | None,
-            typer.Option("--authfile", metavar="FILE", help="Read credentials from this file only."),
+            typer.Option(
+                "--authfile",
+                metavar="FILE",
+                envvar="LAYERFS_AUTHFILE",
+                help="Read credentials from this file only.",
+            ),
         ],
         None,
     ),
     "offline": (
-        Annotated[bool, typer.Option("--offline", help="Contact no registry; use what the store has.")],
-        False,
+        Annotated[
+            bool | None,
+            typer.Option(
+                "--offline/--online",
+                envvar="LAYERFS_OFFLINE",
+                help="Contact no registry; use what the store has.",
+            ),
+        ],
+        None,
     ),
 }
 STORE: Final = ("store",)
@@ -106,13 +126,18 @@ def _settings(
     platform: str | None = None,
     insecure_registry: list[str] | None = None,
     authfile: Path | None = None,
-    offline: bool = False,
+    offline: bool | None = None,
 ) -> Settings:
-    """Turn option values into Settings. Raises InvalidSettings."""
-    return Settings(
-        store=absolute(store, "--store") if store else default_store(os.environ, os.getuid()),
-        platform=Platform.parse(platform) if platform else Platform.of_this_machine(),
-        insecure_registries=frozenset(insecure_registry or ()),
-        authfile=authfile,
-        offline=offline,
-    )
+    """Put option values over what the configuration files say. Raises InvalidSettings."""
+    given: dict[str, Any] = {}
+    if store is not None:
+        given["store"] = absolute(store, "--store")
+    if platform is not None:
+        given["platform"] = Platform.parse(platform)
+    if insecure_registry:
+        given["insecure_registries"] = frozenset(insecure_registry)
+    if authfile is not None:
+        given["authfile"] = authfile
+    if offline is not None:
+        given["offline"] = offline
+    return dataclasses.replace(settings_of(os.environ, os.getuid()), **given)

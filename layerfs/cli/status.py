@@ -31,7 +31,7 @@ Json = dict[str, Any]
 def status(
     mountpoint: Annotated[
         Path | None,
-        typer.Argument(metavar="[MOUNTPOINT]", help="Only this mount.", autocompletion=complete_mountpoint),
+        typer.Argument(metavar="MOUNTPOINT", help="Only this mount.", autocompletion=complete_mountpoint),
     ] = None,
     as_json: options.Json = False,
 ) -> None:

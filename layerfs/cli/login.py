@@ -1,0 +1,124 @@
+"""``layerfs login`` and ``layerfs logout``: credentials where podman, skopeo and docker read them, too."""
+
+import dataclasses
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from layerfs.cli import options
+from layerfs.cli.app import app
+from layerfs.errors import NotFound, UsageError
+from layerfs.oci.reference import DEFAULT_REGISTRY, is_registry
+from layerfs.settings import Settings
+
+if TYPE_CHECKING:
+    from layerfs.registry import RegistryClient
+
+Registry = Annotated[str, typer.Argument(metavar="REGISTRY", help="HOST[:PORT]; docker.io is Docker Hub")]
+
+_HUB_NAMES = frozenset({"index.docker.io", "registry-1.docker.io", "hub.docker.com"})
+
+
+@app.command(epilog="Example: pass show registry | layerfs login ghcr.io --username me --password-stdin")
+@options.configured(*options.REGISTRY, "offline")
+def login(
+    settings: Settings,
+    registry: Registry,
+    username: Annotated[
+        str | None, typer.Option("--username", "-u", metavar="NAME", help="User name.")
+    ] = None,
+    password_stdin: Annotated[
+        bool, typer.Option("--password-stdin", help="Read the password from standard input.")
+    ] = False,
+) -> None:
+    """Check a user name and password at REGISTRY, and keep them for it.
+
+    They are written where podman and docker look too: --authfile, $REGISTRY_AUTH_FILE, $DOCKER_CONFIG or the
+    auth.json of podman. With --offline they are not checked. A terminal is asked for what is not given.
+    """
+    from layerfs.registry.logins import save_login
+
+    host = _host(registry)
+    path = _file(settings, host)
+    name = username or _ask("Username")
+    password = _password(password_stdin)
+    if not settings.offline:
+        with tempfile.TemporaryDirectory(prefix="layerfs-login.") as directory:
+            trial = Path(directory) / "auth.json"
+            save_login(trial, host, name, password)
+            _check(dataclasses.replace(settings, authfile=trial), host)
+    save_login(path, _key(host, path), name, password)
+    typer.echo(f"logged in to {host} as {name}; kept in {path}")
+
+
+@app.command(epilog="Example: layerfs logout ghcr.io")
+@options.configured("authfile")
+def logout(settings: Settings, registry: Registry) -> None:
+    """Forget the user name and password for REGISTRY."""
+    from layerfs.registry.logins import remove_login
+
+    host = _host(registry)
+    path = _file(settings, host)
+    if not remove_login(path, host):
+        raise NotFound(f"{host}: not logged in (no login for it in {path})")
+    typer.echo(f"removed the login for {host} from {path}")
+
+
+def _host(text: str) -> str:
+    """Return the host of what people paste. Raises UsageError."""
+    host = text.removeprefix("https://").removeprefix("http://").rstrip("/")
+    if not is_registry(host):
+        raise UsageError(f"not a registry: {text[:200]!r} (expected HOST or HOST:PORT, ghcr.io for instance)")
+    return DEFAULT_REGISTRY if host in _HUB_NAMES else host
+
+
+def _file(settings: Settings, host: str) -> Path:
+    """Return the file that logins go to. Raises UsageError where a helper program decides instead."""
+    from layerfs.registry import RegistrySettings
+    from layerfs.registry.credentials import AuthFile, helper_program
+    from layerfs.registry.logins import login_file
+
+    path = login_file(RegistrySettings(authfile=settings.authfile))
+    if path.is_file():
+        helper = AuthFile.parse(path.read_bytes(), str(path)).helper_for(host)
+        if helper:
+            raise UsageError(f"{host}: {path} says that {helper_program(helper)} keeps its logins; use that")
+    return path
+
+
+def _key(host: str, path: Path) -> str:
+    """Return the key that the readers of *path* look for: docker has a name of its own for its hub."""
+    from layerfs.registry.credentials import helper_server
+
+    return helper_server(host) if path.name == "config.json" else host
+
+
+def _check(settings: Settings, host: str) -> None:
+    """Let the registry judge. Raises Denied, RegistryError."""
+    from layerfs.cli.running import with_client
+
+    async def work(client: "RegistryClient") -> None:
+        await client.check_login(host)
+
+    with_client(settings, work)
+
+
+def _password(from_stdin: bool) -> str:
+    """Return the password. Raises UsageError."""
+    if from_stdin:
+        password = sys.stdin.read().rstrip("\r\n")
+    else:
+        password = _ask("Password", hidden=True)
+    if not password:
+        raise UsageError("empty password")
+    return password
+
+
+def _ask(what: str, *, hidden: bool = False) -> str:
+    if not sys.stdin.isatty():
+        raise UsageError(f"no {what.lower()} (say --username NAME --password-stdin, or run it on a terminal)")
+    answer: str = typer.prompt(what, hide_input=hidden)
+    return answer

@@ -1,0 +1,180 @@
+"""``layerfs man``: the manual pages, made of the words of ``--help`` and the keys of the configuration.
+
+One source: what a verb says of itself is written once, at its function. Packages call this verb when they are
+built and install what it prints.
+"""
+
+import re
+from collections.abc import Iterator
+from typing import Annotated, Any, Final, Literal
+
+import typer
+
+import layerfs
+from layerfs import config
+from layerfs.cli.app import VERBATIM, app
+
+Page = Literal["layerfs", "layerfs.toml"]
+
+_EXITS: Final = (
+    ("0", "Success."),
+    ("1", "Any other failure."),
+    ("2", "The command line or a configuration file is wrong."),
+    ("3", "An image, tag, platform or file was not found."),
+    ("4", "The registry denies it: log in."),
+    ("5", "A registry cannot be reached, or --offline forbids it."),
+    ("6", "Bytes are not what their digest says."),
+    ("130", "Interrupted."),
+)
+_FILES: Final = (
+    ("/var/lib/layerfs", "The store of root; ~/.local/share/layerfs for others."),
+    (
+        "/etc/layerfs/config.toml, ~/.config/layerfs/config.toml",
+        "Configuration, the second is stronger: layerfs.toml(5).",
+    ),
+    ("/var/log/layerfs.log", "What a daemon in the background logs."),
+)
+
+
+@app.command("man", hidden=True, epilog="Example: layerfs man layerfs > layerfs.1")
+def man(
+    page: Annotated[Page, typer.Argument(metavar="PAGE", help="layerfs or layerfs.toml")] = "layerfs",
+) -> None:
+    """Print a manual page, in the language of groff_man(7)."""
+    lines = _command_page() if page == "layerfs" else _config_page()
+    typer.echo("\n".join(lines))
+
+
+def _command_page() -> Iterator[str]:
+    root: Any = typer.main.get_command(app)
+    yield from _head("LAYERFS", 1, "layerfs", root.help)
+    yield ".SH SYNOPSIS"
+    yield ".B layerfs"
+    yield "[\\-\\-config FILE] VERB [OPTION]... [ARGUMENT]..."
+    yield ".SH DESCRIPTION"
+    yield _text(
+        "layerfs shows an image store at a mountpoint. Whatever is named below images/ is fetched when it is "
+        "first read, verified, and kept; lowerdir in an image's directory is ready for mount -t overlay."
+    )
+    yield ".SH VERBS"
+    for name, command in _verbs(root):
+        yield from _verb(name, command)
+    yield ".SH EXIT STATUS"
+    yield from _list(_EXITS)
+    yield ".SH ENVIRONMENT"
+    yield from _list(_variables(root))
+    yield ".SH FILES"
+    yield from _list(_FILES)
+    yield ".SH SEE ALSO"
+    yield ".BR layerfs.toml (5), mount (8), podman (1), skopeo (1)"
+
+
+def _verbs(group: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, command in sorted(group.commands.items()):
+        if command.hidden:
+            continue
+        if hasattr(command, "commands"):
+            yield from _verbs(command, f"{prefix}{name} ")
+        else:
+            yield prefix + name, command
+
+
+def _verb(name: str, command: Any) -> Iterator[str]:
+    arguments = [param for param in command.params if param.param_type_name == "argument"]
+    options = [
+        param for param in command.params if param.param_type_name == "option" and param.name != "help"
+    ]
+    usage = " ".join([name, "[OPTION]...", *(_metavar(argument) for argument in arguments)])
+    yield f".SS {_escape(usage)}"
+    yield _text(command.help or "")
+    described = [(_metavar(argument), argument.help or "") for argument in arguments if argument.help]
+    yield from _list([*described, *((_flags(option), option.help or "") for option in options)])
+    if command.epilog:
+        yield ".PP"
+        label, _, example = command.epilog.removeprefix(VERBATIM).partition(": ")
+        yield _escape(f"{label}:")
+        yield ".PP"
+        yield f".RS 4\n.nf\n{_escape(example)}\n.fi\n.RE"
+
+
+def _metavar(argument: Any) -> str:
+    name: str = argument.metavar or argument.name.upper()
+    if argument.nargs == -1 and " " not in name:
+        name += "..."
+    return name if argument.required else f"[{name}]"
+
+
+def _flags(option: Any) -> str:
+    names: str = ", ".join([*option.opts, *option.secondary_opts])
+    return names if option.is_flag else f"{names} {option.metavar or option.name.upper()}"
+
+
+def _variables(root: Any) -> list[tuple[str, str]]:
+    found = {}
+    for holder in (root, *(command for _, command in _verbs(root))):
+        for param in holder.params:
+            if param.envvar:
+                found[param.envvar] = f"Stands for {param.opts[0]}."
+    return sorted(found.items())
+
+
+def _config_page() -> Iterator[str]:
+    yield from _head("LAYERFS.TOML", 5, "layerfs.toml", "configuration of layerfs")
+    yield ".SH DESCRIPTION"
+    yield _text(
+        "layerfs reads /etc/layerfs/config.toml, then $XDG_CONFIG_HOME/layerfs/config.toml "
+        "(~/.config/layerfs/config.toml), in TOML. A key of the second beats the same of the first, "
+        "a variable of the environment than both, and an option of the command line than all. "
+        "$LAYERFS_CONFIG or layerfs --config names one file that is read instead. An unknown key or a wrong "
+        "value is an error; layerfs config check says where."
+    )
+    current: str | None = None
+    for table, key, description in config.described():
+        if table != current:
+            yield f".SH {_escape(f'TABLE [{table}]' if table else 'KEYS')}"
+            current = table
+        yield from _list([(key, description)])
+    yield ".SH EXAMPLE"
+    yield ".nf"
+    yield _escape(EXAMPLE.rstrip())
+    yield ".fi"
+    yield ".SH SEE ALSO"
+    yield ".BR layerfs (1)"
+
+
+EXAMPLE: Final = """\
+store = "/srv/layerfs"
+insecure_registries = ["registry.lan:5000"]
+fetch_timeout = 300
+
+[log]
+level = "warning"
+
+[budgets]
+max_layer_bytes = 50_000_000_000
+"""
+
+
+def _head(title: str, section: int, name: str, about: str) -> Iterator[str]:
+    yield f'.TH "{title}" "{section}" "" "layerfs {layerfs.__version__}" "layerfs"'
+    yield ".SH NAME"
+    yield f"{_escape(name)} \\- {_escape(about[:1].lower() + about[1:].rstrip('.'))}"
+
+
+def _list(entries: Any) -> Iterator[str]:
+    for term, text in entries:
+        yield ".TP"
+        yield f"\\fB{_escape(term)}\\fR"
+        yield _text(text)
+
+
+def _text(text: str) -> str:
+    """Return *text*, paragraphs apart."""
+    paragraphs = re.split(r"\n\s*\n", text.strip())
+    return "\n.PP\n".join(_escape(" ".join(paragraph.split())) for paragraph in paragraphs)
+
+
+def _escape(text: str) -> str:
+    """Return *text* so that roff takes nothing in it for its own."""
+    escaped = text.replace("\\", "\\e").replace("-", "\\-")
+    return re.sub(r"^([.'])", r"\\&\1", escaped, flags=re.MULTILINE)
