@@ -7,6 +7,8 @@ and standard error, a session of its own. It ends when its standard input does, 
 """
 
 import os
+import select
+import signal
 import subprocess
 import sys
 import threading
@@ -56,6 +58,8 @@ class Extractor:
         self._to_worker = self._process.stdin
         self._from_worker = self._process.stdout
         self._sending = threading.Lock()
+        self._receiving = threading.Lock()
+        self._closing = threading.Lock()
         self.warnings: tuple[str, ...] = ()
         """Of the last job that was answered."""
 
@@ -91,10 +95,9 @@ class Extractor:
 
         Raises the class of `layerfs.errors` that the worker names, or WorkerDied.
         """
-        try:
-            body = frames.receive(self._from_worker.fileno())
-        except (OSError, ValueError):  # closed by another thread
-            body = None
+        with self._receiving:
+            closed = self._from_worker.closed
+            body = None if closed else frames.receive(self._from_worker.fileno())
         if body is None:
             raise WorkerDied(f"extractor {self.pid}: {self._how_it_ended()} (expected an answer)")
         answer: Done | Failed = _ANSWER.decode(body)
@@ -104,16 +107,29 @@ class Extractor:
         return answer.extraction
 
     def close(self) -> None:
-        """End the process, whatever it does, and wait for it. May be called more than once."""
-        with suppress(OSError):
-            self._to_worker.close()
-        try:
-            self._process.wait(_EXIT_GRACE)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
+        """End the process and its writer, whatever they do, and wait for both: the tree may be removed then.
+
+        May be called more than once.
+        """
+        with self._closing:
+            if self._from_worker.closed:
+                return
+            # Each of the two holds the pipe: while it is open, their process group exists and has its number.
+            if not self._hung_up(0):
+                with suppress(ProcessLookupError):
+                    os.killpg(self.pid, signal.SIGKILL)
+                self._hung_up(_EXIT_GRACE)
             self._process.wait()
-        with suppress(OSError):
-            self._from_worker.close()
+            with self._sending:
+                self._to_worker.close()
+            with self._receiving:
+                self._from_worker.close()
+
+    def _hung_up(self, seconds: float) -> bool:
+        """Wait until nobody holds the other end of the answers' pipe; say whether that came true."""
+        poll = select.poll()
+        poll.register(self._from_worker.fileno(), 0)
+        return bool(poll.poll(seconds * 1000))
 
     def _send(self, message: ExtractJob | Grown | Ended | Abort) -> None:
         # A worker that died says so in `result`, which is where it is waited for.

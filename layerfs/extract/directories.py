@@ -49,6 +49,12 @@ class Directory:
         self.late_mode = mode if mode & S_ISGID else None
         os.chmod(self.fd, mode & ~S_ISGID)
 
+    def hold_back_acl(self) -> None:
+        """Take off the default ACL, if there is one, until the directory is closed."""
+        if ACL_DEFAULT.decode() in os.listxattr(self.fd):
+            self.late_acl = os.getxattr(self.fd, ACL_DEFAULT)
+            os.removexattr(self.fd, ACL_DEFAULT)
+
     def reset(self) -> None:
         """Take off all xattrs that an earlier entry put on."""
         self.late_acl = None
@@ -114,11 +120,11 @@ class Directories:
         return directory, True
 
     def forget(self, path: bytes) -> None:
-        """Close *path* and all below it: they are about to be removed."""
-        below = path + b"/"
-        for known in [known for known in self._open if known == path or known.startswith(below)]:
-            self._open.pop(known).drop()
-        self.implied = {known for known in self.implied if known != path and not known.startswith(below)}
+        """Close the directory *path*, which is gone; nothing if it was none."""
+        known = self._open.pop(path, None)
+        if known is not None:
+            known.drop()
+        self.implied.discard(path)
 
     def close(self) -> None:
         """Close all, the root last, with everything that is late. Raises OSError."""
@@ -172,9 +178,8 @@ class Directories:
         self._keep(child)
         if found.st_mode & S_ISGID:
             child.set_mode(S_IMODE(found.st_mode))
-        if self.acls_seen and ACL_DEFAULT.decode() in os.listxattr(fd):
-            child.late_acl = os.getxattr(fd, ACL_DEFAULT)
-            os.removexattr(fd, ACL_DEFAULT)
+        if self.acls_seen:
+            child.hold_back_acl()
         return child
 
     def _imply(self, parent: Directory, leaf: bytes) -> Directory:
@@ -199,12 +204,14 @@ class Directories:
 
 def open_root(target: bytes) -> Directory:
     """Open the directory that becomes the layer's root, rid of what it inherited. Raises OSError."""
-    fd = os.open(target, _OPEN_FLAGS)
-    if os.listdir(fd):
-        os.close(fd)
-        raise FileExistsError(EEXIST, "not empty", os.fsdecode(target))
-    root = Directory(fd, b"", 0)
-    for name in os.listxattr(fd):
-        if name.startswith("system.posix_acl_"):
-            os.removexattr(fd, name)
+    root = Directory(os.open(target, _OPEN_FLAGS), b"", 0)
+    try:
+        if os.listdir(root.fd):
+            raise FileExistsError(EEXIST, "not empty", os.fsdecode(target))
+        for name in os.listxattr(root.fd):
+            if name.startswith("system.posix_acl_"):
+                os.removexattr(root.fd, name)
+    except BaseException:
+        root.drop()
+        raise
     return root

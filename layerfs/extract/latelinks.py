@@ -61,26 +61,29 @@ class LateLinks:
 
     def __init__(self) -> None:
         self._targets: dict[bytes, bytes] = {}
+        self._in_directory: dict[bytes, set[bytes]] = {}
+        """Paths that wait, by the directory that they will be in, which exists."""
 
     def add(self, path: bytes, target: bytes) -> None:
         """Wait for *target*."""
         self._targets[path] = target
+        self._in_directory.setdefault(split(path)[0], set()).add(path)
 
     def forget(self, path: bytes) -> None:
-        """Drop what waits at *path* and below: it is replaced."""
+        """Drop what waits at *path*, and in *path* if that was a directory: it is replaced."""
         if self._targets:
             self._targets.pop(path, None)
-            below = path + b"/"
-            for known in [known for known in self._targets if known.startswith(below)]:
-                del self._targets[known]
+            for known in self._in_directory.pop(path, ()):
+                self._targets.pop(known, None)
 
     def make(self, directories: Directories) -> None:
         """Make all links that wait.
 
         Raises InvalidArchive for one whose target never came, and like `link`.
         """
-        while self._targets:
-            self._make_chain(directories, next(iter(self._targets)))
+        for path in tuple(self._targets):
+            if path in self._targets:
+                self._make_chain(directories, path)
 
     def _make_chain(self, directories: Directories, path: bytes) -> None:
         """Make *path*, the link that it waits for first; a circle of links has no first."""

@@ -67,9 +67,9 @@ class Ownership:
         if mode != member.mode:
             self._lose_mode(path, member.mode)
         if member.xattrs:
-            xattrs = dict(member.xattrs)
-            directory.late_acl = xattrs.pop(ACL_DEFAULT, None)
-            self._set_xattrs(directory.fd, xattrs, path)
+            self._set_xattrs(directory.fd, member.xattrs, path)
+            if ACL_DEFAULT in member.xattrs:
+                directory.hold_back_acl()
         directory.mtime_ns = member.mtime_ns
 
     def finish_name(self, parent: Directory, leaf: bytes, member: Member, *, has_mode: bool) -> None:
@@ -95,16 +95,9 @@ class Ownership:
         self._note(path, mode=mode, device=(major, minor))
 
     def forget(self, path: bytes) -> None:
-        """Drop what is remembered of *path* and what is below it: it is replaced."""
+        """Drop what is remembered of *path* itself: it is replaced, or a directory that is listed again."""
         if self.lost:
-            text = to_text(path)
-            self.lost.pop(text, None)
-            for known in [known for known in self.lost if known.startswith(text + "/")]:
-                del self.lost[known]
-
-    def forget_one(self, path: bytes) -> None:
-        """Drop what is remembered of *path* itself: a directory that is listed again."""
-        self.lost.pop(to_text(path), None)
+            self.lost.pop(to_text(path), None)
 
     def _own(self, fd: int, leaf: bytes | None, member: Member, path: bytes) -> None:
         owner = (member.uid, member.gid)

@@ -25,6 +25,8 @@ from layerfs.layer.paths import clean, is_plain, join, shown, split
 from layerfs.layer.record import Budgets
 from layerfs.layer.whiteout import WH_PREFIX, Marker, Reserved, is_marker, parse_marker
 
+_SKIPPED_MAX: Final = 10_000
+"""Skipped members that are remembered, for hard links to them and for the log."""
 _CREATE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -164,7 +166,7 @@ class Placer:
         if not is_new:
             self._directories.implied.discard(path)
             directory.reset()
-            self._ownership.forget_one(path)
+            self._ownership.forget(path)
         self._directories.acls_seen |= bool(member.xattrs)
         self._ownership.finish_directory(directory, member, path)
 
@@ -227,9 +229,11 @@ class Placer:
         self._skip(member, "a socket")
 
     def _skip(self, member: Member, what: str) -> None:
-        self._skipped.add(clean(member.name, self._max_depth))
+        path = clean(member.name, self._max_depth)
+        if len(self._skipped) < _SKIPPED_MAX:
+            self._skipped.add(path)
+            self.warnings.append(f"{shown(path)}: skipped, {what}")
         self._source.skip(member.stored)
-        self.warnings.append(f"{shown(member.name)}: skipped, {what}")
 
     def _exists(self, parent: Directory, leaf: bytes) -> bool:
         try:
@@ -240,8 +244,9 @@ class Placer:
 
     def _remove(self, parent: Directory, leaf: bytes) -> None:
         """Remove whatever is called *leaf*, and what is remembered of it."""
-        path = join(parent.path, leaf)
+        remove(parent.fd, join(parent.path, leaf), leaf, self._forget)
+
+    def _forget(self, path: bytes) -> None:
         self._directories.forget(path)
         self._ownership.forget(path)
         self.links.forget(path)
-        remove(parent.fd, leaf)

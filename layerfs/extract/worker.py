@@ -9,6 +9,7 @@ needs.
 import gc
 import logging
 import os
+import resource
 import signal
 import sys
 import threading
@@ -24,6 +25,8 @@ from layerfs.extract.tail import Growth
 log = logging.getLogger(__name__)
 
 NICENESS: Final = 5
+MEMORY_MAX: Final = 1 << 30
+"""Bytes of each of the two processes: an archive that needs more ends its worker, not the machine."""
 _IN, _OUT = 0, 1
 
 _MESSAGE: Final = msgspec.json.Decoder(ExtractJob | Grown | Ended | Abort)
@@ -68,6 +71,7 @@ def main() -> None:
     logging.basicConfig(format="layerfs-extract: %(message)s", stream=sys.stderr)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.nice(NICENESS)
+    resource.setrlimit(resource.RLIMIT_DATA, (MEMORY_MAX, MEMORY_MAX))
     gc.disable()
     ring = Ring.make()
     if os.fork() == 0:  # before any thread: a fork of a process with threads may hang
@@ -82,7 +86,8 @@ def _be_the_writer(ring: Ring) -> None:
     """Serve as the forked writer, and never return."""
     status = 1
     try:
-        for fd in (_IN, _OUT, ring.words_out, ring.answers_in):
+        # Standard output stays open: when it closes at the other end, nobody writes to the tree any more.
+        for fd in (_IN, ring.words_out, ring.answers_in):
             os.close(fd)
         writer.serve(ring)
         status = 0

@@ -96,16 +96,16 @@ class Tree:
         self._source = source
         self._entries = 0
         self._ownership = Ownership(job.owner)
-        root = open_root(os.fsencode(job.target))
-        self._directories = Directories(root, _IMPLIED_MODE)
-        root.set_mode(_IMPLIED_MODE)
-        if job.owner == "root":
-            os.chown(root.fd, 0, 0)
+        self._directories = Directories(open_root(os.fsencode(job.target)), _IMPLIED_MODE)
         self._reader = TarReader(source, job.budgets)
         self._placer = Placer(source, self._directories, self._ownership, job.budgets)
 
     def fill(self) -> None:
         """Put all members in their place. Raises LayerfsError, OSError, Aborted."""
+        root = self._directories.root
+        root.set_mode(_IMPLIED_MODE)
+        if self._job.owner == "root":
+            os.chown(root.fd, 0, 0)
         most = self._job.budgets.max_entries
         place = self._placer.place
         read = self._reader.next

@@ -79,16 +79,8 @@ def test_archiving_what_was_extracted_gives_the_same_entries(extract: Extract, e
 
     tree = extract(archive=archive)
 
-    command = [
-        "tar",
-        "-C",
-        tree.path,
-        "--format=posix",
-        "--pax-option=delete=atime,delete=ctime",
-        "-cf",
-        "-",
-        ".",
-    ]
+    options = ["--format=posix", "--pax-option=delete=atime,delete=ctime"]
+    command = ["tar", "-C", str(tree.path), *options, "-cf", "-", "."]
     again = subprocess.run(command, capture_output=True, check=True).stdout
     assert _facts(again) == _facts(archive)
 
