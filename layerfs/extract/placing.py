@@ -217,11 +217,13 @@ class Placer:
         target = clean(member.link, self._max_depth)
         parent, leaf = self._locate(member.name)
         path = join(parent.path, leaf)
+        if target == path and self._exists(parent, leaf):
+            return  # another name of itself
+        if target != path and link(self._directories, target, path, self._remove):
+            return
         if target in self._skipped:
             self._skip(member, f"a hard link to {shown(target)}, which was skipped")
-        elif target == path and self._exists(parent, leaf):
-            return  # another name of itself
-        elif target == path or not link(self._directories, target, path, self._remove):
+        else:
             self._remove(parent, leaf)
             self.links.add(path, target)
 
