@@ -120,6 +120,8 @@ class OpenFiles:
             info = FileInfo(fh=next(self._handles), direct_io=True, keep_cache=False)
             file = _OpenFile(content, info)
             file.open_large()
+        elif (info_again := self.reopen(node)) is not None:
+            return info_again  # somebody else waited for it, too
         else:
             if kept.file is None:
                 kept.file = FileInfo(fh=node.ino, keep_cache=True)

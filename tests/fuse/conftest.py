@@ -49,6 +49,8 @@ def edge_at(base: Path, *arguments: str) -> Iterator[Edge]:
     command = [sys.executable, "-m", "tests.support.edge_daemon", str(mountpoint), str(control), *arguments]
     with running(base, mountpoint, command=command) as daemon:
         yield Edge(daemon, control, Requests(control))
+    for trouble in ("released, but not open", "lookups forgotten (expected"):
+        assert trouble not in daemon.log(), daemon.log()[-2000:]
 
 
 @pytest.fixture(scope="module")

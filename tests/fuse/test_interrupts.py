@@ -167,6 +167,22 @@ def test_two_hundred_waiters_on_one_need_all_get_the_bytes(edge: Edge) -> None:
     assert edge.stats()["waits"] == 0
 
 
+def test_many_who_waited_for_a_large_file_share_one_descriptor(edge: Edge) -> None:
+    path = edge.root / "slow" / "large"
+    expected = (edge.control / "scratch" / "big").read_bytes()
+    with ThreadPoolExecutor(20) as pool:
+        results = [pool.submit(path.read_bytes) for _ in range(20)]
+        wait_for_waits(edge, 20)
+        before = len(os.listdir(f"/proc/{edge.daemon.pid}/fd"))
+        edge.meet("large")
+        assert all(result.result(PATIENCE) == expected for result in results)
+    deadline = time.monotonic() + PATIENCE
+    while edge.stats()["files"] and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert edge.stats()["files"] == 0
+    assert len(os.listdir(f"/proc/{edge.daemon.pid}/fd")) <= before
+
+
 def test_a_wait_has_a_deadline(tmp_path: Path) -> None:
     with edge_at(tmp_path, "--fetch-timeout", "0.3") as edge:
         with pytest.raises(TimeoutError):

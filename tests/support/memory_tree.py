@@ -36,19 +36,29 @@ class ControlledProvider:
     control: Path
     met: set[str] = field(default_factory=set)
     asked: Counter[str] = field(default_factory=Counter)
+    _flights: dict[str, trio.Event] = field(default_factory=dict)
 
     async def obtain(self, need: Need) -> None:
         assert isinstance(need, TagNeed)
         name = str(need.reference).rpartition(":")[2]
         self.asked[name] += 1
-        while not (file := self.control / name).exists():  # noqa: ASYNC110 - set by another process
-            await trio.sleep(POLL_SECONDS)
-        failure = file.read_text()
+        landed = self._flights.get(name)
+        if landed is None:
+            landed = self._flights[name] = trio.Event()
+            trio.lowlevel.spawn_system_task(self._watch, name)
+        await landed.wait()
+        failure = (self.control / name).read_text()
         if failure == "bug":
             raise ZeroDivisionError("planted in the provider")
         if failure:
             raise getattr(errors, failure)(f"{name}: refused by the test")
         self.met.add(name)
+
+    async def _watch(self, name: str) -> None:
+        """Look for the file, once for all who wait for it."""
+        while not (self.control / name).exists():  # noqa: ASYNC110 - set by another process
+            await trio.sleep(POLL_SECONDS)
+        self._flights.pop(name).set()
 
 
 @dataclass(frozen=True)
@@ -209,6 +219,8 @@ def memory_tree(
         build.text("inside", b"inside\n", inside)
         build.waits(build.text(f"file-{number}", b"fetched\n", slow), f"file-{number}")
         build.waits(build.link(f"link-{number}", b"ready", slow), f"link-{number}")
+
+    build.waits(build.disk("large", scratch / "big", slow), "large")
 
     attributes = build.directory("xattrs")
     with_some = build.text("some", b"x", attributes)
