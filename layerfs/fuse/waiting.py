@@ -5,6 +5,7 @@ A request in FUSE's hands cannot be killed: whoever gets a signal hangs until we
 """
 
 import logging
+import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
 from errno import EAGAIN
@@ -47,6 +48,7 @@ class Waits:
     def __init__(self, deadline: float, *, limit: int = WAITERS) -> None:
         self._deadline = deadline
         self._limit = limit
+        self._kept_descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2
         self._waits: dict[_Wait, None] = {}
         self._someone = trio.Event()
 
@@ -64,7 +66,7 @@ class Waits:
         if len(self._waits) >= self._limit:
             raise OSError(EAGAIN, f"{len(self._waits)} callers wait already (at most {self._limit})")
         with trio.move_on_after(self._deadline) as scope:
-            wait = _Wait(Caller(pid), scope)
+            wait = _Wait(Caller(pid, keep=len(self._waits) < self._kept_descriptors), scope)
             self._waits[wait] = None
             self._someone.set()
             try:

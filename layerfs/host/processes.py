@@ -52,16 +52,17 @@ def proc_is_ours() -> bool:
 
 
 class Caller:
-    """The thread that waits for a request, watched through one kept descriptor.
+    """The thread that waits for a request, watched through one descriptor, kept if there are enough.
 
     *pid* 0 stands for a thread that this pid namespace does not have: it is never seen interrupted.
     """
 
-    __slots__ = ("_fd", "_pid")
+    __slots__ = ("_fd", "_keep", "_pid")
 
-    def __init__(self, pid: int) -> None:
+    def __init__(self, pid: int, *, keep: bool = True) -> None:
         self._pid = pid if pid > 0 and proc_is_ours() else 0
         self._fd = -1
+        self._keep = keep
 
     def is_interrupted(self) -> bool:
         """Say whether the thread is gone or has a pending signal that should end its system call."""
@@ -83,6 +84,8 @@ class Caller:
         if self._fd < 0:
             self._fd = os.open(f"/proc/{self._pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
         stat = os.pread(self._fd, _STAT_BYTES, 0)
+        if not self._keep:
+            self.close()
         end = stat.rfind(b")")  # the name before may hold anything
         return stat[end + 2 : end + 3] == b"S"
 

@@ -84,5 +84,13 @@ def test_a_caller_keeps_one_descriptor_and_gives_it_back() -> None:
     assert len(os.listdir("/proc/self/fd")) == before
 
 
+def test_a_caller_that_may_keep_none_keeps_none() -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    caller = Caller(os.getpid(), keep=False)
+    for _ in range(3):
+        caller.is_interrupted()
+        assert len(os.listdir("/proc/self/fd")) == before
+
+
 def test_proc_is_ours_here() -> None:
     assert proc_is_ours()
