@@ -15,6 +15,7 @@ class HashThread:
     """Hashes what is put, in order. A buffer must not change before `wait_done` has counted it."""
 
     def __init__(self, algorithm: str) -> None:
+        self.name = algorithm
         self._hash = hashlib.new(algorithm)
         self._buffers: SimpleQueue[bytes | memoryview | None] = SimpleQueue()
         self._done: SimpleQueue[None] = SimpleQueue()

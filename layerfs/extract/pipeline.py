@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 _RATIO_FREE: Final = 64 << 20
 """Uncompressed bytes before the ratio is looked at: small layers of zeros compress a lot."""
 
+_DIFF_ID_HASH: Final = "sha256"
 _RESULT: Final = msgspec.json.Decoder(Written | Unwritten)
 _OF_THE_BLOB: Final = (SizeMismatch, StoreError, GivenUp)
 """Failures of reading the blob: they leave nothing to hash."""
@@ -39,12 +40,14 @@ class _Archive:
 
     compression: Compression = "none"
     size: int = 0
+    is_blob: bool = False
+    """Whether the archive is the blob, byte for byte, and one hash does for both."""
 
 
 def run(job: ExtractJob, growth: Growth, feeder: Feeder) -> Done | Failed:
     """Extract one blob. Raises PartnerDied if the writer is gone."""
     blob_hash = HashThread(job.digest.partition(":")[0])
-    tar_hash = HashThread("sha256")
+    tar_hash = HashThread(_DIFF_ID_HASH)
     try:
         tail = Tail(job.blob, job.size, growth, blob_hash)
     except LayerfsError as exc:
@@ -83,6 +86,8 @@ class _Run:
         if self._job.complete or not failed:
             failure = self._read_rest(failure)
         digest, diff_id = self._blob_hash.finish(), self._tar_hash.finish()
+        if self._archive.is_blob:
+            diff_id = digest
         if (self._job.complete or not failed) and not isinstance(failure, _OF_THE_BLOB):
             failure = self._mismatch(digest) or failure
         warnings = (*written.warnings, *self._warnings())
@@ -99,6 +104,7 @@ class _Run:
         while len(start) < 8 and (more := self._tail.read(CHUNK)):
             start += more
         self._archive.compression = sniff(start)
+        self._archive.is_blob = self._archive.compression == "none" and self._blob_hash.name == _DIFF_ID_HASH
         stream = open_stream(self._archive.compression, Prefixed(start, self._tail))
         feeder, hasher = self._feeder, self._tar_hash
         while True:
@@ -110,7 +116,8 @@ class _Run:
             if size:
                 self._archive.size += size
                 self._check_budgets()
-                hasher.put(slot[:size])
+                if not self._archive.is_blob:
+                    hasher.put(slot[:size])
                 feeder.publish(size)
             if size < len(slot):
                 return
