@@ -13,7 +13,7 @@ from layerfs.layer.merge import Kind, split
 from tests.layer.records import record_of
 from tests.support import model
 from tests.support.images import Entry, directory, file, opaque, whiteout
-from tests.support.stacks import Stack, stacks
+from tests.support.stacks import Stack, patiently, stacks
 
 Layers = Sequence[Sequence[Entry]]
 
@@ -154,6 +154,7 @@ def test_a_cover_does_what_overlayfs_leaves_undone_for_an_opaque_root(
     assert plan(layers).whiteouts == tuple(whiteouts)
 
 
+@patiently
 @given(stack=stacks())
 def test_a_cover_brings_nothing_back(stack: Stack) -> None:
     visible = model.apply(stack.layers)
@@ -161,6 +162,7 @@ def test_a_cover_brings_nothing_back(stack: Stack) -> None:
         assert visible[made.path].is_directory
 
 
+@patiently
 @given(stack=stacks())
 def test_directories_of_a_cover_take_the_attributes_that_the_stack_has(stack: Stack) -> None:
     visible = model.apply(stack.layers)
@@ -169,6 +171,7 @@ def test_directories_of_a_cover_take_the_attributes_that_the_stack_has(stack: St
         assert trees[made.layer][made.path].fact == visible[made.path].fact
 
 
+@patiently
 @given(stack=stacks())
 def test_everything_in_a_cover_stands_in_a_directory_that_comes_before_it(stack: Stack) -> None:
     cover = plan(stack.layers)
@@ -195,11 +198,12 @@ def test_a_cover_asks_about_the_way_to_markers_and_implied_directories_only() ->
     assert len(asked) <= len(layers) * 3
 
 
+@patiently
 @given(stack=stacks())
 def test_a_repeated_layer_counts_where_it_lies_on_top(stack: Stack) -> None:
     last = [layer for number, layer in enumerate(stack.layers) if layer not in stack.layers[number + 1 :]]
     twice, once = plan(stack.layers), plan(last)
-    assert twice.whiteouts == once.whiteouts
+    assert set(once.whiteouts) <= set(twice.whiteouts)  # more only below an opaque root, over nothing
     assert model.snapshot(model.apply(stack.layers)) == model.snapshot(model.apply(last))
     assert {made.path for made in once.directories} <= {made.path for made in twice.directories}
 

@@ -20,7 +20,7 @@ from layerfs.layer.merge import (
 from tests.layer.records import record_of
 from tests.support import model
 from tests.support.canary import Fact
-from tests.support.stacks import Stack, stacks
+from tests.support.stacks import Stack, patiently, stacks
 
 DIRECTORY, OTHER = Kind.DIRECTORY, Kind.OTHER
 
@@ -200,6 +200,7 @@ class Union:
         return self.layers[merged.attributes].tree[path].fact
 
 
+@patiently
 @given(stack=stacks())
 def test_the_union_is_what_the_specification_says(stack: Stack) -> None:
     union = Union(stack)
@@ -207,6 +208,7 @@ def test_the_union_is_what_the_specification_says(stack: Stack) -> None:
     assert found == {path: inode.fact for path, inode in model.apply(stack.layers).items()}
 
 
+@patiently
 @given(stack=stacks())
 def test_looking_names_up_finds_what_a_listing_shows(stack: Stack) -> None:
     union = Union(stack)

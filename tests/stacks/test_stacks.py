@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 
 from layerfs.extract.client import Extractor
 from layerfs.extract.job import ExtractJob
@@ -24,16 +24,11 @@ from tests.layer.records import record_of
 from tests.support import canary, images, model
 from tests.support.images import Entry, directory
 from tests.support.mounts import overlay
-from tests.support.stacks import Stack, stacks
+from tests.support.stacks import Stack, patiently, stacks
 
 pytestmark = pytest.mark.needs_root
 
-_RANDOM = settings(
-    max_examples=50,
-    deadline=None,
-    database=None,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
-)
+_RANDOM = settings(patiently, max_examples=50, database=None)
 
 
 class Workshop:

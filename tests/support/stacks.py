@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
 from tests.support.images import (
@@ -23,6 +24,9 @@ from tests.support.images import (
     symlink,
     whiteout,
 )
+
+patiently = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+"""For properties of stacks, which take a while to draw on a busy machine."""
 
 _NAMES = (b"a", b"b", b"c", b"\xff d")
 _DEPTH = 3
