@@ -90,8 +90,8 @@ def _left_over(union: "_Union", plain: "_Union", names: LayerNames) -> Iterator[
     while common:
         directory = common.pop()
         wanted, shown = union.directory(directory), plain.directory(directory)
-        if wanted is None or shown is None:
-            continue
+        assert wanted is not None  # the root, or looked at below
+        assert shown is not None  # what is visible with opaque roots is so without them
         intruders = [number for number in shown.layers if number not in wanted.layers]
         for path in {join(directory, name) for number in intruders for name in names(number, directory)}:
             entry = union.entry(path)
