@@ -26,6 +26,13 @@ def add_types(to: Table) -> None:
         to.refused(f"type {name!r}", InvalidArchive, ["x", "unknown type"], member(b"x", type=name))
     device = {"name": b"c", "type": CHARACTER}
     to.accepted("a 0:0 device", "", header(**device), hardlink(b"h", b"c"))
+    to.accepted(
+        "a hard link to what replaced a 0:0 device",
+        "c h",
+        header(**device),
+        member(b"c"),
+        hardlink(b"h", b"c"),
+    )
     to.built(
         "a 0:0 device over what an own marker needs",
         lambda _: archive(member(b".wh.c"), header(b"c", CHARACTER)),
