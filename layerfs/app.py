@@ -18,7 +18,8 @@ from layerfs.errors import NotFound
 from layerfs.extract.client import WORKERS_MAX, ExtractorPool
 from layerfs.fetch import Provider, open_provider
 from layerfs.fuse import session
-from layerfs.local import LocalOrigin, SourceName, choose, open_source
+from layerfs.local import SourceName, choose, open_source
+from layerfs.local.origin import LocalOrigin
 from layerfs.oci import Digest
 from layerfs.registry import RegistryClient, RegistrySettings
 from layerfs.settings import Settings

@@ -47,7 +47,8 @@ def import_(
     their bytes with the store where the filesystem can do that: by reflink, else by hard link.
     """
     from layerfs.cli.running import with_provider
-    from layerfs.local import LocalOrigin, SourceName, choose, open_source
+    from layerfs.local import SourceName, choose, open_source
+    from layerfs.local.origin import LocalOrigin
 
     parsed = SourceName.parse(source)
     contents = open_source(parsed)

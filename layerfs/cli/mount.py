@@ -18,7 +18,7 @@ from layerfs.local.name import SourceName
 from layerfs.settings import Settings
 
 if TYPE_CHECKING:
-    from layerfs.local import LocalOrigin
+    from layerfs.local.origin import LocalOrigin
 
 Places = Annotated[
     list[str],

@@ -9,7 +9,7 @@ import trio
 from layerfs import app as wiring
 from layerfs.errors import NotInStore
 from layerfs.fetch import Provider
-from layerfs.local import LocalOrigin
+from layerfs.local.origin import LocalOrigin
 from layerfs.oci import Digest, Image, ImageReference, Manifest
 from layerfs.oci.image import ImageLayer
 from layerfs.registry import RegistryClient

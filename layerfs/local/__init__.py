@@ -1,12 +1,12 @@
 """Images on this disk: OCI layouts, archives of docker and podman, directories of skopeo. No network.
 
 Offers what `layerfs.fetch` asks of a registry, so that local images go through the same verification. Imports
-only `errors`, `oci` and the tar reader of `layer`. Called by `layerfs.app` and the command line.
+only `errors`, `oci` and the tar reader of `layer`. `layerfs.local.origin`, which needs trio, is not imported
+here: completion must be quick. Called by `layerfs.app` and the command line.
 """
 
 from layerfs.local.contents import Contents, SourceImage, choose
 from layerfs.local.name import SourceName, is_source
 from layerfs.local.opening import open_source
-from layerfs.local.origin import LocalOrigin
 
-__all__ = ["Contents", "LocalOrigin", "SourceImage", "SourceName", "choose", "is_source", "open_source"]
+__all__ = ["Contents", "SourceImage", "SourceName", "choose", "is_source", "open_source"]

@@ -5,7 +5,7 @@ from typing import Final
 
 import msgspec
 
-from layerfs.errors import InvalidDocument, UnsupportedImage
+from layerfs.errors import ImageError, InvalidDocument, UnsupportedImage
 from layerfs.local.contents import SourceImage
 from layerfs.local.pieces import Piece
 from layerfs.oci import Digest, Index, parse_manifest
@@ -38,7 +38,10 @@ class Layout:
                 f"{what}: layout version {marker.image_layout_version[:40]!r} (expected 1.0.0)"
             )
         raw = self._document("index.json", what, MAX_DOCUMENT_SIZE)
-        index = parse_manifest(raw, Digest.of(raw), OCI_INDEX)
+        try:
+            index = parse_manifest(raw, Digest.of(raw), OCI_INDEX)
+        except ImageError as exc:
+            raise type(exc)(f"{what}: index.json: {exc}") from exc
         if not isinstance(index, Index):
             raise InvalidDocument(f"{what}: index.json has no 'manifests'")
         self.images = [
