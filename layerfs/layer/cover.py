@@ -119,10 +119,15 @@ class _Union:
 
     def directory(self, path: bytes) -> Merged | None:
         """Return the visible directory at *path*; None if there is none."""
-        if path not in self._directories:
+        missing = []
+        while path not in self._directories:
+            missing.append(path)
+            path = split(path)[0]
+        found = self._directories[path]
+        for path in reversed(missing):
             entry = self.entry(path)
-            self._directories[path] = entry if entry is not None and entry.is_directory else None
-        return self._directories[path]
+            found = self._directories[path] = entry if entry is not None and entry.is_directory else None
+        return found
 
     def entry(self, path: bytes) -> Merged | None:
         """Return what is visible at *path*, which is not the root; None if nothing is."""

@@ -198,6 +198,13 @@ def test_a_cover_asks_about_the_way_to_markers_and_implied_directories_only() ->
     assert len(asked) <= len(layers) * 3
 
 
+def test_a_marker_may_lie_deep() -> None:
+    deep = b"/".join([b"d"] * 2000)
+    cover = plan([[ROOT], [whiteout(deep)]])
+    assert cover.whiteouts == (deep[:-1] + b".wh.d",)
+    assert len(cover.directories) == 2000
+
+
 @patiently
 @given(stack=stacks())
 def test_a_repeated_layer_counts_where_it_lies_on_top(stack: Stack) -> None:
