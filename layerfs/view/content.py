@@ -1,23 +1,22 @@
-"""The published directory of one layer, as nodes read it: by path below one directory fd, never following.
+"""What the files of one layer are: nodes, numbers, markers, and what the disk could not carry.
 
-Decides what a file of a layer is, the same in ``diff/``, ``lower/`` and ``rootfs/``: one node, one number.
-Metadata of published trees is read inline (design.md section 6). Called by `diff`, `lower` and `rootfs`.
+Decides that a file is the same in ``diff/``, ``lower/`` and ``rootfs/``: one node, one number. Called by the
+forms `diff`, `lower` and `rootfs`.
 """
 
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from errno import ENAMETOOLONG, ENOTDIR
 from functools import cached_property
 from stat import S_IFMT, S_ISCHR, S_ISDIR, S_ISREG
 from typing import Final, TypeVar
-from weakref import WeakValueDictionary, finalize
+from weakref import WeakValueDictionary
 
 from layerfs.layer.lost import Lost
-from layerfs.layer.merge import Kind, LayerMarks, join, kind_of, marks_of, split
+from layerfs.layer.merge import LayerMarks, join, marks_of, split
 from layerfs.layer.names import from_text
 from layerfs.store import LayerDir
-from layerfs.store.xattrs import read_all
+from layerfs.view.backing import Backing, Shelf
 from layerfs.view.inodes import InodeTable, number_of, offset_number
 from layerfs.view.nodes import Attributes, FileContent, Node
 from layerfs.view.virtual import blocks_of
@@ -27,21 +26,7 @@ FILE: Final = b"file"
 
 N = TypeVar("N", bound=Node)
 
-_DIRECTORY_FLAGS: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-
 _OVERLAY_PREFIXES: Final = (b"trusted.overlay.", b"user.overlay.")
-
-_ABSENT: Final = frozenset({ENAMETOOLONG, ENOTDIR})
-"""No layer holds a name that its own filesystem cannot."""
-
-
-class Shelf:
-    """An open directory in which layer directories lie: one fd for all of them, as there may be thousands."""
-
-    def __init__(self, path: bytes) -> None:
-        self.path = path
-        self.fd = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        finalize(self, os.close, self.fd)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,16 +40,14 @@ class OverlayForm:
     there is nothing to hide there, and overlayfs would list them (facts/fuse-and-overlay.md section 4)."""
 
 
-class LayerTree:
+class LayerTree(Backing):
     """One layer directory, shared by its nodes. Paths are relative to it; its root is the empty path."""
 
     def __init__(self, shelf: Shelf, layer: LayerDir, inodes: InodeTable) -> None:
-        self.shelf = shelf
+        super().__init__(shelf, os.fsencode(layer.path.name))
         self.digest = layer.digest
         self.inodes = inodes
         self._extraction = layer.record.layer
-        self.name = os.fsencode(layer.path.name)
-        self._below = self.name + b"/"
         self._keys: dict[bytes, tuple[bytes, int]] = {}
 
     @cached_property
@@ -73,7 +56,7 @@ class LayerTree:
         return marks_of(self._extraction)
 
     @cached_property
-    def form(self) -> "OverlayForm":
+    def form(self) -> OverlayForm:
         """What the markers stand for in overlay form. Raises OSError."""
         marks = self.marks
         opaque, missing = set(marks.opaque), []
@@ -94,46 +77,9 @@ class LayerTree:
     def _lost(self) -> dict[bytes, Lost]:
         return {from_text(path): Lost.parse(text) for path, text in self._extraction.lost.items()}
 
-    def lstat(self, path: bytes) -> os.stat_result | None:
-        """Return what is at *path*, None if nothing is. Raises OSError."""
-        try:
-            return os.lstat(self._below + path, dir_fd=self.shelf.fd)
-        except FileNotFoundError:
-            return None
-        except OSError as exc:
-            if exc.errno in _ABSENT:
-                return None
-            raise
-
-    def scan(self, path: bytes) -> list[tuple[bytes, os.stat_result]]:
-        """Return what the directory *path* holds, in the order of the disk. Raises OSError."""
-        fd = os.open(self._below + path, _DIRECTORY_FLAGS, dir_fd=self.shelf.fd)
-        try:
-            with os.scandir(fd) as found:
-                return [(os.fsencode(entry.name), entry.stat(follow_symlinks=False)) for entry in found]
-        finally:
-            os.close(fd)
-
-    def kinds(self, path: bytes) -> list[tuple[bytes, Kind | None]]:
-        """Return the names in the directory *path*, as `kind_of` sees what they name. Raises OSError."""
-        fd = os.open(self._below + path, _DIRECTORY_FLAGS, dir_fd=self.shelf.fd)
-        try:
-            with os.scandir(fd) as found:
-                return [(os.fsencode(entry.name), _kind_of(entry)) for entry in found]
-        finally:
-            os.close(fd)
-
-    def readlink(self, path: bytes) -> bytes:
-        """Return the target of the link *path*. Raises OSError."""
-        return os.readlink(self._below + path, dir_fd=self.shelf.fd)
-
-    def content(self, path: bytes, size: int) -> FileContent:
-        """Return how to open the file *path*."""
-        return FileContent(self.shelf.fd, self._below + path, size)
-
     def xattrs(self, path: bytes) -> Mapping[bytes, bytes]:
         """Return the attributes of *path*, without those that only the kernel's overlay should see."""
-        found = read_all(b"%s/%s%s" % (self.shelf.path, self._below, path))
+        found = self.raw_xattrs(path)
         lost = self._lost.get(path)
         if lost is not None and lost.xattrs:
             found = {**found, **lost.xattrs}
@@ -229,16 +175,6 @@ class ContentFile(Node):
     def forgotten(self) -> None:
         """Drop the attributes that are on disk."""
         self._xattrs = None
-
-
-def _kind_of(entry: os.DirEntry[str]) -> Kind | None:
-    """Return the kind of *entry*; only what may be a device costs a look at the disk."""
-    if entry.is_dir(follow_symlinks=False):
-        return Kind.DIRECTORY
-    if entry.is_file(follow_symlinks=False) or entry.is_symlink():
-        return Kind.OTHER
-    status = entry.stat(follow_symlinks=False)
-    return kind_of(status.st_mode, status.st_rdev)
 
 
 def _with_ancestors(path: bytes) -> Iterator[bytes]:

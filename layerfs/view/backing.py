@@ -1,0 +1,136 @@
+"""The files of one published layer directory, by path below one directory fd; links are never followed.
+
+Metadata of published trees is read inline (design.md section 6). Must never decide what a file means.
+Called by `layerfs.view.content`.
+"""
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from errno import EMFILE, ENAMETOOLONG, ENOTDIR
+from typing import Final
+from weakref import finalize
+
+from layerfs.layer.merge import Kind, kind_of
+from layerfs.store.xattrs import read_all
+from layerfs.view.nodes import FileContent
+
+_DIRECTORY_FLAGS: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+_FAR_FLAGS: Final = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+_NEAR: Final = 3500
+"""Bytes of a path that fit into a system call with the store's own path before them (PATH_MAX is 4096)."""
+
+_MAX_FAR: Final = 64
+"""Descriptors that one layer may cost; what hostile layers have beyond is named and not opened."""
+
+_ABSENT: Final = frozenset({ENAMETOOLONG, ENOTDIR})
+"""No layer holds a name that its own filesystem cannot."""
+
+
+class Shelf:
+    """An open directory in which layer directories lie: one fd for all of them, as there may be thousands."""
+
+    def __init__(self, path: bytes) -> None:
+        self.path = path
+        self.fd = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        finalize(self, os.close, self.fd)
+
+
+class Backing:
+    """One layer directory. Paths are relative to it; its root is the empty path."""
+
+    def __init__(self, shelf: Shelf, name: bytes) -> None:
+        self.shelf = shelf
+        self.name = name
+        self._below = name + b"/"
+        self._far: dict[bytes, int] = {}
+
+    def lstat(self, path: bytes) -> os.stat_result | None:
+        """Return what is at *path*, None if nothing is. Raises OSError."""
+        try:
+            if len(path) <= _NEAR:
+                return os.lstat(self._below + path, dir_fd=self.shelf.fd)
+            fd, rest = self._reach(path)
+            return os.lstat(rest, dir_fd=fd)
+        except FileNotFoundError:
+            return None
+        except OSError as exc:
+            if exc.errno in _ABSENT:
+                return None
+            raise
+
+    def kinds(self, path: bytes) -> list[tuple[bytes, Kind | None]]:
+        """Return the names in the directory *path*, as `kind_of` sees what they name. Raises OSError."""
+        with self._opened(path) as fd, os.scandir(fd) as found:
+            return [(os.fsencode(entry.name), _kind_of(entry)) for entry in found]
+
+    def scan(self, path: bytes) -> list[tuple[bytes, os.stat_result]]:
+        """Return what the directory *path* holds, in the order of the disk. Raises OSError."""
+        with self._opened(path) as fd, os.scandir(fd) as found:
+            return [(os.fsencode(entry.name), entry.stat(follow_symlinks=False)) for entry in found]
+
+    def readlink(self, path: bytes) -> bytes:
+        """Return the target of the link *path*. Raises OSError."""
+        fd, rest = self._reach(path)
+        return os.readlink(rest, dir_fd=fd)
+
+    def content(self, path: bytes, size: int) -> FileContent:
+        """Return how to open the file *path*. Raises OSError."""
+        fd, rest = self._reach(path)
+        return FileContent(fd, rest, size)
+
+    def raw_xattrs(self, path: bytes) -> Mapping[bytes, bytes]:
+        """Return the attributes of *path* on disk. Raises OSError."""
+        if len(path) <= _NEAR:
+            return read_all(b"%s/%s%s" % (self.shelf.path, self._below, path))
+        return read_all(b"/proc/self/fd/%d/%s" % self._reach(path))
+
+    @contextmanager
+    def _opened(self, path: bytes) -> Iterator[int]:
+        fd, rest = self._reach(path)
+        opened = os.open(rest, _DIRECTORY_FLAGS, dir_fd=fd)
+        try:
+            yield opened
+        finally:
+            os.close(opened)
+
+    def _reach(self, path: bytes) -> tuple[int, bytes]:
+        """Return a directory fd, open as long as this tree, and the path from there. Raises OSError.
+
+        A path that is longer than a system call takes is cut, at the same places for all that lie below.
+        """
+        fd, rest, done = self.shelf.fd, self._below + path, 0
+        while len(path) - done > _NEAR:
+            cut = path.rfind(b"/", done, done + _NEAR)
+            if cut < 0:
+                raise OSError(ENAMETOOLONG, "no file can have this name")
+            fd = self._far_directory(path[:cut], fd, rest[: len(rest) - len(path) + cut])
+            rest, done = path[cut + 1 :], cut + 1
+        return fd, rest
+
+    def _far_directory(self, path: bytes, fd: int, rest: bytes) -> int:
+        opened = self._far.get(path)
+        if opened is None:
+            if len(self._far) >= _MAX_FAR:
+                raise OSError(EMFILE, f"more than {_MAX_FAR} directories as deep as this one")
+            if not self._far:
+                finalize(self, _close_all, self._far)
+            opened = self._far[path] = os.open(rest, _FAR_FLAGS, dir_fd=fd)
+        return opened
+
+
+def _close_all(fds: dict[bytes, int]) -> None:
+    for fd in fds.values():
+        os.close(fd)
+
+
+def _kind_of(entry: os.DirEntry[str]) -> Kind | None:
+    """Return the kind of *entry*; only what may be a device costs a look at the disk."""
+    if entry.is_dir(follow_symlinks=False):
+        return Kind.DIRECTORY
+    if entry.is_file(follow_symlinks=False) or entry.is_symlink():
+        return Kind.OTHER
+    status = entry.stat(follow_symlinks=False)
+    return kind_of(status.st_mode, status.st_rdev)
