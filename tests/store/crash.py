@@ -7,6 +7,7 @@ SIGKILL with all its descendants, before the call takes effect. x86-64 and arm64
 import ctypes
 import os
 import signal
+import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -37,6 +38,26 @@ def run(work: Callable[[], object], kill_at: int | None = None, *, descendants: 
     With *descendants* their calls count too, and all die together. A child that fails by itself is an
     AssertionError.
     """
+    reader, writer = os.pipe()
+    # A process of its own: the tracer waits for all its children, and the test runner has others.
+    tracer = os.fork()
+    if tracer == 0:
+        try:
+            found = _trace(work, kill_at, descendants)
+            os.write(writer, f"{found.calls} {int(found.killed)}".encode())
+        except BaseException:  # noqa: BLE001 - a forked child must not run what the test runner wants to
+            traceback.print_exc()
+        finally:
+            os._exit(0)
+    os.close(writer)
+    with open(reader, "rb") as answer:
+        numbers = [int(word) for word in answer.read().split()]
+    os.waitpid(tracer, 0)
+    assert len(numbers) == 2, "the tracer failed (its traceback is on standard error)"
+    return Run(numbers[0], killed=bool(numbers[1]))
+
+
+def _trace(work: Callable[[], object], kill_at: int | None, descendants: bool) -> Run:
     pid = os.fork()
     if pid == 0:
         try:
@@ -45,8 +66,6 @@ def run(work: Callable[[], object], kill_at: int | None = None, *, descendants: 
             work()
             os._exit(0)
         except BaseException:  # noqa: BLE001 - a forked child must not run what the test runner wants to
-            import traceback
-
             traceback.print_exc()
         finally:
             os._exit(1)
