@@ -99,6 +99,7 @@ async def serve(
         for (repository, tag), image in local.tags.items():
             storage.refs.write(repository, tag, image.digest)
     async with providing(settings, storage, local) as provider:
+        provider.sweep_soon()
         status = Status(provider, settings, mountpoint)
         view = tree.build(storage, mountpoint, settings.platform, status)
         await session.serve(

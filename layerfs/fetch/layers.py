@@ -7,12 +7,21 @@ the byte of the digest is taken, the store is looked at *again*, the work is don
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 import trio
 
-from layerfs.errors import BudgetExceeded, DiffIdMismatch, InvalidLayer, LayerfsError, VerificationError
+from layerfs.errors import (
+    BudgetExceeded,
+    DiffIdMismatch,
+    DigestMismatch,
+    InvalidLayer,
+    LayerfsError,
+    SizeMismatch,
+    VerificationError,
+)
 from layerfs.extract.client import Extractor, ExtractorPool
 from layerfs.extract.job import ExtractJob
 from layerfs.fetch.download import download
@@ -81,18 +90,47 @@ class LayerWork:
                         await download(self._origin, staged, repository, descriptor, progress)
 
     async def _make(self, repository: Repository, layer: ImageLayer, progress: Progress) -> None:
-        blob = await trio.to_thread.run_sync(self._storage.open_blob, layer.descriptor.digest)
+        digest = layer.descriptor.digest
+        blob = await trio.to_thread.run_sync(self._storage.open_blob, digest)
         if blob is None:
             blob = await self._adopted(layer.descriptor)
-        tree = await trio.to_thread.run_sync(self._storage.stage_tree, layer.descriptor.digest)
-        with tree:
-            if blob is not None:
-                progress.complete(blob.size)
-                extraction = await self._extract(layer, tree, str(blob.path), progress)
+        if blob is not None:
+            try:
+                await self._from_blob(layer, blob, progress)
+            except (InvalidLayer, DigestMismatch, SizeMismatch) as exc:
+                if not await self._is_damaged(digest):
+                    raise
+                log.warning("%s: the blob in the store is damaged, fetching it again: %s", digest, exc)
+                await trio.to_thread.run_sync(self._storage.discard_blob, digest)
+                progress.restart()
             else:
-                blob, extraction = await self._overlapped(repository, layer, tree, progress)
+                return
+        async with self._tree(digest) as tree:
+            blob, extraction = await self._overlapped(repository, layer, tree, progress)
             check_diff_id(layer, extraction.diff_id)
             await trio.to_thread.run_sync(self._storage.publish, tree, blob, extraction)
+
+    async def _from_blob(self, layer: ImageLayer, blob: VerifiedBlob, progress: Progress) -> None:
+        """Extract and publish what was downloaded before."""
+        progress.complete(blob.size)
+        async with self._tree(blob.digest) as tree:
+            extraction = await self._extract(layer, tree, str(blob.path), progress)
+            check_diff_id(layer, extraction.diff_id)
+            await trio.to_thread.run_sync(self._storage.publish, tree, blob, extraction)
+
+    async def _is_damaged(self, digest: Digest) -> bool:
+        """Say whether the stored blob is to blame, rather than the image."""
+        return not await trio.to_thread.run_sync(partial(self._storage.verify_layer, digest, tree=False))
+
+    @asynccontextmanager
+    async def _tree(self, digest: Digest) -> AsyncIterator[StagedTree]:
+        """Own a staged tree; what is not published by then is removed, in a thread: it may be large."""
+        tree = await trio.to_thread.run_sync(self._storage.stage_tree, digest)
+        try:
+            yield tree
+        finally:
+            with trio.CancelScope(shield=True):
+                await trio.to_thread.run_sync(tree.close)
 
     async def _overlapped(
         self, repository: Repository, layer: ImageLayer, tree: StagedTree, progress: Progress

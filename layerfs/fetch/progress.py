@@ -33,6 +33,11 @@ class Progress:
         """How the download ended; None while it runs."""
         self._changed = trio.Event()
 
+    def restart(self) -> None:
+        """Say that the blob at hand was no good and all of it comes anew."""
+        self.received = 0
+        self.ended = None
+
     def advance(self, received: int) -> None:
         """Say that *received* bytes are there now."""
         self.received = received

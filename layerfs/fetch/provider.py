@@ -29,6 +29,9 @@ log = logging.getLogger(__name__)
 DURABLE_DELAY = 1.0
 """Seconds between a publication and the syncfs that makes it durable: one for many layers."""
 
+SWEEP_PERIOD = 24 * 3600.0
+"""Seconds between two looks for leftovers."""
+
 
 class Provider:
     """Make needed things exist in the store. Build it with `open_provider`."""
@@ -43,6 +46,7 @@ class Provider:
     ) -> None:
         self.journal = journal
         self.documents = documents
+        self._nursery = nursery
         self._storage = storage
         self._work = work
         self._flights: SingleFlight[Hashable, None] = SingleFlight(nursery)
@@ -75,6 +79,18 @@ class Provider:
                 await self._flights.do(descriptor.digest, lambda: self._work.blob(repository, descriptor))
             case _:
                 assert_never(need)
+
+    def sweep_soon(self) -> None:
+        """Begin to sweep leftovers out of the store, now and once a day; for daemons."""
+        self._nursery.start_soon(self._keep_swept)
+
+    async def _keep_swept(self) -> None:
+        while not self._storage.readonly:
+            try:
+                await trio.to_thread.run_sync(self._storage.sweep, abandon_on_cancel=True)
+            except (StoreError, OSError) as exc:  # leftovers cost room and nothing else
+                log.warning("leftovers could not be swept: %s", exc)
+            await trio.sleep(SWEEP_PERIOD)
 
     async def keep_durable(self) -> None:
         """Turn pending records into durable ones, soon after they were written. Runs until cancelled."""
