@@ -26,6 +26,7 @@ VARIABLE: Final = "LAYERFS_CONFIG"
 
 _MAX_FILE: Final = 1 << 20
 _WHERE: Final = re.compile(r" - at `\$\.?(?P<path>[^`]*)`$")
+_AT: Final = re.compile(r" \(at line (?P<line>\d+), column \d+\)$")
 _UNKNOWN: Final = re.compile(r"unknown field `(?P<name>[^`]*)`")
 _TABLE: Final = re.compile(r"\s*\[\s*(?P<name>[^\[\]]+?)\s*\]\s*(?:#.*)?")
 _KEY: Final = re.compile(r"\s*(?P<name>[A-Za-z0-9_.\"' -]+?)\s*=")
@@ -123,12 +124,13 @@ def read(path: Path) -> Loaded | None:
         raise InvalidSettings(f"{path}: more than {_MAX_FILE} bytes (expected a configuration file)")
     try:
         text = raw.decode("utf-8")
-        document = tomllib.loads(text)
     except UnicodeDecodeError as exc:
         line = raw.count(b"\n", 0, exc.start) + 1
         raise InvalidSettings(f"{path}, line {line}: not UTF-8") from exc
+    try:
+        document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as exc:
-        raise InvalidSettings(f"{path}: {exc}") from exc
+        raise InvalidSettings(_syntax_error(path, text, str(exc))) from exc
     loaded = Loaded(path, text, _convert(path, text, document))
     _check(loaded)
     return loaded
@@ -208,6 +210,13 @@ def _convert(path: Path, text: str, document: dict[str, Any]) -> ConfigFile:
             key = f"{key}.{unknown['name']}" if key else unknown["name"]
             problem = "unknown key" + _similar(key)
         raise InvalidSettings(_located(path, text, key, problem)) from exc
+
+
+def _syntax_error(path: Path, text: str, problem: str) -> str:
+    """Put the line first, where all other errors have it."""
+    where = _AT.search(problem)
+    line = where["line"] if where else text.rstrip().count("\n") + 1
+    return f"{path}, line {line}: {_AT.sub('', problem.removesuffix(' (at end of document)'))}"
 
 
 def _similar(key: str) -> str:

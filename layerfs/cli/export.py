@@ -59,7 +59,7 @@ def export(
     layers = have_layers(settings, parsed)
     try:
         with _output(output) as write:
-            _write_tar(layers, write)
+            write_tar(layers, write)
     except OSError as exc:
         if isinstance(exc, BrokenPipeError):
             raise
@@ -85,7 +85,8 @@ def _output(name: str) -> Iterator[Write]:
         raise
 
 
-def _write_tar(layers: "list[LayerDir]", write: Write) -> None:
+def write_tar(layers: "list[LayerDir]", write: Write) -> None:
+    """Write the union of *layers*, base first, as an archive. Raises OSError, StoreDamaged."""
     from layerfs.view.walk import merged_root, walk
 
     root = merged_root(layers)

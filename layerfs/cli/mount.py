@@ -95,7 +95,10 @@ def mount(
 
 @app.command(epilog="Example: layerfs umount ~/oci")
 def umount(
-    mountpoint: Annotated[Path, typer.Argument(metavar="MOUNTPOINT", autocompletion=complete_mountpoint)],
+    mountpoint: Annotated[
+        Path,
+        typer.Argument(metavar="MOUNTPOINT", help="Where it is mounted.", autocompletion=complete_mountpoint),
+    ],
     lazy: Annotated[
         bool, typer.Option("--lazy", "-l", help="Detach it now, even while it is in use.")
     ] = False,

@@ -45,7 +45,7 @@ def _records(member: Member) -> list[tuple[bytes, bytes]]:
     records: list[tuple[bytes, bytes]] = []
     if _place(member.name) is None:
         records.append((b"path", member.name))
-    if len(member.link) > _NAME or not member.link.isascii():
+    if len(member.link) > _NAME:
         records.append((b"linkpath", member.link))
     if not all(_is_utf8(value) for _, value in records):
         records.insert(0, (b"hdrcharset", b"BINARY"))
@@ -88,9 +88,10 @@ def _block(member: Member, kind: bytes) -> bytes:
 
 
 def _place(name: bytes) -> tuple[bytes, bytes] | None:
-    """Split *name* into prefix and name; None if it fits nowhere."""
-    if not name.isascii():
-        return None
+    """Split *name* into prefix and name; None if it fits nowhere.
+
+    Bytes beyond ASCII stay as they are, which all tools read: a PAX path would have to be UTF-8.
+    """
     if len(name) <= _NAME:
         return b"", name
     slash = name.find(b"/", len(name) - _NAME - 1, -1)

@@ -2,7 +2,7 @@
 
 import os
 import subprocess
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -20,6 +20,7 @@ class CommandLine:
     def __init__(self, home: Path) -> None:
         self.home = home
         self.store = home / "store"
+        (home / "run").mkdir(mode=0o700, exist_ok=True)  # podman wants it
         self.environment = {
             name: value
             for name, value in clean_environment().items()
@@ -61,6 +62,3 @@ def layerfs(tmp_path: Path) -> CommandLine:
     home = tmp_path / "home"
     home.mkdir()
     return CommandLine(home)
-
-
-Run = Callable[..., Done]

@@ -1,0 +1,156 @@
+"""Configuration files: strict, errors name file, key and line; flags beat variables beat files."""
+
+import contextlib
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from layerfs import config
+from layerfs.cli.manual import EXAMPLE
+from layerfs.errors import InvalidSettings
+from layerfs.oci import Platform
+from tests.cli.conftest import CommandLine
+
+EVERYTHING = """\
+store = "~/layers"
+platform = "linux/arm64"
+insecure_registries = ["a.b:1", "localhost"]
+authfile = "/etc/auth.json"
+offline = true
+fetch_timeout = 5
+allow_other = true
+
+[log]
+level = "debug"
+json = true
+file = "/var/log/x"
+
+[budgets]
+max_layer_bytes = 1
+max_entries = 2
+max_depth = 3
+max_ratio = 4
+max_pax_bytes = 5
+"""
+
+
+def written(tmp_path: Path, text: str) -> dict[str, str]:
+    path = tmp_path / "config.toml"
+    path.write_text(text)
+    return {"LAYERFS_CONFIG": str(path), "HOME": str(tmp_path)}
+
+
+def test_every_key_has_its_effect(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    found = config.settings_of(written(tmp_path, EVERYTHING), 0)
+    assert found.store == tmp_path / "layers"
+    assert found.platform == Platform.parse("linux/arm64")
+    assert found.insecure_registries == {"a.b:1", "localhost"}
+    assert found.authfile == Path("/etc/auth.json")
+    assert (found.offline, found.fetch_timeout, found.allow_other) == (True, 5, True)
+    assert (found.log_level, found.log_json, found.log_file) == ("debug", True, Path("/var/log/x"))
+    budgets = found.budgets
+    assert (budgets.max_layer_bytes, budgets.max_entries, budgets.max_depth) == (1, 2, 3)
+    assert (budgets.max_ratio, budgets.max_pax_bytes) == (4, 5)
+    keys = [key for _, key, _ in config.values(config.load(written(tmp_path, EVERYTHING)))]
+    assert sorted(keys) == sorted(f"{table}.{key}" if table else key for table, key, _ in config.described())
+
+
+@pytest.mark.parametrize(
+    ("text", "place", "problem"),
+    [
+        ("x = 1", "line 1: x", "unknown key"),
+        ("\nfetch-timeout = 1", "line 2: fetch-timeout", "did you mean fetch_timeout?"),
+        ("[log]\n\nlevle = 'info'", "line 3: log.levle", "did you mean log.level?"),
+        ("[log]\nlevel = 'loud'", "line 2: log.level", "'loud'"),
+        ("[logs]\nlevel = 'info'", "line 1: logs", "unknown key"),
+        ("log.level = 'loud'", "line 1: log.level", "'loud'"),
+        ("store = 1", "line 1: store", "Expected `str"),
+        ("store = 'rel'", "line 1: store", "absolute"),
+        ("# c\n[budgets]\nmax_depth = 0", "line 3: budgets.max_depth", ">= 1"),
+        ("insecure_registries = ['a.b', 1]", "line 1: insecure_registries[1]", "Expected `str`"),
+        ("insecure_registries = ['a/b']", "line 1: insecure_registries", "no registry"),
+        ("platform = 'x'", "line 1: platform", "os/arch"),
+        ("fetch_timeout = 0.5", "line 1: fetch_timeout", ">= 1"),
+        ("offline = 'yes'", "line 1: offline", "bool"),
+        ("a = ", "line 1", "Invalid value"),
+        ("\noffline = true\noffline = true", "line 3", "overwrite"),
+        ("\nstore = x\n", "line 2", "Invalid value"),
+    ],
+)
+def test_an_error_names_file_line_and_key(tmp_path: Path, text: str, place: str, problem: str) -> None:
+    environ = written(tmp_path, text)
+    with pytest.raises(InvalidSettings) as caught:
+        config.load(environ)
+    assert str(caught.value).startswith(f"{environ['LAYERFS_CONFIG']}{', ' + place if place else ''}: ")
+    assert problem in str(caught.value)
+
+
+def test_what_is_no_text_and_what_is_too_long_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "c.toml"
+    path.write_bytes(b"# ok\n# \xff\n")
+    with pytest.raises(InvalidSettings, match="line 2: not UTF-8"):
+        config.read(path)
+    path.write_bytes(b"#" * (2 << 20))
+    with pytest.raises(InvalidSettings, match="more than"):
+        config.read(path)
+    with pytest.raises(InvalidSettings, match="Is a directory"):
+        config.read(tmp_path)
+
+
+@given(st.text(max_size=200))
+def test_any_text_is_read_or_refused(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
+    path = tmp_path_factory.mktemp("config") / "c.toml"
+    path.write_text(text, encoding="utf-8", errors="replace")
+    with contextlib.suppress(InvalidSettings):
+        config.read(path)
+
+
+def test_the_example_of_the_manual_is_right(tmp_path: Path) -> None:
+    config.settings_of(written(tmp_path, EXAMPLE), 0)
+
+
+def test_the_users_file_beats_the_systems(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "system").write_text("fetch_timeout = 5\noffline = true")
+    monkeypatch.setattr(config, "SYSTEM_FILE", tmp_path / "system")
+    (tmp_path / "layerfs").mkdir()
+    (tmp_path / "layerfs/config.toml").write_text("offline = false")
+    found = config.settings_of({"XDG_CONFIG_HOME": str(tmp_path), "HOME": "/nowhere"}, 0)
+    assert (found.fetch_timeout, found.offline) == (5, False)
+
+
+def test_a_flag_beats_a_variable_beats_the_file(layerfs: CommandLine, tmp_path: Path) -> None:
+    file = written(tmp_path, f'store = "{tmp_path}/by-file"\nplatform = "linux/s390x"\noffline = true')
+    environment = {"LAYERFS_CONFIG": file["LAYERFS_CONFIG"], "LAYERFS_STORE": ""}
+
+    def made(name: str) -> bool:
+        return (tmp_path / name / "refs").is_dir()
+
+    layerfs("images", environment=environment)
+    assert made("by-file")
+    environment["LAYERFS_STORE"] = str(tmp_path / "by-variable")
+    layerfs("images", environment=environment)
+    assert made("by-variable")
+    layerfs("images", "--store", tmp_path / "by-flag", environment=environment)
+    assert made("by-flag")
+    assert "offline" in layerfs("pull", "127.0.0.1:1/a", environment=environment, code=5).stderr
+
+
+def test_config_check_and_show(layerfs: CommandLine, tmp_path: Path) -> None:
+    assert "no configuration file" in layerfs("config", "check").stdout
+    good, bad = tmp_path / "good.toml", tmp_path / "bad.toml"
+    good.write_text("offline = true\n[log]\nlevel = 'error'\n")
+    bad.write_text("on = 1\n")
+    assert layerfs("config", "check", good).stdout == f"{good}: ok\n"
+    done = layerfs("config", "check", bad, good, code=2)
+    assert "bad.toml, line 1: on: unknown key" in done.stderr
+    assert done.stdout == f"{good}: ok\n"
+    layerfs("config", "check", tmp_path / "gone.toml", code=2)
+    assert "line 1: on" in layerfs("--config", bad, "images", code=2).stderr
+    assert "no such file" in layerfs("--config", tmp_path / "gone.toml", "images", code=2).stderr
+    assert layerfs("--config", good, "config", "show").stdout.splitlines()[0] == f"offline = true  # {good}"
+    shown = json.loads(layerfs("--config", good, "config", "show", "--json").stdout)
+    assert shown["log.level"] == {"value": "error", "file": str(good)}

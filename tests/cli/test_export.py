@@ -1,0 +1,151 @@
+"""`layerfs export`: the merged root as a tar, equal to what the specification says, always the same bytes."""
+
+import hashlib
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+
+from layerfs.cli.export import write_tar
+from layerfs.store import ImageStorage
+from tests.cli.conftest import CommandLine
+from tests.support import canary, images, model
+from tests.support.images import (
+    chardev,
+    directory,
+    fifo,
+    file,
+    hardlink,
+    image,
+    layer,
+    opaque,
+    symlink,
+    whiteout,
+)
+from tests.support.stacks import Stack, patiently, stacks
+
+pytestmark = pytest.mark.needs_root
+
+LAYERS = (
+    layer(
+        directory("etc", 0o750, uid=5),
+        file("etc/motd", b"hello\n", mtime=1_600_000_000.25),
+        hardlink("etc/link", "etc/motd"),
+        file("bin/su", b"x" * 70_000, mode=0o4755, gid=70_000, xattrs={"user.note": b"\0\xff"}),
+        directory("tmp", 0o1777),
+        directory("gone"),
+        file("gone/a"),
+        directory("emptied"),
+        file("emptied/a"),
+    ),
+    layer(
+        whiteout("gone"),
+        opaque("emptied"),
+        file("emptied/b" + "n" * 120),
+        symlink("l", "t" * 150),
+        chardev("dev/null", 1, 3),
+        fifo("pipe"),
+        file(b"\xffname", b"1"),
+        file("n\N{LATIN SMALL LETTER E WITH ACUTE}w"),
+    ),
+)
+BUILT = image(*LAYERS)
+
+
+def unpacked(archive: bytes, target: Path) -> canary.Snapshot:
+    """Let GNU tar unpack *archive*, and describe what it made."""
+    shutil.rmtree(target, ignore_errors=True)
+    target.mkdir()
+    tar = ["tar", "-xp", "--xattrs", "--xattrs-include=*", "--numeric-owner", "--warning=no-timestamp"]
+    done = subprocess.run([*tar, "-C", str(target)], input=archive, capture_output=True, check=True)
+    assert done.stderr == b""
+    return canary.snapshot(target)
+
+
+def imported(layerfs: CommandLine, tmp_path: Path) -> None:
+    images.write_layout(tmp_path / "lay", BUILT)
+    layerfs("import", f"oci:{tmp_path}/lay", "a:1")
+
+
+def test_the_archive_is_what_umoci_unpacks(layerfs: CommandLine, tmp_path: Path) -> None:
+    imported(layerfs, tmp_path)
+    layerfs("export", "a:1", "-o", "a.tar")
+    found = unpacked((layerfs.home / "a.tar").read_bytes(), tmp_path / "root")
+    umoci = ["umoci", "raw", "unpack", "--image", f"{tmp_path}/lay:latest", str(tmp_path / "umoci")]
+    subprocess.run(umoci, check=True, capture_output=True)
+    expected = canary.snapshot(tmp_path / "umoci")
+
+    # umoci dates implied directories and those it removes from as of now.
+    def undated(tree: canary.Snapshot) -> canary.Snapshot:
+        return {path: replace(fact, mtime_ns=0) if fact.kind == "d" else fact for path, fact in tree.items()}
+
+    canary.assert_same(undated(expected), undated(found))
+
+
+def test_it_is_the_same_each_time_and_sorted_and_bsdtar_reads_it(
+    layerfs: CommandLine, tmp_path: Path
+) -> None:
+    imported(layerfs, tmp_path)
+    command = f"layerfs export a:1 | tee {tmp_path}/1.tar | sha256sum"
+    piped = subprocess.run(["bash", "-c", command], env=layerfs.environment, capture_output=True, check=True)
+    layerfs("export", "a:1", "--output", tmp_path / "2.tar")
+    content = (tmp_path / "2.tar").read_bytes()
+    assert piped.stdout.split()[0].decode() == hashlib.sha256(content).hexdigest()
+    listed = subprocess.run(
+        ["tar", "--quoting-style=literal", "-tf", str(tmp_path / "2.tar")], capture_output=True, check=True
+    )
+    names = listed.stdout.splitlines()
+    assert names[0] == b"./"
+    assert names[1:] == sorted(names[1:], key=lambda name: name.split(b"/"))
+    assert subprocess.run(["bsdtar", "-tf", str(tmp_path / "2.tar")], capture_output=True).stderr == b""
+
+
+def test_a_reader_that_leaves_early_ends_it_quietly(layerfs: CommandLine, tmp_path: Path) -> None:
+    imported(layerfs, tmp_path)
+    command = "layerfs export a:1 | head -c 1000 >/dev/null"
+    done = subprocess.run(["bash", "-c", command], env=layerfs.environment, capture_output=True)
+    assert done.stderr == b""
+
+
+def test_a_file_that_cannot_be_written_is_an_error_and_leaves_nothing(
+    layerfs: CommandLine, tmp_path: Path
+) -> None:
+    imported(layerfs, tmp_path)
+    assert "No such file" in layerfs("export", "a:1", "-o", "gone/a.tar", code=1).stderr
+    (layerfs.home / "full").mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=16k", "tmpfs", str(layerfs.home / "full")]
+    subprocess.run(mount, check=True)
+    try:
+        assert "No space" in layerfs("export", "a:1", "-o", "full/a.tar", code=1).stderr
+        assert os.listdir(layerfs.home / "full") == []
+    finally:
+        subprocess.run(["umount", str(layerfs.home / "full")], check=True)
+
+
+def test_an_image_that_nobody_has_is_not_found_offline(layerfs: CommandLine) -> None:
+    assert "offline" in layerfs("export", "--offline", "a:1", code=5).stderr
+
+
+@pytest.fixture(scope="module")
+def storage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ImageStorage]:
+    with ImageStorage(tmp_path_factory.mktemp("export") / "store") as opened:
+        yield opened
+
+
+@settings(patiently, max_examples=30, database=None)
+@given(stack=stacks())
+def test_random_stacks_are_exported_as_the_specification_says(stack: Stack, storage: ImageStorage) -> None:
+    work = storage.images_dir.parent
+    layers = []
+    for entries in stack.layers:
+        built = layer(*entries)
+        (work / "blob").write_bytes(built.blob)
+        layers.append(storage.extract_layer(built.digest, work / "blob"))
+    parts: list[bytes] = []
+    write_tar(layers, parts.append)
+    canary.assert_same(model.snapshot(model.apply(stack.layers)), unpacked(b"".join(parts), work / "root"))

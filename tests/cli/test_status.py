@@ -1,0 +1,109 @@
+"""`layerfs status` and `layerfs df`: what is mounted, what went wrong, what the store holds."""
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from layerfs.cli.advice import advice
+from layerfs.host.patience import read_within
+from tests.cli.conftest import CommandLine
+from tests.support import clients, daemon
+from tests.support.images import BuiltImage, file, image, layer, write_layout
+from tests.support.registry import Registry
+
+BASE = layer(file("base", os.urandom(10_000)))
+BUILT = image(BASE, layer(file("own", os.urandom(3000))))
+
+
+@pytest.mark.needs_root
+@pytest.mark.needs_fuse
+def test_a_mount_tells_what_it_fetches_who_waits_and_what_went_wrong(
+    layerfs: CommandLine, own_registry: Registry, mountpoint: Path
+) -> None:
+    own_registry.push("a", "1", BUILT)
+    own_registry.push("bad", "1", image(layer(file("bad", b"bytes"))))
+    with daemon.running(layerfs.store, mountpoint):
+        shown = layerfs("status", mountpoint).stdout
+        assert shown.startswith(f"{mountpoint}: serving {layerfs.store} (pid ")
+
+        clients.names(daemon_images(mountpoint, own_registry) / "a:1/")
+        with (
+            own_registry.paused(),
+            clients.started("ls", daemon_images(mountpoint, own_registry) / "a:1/layers/00/diff/") as client,
+        ):
+            clients.wait_until_blocked(client)
+            about = json.loads(layerfs("status", "--json", mountpoint).stdout)[0]
+            assert about["waiting"] == 1
+            assert [one["digest"] for one in about["fetching"]] == [str(BASE.digest)]
+            assert f"downloading {own_registry.host}/a@{BASE.digest}: " in layerfs("status").stdout
+
+        clients.run("ls", daemon_images(mountpoint, own_registry) / "missing:1/")
+        shown = layerfs("status", mountpoint).stdout
+        assert "missing" in shown
+        assert advice("NotFound") in shown
+
+
+def daemon_images(mountpoint: Path, registry: Registry) -> Path:
+    return mountpoint / "images" / registry.host
+
+
+@pytest.mark.needs_root
+@pytest.mark.needs_fuse
+def test_a_hanging_and_a_dead_mount_are_told_apart(layerfs: CommandLine, mountpoint: Path) -> None:
+    with daemon.running(layerfs.store, mountpoint) as running:
+        os.kill(running.pid, signal.SIGSTOP)
+        try:
+            assert "no answer within" in layerfs("status", mountpoint, code=1).stdout
+        finally:
+            os.kill(running.pid, signal.SIGCONT)
+        running.kill()
+        assert "dead" in layerfs("status", mountpoint, code=1).stdout
+        assert json.loads(layerfs("status", "--json").stdout)[0]["state"] == "dead"
+
+
+def test_another_directory_is_no_mount_of_ours(layerfs: CommandLine) -> None:
+    assert "no layerfs mount" in layerfs("status", "/", code=1).stderr
+
+
+def test_a_file_that_answers_is_read_and_one_that_does_not_is_left(tmp_path: Path) -> None:
+    (tmp_path / "large").write_bytes(b"x" * 300_000)
+    assert read_within(os.fsencode(tmp_path / "large"), 30) == b"x" * 300_000
+    with pytest.raises(FileNotFoundError):
+        read_within(os.fsencode(tmp_path / "gone"), 30)
+    os.mkfifo(tmp_path / "fifo")  # nobody ever writes to it
+    with pytest.raises(TimeoutError):
+        read_within(os.fsencode(tmp_path / "fifo"), 0.2)
+
+
+def imported(layerfs: CommandLine, tmp_path: Path, name: str, built: BuiltImage) -> None:
+    write_layout(tmp_path / name, built)
+    layerfs("import", f"oci:{tmp_path / name}", f"{name}:1")
+
+
+def test_df_counts_what_is_shared_and_what_nothing_needs(layerfs: CommandLine, tmp_path: Path) -> None:
+    other = image(BASE, layer(file("other", os.urandom(2000))))
+    imported(layerfs, tmp_path, "one", BUILT)
+    imported(layerfs, tmp_path, "two", other)
+    leftover = layerfs.store / "layers" / f"{BASE.digest.name}.{'0' * 32}.downloading"
+    leftover.write_bytes(b"12345")
+
+    found = json.loads(layerfs("df", "--json").stdout)
+    sizes = [made.size for made in (*BUILT.layers, other.layers[1])]
+    assert found["blobs"] == {"count": 3, "size": sum(sizes), "shared": BASE.size, "reclaimable": 0}
+    assert found["extracted"] == {"count": 3, "size": 15_000, "shared": 10_000, "reclaimable": 0}
+    assert found["leftovers"]["reclaimable"] == 5
+    assert [(one["reference"], one["extracted"]) for one in found["images"]] == [
+        ("docker.io/library/one:1", 13_000),
+        ("docker.io/library/two:1", 12_000),
+    ]
+
+    layerfs("rm", "two:1")
+    found = json.loads(layerfs("df", "--json").stdout)
+    assert found["blobs"]["reclaimable"] == other.layers[1].size
+    assert found["extracted"] == {"count": 3, "size": 15_000, "shared": 0, "reclaimable": 2000}
+    table = layerfs("df", "-v").stdout.splitlines()
+    assert table[0].split() == ["WHAT", "COUNT", "SIZE", "SHARED", "RECLAIMABLE"]
+    assert table[-1].startswith("docker.io/library/one:1")

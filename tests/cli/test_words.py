@@ -1,0 +1,105 @@
+"""Help, manual pages and completion: of one source, complete, and of use."""
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+from layerfs.cli.app import VERBATIM, app, load_verbs
+from layerfs.cli.completion import SCRIPTS
+from tests.cli.conftest import CommandLine
+from tests.support.images import file, image, layer, write_layout
+
+
+def verbs() -> list[tuple[str, Any]]:
+    load_verbs()
+    return list(_below(typer.main.get_command(app)))
+
+
+def _below(group: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from _below(command, f"{prefix}{name} ")
+        else:
+            yield prefix + name, command
+
+
+def test_every_verb_and_option_explains_itself_with_an_example() -> None:
+    for name, command in verbs():
+        assert command.help, name
+        assert command.epilog.startswith(f"{VERBATIM}Example: "), name
+        assert name.split()[-1] in command.epilog or name == "umount", name
+        for param in command.params:
+            assert param.name == "help" or param.help, f"{name}: {param.name}"
+
+
+def test_every_verb_that_lists_or_shows_can_print_json() -> None:
+    listing = {"images", "history", "tags", "tree", "status", "df", "config show", "pull", "import"}
+    for name, command in verbs():
+        has = any("--json" in param.opts for param in command.params)
+        assert has == (name in listing), name
+
+
+@pytest.mark.parametrize("page", ["layerfs", "layerfs.toml"])
+def test_the_manual_pages_are_good_roff_and_name_everything(layerfs: CommandLine, page: str) -> None:
+    source = layerfs("man", page).stdout
+    groff = subprocess.run(
+        ["groff", "-man", "-Tutf8", "-ww"], input=source, capture_output=True, text=True, check=True
+    )
+    assert groff.stderr == ""
+    if page == "layerfs":
+        for name, command in verbs():
+            if command.hidden:
+                continue
+            assert f".SS {name}" in source
+            for param in command.params:
+                for flag in param.opts if param.param_type_name == "option" else ():
+                    assert flag.replace("-", "\\-") in source, f"{name} {flag}"
+
+
+class Bash:
+    """Completes as bash does."""
+
+    def __init__(self, layerfs: CommandLine) -> None:
+        self._layerfs = layerfs
+        self._script = layerfs.home / "completion.bash"
+        self._script.write_text(layerfs("completion", "bash").stdout)
+
+    def __call__(self, line: str) -> list[str]:
+        program = (
+            f'source {self._script}; COMP_LINE="$1"; COMP_POINT=${{#1}}; _layerfs layerfs; '
+            'printf "%s\\n" "${COMPREPLY[@]}"'
+        )
+        done = subprocess.run(
+            ["bash", "-c", program, "bash", line],
+            env=self._layerfs.environment,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert done.stderr == ""
+        return done.stdout.split()
+
+
+def test_bash_completes_verbs_options_references_and_their_tags(layerfs: CommandLine, tmp_path: Path) -> None:
+    bash = Bash(layerfs)
+    assert bash("layerfs tree ") == []
+    assert not layerfs.store.exists(), "the Tab key must not make a store"
+    write_layout(tmp_path / "lay", image(layer(file("a"))))
+    for name in ("alpine:1", "alpine:2", "quay.io/x/y:3"):
+        layerfs("import", f"oci:{tmp_path}/lay", name)
+    assert "tree" in bash("layerfs t")
+    assert bash("layerfs tree --lay") == ["--layer"]
+    assert bash("layerfs tree quay") == ["quay.io/x/y:3"]
+    assert bash("layerfs tree al") == ["alpine:1", "alpine:2"]
+    assert bash("layerfs tree alpine:") == ["1", "2"]
+    assert bash("layerfs tree docker.io/library/alpine:2") == ["2"]
+    assert bash(f"layerfs tree --store {tmp_path}/gone al") == []
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_a_script_for_each_shell(layerfs: CommandLine, shell: str) -> None:
+    assert layerfs("completion", shell).stdout == SCRIPTS[shell]  # type: ignore[index]  # all of them
