@@ -1,0 +1,195 @@
+"""Every example of `--help`, README and docs runs as it is written, in a copy of this machine.
+
+The copy is an overlay over / in a mount namespace of its own: examples may mount, write anywhere and log in.
+Docker Hub and ghcr.io are a registry on loopback behind a proxy, with TLS.
+"""
+
+import json
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import CommandLine
+from tests.cli.test_words import verbs
+from tests.support.certificates import authority, issue
+from tests.support.images import directory, file, image, layer, symlink, write_layout
+from tests.support.proxy import Proxy
+from tests.support.registry import Registry
+
+pytestmark = [pytest.mark.needs_root, pytest.mark.needs_fuse]
+
+_REPOSITORY = Path(__file__).parents[2]
+_EXAMPLE = re.compile(r"Example: (?P<command>.+)")
+_BLOCK = re.compile(r"^```sh\n(?P<text>.*?)^```", re.MULTILINE | re.DOTALL)
+
+ALPINE = image(
+    layer(
+        directory("bin"),
+        file("bin/busybox", Path("/bin/busybox").read_bytes(), mode=0o755),
+        symlink("bin/sh", "busybox"),
+        directory("etc"),
+        file("etc/os-release", b"ID=alpine\n"),
+        command="ADD alpine-minirootfs.tar.gz /",
+    ),
+    layer(file("etc/motd", b"hello\n"), command="COPY motd /etc"),
+    layer(file("etc/added", b"1\n"), command="COPY added /etc"),
+)
+
+ORDER = (
+    "completion", "config check", "config show", "man", "pull", "images", "digest", "tags", "inspect",
+    "history", "tree", "export", "lowerdir", "mount", "status", "umount", "df", "rm", "import", "login", "logout",
+)  # fmt: skip
+"""Some need what others leave behind."""
+
+SANDBOX = """\
+set -e
+mount -t tmpfs tmpfs "$1"
+mkdir "$1"/up "$1"/work "$1"/root
+mount -t overlay overlay -o lowerdir=/,upperdir="$1"/up,workdir="$1"/work "$1"/root
+cd "$1"/root
+mkdir -p home/reader images
+for place in /dev /proc /sys; do mount --rbind $place .$place; done
+for place in /tmp /var/lib /run /home/reader; do mount -t tmpfs tmpfs .$place; done
+cp -r "$2"/. home/reader
+exec chroot . /bin/bash home/reader/run
+"""
+"""Arguments: an empty directory, and one that becomes the home."""
+
+RUNNER = """\
+export HOME=/home/reader
+cd
+umask 022
+mkdir oci
+number=0
+while [ -e "examples/$number" ]; do
+    . ./around "$number" before
+    (cd "$HOME" && exec bash -e "$HOME/examples/$number") >"out.$number" 2>&1 </dev/null
+    echo $? >"code.$number"
+    . ./around "$number" after
+    number=$((number + 1))
+done
+for number in $(seq 0 $((number - 1))); do
+    printf '%s\\n' "@@ $number $(cat code.$number)"
+    cat "out.$number"
+done
+"""
+
+
+def examples_of_help() -> dict[str, str]:
+    """Return the example of each verb."""
+    found = {}
+    for name, command in verbs():
+        match = _EXAMPLE.search(command.epilog)
+        assert match is not None, name
+        found[name] = match["command"]
+    return found
+
+
+def examples_of_documents() -> Iterator[tuple[str, str]]:
+    """Yield file and text of the shell examples that use layerfs; how to install it is tested elsewhere."""
+    for path in [_REPOSITORY / "README.md", *sorted((_REPOSITORY / "docs").glob("*.md"))]:
+        for block in _BLOCK.finditer(path.read_text(encoding="utf-8")):
+            text = block["text"]
+            about_us = re.search(r"\blayerfs\b|/images/", text)
+            if about_us and not re.search(r"apt install|git clone|scripts/", text):
+                yield path.name, text
+
+
+class Sandbox:
+    """Runs examples in a copy of this machine, in which Docker Hub is ours."""
+
+    def __init__(self, layerfs: CommandLine, tmp_path: Path, proxy: Proxy, trusted: Path) -> None:
+        self._place = tmp_path / "sandbox"
+        self._place.mkdir()
+        self._home = tmp_path / "reader"
+        (self._home / "examples").mkdir(parents=True)
+        self._environment = {
+            name: value
+            for name, value in layerfs.environment.items()
+            if not name.startswith(("LAYERFS_", "XDG_")) or name == "LAYERFS_TEST_SESSION"
+        } | {
+            "HTTPS_PROXY": proxy.url,
+            "SSL_CERT_FILE": str(self._home_in_it("trusted.crt")),
+            "PATH": f"/home/reader/bin:{layerfs.environment['PATH']}",
+        }
+        (self._home / "trusted.crt").write_bytes(trusted.read_bytes())
+        (self._home / "bin").mkdir()
+        (self._home / "bin/pass").write_text("#!/bin/sh\necho secret\n")  # a password manager
+        (self._home / "bin/pass").chmod(0o755)
+        write_layout(self._home / "alpine", ALPINE, "3.20")
+        (self._home / "run").write_text(RUNNER)
+
+    def _home_in_it(self, name: str) -> Path:
+        return Path("/home/reader", name)
+
+    def run(self, examples: list[str], around: str = "") -> list[tuple[int, str]]:
+        """Return exit code and output of each."""
+        (self._home / "around").write_text(around)
+        for number, text in enumerate(examples):
+            (self._home / f"examples/{number}").write_text(text)
+        unshare = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
+        done = subprocess.run(
+            [*unshare, "bash", "-c", SANDBOX, "sandbox", str(self._place), str(self._home)],
+            env=self._environment,
+            capture_output=True,
+            text=True,
+            timeout=100,
+        )
+        assert done.returncode == 0, done.stderr
+        parts = re.split(r"^@@ \d+ (\d+)\n", done.stdout, flags=re.MULTILINE)[1:]
+        return [(int(code), output) for code, output in zip(parts[::2], parts[1::2], strict=True)]
+
+
+@pytest.fixture
+def sandbox(
+    layerfs: CommandLine, tmp_path: Path, own_registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Sandbox]:
+    own_registry.push("library/alpine", "3.20", ALPINE)
+    by = authority(tmp_path)
+    server = issue(tmp_path, by, "registry-1.docker.io", "ghcr.io")
+    monkeypatch.setenv("REGISTRY_HTTP_TLS_CERTIFICATE", str(server.certificate))
+    monkeypatch.setenv("REGISTRY_HTTP_TLS_KEY", str(server.key))
+    own_registry.stop()
+    own_registry.start()
+    port = own_registry.port
+    with Proxy({"registry-1.docker.io:443": port, "ghcr.io:443": port}) as proxy:
+        yield Sandbox(layerfs, tmp_path, proxy, by.certificate)
+
+
+def test_every_example_of_help_runs_as_written(sandbox: Sandbox) -> None:
+    examples = examples_of_help()
+    assert set(examples) == set(ORDER), "say in ORDER when the example of a verb can run"
+    results = sandbox.run([examples[name] for name in ORDER])
+    for name, (code, output) in zip(ORDER, results, strict=True):
+        assert code == 0, f"{name}: {examples[name]}\n{output}"
+    printed = {name: output for name, (_, output) in zip(ORDER, results, strict=True)}
+    assert "docker.io/library/alpine:3.20" in printed["images"]
+    assert printed["digest"] == f"{ALPINE.digest}\n"
+    assert json.loads(printed["inspect"]) == ["PATH=/bin:/usr/bin"]
+    assert "lowerdir=/home/reader/oci/lower/" in printed["mount"]
+    assert printed["status"] == "/home/reader/oci\n"
+    assert printed["import"] == "docker.io/library/alpine:3.20\n"
+    assert "logged in to ghcr.io as me" in printed["login"]
+
+
+MOUNTED = """\
+example=examples/$1
+if ! grep -q 'layerfs mount' "$example"; then
+    case $2 in
+        before) mkdir -p /images; layerfs mount /images ;;
+        after) layerfs umount --lazy /images ;;
+    esac
+fi
+"""
+"""Most sections go on where the first one was: with a mount at /images."""
+
+
+def test_every_example_of_readme_and_docs_runs_as_written(sandbox: Sandbox) -> None:
+    examples = list(examples_of_documents())
+    assert any(name == "README.md" for name, _ in examples)
+    results = sandbox.run([text for _, text in examples], MOUNTED)
+    for (name, text), (code, output) in zip(examples, results, strict=True):
+        assert code == 0, f"{name}:\n{text}\n{output}"
