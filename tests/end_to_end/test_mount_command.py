@@ -46,6 +46,18 @@ def test_a_mount_that_cannot_be_fails_and_says_why(
     assert "Traceback" not in done.stderr
 
 
+def test_a_store_that_cannot_be_made_fails_the_mount(tmp_path: Path, mountpoint: Path) -> None:
+    (tmp_path / "file").touch()
+    log = tmp_path / "log"
+
+    done = daemon.layerfs("mount", "--store", tmp_path / "file", "--log-file", log, mountpoint, check=False)
+
+    assert done.returncode != 0
+    assert str(tmp_path / "file") in done.stderr
+    assert "Traceback" not in done.stderr
+    assert mounts.mount_at(mountpoint) is None
+
+
 def test_umount_of_nothing_fails_and_says_so(mountpoint: Path) -> None:
     done = daemon.layerfs("umount", mountpoint, check=False)
 
