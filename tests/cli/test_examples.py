@@ -40,9 +40,10 @@ ALPINE = image(
 
 ORDER = (
     "completion", "config check", "config show", "man", "pull", "images", "digest", "tags", "inspect",
-    "history", "tree", "export", "lowerdir", "mount", "status", "umount", "df", "rm", "import", "login", "logout",
+    "history", "tree", "export", "lowerdir", "mount", "status", "umount", "df", "rm", "import", "login",
+    "logout",
 )  # fmt: skip
-"""Some need what others leave behind."""
+"""Some need what others leave behind; verbs that are not listed here run last."""
 
 SANDBOX = """\
 set -e
@@ -161,11 +162,11 @@ def sandbox(
 
 def test_every_example_of_help_runs_as_written(sandbox: Sandbox) -> None:
     examples = examples_of_help()
-    assert set(examples) == set(ORDER), "say in ORDER when the example of a verb can run"
-    results = sandbox.run([examples[name] for name in ORDER])
-    for name, (code, output) in zip(ORDER, results, strict=True):
+    order = [*ORDER, *(name for name in examples if name not in ORDER)]
+    results = sandbox.run([examples[name] for name in order])
+    for name, (code, output) in zip(order, results, strict=True):
         assert code == 0, f"{name}: {examples[name]}\n{output}"
-    printed = {name: output for name, (_, output) in zip(ORDER, results, strict=True)}
+    printed = {name: output for name, (_, output) in zip(order, results, strict=True)}
     assert "docker.io/library/alpine:3.20" in printed["images"]
     assert printed["digest"] == f"{ALPINE.digest}\n"
     assert json.loads(printed["inspect"]) == ["PATH=/bin:/usr/bin"]

@@ -4,7 +4,7 @@ import hashlib
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 
 from layerfs.cli.export import write_tar
-from layerfs.store import ImageStorage
+from layerfs.store import ImageStorage, probe
 from tests.cli.conftest import CommandLine
 from tests.support import canary, images, model
 from tests.support.images import (
@@ -131,21 +131,37 @@ def test_an_image_that_nobody_has_is_not_found_offline(layerfs: CommandLine) -> 
     assert "offline" in layerfs("export", "--offline", "a:1", code=5).stderr
 
 
-@pytest.fixture(scope="module")
-def storage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ImageStorage]:
-    with ImageStorage(tmp_path_factory.mktemp("export") / "store") as opened:
-        yield opened
+@pytest.fixture(scope="module", params=["root", "user"])
+def storage(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[ImageStorage]:
+    """A store whose trees are written as by root, and one where an ordinary user's records say the rest."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(probe, "owner_kind", lambda: request.param)
+        with ImageStorage(tmp_path_factory.mktemp("export") / "store") as opened:
+            assert opened.owner == request.param
+            yield opened
 
 
-@settings(patiently, max_examples=30, database=None)
+def exported(layers: Sequence[images.BuiltLayer], storage: ImageStorage) -> bytes:
+    found = []
+    for built in layers:
+        blob = storage.images_dir.with_name("blob")
+        blob.write_bytes(built.blob)
+        found.append(storage.extract_layer(built.digest, blob))
+    parts: list[bytes] = []
+    write_tar(found, parts.append)
+    return b"".join(parts)
+
+
+@settings(patiently, max_examples=25, database=None)
 @given(stack=stacks())
 def test_random_stacks_are_exported_as_the_specification_says(stack: Stack, storage: ImageStorage) -> None:
-    work = storage.images_dir.parent
-    layers = []
-    for entries in stack.layers:
-        built = layer(*entries)
-        (work / "blob").write_bytes(built.blob)
-        layers.append(storage.extract_layer(built.digest, work / "blob"))
-    parts: list[bytes] = []
-    write_tar(layers, parts.append)
-    canary.assert_same(model.snapshot(model.apply(stack.layers)), unpacked(b"".join(parts), work / "root"))
+    archive = exported([layer(*entries) for entries in stack.layers], storage)
+    found = unpacked(archive, storage.images_dir.with_name("root"))
+    canary.assert_same(model.snapshot(model.apply(stack.layers)), found)
+
+
+def test_the_archive_does_not_depend_on_who_wrote_the_store(storage: ImageStorage) -> None:
+    digest = hashlib.sha256(exported(LAYERS, storage)).hexdigest()
+    assert digest == "9b75b72a5a1d26f4fb83701dc220419e1e184690c5cd7b4a83a7b69ab1c88716"
