@@ -144,14 +144,18 @@ def load(environ: Mapping[str, str]) -> list[Loaded]:
     return found
 
 
-def settings_of(environ: Mapping[str, str], uid: int) -> Settings:
-    """Return the settings before any flag: files, then defaults. Raises InvalidSettings."""
+def settings_of(environ: Mapping[str, str], uid: int, *, namespace: bool = False) -> Settings:
+    """Return the settings before any flag: files, then defaults. Raises InvalidSettings.
+
+    *namespace* says that *uid* is one of a user namespace, so that 0 is not the machine's root.
+    """
     merged: dict[str, Any] = {key: value for _, key, value in values(load(environ))}
     budgets = {
         key.partition(".")[2]: value for key, value in merged.items() if key.partition(".")[0] == "budgets"
     }
     store = None if environ.get("LAYERFS_STORE") else merged.get("store")
-    given: dict[str, Any] = {"store": _path(store) if store else default_store(environ, uid)}
+    place = _path(store) if store else default_store(environ, uid, namespace=namespace)
+    given: dict[str, Any] = {"store": place}
     if "platform" in merged:
         given["platform"] = Platform.parse(merged["platform"])
     if "insecure_registries" in merged:

@@ -36,23 +36,25 @@ class Settings:
     """Where a daemon in the background logs, if not at the default place."""
 
 
-def default_store(environ: Mapping[str, str], uid: int) -> Path:
+def default_store(environ: Mapping[str, str], uid: int, *, namespace: bool = False) -> Path:
     """Say where the store is unless ``--store`` says otherwise.
 
-    ``$LAYERFS_STORE``, else /var/lib/layerfs for root, else below ``$XDG_DATA_HOME``. Raises InvalidSettings.
+    ``$LAYERFS_STORE``, else /var/lib/layerfs for root, else below ``$XDG_DATA_HOME``. In a user *namespace*
+    root is its maker, who has another store outside: the two cannot share one. Raises InvalidSettings.
     """
     chosen = environ.get("LAYERFS_STORE")
     if chosen:
         return absolute(Path(chosen), "LAYERFS_STORE")
-    if uid == 0:
+    if uid == 0 and not namespace:
         return SYSTEM_STORE
+    name = "layerfs-namespace" if uid == 0 else "layerfs"
     base = environ.get("XDG_DATA_HOME")
     if base and Path(base).is_absolute():  # a relative one is to be ignored (XDG base directory spec)
-        return Path(base) / "layerfs"
+        return Path(base) / name
     home = environ.get("HOME")
     if not home:
         raise InvalidSettings("no place for the store: HOME is not set (give --store DIR)")
-    return Path(home) / ".local" / "share" / "layerfs"
+    return Path(home) / ".local" / "share" / name
 
 
 def absolute(path: Path, what: str) -> Path:

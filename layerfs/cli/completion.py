@@ -77,10 +77,13 @@ def complete_mountpoint(incomplete: str) -> list[str]:
 def _references(params: dict[str, Any]) -> Iterator[str]:
     """Yield full names, then short ones: typing `al` should find docker.io/library/alpine."""
     from layerfs.config import settings_of
+    from layerfs.host.namespaces import in_initial_user_namespace
     from layerfs.store import ImageStorage
 
     try:
-        store = Path(params["store"]) if params.get("store") else settings_of(os.environ, os.getuid()).store
+        namespace = not in_initial_user_namespace()
+        defaults = settings_of(os.environ, os.getuid(), namespace=namespace)
+        store = Path(params["store"]) if params.get("store") else defaults.store
         if not (store / "refs").is_dir():
             return
         names = [str(reference) for reference, _ in ImageStorage(store).refs.all()]

@@ -12,14 +12,19 @@ import sys
 from pathlib import Path
 from typing import Final
 
+from layerfs.host.namespaces import in_initial_user_namespace
+
 _SYSTEM_LOG: Final = Path("/var/log/layerfs.log")
 _TEXT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 _PRIORITIES = ((logging.CRITICAL, 2), (logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6))
 
 
 def default_log_file() -> Path:
-    """Say where a daemon in the background logs: /var/log/layerfs.log, or below $XDG_STATE_HOME."""
-    if os.getuid() == 0:
+    """Say where a daemon in the background logs: /var/log/layerfs.log, or below $XDG_STATE_HOME.
+
+    Root of a user namespace may not write the system's log.
+    """
+    if os.getuid() == 0 and in_initial_user_namespace():
         return _SYSTEM_LOG
     base = os.environ.get("XDG_STATE_HOME")
     state = Path(base) if base and Path(base).is_absolute() else Path.home() / ".local" / "state"

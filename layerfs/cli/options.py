@@ -15,6 +15,7 @@ import typer
 
 from layerfs.cli.completion import complete_reference
 from layerfs.config import settings_of
+from layerfs.host.namespaces import in_initial_user_namespace
 from layerfs.oci import Platform
 from layerfs.settings import Settings, absolute
 
@@ -140,4 +141,5 @@ def _settings(
         given["authfile"] = authfile
     if offline is not None:
         given["offline"] = offline
-    return dataclasses.replace(settings_of(os.environ, os.getuid()), **given)
+    namespace = not in_initial_user_namespace()
+    return dataclasses.replace(settings_of(os.environ, os.getuid(), namespace=namespace), **given)

@@ -1,12 +1,10 @@
 """What a worker is told, and what it answers."""
 
-from typing import Literal
-
 import msgspec
 
-from layerfs.layer.record import Budgets, Extraction
+from layerfs.layer.record import Budgets, Extraction, OwnerKind
 
-OwnerKind = Literal["root", "namespace", "user"]
+__all__ = ["Abort", "Done", "Ended", "ExtractJob", "Failed", "Grown", "OwnerKind"]
 
 
 class ExtractJob(msgspec.Struct, frozen=True, kw_only=True, tag="job"):

@@ -76,16 +76,18 @@ class LateLinks:
             for known in self._in_directory.pop(path, ()):
                 self._targets.pop(known, None)
 
-    def make(self, directories: Directories) -> None:
-        """Make all links that wait.
+    def make(self, directories: Directories, made: Callable[[bytes, bytes], None]) -> None:
+        """Make all links that wait, and call *made* with the target and the path of each.
 
         Raises InvalidArchive for one whose target never came, and like `link`.
         """
         for path in tuple(self._targets):
             if path in self._targets:
-                self._make_chain(directories, path)
+                self._make_chain(directories, path, made)
 
-    def _make_chain(self, directories: Directories, path: bytes) -> None:
+    def _make_chain(
+        self, directories: Directories, path: bytes, made: Callable[[bytes, bytes], None]
+    ) -> None:
         """Make *path*, the link that it waits for first; a circle of links has no first."""
         chain = []
         while path in self._targets and not exists(directories, path):
@@ -95,6 +97,7 @@ class LateLinks:
         for name, target in reversed(chain):
             if not link(directories, target, name, _keep):
                 raise InvalidArchive(f"{shown(name)}: a hard link to {shown(target)}, which does not exist")
+            made(target, name)
 
 
 def _keep(parent: Directory, leaf: bytes) -> None:

@@ -15,7 +15,7 @@ from layerfs.extract.directories import Directory
 from layerfs.extract.job import OwnerKind
 from layerfs.layer.lost import Lost
 from layerfs.layer.member import Member
-from layerfs.layer.metadata import ACL_DEFAULT, kept_xattrs
+from layerfs.layer.metadata import ACL_DEFAULT, is_acl, kept_xattrs
 from layerfs.layer.names import to_text
 from layerfs.layer.paths import join, shown
 
@@ -94,6 +94,11 @@ class Ownership:
         """Remember a device whose place an empty file has."""
         self._note(path, mode=mode, device=(major, minor))
 
+    def share(self, target: bytes, path: bytes) -> None:
+        """Remember of *path* what is remembered of *target*: it is another name of the same file."""
+        if self.lost and (known := self.lost.get(to_text(target))) is not None:
+            self.lost[to_text(path)] = known
+
     def forget(self, path: bytes) -> None:
         """Drop what is remembered of *path* itself: it is replaced, or a directory that is listed again."""
         if self.lost:
@@ -119,6 +124,10 @@ class Ownership:
     def _set_xattrs(self, target: int | bytes, xattrs: dict[bytes, bytes], path: bytes) -> None:
         follow = isinstance(target, int)
         for name, value in kept_xattrs(xattrs, path).items():
+            if not self._chowns and is_acl(name):
+                # Its ids are not this user's, and its mask may take away what the owner needs to remove it.
+                self._note(path, xattrs={name: value})
+                continue
             try:
                 os.setxattr(target, name, value, follow_symlinks=follow)
             except OSError as exc:

@@ -167,6 +167,7 @@ class _Run:
             opaques=written.opaques,
             implied=written.implied,
             markers=len(written.whiteouts) + len(written.opaques),
+            owner=self._job.owner,
             lost=written.lost,
         )
 

@@ -220,6 +220,7 @@ class Placer:
         if target == path and self._exists(parent, leaf):
             return  # another name of itself
         if target != path and link(self._directories, target, path, self._remove):
+            self._ownership.share(target, path)
             return
         if target in self._skipped:
             self._skip(member, f"a hard link to {shown(target)}, which was skipped")

@@ -119,7 +119,7 @@ class Tree:
     def finish(self) -> Written:
         """Settle what needs all members, close the directories, and say what was written."""
         directories = self._directories
-        self._placer.links.make(directories)
+        self._placer.links.make(directories, self._ownership.share)
         marks = overlayform.settle(directories, self._placer.markers)
         if self._job.whiteout_devices:
             overlayform.write_overlay_form(directories, marks, self._job.owner)

@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from errno import EIO, ENODATA, ENOENT, EOPNOTSUPP, EROFS, ESTALE
 from itertools import count
+from stat import S_IFDIR, S_IFMT, S_IFREG
 from typing import Any, Final, NoReturn, Protocol, TypeVar
 
 import pyfuse3
@@ -19,6 +20,7 @@ from layerfs.fuse.errnos import fuse_request, translate
 from layerfs.fuse.files import OpenFiles
 from layerfs.fuse.prepared import BLOCK_SIZE, Listing, absent_entry, entry_of, prepared
 from layerfs.fuse.waiting import Waits
+from layerfs.host.namespaces import in_initial_user_namespace
 from layerfs.view.needs import BlobNeed, DocumentNeed, LayersNeed, Need, Provider, StackNeed, TagNeed
 from layerfs.view.nodes import Node
 
@@ -38,6 +40,7 @@ _FORGETS: Final = 512
 _ACL_PREFIX: Final = b"system.posix_acl_"
 _SELINUX: Final = b"security.selinux"
 _TRUSTED_PREFIX: Final = b"trusted."
+_USER_PREFIX: Final = b"user."
 
 
 class Inodes(Protocol):
@@ -244,10 +247,17 @@ class Operations(ReadOnly):
 
     @fuse_request
     async def listxattr(self, inode: int, ctx: RequestContext) -> Sequence[bytes]:
-        """Answer the names of all attributes; as on ext4, only root sees those of ``trusted.``."""
-        names = list(self._xattrs(self._node(inode)))
-        if ctx.uid != 0:
+        """Answer the names of all attributes that the kernel lets the caller read.
+
+        As on ext4, only root sees those of ``trusted.``, and that of a user namespace is not it. Those of
+        ``user.`` can be read of files and directories alone (xattr(7)).
+        """
+        node = self._node(inode)
+        names = list(self._xattrs(node))
+        if names and (ctx.uid != 0 or not in_initial_user_namespace()):
             names = [name for name in names if not name.startswith(_TRUSTED_PREFIX)]
+        if names and S_IFMT(entry_of(node).st_mode) not in (S_IFREG, S_IFDIR):
+            names = [name for name in names if not name.startswith(_USER_PREFIX)]
         return names
 
     def _xattrs(self, node: Node) -> Mapping[bytes, bytes]:

@@ -21,6 +21,7 @@ from layerfs.fuse.operations import Operations, Tree
 from layerfs.fuse.waiting import Waits
 from layerfs.host.bdi import raise_read_ahead
 from layerfs.host.mounts import FSNAME, clean_up, mounts_at
+from layerfs.host.namespaces import in_initial_user_namespace
 from layerfs.view.needs import Provider
 
 log = logging.getLogger(__name__)
@@ -33,8 +34,9 @@ SWITCH_SECONDS: Final = 1e-4
 
 _BASE_OPTIONS: Final = frozenset(
     # No max_read: libfuse then ends the session (facts/fuse-and-overlay.md section 3).
-    {"ro", "nosuid", "nodev", "default_permissions", f"fsname={FSNAME}", f"subtype={FSNAME}"}
+    {"ro", "nosuid", "nodev", f"fsname={FSNAME}", f"subtype={FSNAME}"}
 )
+_PERMISSIONS: Final = "default_permissions"
 _END_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
@@ -56,7 +58,7 @@ async def serve(
     Raises MountError; whatever happens, nothing stays mounted.
     """
     point = os.path.realpath(os.fsdecode(mountpoint))  # noqa: ASYNC240 - nothing is served yet
-    options = _BASE_OPTIONS | set(mount_options) | ({"allow_other"} if allow_other else set())
+    options = _options(mount_options, allow_other=allow_other)
     sys.setswitchinterval(SWITCH_SECONDS)
     _raise_descriptor_limit()
     waits = Waits(fetch_timeout)
@@ -75,6 +77,19 @@ async def serve(
     finally:
         pyfuse3.close()
         operations.close()
+
+
+def _options(more: Sequence[str], *, allow_other: bool) -> frozenset[str]:
+    """Return the words of the mount.
+
+    Only whoever mounted privately may enter, and what the daemon can read is his. The kernel would go by the
+    owners and modes of the archive, which say nothing of a plain user, and would refuse him.
+    """
+    options = _BASE_OPTIONS | set(more)
+    if allow_other:
+        return options | {_PERMISSIONS, "allow_other"}
+    plain = os.geteuid() != 0 or not in_initial_user_namespace()
+    return options if plain else options | {_PERMISSIONS}
 
 
 def _raise_descriptor_limit() -> None:

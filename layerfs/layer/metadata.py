@@ -48,6 +48,11 @@ MINOR_MAX: Final = (1 << 20) - 1
 """What the kernel's dev_t holds."""
 
 
+def is_acl(name: bytes) -> bool:
+    """Say whether the extended attribute *name* is an access control list."""
+    return name in _ACLS
+
+
 def keeps_xattr(name: bytes) -> bool:
     """Say whether the extended attribute *name* of an archive goes to the disk."""
     if name in _ACLS:

@@ -8,6 +8,9 @@ RECORD_VERSION = 1
 
 Compression = Literal["none", "gzip", "zstd", "bzip2", "xz"]
 
+OwnerKind = Literal["root", "namespace", "user"]
+"""Who writes a tree: root of the machine, root of a user namespace, an ordinary user."""
+
 
 class Budgets(msgspec.Struct, frozen=True, kw_only=True):
     """Limits on one layer; what a hostile archive may cost. Errors name the field as the setting."""
@@ -43,6 +46,8 @@ class Extraction(msgspec.Struct, frozen=True, kw_only=True):
     implied: tuple[str, ...] = ()
     """Directories without an entry of their own, sorted; the root is the empty string."""
     markers: int = 0
+    owner: OwnerKind = "root"
+    """Who wrote the tree. On disk all of an ordinary user is his own; an owner that `lost` lacks is 0:0."""
     lost: dict[str, str] = {}
     """What the filesystem could not carry, by path; empty for root. For the layer's reader in `view`."""
 

@@ -13,7 +13,7 @@ import os
 import struct
 import time
 from collections.abc import Iterator
-from errno import EACCES, EAGAIN, EROFS
+from errno import EACCES, EAGAIN, EINVAL, ENOLCK, ENOSYS, EOPNOTSUPP, EROFS
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -27,6 +27,10 @@ POLL_SECONDS: Final = 0.1
 
 _FLOCK: Final = "hhqqi0q"
 """struct flock: type, whence, start, length, pid (must be 0), padding."""
+
+
+_NO_LOCKS: Final = frozenset({ENOLCK, EOPNOTSUPP, ENOSYS, EINVAL})
+"""What a filesystem says that has no locks: NFS without a lock service, mostly."""
 
 
 def _offset(start: bytes, purpose: int) -> int:
@@ -73,6 +77,11 @@ class ByteLock:
             os.close(fd)
             if exc.errno in (EAGAIN, EACCES):
                 return False
+            if exc.errno in _NO_LOCKS:
+                raise StoreError(
+                    f"{self._path}: this filesystem has no locks, as some homes on NFS: {exc.strerror} "
+                    "(expected one that has; choose a local directory with --store, as /var/tmp/NAME)"
+                ) from exc
             raise store_error(exc, f"{self._path}: cannot lock") from exc
         self._fd = fd
         return True
@@ -151,6 +160,9 @@ class Locks:
             lock.release()
 
     def create(self) -> None:
-        """Make the lock file. Raises StoreError."""
+        """Make the lock file, and try whether it can be locked. Raises StoreError."""
         with disk_errors(str(self._path)):
             os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644))
+        probe = self.name(self._path)
+        probe.try_acquire()
+        probe.release()

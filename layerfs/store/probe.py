@@ -1,7 +1,8 @@
 """Whose store this is, and what its filesystem can carry: tried at opening, remembered in the store.
 
-Decides between owners who must not share a store: root, an ordinary user, root of a user namespace. What each
-writes (owners, devices, names of overlay attributes) the others cannot read back. Called by `storage`.
+Decides between owners who must not share a store: root, an ordinary user, root of a user namespace with its
+ids. What each writes (owners, devices, names of overlay attributes) the others cannot read back. Only what an
+ordinary user wrote any other user can read, as its record says all that matters. Called by `storage`.
 """
 
 import logging
@@ -15,6 +16,7 @@ import xattr
 
 from layerfs.errors import StoreDamaged, StoreMismatch
 from layerfs.extract.job import OwnerKind
+from layerfs.host.namespaces import id_mapping, in_initial_user_namespace
 from layerfs.oci import Digest
 from layerfs.store.disk import disk_errors, read_small, write_durably
 from layerfs.store.layout import Layout, staged
@@ -23,7 +25,6 @@ from layerfs.store.staging import stage_tree
 
 STORE_VERSION: Final = 1
 
-_WHOLE_RANGE: Final = ["0", "0", "4294967295"]
 _PROBE: Final = Digest.of(b"layerfs probe")
 
 log = logging.getLogger(__name__)
@@ -44,17 +45,15 @@ class _OwnerJson(msgspec.Struct, frozen=True, kw_only=True):
     owner: OwnerKind
     uid: int
     whiteout_devices: bool
+    mapping: str = ""
+    """Of a namespace: which ids it has, as `id_mapping` says it."""
 
 
 def owner_kind() -> OwnerKind:
     """Say as whom this process writes files."""
     if os.geteuid() != 0:
         return "user"
-    try:
-        ranges = Path("/proc/self/uid_map").read_text(encoding="ascii").split()
-    except OSError:
-        return "root"
-    return "root" if ranges == _WHOLE_RANGE else "namespace"
+    return "root" if in_initial_user_namespace() else "namespace"
 
 
 def opaque_xattr(owner: OwnerKind) -> str:
@@ -69,9 +68,11 @@ def open_capabilities(layout: Layout, locks: Locks, *, writable: bool) -> Capabi
     StoreDamaged, StoreFull, StoreError.
     """
     owner = owner_kind()
+    mapping = id_mapping() if owner == "namespace" else ""
+    mine = _OwnerJson(owner=owner, uid=os.geteuid(), whiteout_devices=True, mapping=mapping)
     recorded = _read(layout.owner)
     if recorded is not None:
-        _compare(recorded, owner, layout)
+        _compare(recorded, mine, layout, writable=writable)
     devices = recorded.whiteout_devices if recorded is not None else True
     if writable and devices:
         devices = probe(layout.extracted, locks, owner)
@@ -80,7 +81,7 @@ def open_capabilities(layout: Layout, locks: Locks, *, writable: bool) -> Capabi
                 "%s: this filesystem refuses whiteouts or xattrs; lowerdirs will be FUSE", layout.root
             )
     if writable and (recorded is None or recorded.whiteout_devices != devices):
-        _write(layout, locks, _OwnerJson(owner=owner, uid=os.geteuid(), whiteout_devices=devices))
+        _write(layout, locks, msgspec.structs.replace(mine, whiteout_devices=devices))
     return Capabilities(owner, devices, opaque_xattr(owner))
 
 
@@ -106,20 +107,33 @@ def _read(path: Path) -> _OwnerJson | None:
         raise StoreDamaged(f"{path}: {exc} (remove the file if the store is yours)") from exc
 
 
-def _compare(recorded: _OwnerJson, owner: OwnerKind, layout: Layout) -> None:
+def _compare(recorded: _OwnerJson, mine: _OwnerJson, layout: Layout, *, writable: bool) -> None:
+    """Raise StoreMismatch unless this process may use the store."""
     if recorded.version != STORE_VERSION:
         raise StoreMismatch(
             f"{layout.root}: store version {recorded.version} (expected {STORE_VERSION}); use another --store"
         )
-    if (recorded.owner, recorded.uid) != (owner, os.geteuid()):
+    if recorded.owner == mine.owner == "user" and not writable:
+        return
+    if (recorded.owner, recorded.uid, recorded.mapping) != (mine.owner, mine.uid, mine.mapping):
         raise StoreMismatch(
-            f"{layout.root}: made by {_describe(recorded.owner, recorded.uid)}, opened by "
-            f"{_describe(owner, os.geteuid())} (expected the same); use another --store"
+            f"{layout.root}: made by {_describe(recorded)}, opened by {_describe(mine)} "
+            f"(expected the same); {_way_out(recorded)}, or use another --store"
         )
 
 
-def _describe(owner: OwnerKind, uid: int) -> str:
-    return {"root": "root", "namespace": "root of a user namespace", "user": f"user {uid}"}[owner]
+def _describe(owner: _OwnerJson) -> str:
+    if owner.owner == "namespace":
+        return f"root of a user namespace with the ids {owner.mapping or 'of an older version'}"
+    return "root" if owner.owner == "root" else f"user {owner.uid}"
+
+
+def _way_out(recorded: _OwnerJson) -> str:
+    return {
+        "root": "run as root",
+        "namespace": "enter such a namespace (podman unshare, or unshare -Urm --map-auto)",
+        "user": f"run as user {recorded.uid}",
+    }[recorded.owner]
 
 
 def _write(layout: Layout, locks: Locks, owner: _OwnerJson) -> None:

@@ -14,7 +14,7 @@ from weakref import WeakValueDictionary
 
 from layerfs.layer.lost import Lost
 from layerfs.layer.merge import LayerMarks, join, marks_of, split
-from layerfs.layer.names import from_text
+from layerfs.layer.names import to_text
 from layerfs.store import LayerDir
 from layerfs.view.backing import Backing, Shelf
 from layerfs.view.inodes import InodeTable, number_of, offset_number
@@ -73,14 +73,10 @@ class LayerTree(Backing):
                 whiteouts.setdefault(directory, []).append(name)
         return OverlayForm(frozenset(opaque), {path: tuple(names) for path, names in whiteouts.items()})
 
-    @cached_property
-    def _lost(self) -> dict[bytes, Lost]:
-        return {from_text(path): Lost.parse(text) for path, text in self._extraction.lost.items()}
-
     def xattrs(self, path: bytes) -> Mapping[bytes, bytes]:
         """Return the attributes of *path*, without those that only the kernel's overlay should see."""
         found = self.raw_xattrs(path)
-        lost = self._lost.get(path)
+        lost = self._lost(path)
         if lost is not None and lost.xattrs:
             found = {**found, **lost.xattrs}
         if any(name.startswith(_OVERLAY_PREFIXES) for name in found):
@@ -88,9 +84,22 @@ class LayerTree(Backing):
         return found
 
     def attributes(self, path: bytes, status: os.stat_result) -> Attributes:
-        """Return what stat(2) shows of *path*: its *status* on disk and what that could not carry."""
-        lost = self._lost.get(path) if self._lost else None
-        return attributes_of(status) if lost is None else restored(attributes_of(status), lost)
+        """Return what stat(2) shows of *path*: its *status* on disk and what that could not carry.
+
+        On the disk of an ordinary user everything is his own, whatever the archive says. So an owner that was
+        lost is in the record, and where none is, it is root.
+        """
+        found = attributes_of(status)
+        if self._extraction.owner == "user":
+            found.uid = found.gid = 0
+        lost = self._lost(path)
+        return found if lost is None else restored(found, lost)
+
+    def _lost(self, path: bytes) -> Lost | None:
+        """Return what the record says of *path*; parsed for this path alone, as there may be a million."""
+        lost = self._extraction.lost
+        text = lost.get(to_text(path)) if lost else None
+        return None if text is None else Lost.parse(text)
 
     def file(self, directory: bytes, name: bytes, status: os.stat_result) -> "ContentFile":
         """Return the node of what is no directory. All hard links to it are one node."""
