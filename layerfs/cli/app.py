@@ -67,6 +67,7 @@ def load_verbs() -> None:
         lower,
         manual,
         mount,
+        overlay,
         pull,
         status,
         tree,

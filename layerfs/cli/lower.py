@@ -1,7 +1,7 @@
 """``layerfs lowerdir``: the native directories of an image, for overlayfs."""
 
 import os
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
@@ -12,9 +12,6 @@ from layerfs.oci import ImageReference
 from layerfs.settings import Settings
 from layerfs.view.texts import lowerdir_option
 
-if TYPE_CHECKING:
-    from layerfs.cli.running import Machinery
-
 Format = Literal["option", "lines", "json"]
 
 
@@ -24,23 +21,23 @@ def lowerdir(
     settings: Settings,
     reference: options.Reference,
     format_: Annotated[Format, typer.Option("--format", help="How to print the directories.")] = "option",
+    fetch: Annotated[
+        bool, typer.Option("--fetch/--no-fetch", help="Fetch what is missing, or say where it would be.")
+    ] = True,
 ) -> None:
     """Print the native lower directories of an image, topmost first, fetching it before.
 
-    With --offline nothing is fetched, and a missing layer is an error.
+    With --no-fetch the manifest must be in the store, the directories need not be there yet. With --offline
+    nothing is fetched, and a missing layer is an error.
     """
-    from layerfs.cli.running import fetch_stack, image_of, manifest_of, pinned, with_provider
+    from layerfs.cli.running import use_native_stack
 
-    parsed = ImageReference.parse(reference)
+    def show(paths: list[str]) -> None:
+        if format_ == "json":
+            print_json(paths)
+        elif format_ == "lines":
+            typer.echo("\n".join(paths))
+        else:
+            typer.echo(os.fsdecode(lowerdir_option(map(os.fsencode, paths))))
 
-    async def work(machinery: "Machinery") -> list[str]:
-        manifest = await manifest_of(machinery, parsed, await pinned(machinery, parsed))
-        return await fetch_stack(machinery, parsed, image_of(machinery, manifest))
-
-    paths = with_provider(settings, work)
-    if format_ == "json":
-        print_json(paths)
-    elif format_ == "lines":
-        typer.echo("\n".join(paths))
-    else:
-        typer.echo(os.fsdecode(lowerdir_option(map(os.fsencode, paths))))
+    use_native_stack(settings, ImageReference.parse(reference), show, fetch=fetch)

@@ -1,13 +1,13 @@
 """From a verb to the asynchronous machinery and back. Imported inside the verbs: it brings trio and httpx."""
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import trio
 
 from layerfs import app as wiring
-from layerfs.errors import NotInStore
+from layerfs.errors import NotInStore, StoreError
 from layerfs.fetch import Provider
 from layerfs.local.origin import LocalOrigin
 from layerfs.oci import Digest, Image, ImageReference, Manifest
@@ -83,10 +83,40 @@ def image_of(machinery: Machinery, manifest: Manifest) -> Image:
 async def fetch_stack(machinery: Machinery, reference: ImageReference, image: Image) -> list[str]:
     """Have all layers and the cover; return the native lower directories, topmost first."""
     await machinery.provider.obtain(StackNeed(reference.repository, image))
-    cover = machinery.storage.cover([layer.descriptor.digest for layer in image.layers])
-    if cover is None:
+    if machinery.storage.cover([layer.descriptor.digest for layer in image.layers]) is None:
         raise NotInStore(f"{reference}: fetched, but removed again meanwhile; try again")
-    return [str(cover), *(str(machinery.storage.layer_extracted_path(d)) for d in image.lower_order())]
+    return stack_paths(machinery.storage, image)
+
+
+def stack_paths(storage: ImageStorage, image: Image) -> list[str]:
+    """Return the native lower directories of an image, topmost first, whether they are there or not."""
+    cover = storage.cover_path([layer.descriptor.digest for layer in image.layers])
+    return [str(cover), *(str(storage.layer_extracted_path(digest)) for digest in image.lower_order())]
+
+
+def use_native_stack(
+    settings: Settings, reference: ImageReference, use: Callable[[list[str]], object], *, fetch: bool = True
+) -> None:
+    """Call *use* with the native lower directories of an image, topmost first, and make them durable after.
+
+    Unless *fetch* they need not be there. Raises StoreError where the kernel cannot use the layers of this
+    store, NotInStore without *fetch* if the manifest is not here, LayerfsError.
+    """
+
+    async def work(machinery: Machinery) -> None:
+        storage = machinery.storage
+        if not storage.whiteout_devices:
+            raise StoreError(
+                f"{storage.images_dir}: this filesystem holds no lowerdirs (expected whiteouts and xattrs); "
+                "use the lowerdir of a mount (layerfs mount), or another --store"
+            )
+        manifest = await manifest_of(machinery, reference, await pinned(machinery, reference))
+        image = image_of(machinery, manifest)
+        use(await fetch_stack(machinery, reference, image) if fetch else stack_paths(storage, image))
+        if fetch:
+            await trio.to_thread.run_sync(storage.make_durable)
+
+    with_provider(settings if fetch else replace(settings, offline=True), work)
 
 
 def have_layers(settings: Settings, reference: ImageReference) -> list[LayerDir]:

@@ -21,6 +21,9 @@ MAX_LOWERS: Final = 500
 MAX_OPTION_BYTES: Final = 4095
 """mount(2) cuts what is longer, and then mounts the wrong directories."""
 
+SOURCE: Final = b"layerfs"
+"""The source column of our overlays, in mount(8) and mountinfo: it tells them from those of others."""
+
 _MAX_STRING_BYTES: Final = 255
 
 # Numbers of linux/unistd.h, the same on every architecture, and of linux/mount.h.
@@ -92,6 +95,7 @@ def by_descriptors(overlay: Overlay, target: bytes) -> None:
     with _closing(context):
         _set_directories(context, overlay)
         try:
+            _fsconfig(context, _SET_STRING, b"source", SOURCE)
             if overlay.marks_by_user:
                 _fsconfig(context, _SET_FLAG, b"userxattr")
             _fsconfig(context, _CREATE)
@@ -140,7 +144,7 @@ def by_option_string(overlay: Overlay, target: bytes) -> None:
         )
     flags = sum(_FLAGS[word] for word in overlay.words)
     try:
-        call("mount", b"overlay", target, b"overlay", flags, data, thing=target)
+        call("mount", SOURCE, target, b"overlay", flags, data, thing=target)
     except OSError as error:
         raise MountError(_refusal(target, error)) from error
 

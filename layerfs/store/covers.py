@@ -8,6 +8,7 @@ import os
 import stat
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from errno import ENODATA, ENOTDIR, EOPNOTSUPP, EPERM
 from pathlib import Path
 from typing import Final
@@ -15,17 +16,22 @@ from typing import Final
 import xattr
 
 from layerfs.layer.cover import Cover, plan_cover
-from layerfs.layer.merge import Kind, kind_of
+from layerfs.layer.merge import Kind, kind_of, split
 from layerfs.layer.record import Extraction
+from layerfs.layer.whiteout import is_marker
 
 _OVERLAY_PREFIXES: Final = ("trusted.overlay.", "user.overlay.")
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-def build_cover(target: Path, records: Sequence[Extraction], trees: Sequence[Path]) -> None:
+def build_cover(
+    target: Path, records: Sequence[Extraction], trees: Sequence[Path], *, native: bool = True
+) -> None:
     """Write the cover of a stack, base first, into the empty directory *target*. Raises OSError.
 
-    Raises InvalidWhiteout for a record with a bad marker name.
+    Unless *native* it will lie on the FUSE form of the layers, which shows no markers: then it has no
+    whiteouts over them, so that a filesystem without 0:0 devices can hold it. A layer that makes the root
+    opaque needs some all the same. Raises InvalidWhiteout for a record with a bad marker name.
     """
     roots = [os.fsencode(tree) for tree in trees]
     plan = plan_cover(
@@ -33,6 +39,9 @@ def build_cover(target: Path, records: Sequence[Extraction], trees: Sequence[Pat
         lambda number, path: _kind(roots[number], path),
         lambda number, path: os.listdir(os.path.join(roots[number], path)),
     )
+    if not native:
+        shown = (path for path in plan.whiteouts if not is_marker(split(path)[1]))
+        plan = replace(plan, whiteouts=tuple(shown))
     write_cover(os.fsencode(target), plan, roots)
 
 

@@ -30,13 +30,21 @@ class Inventory:
     """Manifests, indexes and configs."""
     leftovers: dict[Path, int] = field(default_factory=dict)
     """Suspended downloads, and what killed processes left."""
+    bundles: dict[Path, int] = field(default_factory=dict)
+    """Stores of local sources that were mounted in place, and what they hold."""
     images: dict[ImageReference, frozenset[Digest]] = field(default_factory=dict)
     """For each ref the digests of all that it needs, as far as the store knows."""
     users: Counter[Digest] = field(default_factory=Counter)
     """How many refs need a digest."""
 
+    @property
+    def total(self) -> int:
+        """All of it."""
+        stocks = (self.blobs, self.trees, self.documents)
+        return sum(sum(sizes.values()) for sizes in stocks) + sum(self.leftovers.values())
 
-def take_inventory(storage: ImageStorage) -> Inventory:
+
+def take_inventory(storage: ImageStorage, *, depth: int = 0) -> Inventory:
     """Look at everything in *storage*; what vanishes meanwhile is left out. Raises StoreError."""
     found = Inventory()
     for directory, suffix, sizes in (
@@ -55,6 +63,11 @@ def take_inventory(storage: ImageStorage) -> Inventory:
     for digest in list(found.trees):
         layer = storage.open_layer(digest)
         found.trees[digest] = layer.record.layer.file_bytes if layer else 0
+    for name, status in _entries(storage.images_dir / "local"):
+        if stat.S_ISDIR(status.st_mode) and depth == 0:
+            path = storage.images_dir / "local" / name
+            inside = take_inventory(ImageStorage(path), depth=1)
+            found.bundles[path] = inside.total
     for reference, entry in storage.refs.all():
         found.images[reference] = needed = frozenset(_needed(storage, entry.digest))
         found.users.update(needed)

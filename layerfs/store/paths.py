@@ -4,9 +4,10 @@ Does no I/O. Base of `layerfs.store.ImageStorage`, which embedders see.
 """
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
-from layerfs.oci import Digest
+from layerfs.oci import Digest, stack_digest
 from layerfs.store.layout import Layout
 
 
@@ -41,6 +42,10 @@ class StorePaths:
     def layer_extracted_path(self, digest: Digest | str) -> Path:
         """``extracted/sha256-<hex>``, whether it is there or not; `open_layer` says if it is complete."""
         return self._layout.tree(digest)
+
+    def cover_path(self, layers: Sequence[Digest]) -> Path:
+        """``covers/sha256-<hex>`` of a stack, base first, whether it is there or not."""
+        return self._layout.covers / stack_digest(layers).name
 
     def local_bundle_cache_dir(
         self, bundle_path: str | os.PathLike[str], manifest_digest: Digest | str

@@ -291,7 +291,10 @@ class ImageStorage(StorePaths):
         with self._covers.stage(stack) as tree:
             with disk_errors(f"cover {stack}: cannot write"):
                 build_cover(
-                    tree.path, [layer.record.layer for layer in opened], [layer.path for layer in opened]
+                    tree.path,
+                    [layer.record.layer for layer in opened],
+                    [layer.path for layer in opened],
+                    native=self.whiteout_devices,
                 )
             record = CoverRecord(state="pending", boot_id=self._boot_id, layers=tuple(map(str, layers)))
             return self._covers.publish(tree, record).path

@@ -76,6 +76,19 @@ def read_usage(proc: Path = _PROC) -> Usage:
     return Usage(frozenset(digests), frozenset(short_ids), unreadable)
 
 
+def mounts_with(word: bytes, proc: Path = _PROC) -> list[Mount]:
+    """Return the mounts, of all namespaces, with *word* in what they show or in an option.
+
+    For names that occur nowhere by chance, a random one for instance.
+    """
+    return [
+        mount
+        for _, mounts in _namespaces(proc)
+        for mount in mounts or ()
+        if word in mount.root or any(word in option for option in mount.super_options)
+    ]
+
+
 def lower_directories(mount: Mount) -> Iterator[bytes]:
     """Yield the lower directories of an overlay, as they were given; all readings of doubtful ones."""
     for option in mount.super_options:

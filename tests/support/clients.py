@@ -8,7 +8,7 @@ import contextlib
 import os
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 _SECONDS = 30.0
@@ -95,6 +95,15 @@ def wait_until_blocked(*clients: subprocess.Popen[bytes]) -> None:
             return
         if time.monotonic() > deadline or all(client.poll() is not None for client in clients):
             raise Hanging(f"{clients[0].args!r} does not wait for the daemon (it waits in {places[0]})")
+        time.sleep(0.01)
+
+
+def wait_until(condition: Callable[[], bool], timeout: float = _SECONDS) -> None:
+    """Return once *condition* holds. Raises Hanging."""
+    deadline = time.monotonic() + timeout
+    while not condition():
+        if time.monotonic() > deadline:
+            raise Hanging(f"what was waited for does not happen within {timeout} s")
         time.sleep(0.01)
 
 

@@ -1,0 +1,150 @@
+"""``layerfs overlay``: the merged root of an image at a directory, by the kernel, without a layerfs mount."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from layerfs.cli import options
+from layerfs.cli.app import app
+from layerfs.errors import MountError, NotInStore, UsageError
+from layerfs.host import mounts
+from layerfs.host.overlay import SOURCE, Overlay, mount_overlay
+from layerfs.oci import ImageReference
+from layerfs.settings import Settings
+
+if TYPE_CHECKING:
+    from layerfs.store.scratch import Scratch
+
+Places = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="[REFERENCE] DIR",
+        help="What to mount, and an existing directory to mount it at; with --umount only the latter.",
+    ),
+]
+Directory = Path | None
+
+
+@dataclass(frozen=True, slots=True)
+class Writing:
+    """Where the overlay writes; nowhere if all are as they are here."""
+
+    upper: Path | None = None
+    work: Path | None = None
+    scratch: bool = False
+
+    def __post_init__(self) -> None:
+        if (self.upper is None) != (self.work is None):
+            raise UsageError("--upper DIR needs --work DIR, an empty directory on the same filesystem")
+        if self.scratch and self.upper is not None:
+            raise UsageError("--rw makes an upper directory of its own (expected that or --upper)")
+
+
+@app.command(epilog="Example: layerfs overlay alpine:3.20 /mnt --rw && chroot /mnt /bin/sh")
+@options.configured(*options.FETCHING)
+def overlay(
+    settings: Settings,
+    places: Places,
+    upper: Annotated[
+        Directory, typer.Option("--upper", metavar="DIR", help="Keep what is written in this directory.")
+    ] = None,
+    work: Annotated[
+        Directory, typer.Option("--work", metavar="DIR", help="Overlayfs's own, beside the upper directory.")
+    ] = None,
+    rw: Annotated[
+        bool, typer.Option("--rw", help="Keep what is written in the store, until --umount.")
+    ] = False,
+    umount: Annotated[
+        bool, typer.Option("--umount", "-u", help="Unmount DIR and remove what --rw kept for it.")
+    ] = False,
+    lazy: Annotated[
+        bool, typer.Option("--lazy", "-l", help="With --umount: detach it even while it is in use.")
+    ] = False,
+) -> None:
+    """Mount the merged root of an image at DIR by the kernel, read-only unless told otherwise.
+
+    Fetches the image before. No daemon is needed, before or after. Needs the right to mount: root, or root of
+    a user namespace that the store was made in.
+    """
+    writing = Writing(upper, work, rw)
+    if umount:
+        if len(places) != 1 or writing != Writing():
+            raise UsageError(f"--umount: {len(places)} arguments or more options (expected DIR alone)")
+        _unmount(settings, Path(places[0]), lazy=lazy)
+        return
+    if len(places) != 2:
+        raise UsageError(f"{len(places)} arguments (expected REFERENCE DIR)")
+    _mount(settings, ImageReference.parse(places[0]), _target(places[1]), writing)
+
+
+def _mount(settings: Settings, reference: ImageReference, target: bytes, writing: Writing) -> None:
+    from layerfs.cli.running import use_native_stack
+
+    def mount(lowers: list[str]) -> None:
+        scratch = _scratch(settings, target, lowers, writing)
+        try:
+            mount_overlay(_overlay(lowers, writing, scratch), target)
+            _require_all(reference, lowers, target)
+        except BaseException:
+            if scratch is not None:
+                scratch.remove()
+            raise
+
+    use_native_stack(settings, reference, mount)
+
+
+def _scratch(settings: Settings, target: bytes, lowers: list[str], writing: Writing) -> "Scratch | None":
+    """Make what --rw needs, or what an image without layers does: overlayfs wants two directories."""
+    from layerfs.store.scratch import make_scratch
+
+    if writing.scratch or (len(lowers) == 1 and writing.upper is None):
+        return make_scratch(settings.store, target, Path(lowers[0]))
+    return None
+
+
+def _overlay(lowers: list[str], writing: Writing, scratch: "Scratch | None") -> Overlay:
+    directories = [os.fsencode(path) for path in lowers]
+    if scratch is not None and not writing.scratch:
+        return Overlay([*directories, os.fsencode(scratch.upper)])
+    upper = scratch.upper if scratch is not None else writing.upper
+    work = scratch.work if scratch is not None else writing.work
+    if upper is None or work is None:
+        return Overlay(directories)
+    return Overlay(directories, os.fsencode(upper.absolute()), os.fsencode(work.absolute()))
+
+
+def _require_all(reference: ImageReference, lowers: list[str], target: bytes) -> None:
+    """Undo the mount if a directory was taken away before the kernel had it.
+
+    From now on it is in the list of mounts, so nobody takes one away.
+    """
+    if not all(map(os.path.isdir, lowers)):
+        mounts.unmount(target)
+        raise NotInStore(f"{reference}: fetched, but removed again meanwhile; try again")
+
+
+def _unmount(settings: Settings, directory: Path, *, lazy: bool) -> None:
+    from layerfs.store.scratch import scratches_of
+
+    target = os.path.realpath(os.fsencode(directory))
+    found = mounts.mounts_at(target)
+    scratches = scratches_of(settings.store, target)
+    if found:
+        if (found[-1].fstype, found[-1].source) != (b"overlay", SOURCE):
+            kind = os.fsdecode(found[-1].fstype)
+            raise MountError(f"{directory}: a {kind} mount, not one of layerfs overlay (use umount)")
+        mounts.unmount(target, lazy=lazy)
+    elif not scratches:
+        raise MountError(f"{directory}: nothing is mounted there")
+    for scratch in scratches:
+        scratch.remove()
+
+
+def _target(text: str) -> bytes:
+    """Return the directory to mount at, symlinks resolved. Raises MountError."""
+    if not Path(text).is_dir():
+        raise MountError(f"{text}: not a directory (expected an existing one; mkdir it first)")
+    return os.path.realpath(os.fsencode(text))
