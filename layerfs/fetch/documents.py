@@ -1,11 +1,14 @@
 """Tags, manifests, indexes and configs: from the registry into the store, verified.
 
-None of it needs a lock: two processes that fetch one document write the same bytes.
+A document is fetched once, whoever of the processes of a store wants it.
 """
+
+from collections.abc import Awaitable, Callable
 
 import trio
 
 from layerfs.errors import InvalidDocument
+from layerfs.fetch.locking import holding
 from layerfs.fetch.origin import Origin
 from layerfs.oci import Digest, ImageReference, Index, Manifest, Platform, Repository
 from layerfs.store import ImageStorage
@@ -48,12 +51,30 @@ class Documents:
         self, repository: Repository, digest: Digest, size: int | None = None
     ) -> Manifest | Index:
         """Have one manifest or index."""
-        if not await trio.to_thread.run_sync(self._storage.has_manifest, digest):
+        storage = self._storage
+
+        async def fetch() -> None:
             raw, _media_type = await self._origin.fetch_manifest(repository, digest, size)
-            await trio.to_thread.run_sync(self._storage.save_manifest, raw, digest)
-        return await trio.to_thread.run_sync(self._storage.load_manifest, digest)
+            await trio.to_thread.run_sync(storage.save_manifest, raw, digest)
+
+        await self._once(digest, storage.has_manifest, fetch)
+        return await trio.to_thread.run_sync(storage.load_manifest, digest)
 
     async def _config(self, repository: Repository, manifest: Manifest) -> None:
-        if not await trio.to_thread.run_sync(self._storage.has_config, manifest.config.digest):
-            raw = await self._origin.fetch_config(repository, manifest.config)
-            await trio.to_thread.run_sync(self._storage.save_config, raw, manifest.config.digest)
+        descriptor = manifest.config
+
+        async def fetch() -> None:
+            raw = await self._origin.fetch_config(repository, descriptor)
+            await trio.to_thread.run_sync(self._storage.save_config, raw, descriptor.digest)
+
+        await self._once(descriptor.digest, self._storage.has_config, fetch)
+
+    async def _once(
+        self, digest: Digest, has: Callable[[Digest], bool], fetch: Callable[[], Awaitable[None]]
+    ) -> None:
+        """Run *fetch* unless the store has *digest*, or got it while another process held its byte."""
+        if await trio.to_thread.run_sync(has, digest):
+            return
+        async with holding(self._storage, digest):
+            if not await trio.to_thread.run_sync(has, digest):
+                await fetch()

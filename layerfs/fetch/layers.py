@@ -25,6 +25,7 @@ from layerfs.errors import (
 from layerfs.extract.client import Extractor, ExtractorPool
 from layerfs.extract.job import ExtractJob
 from layerfs.fetch.download import download
+from layerfs.fetch.locking import holding
 from layerfs.fetch.origin import Origin
 from layerfs.fetch.progress import Journal, Progress
 from layerfs.layer.record import Budgets, Extraction
@@ -39,9 +40,6 @@ BlobFiles = Callable[[Descriptor], Path | None]
 """Finds a file of this machine that should be exactly the blob; what it is gets verified."""
 
 log = logging.getLogger(__name__)
-
-LOCK_POLL = 0.1
-"""Seconds between tries for a byte that another process holds: OFD locks wake nobody."""
 
 
 class LayerWork:
@@ -71,7 +69,7 @@ class LayerWork:
         Raises DiffIdMismatch if the image's config claims another diff_id than the bytes have.
         """
         descriptor = layer.descriptor
-        async with self._locked(descriptor.digest):
+        async with holding(self._storage, descriptor.digest):
             known = await trio.to_thread.run_sync(self._storage.open_layer, descriptor.digest)
             if known is not None:
                 check_diff_id(layer, known.record.layer.diff_id)
@@ -81,7 +79,7 @@ class LayerWork:
 
     async def blob(self, repository: Repository, descriptor: Descriptor) -> None:
         """Have the compressed blob, verified; extract nothing."""
-        async with self._locked(descriptor.digest):
+        async with holding(self._storage, descriptor.digest):
             if await trio.to_thread.run_sync(self._storage.open_blob, descriptor.digest) is None:
                 with self._watched(repository, descriptor) as progress:
                     if await self._adopted(descriptor) is not None:
@@ -203,20 +201,10 @@ class LayerWork:
                 extractor.close()  # it may be in the middle of a file; the pool starts another
                 raise
             finally:
-                for warning in extractor.warnings:
-                    log.warning("%s: %s", layer.descriptor.digest, warning)
                 self._pool.release(extractor)
+        for warning in extractor.warnings:
+            log.warning("%s: %s", layer.descriptor.digest, warning)
         return extraction
-
-    @asynccontextmanager
-    async def _locked(self, digest: Digest) -> AsyncIterator[None]:
-        lock = self._storage.lock(digest)
-        while not lock.try_acquire():  # noqa: ASYNC110 - no event crosses processes
-            await trio.sleep(LOCK_POLL)
-        try:
-            yield
-        finally:
-            lock.release()
 
     @contextmanager
     def _watched(self, repository: Repository, descriptor: Descriptor) -> Iterator[Progress]:
