@@ -9,7 +9,6 @@ import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -17,28 +16,40 @@ from layerfs import __version__
 from layerfs.errors import NotFound
 from layerfs.extract.client import WORKERS_MAX, ExtractorPool
 from layerfs.fetch import Provider, open_provider
-from layerfs.fuse import session
+from layerfs.fetch.fence import Fenced
+from layerfs.fetch.origin import Origin
 from layerfs.local import SourceName, choose, open_source
 from layerfs.local.origin import LocalOrigin
 from layerfs.oci import Digest
 from layerfs.registry import RegistryClient, RegistrySettings
+from layerfs.registry.keychain import registries_with_logins
 from layerfs.settings import Settings
 from layerfs.store import ImageStorage
 from layerfs.store.layout import Layout
-from layerfs.view import tree
-
-if TYPE_CHECKING:
-    from layerfs.fetch.origin import Origin
 
 
 @asynccontextmanager
 async def asking(settings: Settings) -> AsyncIterator[RegistryClient]:
     """Own the registry client that *settings* describe."""
-    registry = RegistrySettings(
+    async with RegistryClient(_registry_settings(settings)) as client:
+        yield client
+
+
+@asynccontextmanager
+async def _fenced(settings: Settings) -> AsyncIterator[Origin]:
+    """Own a client that may contact only the registries that *settings* allow."""
+    allowed = settings.registries
+    if allowed is None and settings.allow_other:
+        logins = registries_with_logins(_registry_settings(settings))
+        allowed = settings.insecure_registries | logins
+    async with asking(settings) as client:
+        yield client if allowed is None else Fenced(client, allowed)
+
+
+def _registry_settings(settings: Settings) -> RegistrySettings:
+    return RegistrySettings(
         insecure=settings.insecure_registries, authfile=settings.authfile, offline=settings.offline
     )
-    async with RegistryClient(registry) as client:
-        yield client
 
 
 @asynccontextmanager
@@ -49,7 +60,7 @@ async def providing(
 
     With *local* its images are all there is: no registry is asked.
     """
-    origin: AbstractAsyncContextManager[Origin] = asking(settings) if local is None else nullcontext(local)
+    origin: AbstractAsyncContextManager[Origin] = _fenced(settings) if local is None else nullcontext(local)
     workers = min(os.cpu_count() or 1, WORKERS_MAX)
     with ExtractorPool(workers) as pool:
         async with (
@@ -94,6 +105,9 @@ async def serve(
 
     Calls *ready* once the mount answers. Raises MountError, StoreError.
     """
+    from layerfs.fuse import session  # no other command needs FUSE
+    from layerfs.view import tree
+
     storage = ImageStorage(settings.store)
     if local is not None:
         for (repository, tag), image in local.tags.items():
@@ -107,6 +121,7 @@ async def serve(
             provider,
             mountpoint,
             allow_other=settings.allow_other,
+            mount_options=settings.mount_options,
             fetch_timeout=settings.fetch_timeout,
             disk=str(settings.store),
             ready=ready,

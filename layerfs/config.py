@@ -61,6 +61,9 @@ class BudgetsSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     max_pax_bytes: Annotated[
         Count | None, _about("Bytes of one extended header or of an entry's xattrs.")
     ] = None
+    max_record_bytes: Annotated[
+        Count | None, _about("Bytes of the paths of markers, implied directories and links to later entries.")
+    ] = None
 
 
 class ConfigFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -80,6 +83,12 @@ class ConfigFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         _about("Seconds that one access waits for a fetch; 900 by default."),
     ] = None
     allow_other: Annotated[bool | None, _about("Let other users read the mount.")] = None
+    registries: Annotated[
+        list[str] | None,
+        _about(
+            "HOST[:PORT] of the only registries that may be contacted; any by default in a private mount."
+        ),
+    ] = None
     log: Annotated[LogSection, _about("See [log].")] = LogSection()
     budgets: Annotated[BudgetsSection, _about("See [budgets].")] = BudgetsSection()
 
@@ -158,8 +167,9 @@ def settings_of(environ: Mapping[str, str], uid: int, *, namespace: bool = False
     given: dict[str, Any] = {"store": place}
     if "platform" in merged:
         given["platform"] = Platform.parse(merged["platform"])
-    if "insecure_registries" in merged:
-        given["insecure_registries"] = frozenset(merged["insecure_registries"])
+    for key in ("insecure_registries", "registries"):
+        if key in merged:
+            given[key] = frozenset(merged[key])
     for key in ("authfile", "log.file"):
         if key in merged:
             given[key.replace(".", "_")] = _path(merged[key])
@@ -266,9 +276,10 @@ def _check(loaded: Loaded) -> None:
             Platform.parse(found.platform)
         except InvalidSettings as exc:
             loaded.fail("platform", str(exc))
-    for registry in found.insecure_registries or ():
-        if not is_registry(registry):
-            loaded.fail("insecure_registries", f"{registry!r} is no registry (expected HOST or HOST:PORT)")
+    for key, hosts in (("insecure_registries", found.insecure_registries), ("registries", found.registries)):
+        for host in hosts or ():
+            if not is_registry(host):
+                loaded.fail(key, f"{host!r} is no registry (expected HOST or HOST:PORT)")
 
 
 def _path(text: str) -> Path:

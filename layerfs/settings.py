@@ -29,7 +29,12 @@ class Settings:
     fetch_timeout: float = 900.0
     """Seconds that one waiting system call waits at most; the download goes on."""
     allow_other: bool = False
+    registries: frozenset[str] | None = None
+    """Those that may be contacted. None: any by a private mount, and by one that others may read only those
+    that have a login or are configured."""
     budgets: Budgets = field(default_factory=Budgets)
+    mount_options: tuple[str, ...] = ()
+    """Words for the kernel, from ``-o``."""
     log_level: str = "info"
     log_json: bool = False
     log_file: Path | None = None

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from layerfs.cli import logs, options
+from layerfs.cli import logs, mountoptions, options
 from layerfs.cli.app import app
 from layerfs.cli.completion import complete_mountpoint
 from layerfs.config import Level
@@ -40,6 +40,18 @@ def mount(
     allow_other: Annotated[
         bool | None, typer.Option("--allow-other/--private", help="Let other users read the mount.")
     ] = None,
+    registries: Annotated[
+        str | None,
+        typer.Option(
+            "--registries",
+            metavar="HOST,...",
+            help="Contact only these (default: any, with --allow-other those with a login or configuration).",
+        ),
+    ] = None,
+    mount_options: Annotated[
+        list[str] | None,
+        typer.Option("-o", metavar="OPTIONS", help="As mount(8) and fstab give them, with commas between."),
+    ] = None,
     fetch_timeout: Annotated[
         float | None,
         typer.Option(
@@ -68,7 +80,11 @@ def mount(
     With SOURCE (oci:DIR[:TAG], oci-archive:FILE, docker-archive:FILE, dir:DIR) its images are served instead,
     from where they lie, and no registry is asked; what is extracted goes into local/ of the store.
     """
+    words = mountoptions.parse(mount_options or ())
+    named = None if registries is None else frozenset(filter(None, registries.split(",")))
     given = {
+        "registries": named,
+        "mount_options": words.kernel,
         "fetch_timeout": fetch_timeout,
         "allow_other": allow_other,
         "log_level": log_level,
@@ -76,7 +92,7 @@ def mount(
         "log_file": log_file,
     }
     chosen: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-    settings = dataclasses.replace(settings, **chosen)
+    settings = dataclasses.replace(settings, **(words.settings | chosen))
     source, mountpoint = _places(places)
     mounts.clean_up(mountpoint)  # a dead mount answers no question about its directory
     where = Path(os.path.realpath(mountpoint))

@@ -14,6 +14,7 @@ from typing import Final, Self
 import msgspec
 
 from layerfs.errors import InvalidSettings
+from layerfs.oci.reference import DEFAULT_REGISTRY
 
 HUB_SERVER: Final = "https://index.docker.io/v1/"
 """What Docker Hub is called in docker's files and to its helpers."""
@@ -89,6 +90,11 @@ class AuthFile:
             # The text of a decoding error names fields and types, never a value.
             raise InvalidSettings(f"{source}: not a credential file: {exc}") from None
         return cls(source, json.auths or {}, json.cred_helpers or {}, json.creds_store or "")
+
+    def registries(self) -> frozenset[str]:
+        """Return the registries that the file names, logins and helpers, as references spell them."""
+        hosts = {_normalised(key).partition("/")[0] for key in (*self.auths, *self.helpers)}
+        return frozenset(DEFAULT_REGISTRY if host in _HUB_NAMES else host for host in hosts)
 
     def helper_for(self, registry: str) -> str:
         """Return the name of the helper that decides for *registry*, empty if none is named."""

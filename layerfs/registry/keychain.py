@@ -136,6 +136,20 @@ class Keychain:
             _log.warning("%s; going on without it", text)
 
 
+def registries_with_logins(settings: RegistrySettings) -> frozenset[str]:
+    """Return the registries that the credential files name. A broken file names none; blocking."""
+    found: set[str] = set()
+    for path, legacy in places(settings) if settings.use_credentials else ():
+        try:
+            file = _read(path, legacy)
+        except InvalidSettings as exc:
+            _log.warning("%s; going on without it", exc)
+            continue
+        if file is not None:
+            found |= file.registries()
+    return frozenset(found)
+
+
 def _read(path: Path, legacy: bool) -> AuthFile | None:
     try:
         with path.open("rb") as file:
