@@ -5,24 +5,20 @@ Called by `opening`. Uses the reader that judges layers, with its limits.
 
 import os
 from pathlib import Path
-from typing import Final
+from typing import IO, Final
+from weakref import finalize
 
 from layerfs.errors import BudgetExceeded, InvalidArchive, InvalidLayer
 from layerfs.layer.member import Member, Type
 from layerfs.layer.paths import clean, shown
 from layerfs.layer.record import Budgets
 from layerfs.layer.tar import BLOCK, TarReader
+from layerfs.local.inflate import inflated
 from layerfs.local.pieces import Piece, disk_error, opened, read_at
 
 MAX_MEMBERS: Final = 100_000
 _MAX_LINKS: Final = 8
 _MAX_DEPTH: Final = 16
-_COMPRESSED: Final = (
-    (b"\x1f\x8b", "gunzip"),
-    (b"\x28\xb5\x2f\xfd", "unzstd"),
-    (b"BZh", "bunzip2"),
-    (b"\xfd7zXZ", "unxz"),
-)
 
 
 class Archive:
@@ -33,8 +29,14 @@ class Archive:
         self.path = path
         self._pieces: dict[bytes, Piece] = {}
         self._links: dict[bytes, bytes] = {}
-        with opened(path) as fd:
-            _refuse_compressed(read_at(fd, 0, min(6, os.fstat(fd).st_size), path), path)
+        self._plain = self._inflated()
+        """Held open: the pieces name it by its descriptor."""
+        if self._plain is not None:
+            finalize(self, self._plain.close)
+            self._bytes = Path(f"/proc/self/fd/{self._plain.fileno()}")
+        else:
+            self._bytes = path
+        with opened(self._bytes) as fd:
             source = _Source(fd, path)
             reader = TarReader(source, Budgets())
             for _ in range(MAX_MEMBERS):
@@ -58,12 +60,17 @@ class Archive:
             wanted = self._links[wanted]
         raise InvalidArchive(f"{self.path}: {shown(os.fsencode(name))}: too many links")
 
+    def _inflated(self) -> IO[bytes] | None:
+        with opened(self.path) as fd:
+            head = read_at(fd, 0, min(6, os.fstat(fd).st_size), self.path)
+        return inflated(self.path, head)
+
     def _take(self, member: Member, source: "_Source") -> None:
         name = clean(member.name, _MAX_DEPTH)
         if member.type is Type.FILE:
             if member.extents is not None:
                 raise InvalidArchive(f"{self.path}: {shown(name)}: a sparse member (expected plain files)")
-            self._pieces[name] = Piece(self.path, source.position, member.size, is_file=False)
+            self._pieces[name] = Piece(self._bytes, source.position, member.size, is_file=False)
             source.skip(member.stored)
         elif member.type is Type.HARDLINK:
             self._links[name] = clean(member.link, _MAX_DEPTH)
@@ -113,9 +120,3 @@ def _normal(path: bytes) -> bytes:
         elif part not in (b"", b"."):
             parts.append(part)
     return b"/".join(parts)
-
-
-def _refuse_compressed(head: bytes, path: Path) -> None:
-    for magic, program in _COMPRESSED:
-        if head.startswith(magic):
-            raise InvalidArchive(f"{path}: compressed (expected a plain tar; {program} it first)")
