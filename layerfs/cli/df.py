@@ -30,7 +30,8 @@ def df(
     """Show the sizes in the store: compressed blobs, extracted layers, documents, leftovers.
 
     Shared is what more than one reference needs; reclaimable what none needs and no mount uses. Sizes of
-    extracted layers are those of their files.
+    extracted layers are those of their files. Local is what layerfs mount SOURCE keeps below local/ of the
+    store; what is not mounted there may be removed.
     """
     from layerfs.store import ImageStorage
     from layerfs.store.inventory import take_inventory
@@ -87,6 +88,12 @@ def _totals(found: "Inventory", in_use: Callable[[Digest], bool]) -> dict[str, J
             "size": leftovers,
             "shared": 0,
             "reclaimable": leftovers,
+        },
+        "local": {
+            "count": len(found.bundles),
+            "size": sum(found.bundles.values()),
+            "shared": 0,
+            "reclaimable": 0,
         },
     }
 

@@ -38,6 +38,9 @@ def test_a_layout_is_served_in_place_beside_the_default_store(
     finally:
         mounts.clear(mountpoint)
     assert os.listdir(layerfs.store) == ["local"]
+    local = json.loads(layerfs("df", "--json").stdout)["local"]
+    assert local["count"] == 1
+    assert local["size"] > sum(made.size for made in BUILT.layers)
     assert sorted((tmp_path / "lay").rglob("*")) == before
 
 
