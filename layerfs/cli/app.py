@@ -74,4 +74,4 @@ def load_verbs() -> None:
     )
 
     for command in (*app.registered_commands, *config.config_app.registered_commands):
-        command.epilog = f"{VERBATIM}{command.epilog}"
+        command.epilog = VERBATIM + (command.epilog or "").removeprefix(VERBATIM)
