@@ -39,9 +39,13 @@ class ContentRoot(VirtualNode, ABC):
         return FOREVER
 
     def attributes(self) -> Attributes:
-        """Return the layer's attributes, or those of a plain directory. Raises OSError."""
+        """Return the layer's attributes, or those of a plain directory of root. Raises OSError."""
         directory = self._look()
-        return self.world.attributes(DIRECTORY_MODE) if directory is None else directory.attributes()
+        if directory is not None:
+            return directory.attributes()
+        plain = self.world.attributes(DIRECTORY_MODE)
+        plain.uid = plain.gid = 0
+        return plain
 
     def lookup(self, name: bytes) -> Node | Need | None:
         """Return an entry; waits for the layers. Raises OSError, NotInStore."""
