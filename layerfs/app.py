@@ -115,7 +115,7 @@ async def serve(
     async with providing(settings, storage, local) as provider:
         provider.sweep_soon()
         status = Status(provider, settings, mountpoint)
-        view = tree.build(storage, mountpoint, settings.platform, status)
+        view = tree.build(storage, mountpoint, settings.platform, status, tag_ttl=settings.tag_ttl)
         await session.serve(
             view,
             provider,

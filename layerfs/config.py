@@ -82,6 +82,10 @@ class ConfigFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         Annotated[float, msgspec.Meta(ge=1)] | None,
         _about("Seconds that one access waits for a fetch; 900 by default."),
     ] = None
+    tag_ttl: Annotated[
+        Annotated[float, msgspec.Meta(ge=1)] | None,
+        _about("Seconds after which a tag is resolved anew; never by default."),
+    ] = None
     allow_other: Annotated[bool | None, _about("Let other users read the mount.")] = None
     registries: Annotated[
         list[str] | None,
@@ -173,7 +177,7 @@ def settings_of(environ: Mapping[str, str], uid: int, *, namespace: bool = False
     for key in ("authfile", "log.file"):
         if key in merged:
             given[key.replace(".", "_")] = _path(merged[key])
-    for key in ("offline", "fetch_timeout", "allow_other", "log.level", "log.json"):
+    for key in ("offline", "fetch_timeout", "tag_ttl", "allow_other", "log.level", "log.json"):
         if key in merged:
             given[key.replace(".", "_")] = merged[key]
     if budgets:

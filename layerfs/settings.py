@@ -28,6 +28,8 @@ class Settings:
     """Contact no registry; serve what the store has."""
     fetch_timeout: float = 900.0
     """Seconds that one waiting system call waits at most; the download goes on."""
+    tag_ttl: float | None = None
+    """Seconds after which a pinned tag is resolved anew; None for never."""
     allow_other: bool = False
     registries: frozenset[str] | None = None
     """Those that may be contacted. None: any by a private mount, and by one that others may read only those

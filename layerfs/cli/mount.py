@@ -61,6 +61,15 @@ def mount(
             help="How long one access waits for a fetch (default: 900).",
         ),
     ] = None,
+    tag_ttl: Annotated[
+        float | None,
+        typer.Option(
+            "--tag-ttl",
+            metavar="SECONDS",
+            min=1,
+            help="Ask the registry again what a tag means after this long (default: never; see pull).",
+        ),
+    ] = None,
     log_level: Annotated[
         Level | None,
         typer.Option("--log-level", metavar="LEVEL", help="debug, info, warning, error (info)."),
@@ -86,6 +95,7 @@ def mount(
         "registries": named,
         "mount_options": words.kernel,
         "fetch_timeout": fetch_timeout,
+        "tag_ttl": tag_ttl,
         "allow_other": allow_other,
         "log_level": log_level,
         "log_json": log_json,

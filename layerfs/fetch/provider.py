@@ -11,7 +11,15 @@ from typing import assert_never
 
 import trio
 
-from layerfs.errors import LayerfsError, StoreError
+from layerfs.errors import (
+    LayerfsError,
+    Offline,
+    RateLimited,
+    RegistryMisbehaved,
+    RegistryTimeout,
+    StoreError,
+    Unreachable,
+)
 from layerfs.extract.client import ExtractorPool
 from layerfs.fetch.documents import Documents
 from layerfs.fetch.flights import SingleFlight
@@ -19,7 +27,7 @@ from layerfs.fetch.layers import BlobFiles, LayerWork
 from layerfs.fetch.origin import Origin
 from layerfs.fetch.progress import Journal
 from layerfs.layer.record import Budgets
-from layerfs.oci import Platform, Repository
+from layerfs.oci import ImageReference, Platform, Repository
 from layerfs.oci.image import ImageLayer
 from layerfs.store import ImageStorage
 from layerfs.view.needs import BlobNeed, DocumentNeed, LayersNeed, Need, StackNeed, TagNeed
@@ -65,7 +73,7 @@ class Provider:
     async def _obtain(self, need: Need) -> None:
         match need:
             case TagNeed(reference):
-                await self._once(need, lambda: self.documents.resolve(reference), str(reference))
+                await self._once(need, lambda: self._resolve(reference), str(reference))
             case DocumentNeed(repository, digest):
                 await self._once(
                     need, lambda: self.documents.image(repository, digest), f"{repository}@{digest}"
@@ -79,6 +87,24 @@ class Provider:
                 await self._flights.do(descriptor.digest, lambda: self._work.blob(repository, descriptor))
             case _:
                 assert_never(need)
+
+    async def _resolve(self, reference: ImageReference) -> None:
+        """Pin a tag to what it names now.
+
+        While its registry is away a pinned one is pinned to the same again, so that one access in a while
+        waits for the registry, and not each.
+        """
+        try:
+            await self.documents.resolve(reference)
+        except (Unreachable, RegistryTimeout, RateLimited, RegistryMisbehaved, Offline) as exc:
+            assert reference.tag is not None
+            known = self._storage.refs.read(reference.repository, reference.tag)
+            if known is None:
+                raise
+            log.warning("%s: keeping %s of %s: %s", reference, known.digest, known.resolved_at, exc)
+            await trio.to_thread.run_sync(
+                self._storage.refs.write, reference.repository, reference.tag, known.digest
+            )
 
     def sweep_soon(self) -> None:
         """Begin to sweep leftovers out of the store, now and once a day; for daemons."""

@@ -4,6 +4,7 @@ Every name that the grammar allows can be entered at once (`layerfs.view.names`)
 knows. Only reading the link of an unknown tag waits. Called by `layerfs.view.tree`.
 """
 
+import time
 from collections.abc import Iterator, Sequence
 
 from layerfs.oci import Digest, Repository
@@ -129,14 +130,18 @@ class TagLink(VirtualNode):
         return self.world.attributes(LINK_MODE, len(self._target(entry)), resolved_ns)
 
     def readlink(self) -> bytes | Need:
-        """Return the name of the image; waits for a tag that the store does not know."""
+        """Return the name of the image; waits for a tag that the store does not know, or not newly enough."""
         entry = self._entry()
-        if entry is None:
+        if entry is None or self._is_old(entry):
             return TagNeed(self._repository.with_tag(self._tag))
         return self._target(entry)
 
     def _entry(self) -> RefEntry | None:
         return self.world.storage.refs.read(self._repository, self._tag)
+
+    def _is_old(self, entry: RefEntry) -> bool:
+        ttl = self.world.tag_ttl
+        return ttl is not None and time.time() - entry.resolved_at.timestamp() >= ttl
 
     def _target(self, entry: RefEntry) -> bytes:
         return names.image_name(self._repository, entry.digest)

@@ -39,13 +39,15 @@ def build(
     platform: Platform,
     status: StatusSource,
     *,
+    tag_ttl: float | None = None,
     uid: int | None = None,
     gid: int | None = None,
 ) -> Tree:
     """Return the tree of *storage* as it will show at the absolute path *mountpoint*.
 
     *platform* is what indexes are searched for; *uid* and *gid* own what no disk holds, the daemon's own by
-    default. Reads nothing of the store. Raises ValueError for a relative mountpoint.
+    default. A pinned tag is resolved anew after *tag_ttl* seconds, None for never. Reads nothing of the
+    store. Raises ValueError for a relative mountpoint.
     """
     where = os.fsencode(mountpoint)
     if not where.startswith(b"/"):
@@ -58,6 +60,7 @@ def build(
         inodes=inodes,
         known=KnownImages(storage, platform),
         trees=LayerTrees(inodes),
+        tag_ttl=tag_ttl,
         uid=os.geteuid() if uid is None else uid,
         gid=os.getegid() if gid is None else gid,
         born_ns=time.time_ns(),

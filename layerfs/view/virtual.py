@@ -44,6 +44,8 @@ class World:
     inodes: InodeTable
     known: "KnownImages"
     trees: "LayerTrees"
+    tag_ttl: float | None
+    """Seconds after which a pinned tag must be resolved anew; None for never."""
     uid: int
     gid: int
     born_ns: int
