@@ -16,7 +16,7 @@ from layerfs.cli.app import app
 from layerfs.errors import StoreDamaged, StoreError, UsageError
 from layerfs.layer import tarwriter
 from layerfs.layer.member import Member, Type
-from layerfs.layer.merge import join
+from layerfs.layer.paths import join
 from layerfs.oci import ImageReference
 from layerfs.settings import Settings
 

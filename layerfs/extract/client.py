@@ -26,6 +26,7 @@ from layerfs import errors
 from layerfs.errors import LayerfsError, WorkerDied
 from layerfs.extract import frames
 from layerfs.extract.job import Abort, Done, Ended, ExtractJob, Failed, Grown
+from layerfs.layer.names import to_text
 from layerfs.layer.record import Extraction
 
 IDLE_EXIT: Final = 60.0
@@ -76,7 +77,7 @@ class Extractor:
     def start(self, job: ExtractJob) -> None:
         """Begin a job; the answer to the one before must have been taken."""
         self.warnings = ()
-        self._send(job)
+        self._send(msgspec.structs.replace(job, blob=_as_text(job.blob), target=_as_text(job.target)))
 
     def grown(self, size: int) -> None:
         """Say that *size* bytes of the growing blob may be read."""
@@ -132,9 +133,10 @@ class Extractor:
         return bool(poll.poll(seconds * 1000))
 
     def _send(self, message: ExtractJob | Grown | Ended | Abort) -> None:
+        body = msgspec.json.encode(message)
         # A worker that died says so in `result`, which is where it is waited for.
         with self._sending, suppress(OSError, ValueError):
-            frames.send(self._to_worker.fileno(), msgspec.json.encode(message))
+            frames.send(self._to_worker.fileno(), body)
 
     def _how_it_ended(self) -> str:
         try:
@@ -142,6 +144,10 @@ class Extractor:
         except subprocess.TimeoutExpired:
             return "stopped answering"
         return f"killed by signal {-status}" if status < 0 else f"exited with status {status}"
+
+
+def _as_text(path: str) -> str:
+    return to_text(os.fsencode(path))
 
 
 def _error(failed: Failed) -> LayerfsError:

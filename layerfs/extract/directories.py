@@ -17,7 +17,9 @@ from stat import S_IMODE, S_ISDIR, S_ISGID, S_ISLNK
 from typing import Final
 
 from layerfs.errors import InvalidArchive, PathEscape
+from layerfs.extract.remembered import Remembered
 from layerfs.layer.metadata import ACL_DEFAULT, keeps_xattr
+from layerfs.layer.names import to_text
 from layerfs.layer.paths import join, shown, split
 
 _OPEN_FLAGS: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -80,13 +82,14 @@ class Directory:
 class Directories:
     """The open directories of one tree, the least recently used closed first."""
 
-    def __init__(self, root: Directory, implied_mode: int) -> None:
+    def __init__(self, root: Directory, implied_mode: int, remembered: Remembered) -> None:
         self.root = root
         self.implied: set[bytes] = {b""}
         """Paths of directories without an entry so far."""
         self.acls_seen = False
         """Whether a directory of this tree may have a default ACL: asking each one costs a call."""
         self._implied_mode = implied_mode
+        self._remembered = remembered
         self._open: OrderedDict[bytes, Directory] = OrderedDict()
 
     def get(self, path: bytes) -> Directory:
@@ -184,6 +187,7 @@ class Directories:
 
     def _imply(self, parent: Directory, leaf: bytes) -> Directory:
         path = join(parent.path, leaf)
+        self._remembered.add(path)
         os.mkdir(leaf, self._implied_mode, dir_fd=parent.fd)
         child = Directory(os.open(leaf, _OPEN_FLAGS, dir_fd=parent.fd), path, 0)
         self._keep(child)
@@ -207,7 +211,7 @@ def open_root(target: bytes) -> Directory:
     root = Directory(os.open(target, _OPEN_FLAGS), b"", 0)
     try:
         if os.listdir(root.fd):
-            raise FileExistsError(EEXIST, "not empty", os.fsdecode(target))
+            raise FileExistsError(EEXIST, "not empty", to_text(target))
         for name in os.listxattr(root.fd):
             if name.startswith("system.posix_acl_"):
                 os.removexattr(root.fd, name)

@@ -11,7 +11,7 @@ class ExtractJob(msgspec.Struct, frozen=True, kw_only=True, tag="job"):
     """Extract one blob into one empty directory."""
 
     blob: str
-    """Path of the blob; surrogateescape for odd bytes."""
+    """Path of the blob; surrogateescape for odd bytes. On the way both are as `layer.names.to_text` says."""
     target: str
     """Path of an existing, empty, private directory: it becomes the root of the layer."""
     digest: str

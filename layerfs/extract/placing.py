@@ -18,6 +18,7 @@ from layerfs.errors import BudgetExceeded, InvalidArchive, InvalidWhiteout
 from layerfs.extract.directories import Directories, Directory
 from layerfs.extract.latelinks import LateLinks, link
 from layerfs.extract.ownership import Ownership
+from layerfs.extract.remembered import Remembered
 from layerfs.extract.removal import remove
 from layerfs.extract.ring import RingSource
 from layerfs.layer.member import Member, Type
@@ -25,8 +26,7 @@ from layerfs.layer.paths import clean, is_plain, join, shown, split
 from layerfs.layer.record import Budgets
 from layerfs.layer.whiteout import WH_PREFIX, Marker, Reserved, is_marker, parse_marker
 
-_SKIPPED_MAX: Final = 10_000
-"""Skipped members that are remembered, for hard links to them and for the log."""
+_WARNINGS_MAX: Final = 100
 _CREATE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -37,7 +37,12 @@ class Placer:
     """
 
     def __init__(
-        self, source: RingSource, directories: Directories, ownership: Ownership, budgets: Budgets
+        self,
+        source: RingSource,
+        directories: Directories,
+        ownership: Ownership,
+        budgets: Budgets,
+        remembered: Remembered,
     ) -> None:
         self.markers: list[bytes] = []
         """Paths of names that begin with ``.wh.``, repeated if the archive repeats them."""
@@ -47,12 +52,14 @@ class Placer:
         self._source = source
         self._directories = directories
         self._ownership = ownership
+        self._remembered = remembered
         self._max_depth = budgets.max_depth
         self._max_bytes = budgets.max_layer_bytes
         self._file_mode = ownership.file_mode
         self._raw_parent = b""
         self._parent = directories.root
         self._skipped: set[bytes] = set()
+        """For hard links to them."""
         self._place: dict[Type, Callable[[Member], None]] = {
             Type.FILE: self._file,
             Type.HARDLINK: self._hardlink,
@@ -82,9 +89,7 @@ class Placer:
         raw_parent, _, leaf = name.rpartition(b"/")
         if raw_parent == self._raw_parent and self._parent.fd >= 0 and is_plain(leaf):
             return self._parent, leaf
-        path = clean(name, self._max_depth)
-        if not path:
-            raise InvalidArchive(f"{shown(name)}: the layer's root (expected a directory, or another name)")
+        path = self._named(name)
         parent_path, leaf = split(path)
         if is_marker(leaf) or WH_PREFIX in parent_path:
             self._note_markers(parent_path, leaf, path)
@@ -92,6 +97,12 @@ class Placer:
         if name.endswith(leaf):
             self._raw_parent, self._parent = raw_parent, parent
         return parent, leaf
+
+    def _named(self, name: bytes) -> bytes:
+        path = clean(name, self._max_depth)
+        if not path:
+            raise InvalidArchive(f"{shown(name)}: the layer's root (expected a directory, or another name)")
+        return path
 
     def _note_markers(self, parent_path: bytes, leaf: bytes, path: bytes) -> None:
         """Remember a marker.
@@ -102,11 +113,15 @@ class Placer:
         for part in parent_path.split(b"/"):
             at = join(at, part)
             if isinstance(self._marker(part, path), Reserved):
-                self.markers.append(at)
+                self._remember_marker(at)
             elif is_marker(part):
                 raise InvalidWhiteout(f"{shown(path)}: an entry below a marker (expected an empty file)")
         if self._marker(leaf, path) is not None:
-            self.markers.append(path)
+            self._remember_marker(path)
+
+    def _remember_marker(self, path: bytes) -> None:
+        self._remembered.add(path)
+        self.markers.append(path)
 
     def _marker(self, part: bytes, path: bytes) -> Marker | None:
         """Return what *part* of *path* stands for. Raises InvalidWhiteout that names the whole path."""
@@ -226,15 +241,23 @@ class Placer:
             self._skip(member, f"a hard link to {shown(target)}, which was skipped")
         else:
             self._remove(parent, leaf)
+            self._remembered.add(path, len(target))
             self.links.add(path, target)
 
     def _socket(self, member: Member) -> None:
         self._skip(member, "a socket")
 
     def _skip(self, member: Member, what: str) -> None:
-        path = clean(member.name, self._max_depth)
-        if len(self._skipped) < _SKIPPED_MAX:
+        """Make nothing, but like any later member of a name leave nothing that was called so before."""
+        path = self._named(member.name)
+        parent_path, leaf = split(path)
+        parent = self._directories.find(parent_path)
+        if parent is not None:
+            self._remove(parent, leaf)
+        if path not in self._skipped:
+            self._remembered.add(path)
             self._skipped.add(path)
+        if len(self.warnings) < _WARNINGS_MAX:
             self.warnings.append(f"{shown(path)}: skipped, {what}")
         self._source.skip(member.stored)
 

@@ -11,6 +11,7 @@ from typing import Final
 
 from layerfs.errors import LayerfsError, SizeMismatch, StoreError
 from layerfs.extract.hashing import HashThread
+from layerfs.layer.names import from_text
 
 CHUNK: Final = 128 * 1024
 _UNHASHED_MAX: Final = 32
@@ -72,7 +73,7 @@ class Tail:
 
     def __init__(self, path: str, expected: int, growth: Growth, hasher: HashThread) -> None:
         try:
-            self._fd = os.open(os.fsencode(path), os.O_RDONLY | os.O_CLOEXEC)
+            self._fd = os.open(from_text(path), os.O_RDONLY | os.O_CLOEXEC)
         except OSError as exc:
             raise StoreError(f"{path}: {exc.strerror} (expected the blob)") from exc
         self._expected = expected

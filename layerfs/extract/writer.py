@@ -16,8 +16,9 @@ from layerfs.extract.directories import Directories, open_root
 from layerfs.extract.job import ExtractJob
 from layerfs.extract.ownership import Ownership
 from layerfs.extract.placing import Placer
+from layerfs.extract.remembered import Remembered
 from layerfs.extract.ring import Aborted, PartnerDied, Ring, RingSource
-from layerfs.layer.names import to_text
+from layerfs.layer.names import from_text, to_text
 from layerfs.layer.tar import TarReader
 
 _IMPLIED_MODE = 0o755
@@ -85,7 +86,8 @@ def write_tree(job: ExtractJob, source: RingSource) -> Written | Unwritten:
 def as_store_error(exc: OSError) -> StoreError:
     """Say of a failed call on this machine's disk what it means for the caller."""
     kind = {ENOSPC: StoreFull, EDQUOT: StoreFull, EROFS: StoreReadOnly}.get(exc.errno or 0, StoreError)
-    return kind(f"{exc.filename or 'write'}: {exc.strerror}")
+    name = exc.filename or "write"
+    return kind(f"{to_text(name) if isinstance(name, bytes) else name}: {exc.strerror}")
 
 
 class Tree:
@@ -96,9 +98,10 @@ class Tree:
         self._source = source
         self._entries = 0
         self._ownership = Ownership(job.owner)
-        self._directories = Directories(open_root(os.fsencode(job.target)), _IMPLIED_MODE)
+        remembered = Remembered(job.budgets.max_record_bytes)
+        self._directories = Directories(open_root(from_text(job.target)), _IMPLIED_MODE, remembered)
         self._reader = TarReader(source, job.budgets)
-        self._placer = Placer(source, self._directories, self._ownership, job.budgets)
+        self._placer = Placer(source, self._directories, self._ownership, job.budgets, remembered)
 
     def fill(self) -> None:
         """Put all members in their place. Raises LayerfsError, OSError, Aborted."""
@@ -139,7 +142,7 @@ class Tree:
         """Return what was odd, not too much of it."""
         found = self._reader.warnings + self._placer.warnings
         if len(found) > _WARNINGS_MAX:
-            found[_WARNINGS_MAX:] = [f"and {len(found) - _WARNINGS_MAX} more warnings"]
+            found[_WARNINGS_MAX:] = ["and more"]
         return tuple(found)
 
     def drop(self) -> None:

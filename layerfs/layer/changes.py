@@ -8,7 +8,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
-from layerfs.layer.merge import LayerMarks, join, split
+from layerfs.layer.merge import LayerMarks
+from layerfs.layer.paths import join, split
 
 Change = Literal["added", "changed", "removed"]
 EntryKind = Literal["file", "directory", "link", "device", "pipe", "socket"]

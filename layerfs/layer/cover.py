@@ -23,7 +23,8 @@ its directories takes the attributes that the union has there.
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from layerfs.layer.merge import Kind, LayerMarks, Merged, join, marks_of, merge_entry, merge_root, split
+from layerfs.layer.merge import Kind, LayerMarks, Merged, marks_of, merge_entry, merge_root
+from layerfs.layer.paths import join, split
 from layerfs.layer.record import Extraction
 
 LayerKind = Callable[[int, bytes], Kind | None]

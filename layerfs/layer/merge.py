@@ -33,6 +33,7 @@ from enum import Enum
 from stat import S_ISCHR, S_ISDIR
 
 from layerfs.layer.names import from_text
+from layerfs.layer.paths import join, split
 from layerfs.layer.record import Extraction
 from layerfs.layer.whiteout import OPAQUE_MARKER, Whiteout, is_marker, parse_marker
 
@@ -79,17 +80,6 @@ def kind_of(mode: int, rdev: int) -> Kind | None:
     if S_ISDIR(mode):
         return Kind.DIRECTORY
     return None if S_ISCHR(mode) and rdev == 0 else Kind.OTHER
-
-
-def split(path: bytes) -> tuple[bytes, bytes]:
-    """Return the directory of *path* and its name; the root is the empty path."""
-    directory, _, name = path.rpartition(b"/")
-    return directory, name
-
-
-def join(directory: bytes, name: bytes) -> bytes:
-    """Return the path of *name* in *directory*."""
-    return directory + b"/" + name if directory else name
 
 
 def marks_of(extraction: Extraction) -> LayerMarks:

@@ -24,6 +24,9 @@ class Budgets(msgspec.Struct, frozen=True, kw_only=True):
     """Uncompressed to compressed size, looked at after the first 64 MiB."""
     max_pax_bytes: int = 1 << 20
     """Of one extended header, and of all xattrs of one entry."""
+    max_record_bytes: int = 16 << 20
+    """Of the paths that the record lists, markers and implied directories, and of those that wait for the end
+    of the archive; each counts 64 more. They are kept in memory, and planned as a cover by the daemon."""
 
 
 class Extraction(msgspec.Struct, frozen=True, kw_only=True):

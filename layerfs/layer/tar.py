@@ -35,6 +35,7 @@ _SPECIAL: Final = frozenset(b"xXgLKSDV")
 
 _FORMAT_MASK, _FORMAT_SOCKET = 0o170000, 0o140000
 _CACHED: Final = 4096
+_WARNINGS_MAX: Final = 100
 _FIELD_OF_SPACES: Final = 8 * 0x20
 
 _T = TypeVar("_T")
@@ -63,6 +64,9 @@ class TarReader:
     def _checked(self, block: bytes) -> bool:
         """Check the checksum of a header; False at the end of the archive.
 
+        The end of the bytes between two members is one, too, as for Go's archive/tar and GNU tar: an archive
+        that was cut there is known by its digest.
+
         The low half of Adler-32 is one more than the sum of the bytes: it takes a tenth of the time that
         adding up takes. (It is modulo 65521, which no header with a name in it comes near.) In the sum that
         the field holds, its own eight bytes count as spaces.
@@ -77,7 +81,7 @@ class TarReader:
 
     def _checked_slowly(self, block: bytes) -> bool:
         if not block:
-            raise InvalidArchive("the archive ends without an end mark (expected two blocks of zeros)")
+            return False
         if block == _ZEROS:
             self._check_end()
             return False
@@ -140,7 +144,7 @@ class TarReader:
         while (kind := block[156]) in _SPECIAL and kind not in (_SPARSE, _DUMP_DIRECTORY):
             size = number(block[124:136], "size of an extended header")
             if kind == _VOLUME:
-                self.warnings.append(f"volume label {shown(block[:100].partition(bytes(1))[0])} ignored")
+                self._warn(f"volume label {shown(block[:100].partition(bytes(1))[0])} ignored")
             else:
                 body = self._body(size)
                 if kind in _PAX:
@@ -188,13 +192,17 @@ class TarReader:
         """Keep what a global header says for all members after it; an empty value ends an earlier one."""
         for key, value in records:
             if key in pax.PERSONAL or key.startswith(pax.SPARSE):
-                self.warnings.append(f"global PAX header: {shown(key)} ignored")
+                self._warn(f"global PAX header: {shown(key)} ignored")
             elif value:
                 self._global[key] = value
             else:
                 self._global.pop(key, None)
         if sum(len(key) + len(value) for key, value in self._global.items()) > self._pax_max:
             raise BudgetExceeded(f"global PAX headers of more than {self._pax_max} bytes (max_pax_bytes)")
+
+    def _warn(self, what: str) -> None:
+        if len(self.warnings) < _WARNINGS_MAX:
+            self.warnings.append(what)
 
     def _finished(self, member: Member) -> Member:
         """Judge what can only be judged when all is known."""

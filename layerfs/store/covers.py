@@ -16,7 +16,8 @@ from typing import Final
 import xattr
 
 from layerfs.layer.cover import Cover, plan_cover
-from layerfs.layer.merge import Kind, kind_of, split
+from layerfs.layer.merge import Kind, kind_of
+from layerfs.layer.paths import split
 from layerfs.layer.record import Extraction
 from layerfs.layer.whiteout import is_marker
 

@@ -13,8 +13,9 @@ from typing import Final, TypeVar
 from weakref import WeakValueDictionary
 
 from layerfs.layer.lost import Lost
-from layerfs.layer.merge import LayerMarks, join, marks_of, split
+from layerfs.layer.merge import LayerMarks, marks_of
 from layerfs.layer.names import to_text
+from layerfs.layer.paths import join, split
 from layerfs.store import LayerDir
 from layerfs.view.backing import Backing, Shelf
 from layerfs.view.inodes import InodeTable, number_of, offset_number

@@ -8,7 +8,7 @@ from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Final
 
-from layerfs.layer.merge import join
+from layerfs.layer.paths import join
 from layerfs.view.content import LayerTree, is_directory, is_overlay_whiteout
 from layerfs.view.directory import ContentDirectory
 from layerfs.view.nodes import Node

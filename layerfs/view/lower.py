@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from stat import S_IFCHR
 from typing import Final
 
-from layerfs.layer.merge import join
+from layerfs.layer.paths import join
 from layerfs.layer.whiteout import is_marker
 from layerfs.view.content import is_directory, is_overlay_whiteout
 from layerfs.view.diff import LayerDirectory

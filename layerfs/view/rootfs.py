@@ -12,12 +12,12 @@ from layerfs.layer.merge import (
     Kind,
     LayerMarks,
     Merged,
-    join,
     kind_of,
     merge_entries,
     merge_entry,
     merge_root,
 )
+from layerfs.layer.paths import join
 from layerfs.view.content import LayerTree
 from layerfs.view.directory import ContentDirectory
 from layerfs.view.inodes import InodeTable, number_of

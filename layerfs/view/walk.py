@@ -9,7 +9,8 @@ from operator import itemgetter
 from typing import Final
 
 from layerfs.layer.changes import Entry, EntryKind
-from layerfs.layer.merge import join, kind_of
+from layerfs.layer.merge import kind_of
+from layerfs.layer.paths import join
 from layerfs.layer.whiteout import is_marker
 from layerfs.store import LayerDir
 from layerfs.view.content import LayerTrees

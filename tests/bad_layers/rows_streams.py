@@ -28,7 +28,8 @@ def add_streams(to: Table) -> None:
     to.built("nothing but zeros", lambda _: bytes(1024))
     text = b"this is no archive at all\n" * 100
     to.built("text", lambda _: text, InvalidArchive, says=["checksum"])
-    to.built("nothing", lambda _: b"", InvalidArchive, says=["end"])
+    to.built("nothing", lambda _: b"")
+    to.built("no end mark", lambda _: whole[:-1024], leaves=frozenset({"x"}))
     to.built("a part of a block", lambda _: whole[:300], InvalidArchive, says=["truncated"])
     to.refused("zeros between members", InvalidArchive, ["zeros"], member(b"x"), bytes(512), member(b"y"))
     packed = gzip.compress(whole, mtime=0)
@@ -67,6 +68,17 @@ def add_budgets(to: Table) -> None:
         gnu_long(b"d/" * 300 + b"x", b"K"),
         hardlink(b"x", b"y"),
     )
+    names = [b"d%03d/" % number for number in range(100)]
+    for what, parts in {
+        "markers": [member(name + b".wh.x") for name in names],
+        "implied directories": [member(name * 8 + b"x") for name in names],
+        "links to later entries": [hardlink(b"l" + name[:-1], b"later") for name in names]
+        + [member(b"later")],
+        "skipped entries": [header(b"s" + name[:-1], b"3") for name in names],
+    }.items():
+        to.refused(
+            what, BudgetExceeded, ["too many", "max_record_bytes"], *parts, budgets={"max_record_bytes": 6000}
+        )
     one = member(b"x", bytes(600_000))
     to.refused("bytes", BudgetExceeded, ["max_layer_bytes"], one, one, budgets={"max_layer_bytes": MIB})
     bomb = gzip.compress(archive(member(b"zeros", bytes(80 * MIB))), compresslevel=1)

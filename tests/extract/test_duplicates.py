@@ -50,6 +50,28 @@ def test_a_file_in_place_of_a_directory_removes_all_below_it(extract: Extract) -
     assert tree.extraction.implied == ("",)
 
 
+@pytest.mark.parametrize("first", ["file", "directory", "symlink", "fifo", "device", "hard link"])
+@pytest.mark.parametrize(
+    "skipped",
+    [
+        pytest.param(chardev("x", 0, 0), id="0:0 device"),
+        pytest.param(file("x", pax={"SCHILY.filetype": "socket"}), id="socket"),
+        pytest.param(hardlink("x", "skipped"), id="link to a skipped entry"),
+    ],
+)
+def test_a_skipped_entry_leaves_nothing_that_was_called_so_before(
+    extract: Extract, first: str, skipped: Entry
+) -> None:
+    tree = extract(file("other", b"o"), chardev("skipped", 0, 0), _KINDS[first], skipped)
+
+    assert tree.names() == {"other"}
+    assert tree.lstat("other").st_nlink == 1
+
+
+def test_a_skipped_entry_makes_no_directory_for_itself(extract: Extract) -> None:
+    assert extract(chardev("a/b/x", 0, 0)).names() == set()
+
+
 def test_and_a_directory_may_come_back(extract: Extract) -> None:
     tree = extract(file("d/e/f"), file("d"), directory("d", mtime=5), file("d/n"))
 

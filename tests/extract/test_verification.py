@@ -213,10 +213,11 @@ def test_budgets_that_just_suffice_suffice(extract: Extract) -> None:
 
 
 @pytest.mark.parametrize("blocks", range(len(tar([file("a", b"x" * 700), directory("d")])) // 512 - 1))
-def test_an_archive_cut_off_at_any_block_is_refused_or_complete(extract: Extract, blocks: int) -> None:
+def test_an_archive_cut_off_inside_a_member_is_refused(extract: Extract, blocks: int) -> None:
     archive = tar([file("a", b"x" * 700), directory("d")])[: blocks * 512]
-    if blocks > 4:  # at least one block of the end mark is there
-        assert extract(archive=archive).names() == {"a", "d"}
+    complete: dict[int, set[str]] = {0: set(), 3: {"a"}}
+    if blocks >= 4 or blocks in complete:  # as Go and GNU tar see it; the digest says the rest
+        assert extract(archive=archive).names() == complete.get(blocks, {"a", "d"})
     else:
         with pytest.raises(InvalidArchive):
             extract(archive=archive)

@@ -9,9 +9,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from layerfs.errors import WorkerDied
+from layerfs.errors import StoreError, WorkerDied
 from layerfs.extract.client import Extractor, ExtractorPool
 from tests.extract.extracting import ROOT, Extract, digest_of
 from tests.support.images import file, tar
@@ -57,7 +58,12 @@ def test_a_failed_job_leaves_the_worker_warm_and_nothing_open(extract: Extract) 
     with extract.pool.extractor() as extractor:
         writer = _writer_of(extractor.pid)
         before = None
-        for bad in (b"", ARCHIVE[:1000], tar([file("d/e/f"), file("../x")]), tar([file("f"), file("f/g")])):
+        for bad in (
+            ARCHIVE[:300],
+            ARCHIVE[:1000],
+            tar([file("d/e/f"), file("../x")]),
+            tar([file("f"), file("f/g")]),
+        ):
             extractor.start(extract.job(bad))
             with pytest.raises(Exception, match=r"."):
                 extractor.result()
@@ -164,6 +170,22 @@ time.sleep(60)
     daemon.stdout.close()
 
     _wait_until(lambda: not _runs(pid) and not _runs(writer))
+
+
+@pytest.mark.parametrize("name", [b"\xff\xfe", rb"back\slash\x41", "\u00fc\u4e2d".encode(), b"new\nline"])
+def test_a_store_may_have_any_name(extract: Extract, tmp_path: Path, name: bytes) -> None:
+    place = tmp_path / os.fsdecode(name)
+    place.mkdir()
+    job = extract.job(ARCHIVE)
+    odd = msgspec.structs.replace(job, blob=str(place / "blob"), target=str(place / "tree"))
+    os.rename(job.blob, odd.blob)
+    os.rename(job.target, odd.target)
+
+    assert extract.run(odd).extraction.entries == 50
+    with pytest.raises(StoreError, match="not empty"):
+        extract.run(odd)
+    with pytest.raises(StoreError, match="expected the blob"):
+        extract.run(msgspec.structs.replace(odd, blob=odd.blob + "x"))
 
 
 def test_a_pool_lends_no_more_than_its_limit(extract: Extract) -> None:

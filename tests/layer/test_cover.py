@@ -9,7 +9,8 @@ from hypothesis import given
 
 from layerfs.errors import InvalidWhiteout
 from layerfs.layer.cover import Cover, CoverDirectory, plan_cover
-from layerfs.layer.merge import Kind, split
+from layerfs.layer.merge import Kind
+from layerfs.layer.paths import split
 from tests.layer.records import record_of
 from tests.support import model
 from tests.support.images import Entry, directory, file, opaque, whiteout

@@ -9,14 +9,13 @@ from layerfs.layer.merge import (
     Kind,
     LayerMarks,
     Merged,
-    join,
     kind_of,
     marks_of,
     merge_entries,
     merge_entry,
     merge_root,
-    split,
 )
+from layerfs.layer.paths import join, split
 from tests.layer.records import record_of
 from tests.support import model
 from tests.support.canary import Fact

@@ -1,6 +1,7 @@
 """What headers mean: formats, numbers, extended headers, sparse maps, and what is refused."""
 
 import io
+import itertools
 import os
 import subprocess
 import tarfile
@@ -191,6 +192,14 @@ def test_sockets_are_recognised(archive: bytes) -> None:
     assert read_one(archive).type is Type.SOCKET
 
 
+@pytest.mark.parametrize("mark", [b"", bytes(512), END, END + b"x"], ids=["none", "half", "whole", "more"])
+@pytest.mark.parametrize("members", [0, 1, 2])
+def test_an_archive_ends_where_its_members_end(members: int, mark: bytes) -> None:
+    found, _ = read(member(b"content") * members + mark)
+
+    assert len(found) == members
+
+
 def test_a_volume_label_is_no_member() -> None:
     members, warnings = read(header(b"label", b"V", magic=GNU) + header(b"a") + END)
 
@@ -269,8 +278,6 @@ def _sparse(*records: tuple[bytes, bytes], content: bytes = b"") -> bytes:
 
 
 REFUSED = [
-    pytest.param(b"", "end mark", id="nothing at all"),
-    pytest.param(header(), "end mark", id="no end mark"),
     pytest.param(header() + bytes(512) + header(), "zeros inside", id="a block of zeros inside"),
     pytest.param(header()[:300], "truncated", id="half a header"),
     pytest.param(member(b"x" * 600)[:-512] , "truncated", id="content cut off"),
@@ -384,20 +391,29 @@ def test_an_archive_ends_at_its_end_mark(end: bytes) -> None:
     assert [found.name for found in members] == [b"a"]
 
 
+def _sample_members() -> list[bytes]:
+    return [
+        pax((b"mtime", b"5.5"), (b"SCHILY.xattr.user.a", b"b"), (b"path", b"p" * 150)) + member(b"hi", uid=7),
+        long_name(b"l" * 200) + header(type=b"5", magic=GNU),
+        pax((b"GNU.sparse.size", b"4096"), (b"GNU.sparse.map", b"512,3,2048,512")) + member(_STORED),
+        member(_STORED, type=b"S", magic=GNU, tail=_old_gnu(_PIECES, 4096)),
+        header(b"link", b"1", link=b"file"), header(b"null", b"3", major=1, minor=3),
+    ]  # fmt: skip
+
+
 def _sample() -> bytes:
-    return (
-        pax((b"mtime", b"5.5"), (b"SCHILY.xattr.user.a", b"b"), (b"path", b"p" * 150)) + member(b"hi", uid=7)
-        + long_name(b"l" * 200) + header(type=b"5", magic=GNU)
-        + pax((b"GNU.sparse.size", b"4096"), (b"GNU.sparse.map", b"512,3,2048,512")) + member(_STORED)
-        + member(_STORED, type=b"S", magic=GNU, tail=_old_gnu(_PIECES, 4096))
-        + header(b"link", b"1", link=b"file") + header(b"null", b"3", major=1, minor=3) + END
-    )  # fmt: skip
+    return b"".join(_sample_members()) + END
 
 
 @pytest.mark.parametrize("blocks", range(len(_sample()) // 512 - 1))
-def test_an_archive_cut_off_at_any_block_is_refused(blocks: int) -> None:
-    with pytest.raises(InvalidArchive):
-        read(_sample()[: blocks * 512])
+def test_an_archive_cut_off_inside_a_member_is_refused(blocks: int) -> None:
+    ends = [0, *itertools.accumulate(map(len, _sample_members()))]
+    if blocks * 512 in ends:
+        members, _ = read(_sample()[: blocks * 512])
+        assert len(members) == ends.index(blocks * 512)
+    elif blocks * 512 < ends[-1]:
+        with pytest.raises(InvalidArchive):
+            read(_sample()[: blocks * 512])
 
 
 @given(changes=st.lists(st.tuples(st.integers(0, len(_sample()) - 1), st.integers(0, 255)), max_size=8))
