@@ -199,7 +199,8 @@ umount merged
 python -m layerfs overlay --store "$BASE/store" "$REFERENCE" ours --rw
 ls -A ours ours/d; rm -r ours/d; mkdir ours/d; ls -A ours/d
 python -m layerfs overlay --store "$BASE/store" --umount ours
-mount -t overlay overlay -o "lowerdir=$image/layers/01/lower:$image/layers/00/lower,userxattr" merged
+top=$(realpath $image/layers/01)/lower base=$(realpath $image/layers/00)/lower
+mount -t overlay overlay -o "lowerdir=$top:$base,userxattr" merged
 ls -A merged merged/d
 umount merged
 python -m layerfs umount mnt
