@@ -36,6 +36,7 @@ probe_of() {
         attr) echo setfattr ;;
         bubblewrap) echo bwrap ;;
         plocate) echo updatedb ;;
+        uidmap) echo newuidmap ;;
         ca-certificates) echo /etc/ssl/certs/ca-certificates.crt ;;
         python3-venv) echo "python:import ensurepip, venv" ;;
         python3-dev) echo "python:import os, sysconfig; os.stat(sysconfig.get_path('include') + '/Python.h')" ;;

@@ -1,0 +1,164 @@
+"""Stores of others, of too little room, without locks, and without a network."""
+
+import contextlib
+import select
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from layerfs.errors import StoreMismatch
+from layerfs.store import ImageStorage
+from tests.rootless.household import NAMESPACE, STRANGER, UID, Household, Mounted
+from tests.support import images
+from tests.support.registry import Registry
+
+pytestmark = pytest.mark.needs_root
+
+
+@pytest.fixture
+def users_store(registry: Registry, household: Household) -> Path:
+    """A store that the user has pulled one image into."""
+    made = household.place("store")
+    layer = images.layer(
+        images.file("etc/motd", b"hello\n", uid=5), images.file("secret", b"secret", mode=0o600)
+    )
+    reference = registry.push("rootless/pulled", "latest", images.image(layer))
+    household.room().layerfs("pull", "--store", made, str(reference))
+    return made
+
+
+def test_root_does_not_use_the_users_store(users_store: Path) -> None:
+    with pytest.raises(StoreMismatch, match=f"made by user {UID}, opened by root .*; run as user {UID}, or"):
+        ImageStorage(users_store)
+
+
+def test_the_user_does_not_use_roots_store(household: Household) -> None:
+    store = household.base / "roots-store"
+    ImageStorage(store)
+
+    done = household.room().layerfs("images", "--store", store, check=False)
+
+    assert (
+        f"made by root, opened by user {UID} (expected the same); run as root, or use another" in done.stderr
+    )
+    assert "Traceback" not in done.stderr
+
+
+def test_a_namespace_does_not_use_the_users_store(users_store: Path, household: Household) -> None:
+    done = household.room().layerfs("images", "--store", users_store, before=NAMESPACE, check=False)
+
+    assert f"made by user {UID}, opened by root of a user namespace with the ids 0:" in done.stderr
+
+
+def test_a_namespace_with_other_ids_is_another_owner(household: Household) -> None:
+    store = household.place("store")
+    household.room().layerfs("images", "--store", store, before=NAMESPACE)
+
+    household.room().layerfs("images", "--store", store, before=NAMESPACE)
+    done = household.room().layerfs("images", "--store", store, before=("unshare", "-Ur"), check=False)
+
+    assert f"opened by root of a user namespace with the ids 0:{UID}:1 " in done.stderr
+    assert "enter such a namespace (podman unshare, or unshare -Urm --map-auto)" in done.stderr
+
+
+def test_namespace_and_user_have_stores_side_by_side(household: Household) -> None:
+    data = household.home / ".local/share"
+
+    household.room().layerfs("images")
+    household.room().layerfs("images", before=NAMESPACE)
+
+    assert (data / "layerfs/owner.json").exists()
+    assert (data / "layerfs-namespace/owner.json").exists()
+
+
+def test_a_store_that_is_shared_serves_other_users(users_store: Path, household: Household) -> None:
+    for name in ("extracted", "covers"):
+        (users_store / name).chmod(0o755)
+    household.home.chmod(0o711)
+    point = household.place("mnt", STRANGER)
+    stranger = household.room(STRANGER)
+    try:
+        with stranger.mounted("--store", str(users_store), mountpoint=point) as mounted:
+            root = next(iter(mounted.run("ls", f"{point}/rootfs").stdout.split()))
+            motd = f"{point}/rootfs/{root}/etc/motd"
+
+            assert mounted.run("cat", motd).stdout == "hello\n"
+            assert mounted.run("stat", "--format=%u", motd).stdout == "5\n"
+            refused = mounted.run("cat", f"{point}/rootfs/{root}/secret", check=False)
+            assert "Permission denied" in refused.stderr
+    finally:
+        household.home.chmod(0o700)
+
+
+def test_a_home_without_locks_is_refused_with_a_way_out(household: Household) -> None:
+    store = household.place("store")
+    strace = (
+        "strace",
+        "-f",
+        "-qq",
+        "-o",
+        "/dev/null",
+        "-P",
+        f"{store}/lock",
+        "-e",
+        "inject=fcntl:error=ENOLCK",
+    )
+
+    done = household.room().layerfs("images", "--store", store, before=strace, check=False)
+
+    assert done.returncode != 0
+    assert f"{store}/lock: this filesystem has no locks, as some homes on NFS" in done.stderr
+    assert "choose a local directory with --store" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_no_quota_left_is_no_room_left(registry: Registry, household: Household) -> None:
+    reference = registry.push("rootless/quota", "latest", images.image(images.layer(images.file("f", b"it"))))
+    with household.room().mounted("--store", str(household.place("store"))) as mounted:
+        file = mounted.images / str(reference) / "layers/00/diff/f"
+        with failing(mounted, "inject=mkdir,mkdirat:error=EDQUOT"):
+            assert "No space left on device" in mounted.run("cat", file, check=False).stderr
+
+        assert mounted.run("cat", file).stdout == "it"
+    assert "Disk quota exceeded" in mounted.log()
+
+
+@contextlib.contextmanager
+def failing(mounted: Mounted, injection: str) -> Iterator[None]:
+    """Let system calls of a daemon and its threads fail for a block; strace does it."""
+    command = ["strace", "-f", "-p", str(mounted.process.pid), "-o", "/dev/null", "-e", injection]
+    tracer = subprocess.Popen(command, stderr=subprocess.PIPE)
+    assert tracer.stderr is not None
+    try:
+        assert select.select([tracer.stderr], [], [], 20)[0]
+        assert b"attached" in tracer.stderr.readline()
+        yield
+    finally:
+        tracer.terminate()
+        tracer.communicate()
+
+
+def test_offline_asks_nobody_and_names_what_is_missing(registry: Registry, household: Household) -> None:
+    store = household.place("store")
+    here, missing = images.layer(images.file("here", b"here")), images.layer(images.file("missing"))
+    reference = registry.push("rootless/offline", "latest", images.image(here, missing))
+    with household.room().mounted("--store", str(store)) as mounted:
+        mounted.run("cat", mounted.images / str(reference) / "layers/00/diff/here")
+    since = registry.mark()
+
+    with household.room().mounted("--offline", "--store", str(store)) as mounted:
+        image = mounted.images / str(reference)
+        assert mounted.run("cat", image / "layers/00/diff/here").stdout == "here"
+        refused = mounted.run("cat", image / "layers/01/diff/missing", check=False)
+        unknown = mounted.run("cat", mounted.images / registry.host / "no/such:tag/config.json", check=False)
+        status = mounted.run("cat", mounted.mountpoint / ".layerfs/status.json").stdout
+    pulled = household.room().layerfs("lowerdir", "--offline", "--store", store, str(reference), check=False)
+
+    assert "Network is down" in refused.stderr
+    assert "Network is down" in unknown.stderr
+    for said in (mounted.log(), status, pulled.stderr):
+        assert str(missing.digest) in said
+        assert "run without --offline to fetch it" in said
+    assert registry.requests(since) == []
