@@ -1,5 +1,8 @@
 """What the tests of overlays share: an image by name, its lowerdirs in all their spellings, a container."""
 
+import contextlib
+import functools
+import io
 import itertools
 import os
 import subprocess
@@ -8,9 +11,14 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+import typer
+
+from layerfs.cli.app import app, load_verbs
+from layerfs.cli.exits import report
+from layerfs.errors import LayerfsError
 from layerfs.oci import ImageReference
 from layerfs.store import ImageStorage
-from tests.support import canary, clients, daemon, images
+from tests.support import canary, clients, images
 from tests.support.daemon import Daemon
 from tests.support.images import BuiltImage, BuiltLayer, Entry
 from tests.support.registry import Registry
@@ -84,7 +92,35 @@ class Scene:
 
     def overlay(self, *arguments: str | Path, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run ``layerfs overlay`` on the daemon's store."""
-        return daemon.layerfs("overlay", *arguments, store=self.store, check=check)
+        return command("overlay", "--store", self.store, *arguments, check=check)
+
+    def lowerdir(self, *arguments: str | Path, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """Run ``layerfs lowerdir`` on the daemon's store."""
+        return command("lowerdir", "--store", self.store, *arguments, check=check)
+
+
+@functools.cache
+def _application() -> typer.Typer:
+    load_verbs()
+    return app
+
+
+def command(*arguments: str | Path, check: bool = True) -> subprocess.CompletedProcess[str]:
+    """Run a command line in this process, which costs a fifth of the time of one of its own.
+
+    Raises CalledProcessError if it fails and *check* is set.
+    """
+    words = [str(word) for word in arguments]
+    code, out, err = 0, io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            _application()(words, standalone_mode=False)
+        except LayerfsError as error:
+            code = report(error)
+    done = subprocess.CompletedProcess(words, code, out.getvalue(), err.getvalue())
+    if check and code:
+        raise subprocess.CalledProcessError(code, words, done.stdout, done.stderr)
+    return done
 
 
 def numbered(count: int) -> list[BuiltLayer]:

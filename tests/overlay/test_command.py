@@ -12,8 +12,8 @@ import pytest
 from layerfs.errors import StoreError
 from layerfs.host.libc import syscall
 from layerfs.store import ImageStorage
-from tests.overlay.scene import ROOT, Place, Scene, numbered, snapshot
-from tests.support import canary, clients, daemon, images, mounts
+from tests.overlay.scene import ROOT, Place, Scene, command, numbered, snapshot
+from tests.support import canary, clients, images, mounts
 
 pytestmark = [pytest.mark.needs_root, pytest.mark.needs_fuse]
 
@@ -191,9 +191,7 @@ def test_umount_says_what_is_in_use_and_lazy_detaches_it(scene: Scene, target: P
 def test_lowerdir_prints_one_text_in_three_forms(scene: Scene) -> None:
     place = scene.place("forms", *numbered(3))
     printed = {
-        form: daemon.layerfs(
-            "lowerdir", str(place.reference), "--format", form, store=scene.store
-        ).stdout.rstrip("\n")
+        form: scene.lowerdir(str(place.reference), "--format", form).stdout.rstrip("\n")
         for form in ("option", "lines", "json")
     }
 
@@ -207,18 +205,17 @@ def test_lowerdir_prints_one_text_in_three_forms(scene: Scene) -> None:
 def test_no_fetch_prints_the_same_and_fetches_nothing(scene: Scene) -> None:
     layers = [images.layer(images.file(f"no-fetch-{number}")) for number in range(2)]
     place = scene.place("no-fetch", *layers)
-    command = ["lowerdir", str(place.reference), "--no-fetch"]
-    unknown = daemon.layerfs(*command, store=scene.store, check=False)
-    assert unknown.returncode in (3, 5)
+    name = str(place.reference)
+    assert scene.lowerdir(name, "--no-fetch", check=False).returncode == 5
     place.lowerdirs()  # now the manifest is here
     os.readlink(place.path)
     since = scene.registry.mark()
 
-    before = daemon.layerfs(*command, store=scene.store).stdout
+    before = scene.lowerdir(name, "--no-fetch").stdout
 
     assert scene.registry.requests(since) == []
     assert not any(scene.storage.open_layer(layer.digest) for layer in layers)
-    assert daemon.layerfs(*command[:-1], store=scene.store).stdout == before
+    assert scene.lowerdir(name).stdout == before
     assert all(scene.storage.open_layer(layer.digest) for layer in layers)
 
 
@@ -231,7 +228,7 @@ def test_where_layers_lack_their_overlay_form_both_verbs_say_what_to_do(
     owner = store / "owner.json"
     owner.write_text(json.dumps(json.loads(owner.read_text()) | {"whiteout_devices": False}))
     for words in (["lowerdir", str(place.reference)], ["overlay", str(place.reference), str(target)]):
-        done = daemon.layerfs(*words, store=store, check=False)
+        done = command(words[0], "--store", store, *words[1:], check=False)
         assert done.returncode == 1
         assert "use the lowerdir of a mount" in done.stderr
 
@@ -283,8 +280,8 @@ def test_this_machines_mount_takes_the_option_with_the_words_of_the_readme(
     long_place: Place, target: Path
 ) -> None:
     environment = os.environ | {"LIBMOUNT_FORCE_MOUNT2": "always"}
-    command = ["mount", "-t", "overlay", "overlay", "-o", long_place.lowerdir(), str(target)]
-    subprocess.run(command, env=environment, check=True)
+    words = ["mount", "-t", "overlay", "overlay", "-o", long_place.lowerdir(), str(target)]
+    subprocess.run(words, env=environment, check=True)
 
     assert (target / "top").read_bytes() == b"11"
 
