@@ -27,6 +27,40 @@ Places = Annotated[
         help="An existing directory; before it a local image to serve in place, oci:DIR[:TAG] for instance.",
     ),
 ]
+Registries = Annotated[
+    str | None,
+    typer.Option(
+        "--registries",
+        metavar="HOST,...",
+        help="Contact only these (default: any, with --allow-other those with a login or configuration).",
+    ),
+]
+MountOptions = Annotated[
+    list[str] | None,
+    typer.Option("-o", metavar="OPTIONS", help="As mount(8) and fstab give them, with commas between."),
+]
+FetchTimeout = Annotated[
+    float | None,
+    typer.Option(
+        "--fetch-timeout",
+        metavar="SECONDS",
+        min=1,
+        help="How long one access waits for a fetch (default: 900).",
+    ),
+]
+TagTtl = Annotated[
+    float | None,
+    typer.Option(
+        "--tag-ttl",
+        metavar="SECONDS",
+        min=1,
+        help="Ask the registry again what a tag means after this long (default: never; see pull).",
+    ),
+]
+LogFile = Annotated[
+    Path | None,
+    typer.Option("--log-file", metavar="FILE", help="Log to FILE; without -f /var/log/layerfs.log for root."),
+]
 
 
 @app.command(epilog="Example: layerfs mount ~/oci && cat ~/oci/images/docker.io/library/alpine:3.20/lowerdir")
@@ -40,36 +74,10 @@ def mount(
     allow_other: Annotated[
         bool | None, typer.Option("--allow-other/--private", help="Let other users read the mount.")
     ] = None,
-    registries: Annotated[
-        str | None,
-        typer.Option(
-            "--registries",
-            metavar="HOST,...",
-            help="Contact only these (default: any, with --allow-other those with a login or configuration).",
-        ),
-    ] = None,
-    mount_options: Annotated[
-        list[str] | None,
-        typer.Option("-o", metavar="OPTIONS", help="As mount(8) and fstab give them, with commas between."),
-    ] = None,
-    fetch_timeout: Annotated[
-        float | None,
-        typer.Option(
-            "--fetch-timeout",
-            metavar="SECONDS",
-            min=1,
-            help="How long one access waits for a fetch (default: 900).",
-        ),
-    ] = None,
-    tag_ttl: Annotated[
-        float | None,
-        typer.Option(
-            "--tag-ttl",
-            metavar="SECONDS",
-            min=1,
-            help="Ask the registry again what a tag means after this long (default: never; see pull).",
-        ),
-    ] = None,
+    registries: Registries = None,
+    mount_options: MountOptions = None,
+    fetch_timeout: FetchTimeout = None,
+    tag_ttl: TagTtl = None,
     log_level: Annotated[
         Level | None,
         typer.Option("--log-level", metavar="LEVEL", help="debug, info, warning, error (info)."),
@@ -77,12 +85,7 @@ def mount(
     log_json: Annotated[
         bool | None, typer.Option("--log-json/--log-text", help="Log one JSON object a line.")
     ] = None,
-    log_file: Annotated[
-        Path | None,
-        typer.Option(
-            "--log-file", metavar="FILE", help="Log to FILE; without -f /var/log/layerfs.log for root."
-        ),
-    ] = None,
+    log_file: LogFile = None,
 ) -> None:
     """Mount the image store at MOUNTPOINT. Returns once the mount answers.
 

@@ -21,7 +21,9 @@ insecure_registries = ["a.b:1", "localhost"]
 authfile = "/etc/auth.json"
 offline = true
 fetch_timeout = 5
+tag_ttl = 60
 allow_other = true
+registries = ["ghcr.io"]
 
 [log]
 level = "debug"
@@ -34,6 +36,7 @@ max_entries = 2
 max_depth = 3
 max_ratio = 4
 max_pax_bytes = 5
+max_record_bytes = 6
 """
 
 
@@ -51,10 +54,11 @@ def test_every_key_has_its_effect(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert found.insecure_registries == {"a.b:1", "localhost"}
     assert found.authfile == Path("/etc/auth.json")
     assert (found.offline, found.fetch_timeout, found.allow_other) == (True, 5, True)
+    assert (found.tag_ttl, found.registries) == (60, frozenset({"ghcr.io"}))
     assert (found.log_level, found.log_json, found.log_file) == ("debug", True, Path("/var/log/x"))
     budgets = found.budgets
     assert (budgets.max_layer_bytes, budgets.max_entries, budgets.max_depth) == (1, 2, 3)
-    assert (budgets.max_ratio, budgets.max_pax_bytes) == (4, 5)
+    assert (budgets.max_ratio, budgets.max_pax_bytes, budgets.max_record_bytes) == (4, 5, 6)
     keys = [key for _, key, _ in config.values(config.load(written(tmp_path, EVERYTHING)))]
     assert sorted(keys) == sorted(f"{table}.{key}" if table else key for table, key, _ in config.described())
 

@@ -61,7 +61,8 @@ def test_a_hanging_and_a_dead_mount_are_told_apart(layerfs: CommandLine, mountpo
             os.kill(running.pid, signal.SIGCONT)
         running.kill()
         assert "dead" in layerfs("status", mountpoint, code=1).stdout
-        assert json.loads(layerfs("status", "--json").stdout)[0]["state"] == "dead"
+        states = {one["mountpoint"]: one["state"] for one in json.loads(layerfs("status", "--json").stdout)}
+        assert states[str(mountpoint)] == "dead"
 
 
 def test_another_directory_is_no_mount_of_ours(layerfs: CommandLine) -> None:
