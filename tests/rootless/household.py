@@ -274,7 +274,23 @@ class Household:
         """Take the user away."""
         assert self._process is not None
         self._process.communicate()  # its input closes, it ends, and with it the namespace
+        deadline = time.monotonic() + _SECONDS
+        while (found := self._processes()) and time.monotonic() < deadline:
+            for pid in found:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            time.sleep(0.02)
         shutil.rmtree(self.base)
+
+    def _processes(self) -> list[int]:
+        """Return what still runs in this home: podman leaves processes behind."""
+        home = f"HOME={self.home}".encode()
+        found = []
+        for entry in filter(str.isdecimal, os.listdir("/proc")):
+            with contextlib.suppress(OSError):
+                if home in Path(f"/proc/{entry}/environ").read_bytes().split(b"\0"):
+                    found.append(int(entry))
+        return found
 
 
 def closed_ways(needed: Sequence[Path]) -> list[tuple[Path, Path]]:

@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import signal
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -165,18 +164,14 @@ def test_podman_unshare_is_such_a_namespace(registry: Registry, household: House
     reference = registry.push("namespace/podman", "latest", privileged_image())
     store = household.place("store")
     user = household.room()
-    try:
-        with user.mounted("--store", str(store), before=("podman", "unshare")):
-            mapping = json.loads((store / "owner.json").read_text())["mapping"]
-        user.layerfs("pull", "--store", store, str(reference), before=("podman", "unshare"))
+    with user.mounted("--store", str(store), before=("podman", "unshare")):
+        mapping = json.loads((store / "owner.json").read_text())["mapping"]
+    user.layerfs("pull", "--store", store, str(reference), before=("podman", "unshare"))
 
-        assert mapping.split()[0] == f"0:{UID}:1,1:{SUBORDINATE}:65536"
-        assert SUBORDINATE + 999 in {path.stat().st_uid for path in store.glob("extracted/*/*")}
-        user.run("podman", "unshare", "rm", "-rf", store)
-        assert not store.exists()
-    finally:  # podman leaves a process that holds the namespace
-        pause = household.home / "run/libpod/tmp/pause.pid"
-        os.kill(int(pause.read_text()), signal.SIGKILL)
+    assert mapping.split()[0] == f"0:{UID}:1,1:{SUBORDINATE}:65536"
+    assert SUBORDINATE + 999 in {path.stat().st_uid for path in store.glob("extracted/*/*")}
+    user.run("podman", "unshare", "rm", "-rf", store)
+    assert not store.exists()
 
 
 def test_the_users_own_store_serves_a_namespace_with_one_id(registry: Registry, household: Household) -> None:
