@@ -51,13 +51,13 @@ mount -t tmpfs tmpfs "$1"
 mkdir "$1"/up "$1"/work "$1"/root
 mount -t overlay overlay -o lowerdir=/,upperdir="$1"/up,workdir="$1"/work "$1"/root
 cd "$1"/root
-mkdir -p home/reader images
-for place in /dev /proc /sys; do mount --rbind $place .$place; done
-for place in /tmp /var/lib /run /home/reader; do mount -t tmpfs tmpfs .$place; done
+mkdir -p home/reader images var/lib/layerfs ".$3"
+for place in /dev /proc /sys "$3"; do mount --rbind "$place" ".$place"; done
+for place in /run /var/lib/layerfs /home/reader; do mount -t tmpfs tmpfs .$place; done
 cp -r "$2"/. home/reader
 exec chroot . /bin/bash home/reader/run
 """
-"""Arguments: an empty directory, and one that becomes the home."""
+"""Arguments: an empty directory, one that becomes the home, and this checkout."""
 
 RUNNER = """\
 export HOME=/home/reader
@@ -133,7 +133,7 @@ class Sandbox:
             (self._home / f"examples/{number}").write_text(text)
         unshare = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
         done = subprocess.run(
-            [*unshare, "bash", "-c", SANDBOX, "sandbox", str(self._place), str(self._home)],
+            [*unshare, "bash", "-c", SANDBOX, "sandbox", self._place, self._home, _REPOSITORY],
             env=self._environment,
             capture_output=True,
             text=True,
