@@ -14,7 +14,7 @@ from zlib import adler32
 from layerfs.errors import BudgetExceeded, InvalidArchive
 from layerfs.layer import pax, sparse
 from layerfs.layer.member import Member, Source, Type
-from layerfs.layer.metadata import check_device
+from layerfs.layer.metadata import ACL_DEFAULT, check_device
 from layerfs.layer.numbers import SECOND, check_time, number
 from layerfs.layer.paths import shown
 from layerfs.layer.record import Budgets
@@ -200,6 +200,14 @@ class TarReader:
         if sum(len(key) + len(value) for key, value in self._global.items()) > self._pax_max:
             raise BudgetExceeded(f"global PAX headers of more than {self._pax_max} bytes (max_pax_bytes)")
 
+    def _check_xattrs(self, member: Member, xattrs: dict[bytes, bytes]) -> None:
+        if sum(len(name) + len(value) for name, value in xattrs.items()) > self._pax_max:
+            raise BudgetExceeded(
+                f"{shown(member.name)}: more than {self._pax_max} bytes of xattrs (max_pax_bytes)"
+            )
+        if ACL_DEFAULT in xattrs and member.type is not Type.DIRECTORY:
+            raise InvalidArchive(f"{shown(member.name)}: a default ACL (expected on directories only)")
+
     def _warn(self, what: str) -> None:
         if len(self.warnings) < _WARNINGS_MAX:
             self.warnings.append(what)
@@ -217,16 +225,10 @@ class TarReader:
             member.size = member.stored = 0
             if kind is Type.CHARACTER or kind is Type.BLOCK:
                 check_device(member.major, member.minor, member.name)
-        if member.xattrs and _length(member.xattrs) > self._pax_max:
-            raise BudgetExceeded(
-                f"{shown(member.name)}: more than {self._pax_max} bytes of xattrs (max_pax_bytes)"
-            )
+        if member.xattrs:
+            self._check_xattrs(member, member.xattrs)
         member.mode &= 0o7777
         return member
-
-
-def _length(xattrs: dict[bytes, bytes]) -> int:
-    return sum(len(name) + len(value) for name, value in xattrs.items())
 
 
 def _remember(cache: dict[bytes, _T], key: bytes, value: _T) -> None:

@@ -118,6 +118,9 @@ def add_extended_headers(to: Table) -> None:
         pax([(b"LIBARCHIVE.xattr.user.n", b"\xff!")]),
         member(b"x"),
     )
+    acl = [(xattr + b"system.posix_acl_default", b"\x02\0\0\0")]
+    to.refused("a default ACL of a file", InvalidArchive, ["x", "default ACL"], pax(acl), member(b"x"))
+    to.refused("a default ACL of a fifo", InvalidArchive, ["x", "default ACL"], pax(acl), header(b"x", b"6"))
     sparse = [(b"GNU.sparse.major", b"1"), (b"GNU.sparse.minor", b"0")]
     for label, map_, size in (
         ("overlaps", b"2\n0\n8\n4\n8\n", b"100"),
