@@ -24,6 +24,7 @@ from errno import (
 )
 from functools import wraps
 from time import monotonic
+from types import CoroutineType
 from typing import Any, Final, ParamSpec, TypeVar
 
 import trio
@@ -126,17 +127,23 @@ def translate(operation: str, error: Exception) -> FUSEError:
     return FUSEError(number)
 
 
-def fuse_request(handler: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, Coroutine[Any, Any, T]]:
-    """Wrap a request handler so that it raises FUSEError only.
+def fuse_request(
+    handler: Callable[P, T | Coroutine[Any, Any, T]],
+) -> Callable[P, Coroutine[Any, Any, T]]:
+    """Make a request handler of a function that answers at once, or returns the coroutine that will.
 
-    trio's Cancelled is no Exception: the end of the mount passes through.
+    So that a request costs one coroutine. It raises FUSEError only; trio's Cancelled is no Exception: the end
+    of the mount passes through.
     """
     operation: str = getattr(handler, "__name__", "request")
 
     @wraps(handler)
     async def wrapper(*args: P.args, **kwargs: P.kwargs) -> T:
         try:
-            return await handler(*args, **kwargs)
+            answer = handler(*args, **kwargs)
+            if type(answer) is CoroutineType:
+                return await answer  # type: ignore[no-any-return]  # of T
+            return answer  # type: ignore[return-value]  # no coroutine
         except FUSEError:
             raise
         except Exception as error:  # the one catch-all of the edge; logs what is unexpected

@@ -6,10 +6,11 @@ Called by `operations` alone.
 
 import logging
 import os
+from collections.abc import Coroutine
 from errno import EAGAIN, EBADF, EOPNOTSUPP
 from functools import cache
 from itertools import count
-from typing import Final
+from typing import Any, Final
 
 import pyfuse3
 import trio
@@ -31,8 +32,12 @@ MAX_READ_BYTES: Final = 1 << 20
 """What libfuse lets the kernel ask for at most; one room of this size serves all reads from memory, since a
 fresh one would have to be zeroed each time."""
 
+_OPEN_FLAGS: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NOATIME
 _DISK_THREADS: Final = 16
 _MEMORY_FILESYSTEMS: Final = frozenset({b"tmpfs", b"ramfs"})
+
+
+Bytes = bytes | memoryview
 
 
 class _OpenFile:
@@ -52,31 +57,6 @@ class _OpenFile:
             self.fd = _open(self.content)
         return self.fd
 
-    def open_large(self) -> None:
-        """Open a file that will be read, so that what is wrong with it is told at open."""
-        if isinstance(self.content, FileContent) and self.content.size > STORED_BYTES:
-            self.descriptor()
-
-    def store(self, ino: int, room: memoryview) -> None:
-        """Put a small file into the page cache, if its bytes are in memory; reading works without, too.
-
-        *room* is overwritten.
-        """
-        if isinstance(self.content, BytesContent):
-            data: bytes | memoryview | None = self.content.data
-        elif 0 < self.content.size <= STORED_BYTES:
-            data = _read_now(self.descriptor(), room[: self.content.size], 0)
-            if data is None or len(data) != self.content.size:
-                return  # the READ that comes then takes it from the disk, in a thread
-            self.close()
-        else:
-            return
-        if data and len(data) <= STORED_BYTES:
-            try:
-                pyfuse3.notify_store(ino, 0, data)  # type: ignore[arg-type]  # any buffer will do
-            except OSError as error:
-                log.debug("inode %d: not put into the page cache: %s", ino, error)
-
     def close(self) -> None:
         if self.fd >= 0:
             os.close(self.fd)
@@ -84,11 +64,10 @@ class _OpenFile:
 
 
 def _open(content: FileContent) -> int:
-    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NOATIME
     try:
-        return os.open(content.path, flags, dir_fd=content.dir_fd)
+        return os.open(content.path, _OPEN_FLAGS, dir_fd=content.dir_fd)
     except PermissionError:  # O_NOATIME is for the owner
-        return os.open(content.path, flags & ~os.O_NOATIME, dir_fd=content.dir_fd)
+        return os.open(content.path, _OPEN_FLAGS & ~os.O_NOATIME, dir_fd=content.dir_fd)
 
 
 class OpenFiles:
@@ -99,6 +78,8 @@ class OpenFiles:
         self._handles = count(_PRIVATE)
         self._disk = trio.CapacityLimiter(_DISK_THREADS)
         self._room = memoryview(bytearray(MAX_READ_BYTES))
+        self._in_memory: set[int] = set()
+        """Directories whose filesystem never waits for a disk, but cannot promise so at a read."""
 
     def __len__(self) -> int:
         """Return how many files are open, those with a shared handle once."""
@@ -118,24 +99,42 @@ class OpenFiles:
         if kept is None:
             # Direct: the size that the kernel saw may be another one than that of these bytes.
             info = FileInfo(fh=next(self._handles), direct_io=True, keep_cache=False)
-            file = _OpenFile(content, info)
-            file.open_large()
         elif (info_again := self.reopen(node)) is not None:
             return info_again  # somebody else waited for it, too
         else:
-            if kept.file is None:
-                kept.file = FileInfo(fh=node.ino, keep_cache=True)
-            file = _OpenFile(content, kept.file)
-            file.open_large()
-            if not kept.stored:
-                # Before the first reply to an open of this inode, and never again: a page with a pending
-                # READ is locked, and storing into it would wait for a reply that only we can give.
-                kept.stored = True
-                file.store(node.ino, self._room)
-        self._files[file.info.fh] = file
-        return file.info
+            info = kept.file or FileInfo(fh=node.ino, keep_cache=True)
+            kept.file = info
+        file = _OpenFile(content, info)
+        if kept is not None and not kept.stored and _size_of(content) <= STORED_BYTES:
+            # Before the first reply to an open of this inode, and never again: a page with a pending
+            # READ is locked, and storing into it would wait for a reply that only we can give.
+            kept.stored = True
+            self._store(node.ino, file)
+        elif type(content) is FileContent and content.size > STORED_BYTES:
+            file.descriptor()  # it will be read, so what is wrong with it is told at open
+        self._files[info.fh] = file
+        return info
 
-    async def read(self, handle: int, offset: int, size: int) -> bytes | memoryview:
+    def _store(self, ino: int, file: _OpenFile) -> None:
+        """Put a small file into the page cache, if its bytes are in memory; reading works without, too."""
+        content = file.content
+        data: Bytes | None
+        if isinstance(content, BytesContent):
+            data = content.data
+        elif content.size > 0:
+            data = self._read_now(file, content, content.size, 0)
+            if data is None or len(data) != content.size:
+                return  # the READ that comes then takes it from the disk, in a thread
+            file.close()
+        else:
+            return
+        if data:
+            try:
+                pyfuse3.notify_store(ino, 0, data)  # type: ignore[arg-type]  # any buffer will do
+            except OSError as error:
+                log.debug("inode %d: not put into the page cache: %s", ino, error)
+
+    def read(self, handle: int, offset: int, size: int) -> Bytes | Coroutine[Any, Any, Bytes]:
         """Return *size* bytes at *offset*, fewer only at the end of the file. Raises OSError.
 
         The bytes are good until the next checkpoint: pyfuse3 hands them to the kernel before.
@@ -146,12 +145,27 @@ class OpenFiles:
         content = file.content
         if isinstance(content, BytesContent):
             return memoryview(content.data)[offset : offset + size]
-        fd = file.descriptor()
-        data = _read_now(fd, self._room[:size], offset) if size <= MAX_READ_BYTES else None
+        data = self._read_now(file, content, size, offset) if size <= MAX_READ_BYTES else None
         if data is not None and (len(data) == size or offset + len(data) >= content.size):
             return data
         # The kernel releases a file only after the replies to its reads, so the descriptor stays open.
-        return await trio.to_thread.run_sync(_read_all, fd, size, offset, limiter=self._disk)
+        return trio.to_thread.run_sync(_read_all, file.descriptor(), size, offset, limiter=self._disk)
+
+    def _read_now(self, file: _OpenFile, content: FileContent, size: int, offset: int) -> memoryview | None:
+        """Read what is in memory, over what was read before; None if nothing is there, or nobody knows."""
+        fd = file.descriptor()
+        room = self._room[:size]
+        if content.dir_fd in self._in_memory:
+            return room[: os.preadv(fd, [room], offset)]
+        try:
+            return room[: os.preadv(fd, [room], offset, os.RWF_NOWAIT)]
+        except OSError as error:
+            if error.errno not in (EAGAIN, EOPNOTSUPP):
+                raise
+            if error.errno == EOPNOTSUPP and _is_in_memory(os.fstat(fd).st_dev):
+                self._in_memory.add(content.dir_fd)
+                return self._read_now(file, content, size, offset)
+            return None
 
     def release(self, handle: int) -> None:
         """Take back one open of *handle*; an unknown one is logged."""
@@ -177,18 +191,8 @@ def _is_in_memory(device: int) -> bool:
     return filesystem_of(device) in _MEMORY_FILESYSTEMS
 
 
-def _read_now(fd: int, room: memoryview, offset: int) -> memoryview | None:
-    """Read into *room* what is in memory; None if nothing is, or if the filesystem cannot tell."""
-    try:
-        number = os.preadv(fd, [room], offset, os.RWF_NOWAIT)
-    except OSError as error:
-        if error.errno == EOPNOTSUPP and _is_in_memory(os.fstat(fd).st_dev):
-            number = os.preadv(fd, [room], offset)
-        elif error.errno in (EAGAIN, EOPNOTSUPP):
-            return None
-        else:
-            raise
-    return room[:number]
+def _size_of(content: Content) -> int:
+    return content.size if isinstance(content, FileContent) else len(content.data)
 
 
 def _read_all(fd: int, size: int, offset: int) -> bytes:

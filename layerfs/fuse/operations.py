@@ -6,7 +6,7 @@ reply accepted. Must never decide what the tree looks like. Called by pyfuse3, m
 
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from errno import EIO, ENODATA, ENOENT, EOPNOTSUPP, EROFS, ESTALE
 from itertools import count
 from stat import S_IFDIR, S_IFMT, S_IFREG
@@ -17,8 +17,9 @@ import trio
 from pyfuse3 import EntryAttributes, FileInfo, FUSEError, ReaddirToken, RequestContext, StatvfsData
 
 from layerfs.fuse.errnos import fuse_request, translate
-from layerfs.fuse.files import OpenFiles
-from layerfs.fuse.prepared import BLOCK_SIZE, Listing, absent_entry, entry_of, prepared
+from layerfs.fuse.files import Bytes, OpenFiles
+from layerfs.fuse.prepared import BLOCK_SIZE, Listing, absent_entry, entry_of, kept_listing, prepared
+from layerfs.fuse.prepared import forget as forget_prepared
 from layerfs.fuse.waiting import Waits
 from layerfs.host.namespaces import in_initial_user_namespace
 from layerfs.view.needs import BlobNeed, DocumentNeed, LayersNeed, Need, Provider, StackNeed, TagNeed
@@ -34,6 +35,7 @@ ROUNDS: Final = 8
 _NEEDS: Final = frozenset({TagNeed, DocumentNeed, LayersNeed, StackNeed, BlobNeed})
 _NAME_BYTES: Final = 255
 _FORGETS: Final = 512
+_LISTED_AT_ONCE: Final = 128
 
 # Unsupported, not missing: ls and the kernel ask once for each mount, not once for each file. Never ENOSYS,
 # which would hide all attributes from overlays (facts/fuse-and-overlay.md section 9).
@@ -118,18 +120,26 @@ class Operations(ReadOnly):
         return answer  # type: ignore[return-value]  # as above
 
     @fuse_request
-    async def lookup(self, parent_inode: int, name: bytes, ctx: RequestContext) -> EntryAttributes:
+    def lookup(
+        self, parent_inode: int, name: bytes, ctx: RequestContext
+    ) -> EntryAttributes | Coroutine[Any, Any, EntryAttributes]:
         """Answer a name; the only place, with readdir, that makes an inode known to the kernel."""
         parent = self._node(parent_inode)
         node = parent.lookup(name)
         if type(node) in _NEEDS:
-            node = await self._settle(lambda: parent.lookup(name), ctx)
+            return self._look_up_later(parent, name, ctx)
+        return self._found(parent, node)  # type: ignore[arg-type]  # no need
+
+    async def _look_up_later(self, parent: Node, name: bytes, ctx: RequestContext) -> EntryAttributes:
+        node = await self._settle(lambda: parent.lookup(name), ctx)
+        return self._found(parent, node)
+
+    def _found(self, parent: Node, node: Node | None) -> EntryAttributes:
         if node is None:
             timeout = parent.negative_timeout
             if timeout > 0:
                 return absent_entry(timeout)
             raise FUSEError(ENOENT)
-        assert isinstance(node, Node)
         entry = entry_of(node)  # everything that can fail is above this line
         self._inodes.remember(node)
         return entry
@@ -144,27 +154,26 @@ class Operations(ReadOnly):
                 node = inodes.get(ino)
                 inodes.forget(ino, times)
                 if node.ino != pyfuse3.ROOT_INODE and not _is_known(inodes, ino):
-                    node.edge = None
+                    forget_prepared(node)
             except Exception as error:  # noqa: BLE001 - forget has no caller to tell; logged
                 translate("forget", error)
 
     @fuse_request
-    async def getattr(self, inode: int, ctx: RequestContext) -> EntryAttributes:
+    def getattr(self, inode: int, ctx: RequestContext) -> EntryAttributes:
         """Answer attributes, from memory or the local disk."""
         return entry_of(self._node(inode))
 
     @fuse_request
-    async def readlink(self, inode: int, ctx: RequestContext) -> bytes:
+    def readlink(self, inode: int, ctx: RequestContext) -> bytes | Coroutine[Any, Any, bytes]:
         """Answer the target of a link; for an unknown tag this is what resolves it."""
         node = self._node(inode)
         target = node.readlink()
         if type(target) in _NEEDS:
-            target = await self._settle(node.readlink, ctx)
-        assert isinstance(target, bytes)
-        return target
+            return self._settle(node.readlink, ctx)
+        return target  # type: ignore[return-value]  # no need
 
     @fuse_request
-    async def open(self, inode: int, flags: int, ctx: RequestContext) -> FileInfo:
+    def open(self, inode: int, flags: int, ctx: RequestContext) -> FileInfo | Coroutine[Any, Any, FileInfo]:
         """Open a file; what is not here yet is fetched now, since a read has no caller to interrupt."""
         node = self._node(inode)
         info = self._files.reopen(node)
@@ -172,42 +181,47 @@ class Operations(ReadOnly):
             return info
         content = node.open()
         if type(content) in _NEEDS:
-            content = await self._settle(node.open, ctx)
-        return self._files.open(node, content)  # type: ignore[arg-type]  # no need any more
+            return self._open_later(node, ctx)
+        return self._files.open(node, content)  # type: ignore[arg-type]  # no need
+
+    async def _open_later(self, node: Node, ctx: RequestContext) -> FileInfo:
+        return self._files.open(node, await self._settle(node.open, ctx))
 
     @fuse_request
-    async def read(self, fh: int, off: int, size: int) -> bytes:
+    def read(  # type: ignore[override]  # any buffer will do
+        self, fh: int, off: int, size: int
+    ) -> Bytes | Coroutine[Any, Any, Bytes]:
         """Answer bytes of an open file."""
-        return await self._files.read(fh, off, size)  # type: ignore[return-value]  # any buffer will do
+        return self._files.read(fh, off, size)
 
     @fuse_request
-    async def release(self, fh: int) -> None:
+    def release(self, fh: int) -> None:
         """Take back one open."""
         self._files.release(fh)
 
     @fuse_request
-    async def opendir(self, inode: int, ctx: RequestContext) -> int:
+    def opendir(self, inode: int, ctx: RequestContext) -> int | Coroutine[Any, Any, int]:
         """Take the listing for one handle: offsets stay good while the directory changes."""
         node = self._node(inode)
-        kept = node.edge
-        listing = None if kept is None else kept.listing  # type: ignore[attr-defined]  # `prepared` writes it
+        listing: Listing | Need | None = kept_listing(node)
         if listing is None:
-            listing = await self._listing(node, ctx)
+            listing = node.entries()
+            if type(listing) in _NEEDS:
+                return self._list_later(node, ctx)
+        return self._listed(node, listing)  # type: ignore[arg-type]  # no need
+
+    async def _list_later(self, node: Node, ctx: RequestContext) -> int:
+        return self._listed(node, await self._settle(node.entries, ctx))
+
+    def _listed(self, node: Node, listing: Listing) -> int:
+        if node.negative_timeout > 0 and (kept := prepared(node)) is not None:
+            kept.listing = listing
         handle = next(self._handles)
         self._listings[handle] = (node, listing)
         return handle
 
-    async def _listing(self, node: Node, ctx: RequestContext) -> Listing:
-        listing = node.entries()
-        if type(listing) in _NEEDS:
-            listing = await self._settle(node.entries, ctx)
-        assert isinstance(listing, Sequence)
-        if node.negative_timeout > 0 and (kept := prepared(node)) is not None:
-            kept.listing = listing
-        return listing
-
     @fuse_request
-    async def readdir(self, fh: int, start_id: int, token: ReaddirToken) -> None:
+    def readdir(self, fh: int, start_id: int, token: ReaddirToken) -> None:
         """Answer a part of a listing with attributes: ``.``, ``..``, then the entries."""
         directory, listing = self._listings[fh]
         remember = self._inodes.remember
@@ -218,25 +232,26 @@ class Operations(ReadOnly):
             if not reply(token, b".." if position else b".", entry_of(directory), position + 1):
                 return
             position += 1
-        for index in range(position - 2, len(listing)):
-            name, node = listing[index]
-            try:
-                entry = entry_of(node)
-            except Exception:
-                if index + 2 > start_id:
-                    return  # what was accepted must reach the kernel; the next request fails here
-                raise
-            if not reply(token, name, entry, index + 3):
-                return
-            remember(node)
+        while position - 2 < len(listing):
+            for name, node in listing[position - 2 : position - 2 + _LISTED_AT_ONCE]:
+                try:
+                    entry = entry_of(node)
+                except Exception:
+                    if position > start_id:
+                        return  # what was accepted must reach the kernel; the next request fails here
+                    raise
+                position += 1
+                if not reply(token, name, entry, position):
+                    return
+                remember(node)
 
     @fuse_request
-    async def releasedir(self, fh: int) -> None:
+    def releasedir(self, fh: int) -> None:
         """Drop the listing of one handle."""
         self._listings.pop(fh, None)
 
     @fuse_request
-    async def getxattr(self, inode: int, name: bytes, ctx: RequestContext) -> bytes:
+    def getxattr(self, inode: int, name: bytes, ctx: RequestContext) -> bytes:
         """Answer one attribute; never waits."""
         if name == _SELINUX or name.startswith(_ACL_PREFIX):
             raise FUSEError(EOPNOTSUPP)
@@ -246,7 +261,7 @@ class Operations(ReadOnly):
         return value
 
     @fuse_request
-    async def listxattr(self, inode: int, ctx: RequestContext) -> Sequence[bytes]:
+    def listxattr(self, inode: int, ctx: RequestContext) -> Sequence[bytes]:
         """Answer the names of all attributes that the kernel lets the caller read.
 
         As on ext4, only root sees those of ``trusted.``, and that of a user namespace is not it. Those of
@@ -269,7 +284,7 @@ class Operations(ReadOnly):
         return kept.xattrs
 
     @fuse_request
-    async def statfs(self, ctx: RequestContext) -> StatvfsData:
+    def statfs(self, ctx: RequestContext) -> StatvfsData:
         """Describe the disk below the store, with nothing free to those who cannot write."""
         reply = StatvfsData()
         reply.f_bsize = reply.f_frsize = BLOCK_SIZE

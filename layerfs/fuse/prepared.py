@@ -4,25 +4,27 @@ Built once, since making an answer costs more than giving it (facts/fuse-speed.m
 while both timeouts of the node are FOREVER. Called by `operations` and `files`.
 """
 
+import os
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import Final, cast
 
 from pyfuse3 import EntryAttributes, FileInfo
 
-from layerfs.view.nodes import FOREVER, Node
+from layerfs.view.nodes import FOREVER, Attributes, Node
 
 BLOCK_SIZE: Final = 4096
+
+_STAT_BLOCK: Final = 512
 
 Listing = Sequence[tuple[bytes, Node]]
 
 
 class Prepared:
-    """The kept answers of one node; None where nobody has asked yet."""
+    """The kept answers of one node, but for its attributes; None where nobody has asked yet."""
 
-    __slots__ = ("entry", "file", "listing", "stored", "xattrs")
+    __slots__ = ("file", "listing", "stored", "xattrs")
 
-    def __init__(self, entry: EntryAttributes) -> None:
-        self.entry = entry
+    def __init__(self) -> None:
         self.listing: Listing | None = None
         self.xattrs: Mapping[bytes, bytes] | None = None
         self.file: FileInfo | None = None
@@ -30,47 +32,91 @@ class Prepared:
         """Whether its bytes were put into the page cache once; see `files`."""
 
 
+_always: dict[type[Node], bool] = {}
+"""Which classes have nodes that never change: those that override none of the timeouts."""
+
+
 def is_lasting(node: Node) -> bool:
     """Say whether answers about *node* may be kept, and its bytes stay in the page cache."""
-    return node.attribute_timeout >= FOREVER and node.entry_timeout >= FOREVER
+    cls = type(node)
+    always = _always.get(cls)
+    if always is None:
+        always = _always[cls] = (
+            cls.attribute_timeout is Node.attribute_timeout and cls.entry_timeout is Node.entry_timeout
+        )
+    return always or (node.attribute_timeout >= FOREVER and node.entry_timeout >= FOREVER)
 
 
 def prepared(node: Node) -> Prepared | None:
-    """Return what is kept for *node*, made if need be; None if its answers may change. Raises OSError."""
+    """Return what is kept for *node*, made if need be; None if its answers may change."""
     kept = node.edge
     if kept is None and is_lasting(node):
-        kept = node.edge = Prepared(_make_entry(node))
-    return kept  # type: ignore[return-value]  # nobody but this module writes it
+        kept = node.edge = Prepared()
+    return cast("Prepared | None", kept)  # nobody but this module writes it
+
+
+def kept_listing(node: Node) -> Listing | None:
+    """Return the listing that is kept for *node*."""
+    kept = node.edge
+    return None if kept is None else cast("Prepared", kept).listing
 
 
 def entry_of(node: Node) -> EntryAttributes:
     """Return the reply that describes *node*. Raises OSError."""
-    kept = node.edge
-    if kept is None:
-        kept = prepared(node)
-        if kept is None:
-            return _make_entry(node)
-    return kept.entry  # type: ignore[attr-defined, no-any-return]  # nobody but this module writes it
+    entry = cast("EntryAttributes | None", node.reply)  # nobody but this module writes it
+    if entry is None:
+        entry = _make_entry(node)
+        if is_lasting(node):  # asked now, since looking at attributes may be what makes it so
+            node.reply = entry
+    return entry
+
+
+def forget(node: Node) -> None:
+    """Drop what is kept for *node*."""
+    node.reply = node.edge = None
 
 
 def _make_entry(node: Node) -> EntryAttributes:
-    attributes = node.attributes()
     entry = EntryAttributes()
     entry.st_ino = node.ino
-    entry.entry_timeout = node.entry_timeout
-    entry.attr_timeout = node.attribute_timeout
+    status = node.take_status()
+    if status is None:
+        _describe(entry, node.attributes())
+    else:
+        _copy(entry, status)
+    if is_lasting(node):
+        entry.entry_timeout = entry.attr_timeout = FOREVER
+    else:
+        entry.entry_timeout = node.entry_timeout
+        entry.attr_timeout = node.attribute_timeout
+    return entry
+
+
+def _describe(entry: EntryAttributes, attributes: Attributes) -> None:
     entry.st_mode = attributes.mode
     entry.st_nlink = attributes.nlink
     entry.st_uid = attributes.uid
     entry.st_gid = attributes.gid
     entry.st_rdev = attributes.rdev
     entry.st_size = attributes.size
-    entry.st_blksize = BLOCK_SIZE
     entry.st_blocks = attributes.blocks
     entry.st_atime_ns = attributes.atime_ns
     entry.st_mtime_ns = attributes.mtime_ns
     entry.st_ctime_ns = attributes.ctime_ns
-    return entry
+
+
+def _copy(entry: EntryAttributes, status: os.stat_result) -> None:
+    entry.st_mode = status.st_mode
+    entry.st_nlink = status.st_nlink
+    entry.st_uid = status.st_uid
+    entry.st_gid = status.st_gid
+    entry.st_rdev = status.st_rdev
+    size = entry.st_size = status.st_size
+    # What the disk uses may be 0 for a full file, and GNU tar takes such a file for a hole.
+    entry.st_blocks = (size + _STAT_BLOCK - 1) // _STAT_BLOCK
+    entry.st_atime_ns = status.st_atime_ns
+    entry.st_mtime_ns = status.st_mtime_ns
+    entry.st_ctime_ns = status.st_ctime_ns
 
 
 def absent_entry(timeout: float) -> EntryAttributes:

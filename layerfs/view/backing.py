@@ -5,7 +5,8 @@ Called by `layerfs.view.content`.
 """
 
 import os
-from collections.abc import Iterator, Mapping
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from errno import EMFILE, ENAMETOOLONG, ENOTDIR
 from typing import Final
@@ -27,6 +28,10 @@ _MAX_FAR: Final = 64
 
 _ABSENT: Final = frozenset({ENAMETOOLONG, ENOTDIR})
 """No layer holds a name that its own filesystem cannot."""
+
+_ENCODING: Final = sys.getfilesystemencoding()
+_ERRORS: Final = sys.getfilesystemencodeerrors()
+"""As in os.fsencode, which costs as much as all else of an entry."""
 
 
 class Shelf:
@@ -64,7 +69,27 @@ class Backing:
     def kinds(self, path: bytes) -> list[tuple[bytes, Kind | None]]:
         """Return the names in the directory *path*, as `kind_of` sees what they name. Raises OSError."""
         with self._opened(path) as fd, os.scandir(fd) as found:
-            return [(os.fsencode(entry.name), _kind_of(entry)) for entry in found]
+            return [
+                (
+                    entry.name.encode(_ENCODING, _ERRORS),
+                    Kind.OTHER if entry.is_file(follow_symlinks=False) else _kind_of(entry),
+                )
+                for entry in found
+            ]
+
+    def statuses(self, path: bytes, names: Sequence[bytes]) -> list[os.stat_result | None]:
+        """Return what is at each of *names* in the directory *path*, None where nothing is. Raises OSError.
+
+        Quicker than `lstat` of each: the way to the directory is walked once.
+        """
+        found: list[os.stat_result | None] = []
+        with self._opened(path) as fd:
+            for name in names:
+                try:
+                    found.append(os.lstat(name, dir_fd=fd))
+                except FileNotFoundError:
+                    found.append(None)
+        return found
 
     def scan(self, path: bytes) -> list[tuple[bytes, os.stat_result]]:
         """Return what the directory *path* holds, in the order of the disk. Raises OSError."""
@@ -127,10 +152,10 @@ def _close_all(fds: dict[bytes, int]) -> None:
 
 
 def _kind_of(entry: os.DirEntry[str]) -> Kind | None:
-    """Return the kind of *entry*; only what may be a device costs a look at the disk."""
+    """Return the kind of *entry*, no regular file; only what may be a device costs a look at the disk."""
     if entry.is_dir(follow_symlinks=False):
         return Kind.DIRECTORY
-    if entry.is_file(follow_symlinks=False) or entry.is_symlink():
+    if entry.is_symlink():
         return Kind.OTHER
     status = entry.stat(follow_symlinks=False)
     return kind_of(status.st_mode, status.st_rdev)

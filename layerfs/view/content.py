@@ -7,6 +7,7 @@ forms `diff`, `lower` and `rootfs`.
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from errno import ENOENT
 from functools import cached_property
 from stat import S_IFMT, S_ISCHR, S_ISDIR, S_ISREG
 from typing import Final, TypeVar
@@ -19,7 +20,8 @@ from layerfs.layer.paths import join, split
 from layerfs.store import LayerDir
 from layerfs.view.backing import Backing, Shelf
 from layerfs.view.inodes import InodeTable, number_of, offset_number
-from layerfs.view.nodes import Attributes, FileContent, Node
+from layerfs.view.needs import Need
+from layerfs.view.nodes import Attributes, Content, Node
 from layerfs.view.virtual import blocks_of
 
 FILE: Final = b"file"
@@ -50,6 +52,8 @@ class LayerTree(Backing):
         self.inodes = inodes
         self._extraction = layer.record.layer
         self._keys: dict[bytes, tuple[bytes, int]] = {}
+        self.is_plain = not self._extraction.lost and self._extraction.owner != "user"
+        """Whether the disk says all of every file."""
 
     @cached_property
     def marks(self) -> LayerMarks:
@@ -104,18 +108,26 @@ class LayerTree(Backing):
 
     def file(self, directory: bytes, name: bytes, status: os.stat_result) -> "ContentFile":
         """Return the node of what is no directory. All hard links to it are one node."""
-        return self.node(FILE, status, lambda ino: ContentFile(ino, self, directory, name, status))
+        number, identity = self._place(FILE, status)
+        found = self.inodes.find(number, identity)
+        if type(found) is not int:
+            return found  # type: ignore[return-value]  # one identity has one class
+        return self.inodes.add(ContentFile(found, self, directory, name, status), identity)
 
     def node(self, form: bytes, status: os.stat_result, make: Callable[[int], N]) -> N:
         """Return the one node of what *status* describes, in one of the forms that a layer is shown in."""
+        return self.inodes.intern(*self._place(form, status), make)
+
+    def _place(self, form: bytes, status: os.stat_result) -> tuple[int, tuple[int, int, bytes]]:
+        """Return the wanted number and the identity of what *status* describes, in a form."""
         found = self._keys.get(form)
         if found is None:
             key = form + b"/" + self.name
             found = self._keys[form] = (key, number_of(key))
         key, base = found
         # The change time tells a file from one that took its number when the layer was extracted again.
-        identity = (status.st_ino, status.st_ctime_ns, key)
-        return self.inodes.intern(offset_number(base, status.st_ino), identity, make)
+        ino = status.st_ino
+        return offset_number(base, ino), (ino, status.st_ctime_ns, key)
 
 
 class LayerTrees:
@@ -145,7 +157,7 @@ class LayerTrees:
 class ContentFile(Node):
     """A file, link, device, pipe or socket of a layer."""
 
-    __slots__ = ("_attributes", "_directory", "_name", "_tree", "_xattrs")
+    __slots__ = ("_directory", "_name", "_size", "_status", "_tree", "_xattrs")
 
     def __init__(
         self, ino: int, tree: LayerTree, directory: bytes, name: bytes, status: os.stat_result
@@ -154,7 +166,9 @@ class ContentFile(Node):
         self._tree = tree
         self._directory = directory
         self._name = name
-        self._attributes = tree.attributes(join(directory, name), status)
+        self._status: os.stat_result | None = status
+        self._size: int | None = status.st_size if S_ISREG(status.st_mode) else None
+        """Of what can be opened."""
         self._xattrs: Mapping[bytes, bytes] | None = None
 
     @property
@@ -163,18 +177,28 @@ class ContentFile(Node):
         return join(self._directory, self._name)
 
     def attributes(self) -> Attributes:
-        """Return what the layer says."""
-        return self._attributes
+        """Return what the layer says. Raises OSError."""
+        status = self._status or self._tree.lstat(self.path)
+        if status is None:
+            raise FileNotFoundError(ENOENT, f"{to_text(self.path)}: the layer was removed")
+        return self._tree.attributes(self.path, status)
+
+    def take_status(self) -> os.stat_result | None:
+        """Return what the disk said, if the layer says no more."""
+        status = self._status if self._tree.is_plain else None
+        self._status = None
+        return status
 
     def readlink(self) -> bytes:
         """Return the target, unchanged. Raises OSError."""
         return self._tree.readlink(self.path)
 
-    def open(self) -> FileContent:
+    def open(self) -> Content | Need:
         """Return the file on disk. Raises OSError for what only the kernel can open."""
-        if not S_ISREG(self._attributes.mode):
-            super().open()
-        return self._tree.content(self.path, self._attributes.size)
+        size = self._size
+        if size is None or not (self._tree.is_plain or S_ISREG(self.attributes().mode)):
+            return super().open()
+        return self._tree.content(self.path, size)
 
     def xattrs(self) -> Mapping[bytes, bytes]:
         """Return what the layer says. Raises OSError."""

@@ -5,7 +5,7 @@ What stands beside the markers for the kernel alone is left out. Called by `laye
 
 import os
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from layerfs.layer.paths import join
@@ -29,6 +29,10 @@ class LayerDirectory(ContentDirectory):
     def find(self, name: bytes) -> Node | None:
         """Return one entry. Raises OSError."""
         return self.entry(name, self.tree.lstat(join(self.path, name)))
+
+    def find_all(self, names: Sequence[bytes]) -> Sequence[Node | None]:
+        """Return some entries. Raises OSError."""
+        return list(map(self.entry, names, self.tree.statuses(self.path, names)))
 
     def names(self) -> list[bytes]:
         """Return all names that the disk has, without what stands beside markers. Raises OSError."""

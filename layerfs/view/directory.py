@@ -4,35 +4,42 @@ Called by the forms in which layers are shown: `diff`, `lower`, `rootfs`.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from errno import ENOENT
-from typing import overload
+from typing import Final, overload
 
 from layerfs.layer.names import to_text
 from layerfs.view.nodes import FOREVER, Attributes, Node
 
+LISTED_AT_ONCE: Final = 128
+"""About what one reply of a listing takes; half a millisecond."""
+
 
 class Listing(Sequence[tuple[bytes, Node]]):
-    """The entries of a directory. A node is made when it is reached, and then kept.
+    """The entries of a directory. Nodes are made when they are reached, some at a time, and then kept.
 
     So that a reply takes as long as the entries in it, however many the directory has: nobody else is served
-    meanwhile.
+    meanwhile. An entry that cannot be had any more is a `LostNode`.
     """
 
-    __slots__ = ("_find", "_names", "_nodes")
+    __slots__ = ("_directory", "_names", "_nodes", "_numbers")
 
-    def __init__(self, names: list[bytes], find: Callable[[bytes], Node | None]) -> None:
+    def __init__(self, names: list[bytes], directory: "ContentDirectory") -> None:
         self._names = names
-        self._nodes: dict[bytes, Node | None] = dict.fromkeys(names)
-        self._find = find
+        self._nodes: list[Node | None] = [None] * len(names)
+        self._numbers: dict[bytes, int] | None = None
+        self._directory = directory
 
     def find(self, name: bytes) -> Node | None:
         """Return the entry *name*, None if there is none. Raises OSError."""
-        if name not in self._nodes:
+        if self._numbers is None:
+            self._numbers = {name: number for number, name in enumerate(self._names)}
+        number = self._numbers.get(name)
+        if number is None:
             return None
-        node = self._nodes[name]
-        if node is None:
-            node = self._nodes[name] = self._find(name)
+        node = self._nodes[number]
+        if node is None or type(node) is LostNode:
+            node = self._nodes[number] = self._directory.find(name)
         return node
 
     def __len__(self) -> int:
@@ -41,19 +48,41 @@ class Listing(Sequence[tuple[bytes, Node]]):
     @overload
     def __getitem__(self, index: int) -> tuple[bytes, Node]: ...
     @overload
-    def __getitem__(self, index: slice) -> Sequence[tuple[bytes, Node]]: ...
-    def __getitem__(self, index: int | slice) -> tuple[bytes, Node] | Sequence[tuple[bytes, Node]]:
-        if isinstance(index, slice):
-            return [self[number] for number in range(*index.indices(len(self)))]
-        name = self._names[index]
+    def __getitem__(self, index: slice) -> list[tuple[bytes, Node]]: ...
+    def __getitem__(self, index: int | slice) -> tuple[bytes, Node] | list[tuple[bytes, Node]]:
+        part = index if isinstance(index, slice) else slice(index, index + 1 or None)
+        nodes: Sequence[Node | None] = self._nodes[part]
+        if None in nodes:
+            start, stop, step = part.indices(len(self._names))
+            if step != 1:
+                return [self[number] for number in range(start, stop, step)]
+            nodes = self._fill(start, stop)
+        found = list(zip(self._names[part], nodes, strict=True))
+        return found if isinstance(index, slice) else found[0]  # type: ignore[return-value]  # none is None
+
+    def __iter__(self) -> Iterator[tuple[bytes, Node]]:
+        for start in range(0, len(self), LISTED_AT_ONCE):
+            yield from self[start : start + LISTED_AT_ONCE]
+
+    def _fill(self, start: int, stop: int) -> list[Node]:
+        """Make the nodes of a part."""
+        names = self._names[start:stop]
         try:
-            node = self.find(name)
+            found = [
+                _lost(name) if node is None else node
+                for name, node in zip(names, self._directory.find_all(names), strict=True)
+            ]
+        except OSError:
+            found = [self._find_or_lose(name) for name in names]
+        self._nodes[start:stop] = found
+        return found
+
+    def _find_or_lose(self, name: bytes) -> Node:
+        try:
+            node = self._directory.find(name)
         except OSError as exc:
-            return name, LostNode(exc)
-        if node is None:
-            gone = f"{to_text(name)}: the layer was removed while it was listed"
-            return name, LostNode(FileNotFoundError(ENOENT, gone))
-        return name, node
+            return LostNode(exc)
+        return _lost(name) if node is None else node
 
 
 class LostNode(Node):
@@ -71,6 +100,11 @@ class LostNode(Node):
     def attributes(self) -> Attributes:
         """Raise the error."""
         raise self._error
+
+
+def _lost(name: bytes) -> LostNode:
+    gone = f"{to_text(name)}: the layer was removed while it was listed"
+    return LostNode(FileNotFoundError(ENOENT, gone))
 
 
 class ContentDirectory(Node, ABC):
@@ -100,7 +134,7 @@ class ContentDirectory(Node, ABC):
     def entries(self) -> "Listing":
         """List the names; each node is made when somebody gets to it. Raises OSError."""
         if self._listing is None:
-            self._listing = Listing(self.names(), self.find)
+            self._listing = Listing(self.names(), self)
         return self._listing
 
     def xattrs(self) -> Mapping[bytes, bytes]:
@@ -113,6 +147,10 @@ class ContentDirectory(Node, ABC):
         """Drop what is on disk."""
         self._listing = None
         self._xattrs = None
+
+    def find_all(self, names: Sequence[bytes]) -> Sequence[Node | None]:
+        """Return the entries *names* from the disk, each None if it is not there. Raises OSError."""
+        return [self.find(name) for name in names]
 
     @abstractmethod
     def find(self, name: bytes) -> Node | None:

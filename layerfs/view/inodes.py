@@ -9,7 +9,7 @@ import logging
 from collections.abc import Callable, Hashable
 from hashlib import blake2b
 from typing import Final, TypeVar
-from weakref import WeakValueDictionary
+from weakref import ref
 
 from layerfs.view.nodes import Node
 
@@ -37,21 +37,28 @@ def offset_number(base: int, backing_ino: int) -> int:
     return (base + backing_ino) & _MASK
 
 
+class _Place(ref[Node]):
+    """A node that holds a number as long as it lives."""
+
+    __slots__ = ("number",)
+
+    number: int
+
+
 class InodeTable:
     """Nodes by number. Not thread-safe: it belongs to the thread of the kernel edge."""
 
     def __init__(self) -> None:
-        self._counts: dict[int, int] = {}
         self._counted: dict[int, Node] = {}
-        self._alive: WeakValueDictionary[int, Node] = WeakValueDictionary()
+        self._places: dict[int, _Place] = {}
+        """Every living node that was added. A WeakValueDictionary costs four times as much a node."""
+        self._vacate = self._vacated
         self._moved: dict[Hashable, int] = {}
         """Where things went whose number was taken; stays, so that they do not move again."""
-        self._root: Node | None = None
 
     def set_root(self, root: Node) -> None:
         """Take the root, which the kernel knows without a lookup and never forgets."""
         assert root.ino == ROOT_INO
-        self._root = root
         self._counted[ROOT_INO] = root
 
     def intern(self, number: int, identity: Hashable, make: Callable[[int], N]) -> N:
@@ -59,24 +66,49 @@ class InodeTable:
 
         *number* is the wanted one. *identity* must tell apart things of different classes, too.
         """
-        place = self._moved.get(identity, number) if self._moved else number
-        found = self._alive.get(place)
-        if place < _FIRST or (found is not None and found.identity != identity):
-            place, found = self._place(place, identity)
-        if found is not None:
+        found = self.find(number, identity)
+        if type(found) is not int:
             return found  # type: ignore[return-value]  # one identity has one class
-        node = make(place)
+        return self.add(make(found), identity)
+
+    def find(self, number: int, identity: Hashable) -> Node | int:
+        """Return the one living node that stands for *identity*, else the number that a new one has to get.
+
+        `intern` in two steps, for the nodes of which there are many.
+        """
+        if self._moved:
+            number = self._moved.get(identity, number)
+        place = self._places.get(number)
+        if place is None:
+            return number if number >= _FIRST else self._move(number, identity)
+        node = place()
+        if node is None:
+            return number
+        return node if node.identity == identity else self._move(number, identity)
+
+    def add(self, node: N, identity: Hashable) -> N:
+        """Take a new *node* with the number that `find` returned for *identity*; return it."""
         node.identity = identity
-        self._alive[place] = node
+        place = self._places[node.ino] = _Place(node, self._vacate)
+        place.number = node.ino
         return node
 
-    def _place(self, number: int, identity: Hashable) -> tuple[int, Node | None]:
-        """Return the next place that is free or has *identity*, with what is there."""
-        found: Node | None = None
-        while number < _FIRST or ((found := self._alive.get(number)) and found.identity != identity):
+    def _vacated(self, place: _Place) -> None:
+        """Give back the number of a node that is dead, unless another one has it already."""
+        if self._places.get(place.number) is place:
+            del self._places[place.number]
+
+    def _move(self, number: int, identity: Hashable) -> Node | int:
+        """Return the node of *identity* at the next place that is its own, or the next free number."""
+        while True:
             number = (number + 1) & _MASK
-        self._moved[identity] = number
-        return number, found
+            if number < _FIRST:
+                continue
+            place = self._places.get(number)
+            node = None if place is None else place()
+            if node is None or node.identity == identity:
+                self._moved[identity] = number
+                return number if node is None else node
 
     def get(self, ino: int) -> Node:
         """Return a node that the kernel knows. Raises KeyError for one that it should not."""
@@ -84,33 +116,27 @@ class InodeTable:
 
     def remember(self, node: Node) -> None:
         """Count one reply that told the kernel of *node*."""
-        ino = node.ino
-        known = self._counts.get(ino, 0)
-        self._counts[ino] = known + 1
-        if not known:
-            self._counted[ino] = node
+        if not node.lookups:
+            self._counted[node.ino] = node
+        node.lookups += 1
 
     def forget(self, ino: int, times: int) -> None:
         """Take back *times* counted replies. Never raises: a wrong count is logged and clamped."""
-        known = self._counts.get(ino, 0)
-        if times > known:
-            if ino == ROOT_INO:
-                self._counts.pop(ino, None)
-                return
+        node = self._counted.get(ino)
+        known = 0 if node is None else node.lookups
+        if times > known and ino != ROOT_INO:
             log.warning("inode %d: %d lookups forgotten (expected at most %d)", ino, times, known)
-        if times < known:
-            self._counts[ino] = known - times
+        if node is None:
             return
-        self._counts.pop(ino, None)
-        if ino == ROOT_INO:
-            return
-        node = self._counted.pop(ino, None)
-        if node is not None:
+        node.lookups = max(0, known - times)
+        if not node.lookups and ino != ROOT_INO:
+            del self._counted[ino]
             node.forgotten()
 
     def count(self, ino: int) -> int:
         """Return how many replies about *ino* the kernel has not taken back."""
-        return self._counts.get(ino, 0)
+        node = self._counted.get(ino)
+        return 0 if node is None else node.lookups
 
     def __len__(self) -> int:
         """Return how many nodes are held for the kernel, the root included."""

@@ -4,6 +4,7 @@ An operation answers from memory or from a local published tree, or returns a `N
 end to end. Subclasses override what their kind of file supports; the rest answers as the kernel would.
 """
 
+import os
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from errno import EINVAL, ENOTDIR
@@ -56,14 +57,18 @@ class Node:
     then too: bytes of a file whose attributes may change are read past the page cache (direct I/O).
     """
 
-    __slots__ = ("__weakref__", "edge", "identity", "ino")
+    __slots__ = ("__weakref__", "edge", "identity", "ino", "lookups", "reply")
 
     def __init__(self, ino: int) -> None:
         self.ino = ino
         self.identity: Hashable = None
-        """What this node stands for, set by `InodeTable.intern`: two things may want one number."""
+        """What this node stands for, set by `InodeTable.add`: two things may want one number."""
+        self.lookups = 0
+        """How often the kernel was told of it, less what it has forgotten; `InodeTable` counts."""
+        self.reply: object | None = None
+        """Where the kernel edge keeps its prepared reply."""
         self.edge: object | None = None
-        """Where the kernel edge keeps its prepared answer."""
+        """Where the kernel edge keeps what else it has prepared."""
 
     @property
     def entry_timeout(self) -> float:
@@ -83,6 +88,13 @@ class Node:
     def attributes(self) -> Attributes:
         """Return the attributes; never waits. Raises OSError."""
         raise NotImplementedError
+
+    def take_status(self) -> os.stat_result | None:
+        """Return what lstat(2) said, if that is all that `attributes` would say; at most once.
+
+        Reading it is quicker; keeping it would cost more memory than all the rest of a node.
+        """
+        return None
 
     def lookup(self, name: bytes) -> "Node | Need | None":
         """Return the entry *name* of this directory, None if there is none. Raises OSError."""

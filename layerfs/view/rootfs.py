@@ -143,6 +143,22 @@ class MergedDirectory(ContentDirectory):
         merged = merge_entry(path, self._merged, self._stack.marks, kind)
         return None if merged is None else self._entry(name, merged, found[merged.attributes])
 
+    def find_all(self, names: Sequence[bytes]) -> Sequence[Node | None]:
+        """Return what is visible under *names*, some that `names` returned. Raises OSError."""
+        visible = self._visible
+        if visible is None:
+            return super().find_all(names)
+        by_layer: dict[int, list[bytes]] = {}
+        for name in names:
+            by_layer.setdefault(visible[name].attributes, []).append(name)
+        statuses: dict[bytes, os.stat_result | None] = {}
+        for number, some in by_layer.items():
+            statuses |= zip(some, self._stack.trees[number].statuses(self._path, some), strict=True)
+        return [
+            None if (status := statuses[name]) is None else self._entry(name, visible[name], status)
+            for name in names
+        ]
+
     def names(self) -> list[bytes]:
         """Return the names of all that is visible. Raises OSError."""
         trees = self._stack.trees
