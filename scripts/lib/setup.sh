@@ -37,6 +37,8 @@ probe_of() {
         bubblewrap) echo bwrap ;;
         plocate) echo updatedb ;;
         uidmap) echo newuidmap ;;
+        xfsprogs) echo mkfs.xfs ;;
+        btrfs-progs) echo mkfs.btrfs ;;
         ca-certificates) echo /etc/ssl/certs/ca-certificates.crt ;;
         python3-venv) echo "python:import ensurepip, venv" ;;
         python3-dev) echo "python:import os, sysconfig; os.stat(sysconfig.get_path('include') + '/Python.h')" ;;

@@ -207,6 +207,17 @@ class Household:
         finally:
             holder.communicate()
 
+    def as_root(self, *argv: str) -> None:
+        """Run a program of root's that sees the user's mounts."""
+        assert self._process is not None
+        entering = ["nsenter", f"--mount=/proc/{self._process.pid}/ns/mnt", "--"]
+        subprocess.run([*entering, *argv], check=True, capture_output=True)
+
+    def seen(self, path: Path) -> Path:
+        """Return a path by which this process sees what the user sees at *path*, mounts included."""
+        assert self._process is not None
+        return Path(f"/proc/{self._process.pid}/root{path}")
+
     def place(self, name: str, uid: int = UID) -> Path:
         """Make a new directory, of the user or another one, and return it."""
         self._number += 1
