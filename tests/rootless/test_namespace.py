@@ -93,6 +93,7 @@ def busybox_image() -> BuiltImage:
         images.file("bin/busybox", Path("/bin/busybox").read_bytes(), mode=0o4755),
         images.symlink("bin/sh", "busybox"),
         images.directory("proc"),
+        images.directory("dev"),
         images.file("gone"),
         images.directory("hidden"),
         images.file("hidden/old"),
@@ -192,3 +193,17 @@ def test_the_users_own_store_serves_a_namespace_with_one_id(registry: Registry, 
     assert "gone" not in said
     assert ".wh." not in said
     assert said.rstrip().endswith(" new")
+
+
+def test_a_sandbox_runs_on_the_mount_itself(registry: Registry, household: Household) -> None:
+    """What Apptainer does with a directory: a namespace of the user, and a bind mount of rootfs."""
+    if shutil.which("bwrap") is None:
+        skip_for_lack_of("bwrap (package bubblewrap)")
+    reference = registry.push("namespace/container", "latest", busybox_image())
+    with household.room().mounted() as mounted:
+        root = f"{mounted.images}/{reference}/rootfs"
+        sandbox = ("bwrap", "--unshare-all", "--ro-bind", f"{root}/", "/", "--proc", "/proc", "--dev", "/dev")
+
+        said = mounted.run(*sandbox, "/bin/sh", "-c", "/bin/busybox cat /home/user/note; /bin/busybox id -u")
+
+    assert said.stdout == f"mine{UID}\n"
