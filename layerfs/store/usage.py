@@ -116,18 +116,21 @@ def _split_escaped(value: bytes) -> list[bytes]:
 
 
 def _namespaces(proc: Path) -> Iterator[tuple[int, list[Mount] | None]]:
-    """Yield one process of each mount namespace with its mounts; None for what may not be read."""
-    seen: set[str] = set()
+    """Yield one process of each view of the mounts with what it sees; None for what may not be read.
+
+    A process in a chroot sees those below its root only, so namespaces alone do not tell views apart.
+    """
+    seen: set[tuple[str, str]] = set()
     for name in os.listdir(proc):
         if not name.isdecimal():
             continue
         directory = proc / name
         try:
             with suppress(PermissionError):  # then this one is read although it may be known
-                namespace = os.readlink(directory / "ns/mnt")
-                if namespace in seen:
+                view = os.readlink(directory / "ns/mnt"), os.readlink(directory / "root")
+                if view in seen:
                     continue
-                seen.add(namespace)
+                seen.add(view)
             yield int(name), parse_mountinfo((directory / "mountinfo").read_bytes())
         except (FileNotFoundError, ProcessLookupError):
             continue  # it ended
