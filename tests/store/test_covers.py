@@ -1,3 +1,4 @@
+import errno
 import os
 import stat
 import subprocess
@@ -164,3 +165,44 @@ def test_a_cover_can_be_discarded(storage: ImageStorage, tmp_path: Path) -> None
     assert storage.discard_cover(layers)
     assert storage.cover(layers) is None
     assert not storage.discard_cover(layers)
+
+
+# Where 0:0 devices are refused the layers are shown in their FUSE form, which has no markers
+
+
+@pytest.fixture
+def without_devices(store: Path) -> Iterator[ImageStorage]:
+    ImageStorage(store).close()
+    owner = store / "owner.json"
+    owner.write_text(owner.read_text().replace('"whiteout_devices":true', '"whiteout_devices":false'))
+    with ImageStorage(store) as opened:
+        assert not opened.whiteout_devices
+        yield opened
+
+
+def test_a_cover_for_fuse_lowers_needs_directories_alone(
+    without_devices: ImageStorage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layers = have(without_devices, tmp_path, [BASE, TOP])
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "mknod", refuse)
+    path = without_devices.publish_cover(layers)
+    found = {os.path.relpath(directory, path): files for directory, _, files in os.walk(path)}
+    assert found == {".": [], "tmp": [], "dir": []}
+    if os.geteuid() == 0:
+        status = (path / "tmp").stat()
+        assert (stat.S_IMODE(status.st_mode), status.st_uid) == (0o1777, 3)
+
+
+@pytest.mark.needs_root
+def test_a_cover_over_an_opaque_root_needs_whiteouts_all_the_same(
+    without_devices: ImageStorage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    top = images.layer(images.opaque("."), images.file("new"), images.whiteout("tmp"))
+    layers = have(without_devices, tmp_path, [BASE, top])
+    path = without_devices.publish_cover(layers)
+    assert {"tmp", "gone", "dir"} <= {entry.name for entry in path.iterdir()}
+    assert not [entry for entry in path.iterdir() if entry.name.startswith(".wh.")]
