@@ -3,6 +3,7 @@
 Called by `layerfs.app`. A process has one session: pyfuse3 keeps it in globals.
 """
 
+import gc
 import logging
 import os
 import resource
@@ -31,6 +32,9 @@ MAX_TASKS: Final = 100_000
 
 SWITCH_SECONDS: Final = 1e-4
 """How long another Python thread may keep the interpreter while a request is there."""
+
+COLLECTIONS: Final = (5_000, 5, 1_000)
+"""Thresholds of the garbage collector: the youngest are visited in a millisecond, all once in a long time."""
 
 _BASE_OPTIONS: Final = frozenset(
     # No max_read: libfuse then ends the session (facts/fuse-and-overlay.md section 3).
@@ -70,6 +74,7 @@ async def serve(
             nursery.start_soon(_end_on_signal, nursery.cancel_scope)
             nursery.start_soon(_announce, point, ready)
             with polling.installed(pyfuse3):
+                _spare_collections()
                 await pyfuse3.main(max_tasks=MAX_TASKS)
             nursery.cancel_scope.cancel()
     except* OSError as group:
@@ -90,6 +95,16 @@ def _options(more: Sequence[str], *, allow_other: bool) -> frozenset[str]:
         return options | {_PERMISSIONS, "allow_other"}
     plain = os.geteuid() != 0 or not in_initial_user_namespace()
     return options if plain else options | {_PERMISSIONS}
+
+
+def _spare_collections() -> None:
+    """Look at what lives long only rarely: with a million nodes one full collection takes longer than a wait.
+
+    The nodes are no garbage when the kernel forgets them, so there is little to collect.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*COLLECTIONS)
 
 
 def _raise_descriptor_limit() -> None:

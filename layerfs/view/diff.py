@@ -6,6 +6,7 @@ What stands beside the markers for the kernel alone is left out. Called by `laye
 import os
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from stat import S_ISREG
 from typing import Final
 
 from layerfs.layer.paths import join
@@ -54,7 +55,11 @@ class DiffDirectory(LayerDirectory):
 
     def entry(self, name: bytes, status: os.stat_result | None) -> Node | None:
         """Return what the archive has."""
-        if status is None or is_overlay_whiteout(status):
+        if status is None:
+            return None
+        if S_ISREG(status.st_mode):  # first, as most are
+            return self.tree.file(self.path, name, status)
+        if is_overlay_whiteout(status):
             return None
         if not is_directory(status):
             return self.tree.file(self.path, name, status)

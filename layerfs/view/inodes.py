@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 ROOT_INO: Final = 1
 """FUSE_ROOT_ID."""
 
-_MASK: Final = (1 << 63) - 1
+LAST_NUMBER: Final = (1 << 63) - 1
 """Signed programs read inode numbers too (facts/fuse-and-overlay.md section 8)."""
 
 _FIRST: Final = 2
@@ -29,12 +29,12 @@ N = TypeVar("N", bound=Node)
 
 def number_of(key: bytes) -> int:
     """Return the number that what is called *key* wants; of 63 bits, the same in every run."""
-    return int.from_bytes(blake2b(key, digest_size=8).digest(), "big") & _MASK
+    return int.from_bytes(blake2b(key, digest_size=8).digest(), "big") & LAST_NUMBER
 
 
 def offset_number(base: int, backing_ino: int) -> int:
     """Return the number of a file by the number that it has on disk; no two of one *base* are equal."""
-    return (base + backing_ino) & _MASK
+    return (base + backing_ino) & LAST_NUMBER
 
 
 class _Place(ref[Node]):
@@ -101,7 +101,7 @@ class InodeTable:
     def _move(self, number: int, identity: Hashable) -> Node | int:
         """Return the node of *identity* at the next place that is its own, or the next free number."""
         while True:
-            number = (number + 1) & _MASK
+            number = (number + 1) & LAST_NUMBER
             if number < _FIRST:
                 continue
             place = self._places.get(number)

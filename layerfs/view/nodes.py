@@ -8,6 +8,7 @@ import os
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from errno import EINVAL, ENOTDIR
+from typing import NamedTuple
 
 from layerfs.view.needs import Need
 
@@ -31,8 +32,7 @@ class Attributes:
     ctime_ns: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class FileContent:
+class FileContent(NamedTuple):
     """A regular file on disk, opened by the edge: ``os.open(path, O_RDONLY|O_NOFOLLOW, dir_fd=dir_fd)``."""
 
     dir_fd: int
