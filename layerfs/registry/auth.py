@@ -86,9 +86,11 @@ class Authenticator:
         scopes = grant.scopes if grant else _scopes(repository)
         try:
             return await self._obtain(key, endpoint, how, scopes)
-        except RegistryError:
+        except RegistryError as exc:
             if grant is not None and trio.current_time() < grant.ends_at:
                 return grant  # the old one is still good
+            if isinstance(exc, Denied):  # next time ask what it wants: that may have changed
+                self._plans.pop(endpoint.origin, None)
             raise
 
     async def answer(
@@ -115,7 +117,12 @@ class Authenticator:
         self._plans[endpoint.origin] = how
         wider = [challenge.get("scope") for challenge in challenges if challenge.wants_more_scope]
         scopes = tuple(scope for scope in wider if scope) or _scopes(repository)
-        return await self._obtain(key, endpoint, how, scopes)
+        try:
+            return await self._obtain(key, endpoint, how, scopes)
+        except Denied:
+            if isinstance(how, BasicPlan):  # a token may be had without a login later; this may not
+                self._plans.pop(endpoint.origin, None)
+            raise
 
     async def _obtain(self, key: Key, endpoint: Endpoint, how: Plan, scopes: tuple[str, ...]) -> Grant:
         while True:
