@@ -1,5 +1,7 @@
 """A daemon and a store that the tests of one module share, and images as they are needed."""
 
+import contextlib
+import json
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -7,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from layerfs.store import ImageStorage
 from tests.overlay.scene import Scene
 from tests.support import daemon, mounts
 from tests.support.registry import Registry
@@ -14,14 +17,29 @@ from tests.support.registry import Registry
 
 @pytest.fixture(scope="module")
 def scene(_session_registry: Registry, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
-    """A mount that lives as long as the module; use repository names of your own.
+    """A mount that lives as long as the module."""
+    with _mounted(_session_registry, tmp_path_factory.mktemp("scene") / "store") as made:
+        yield made
 
-    Its mountpoint is short: mount(2) takes no more than a page of options.
-    """
+
+@pytest.fixture(scope="module")
+def plain_scene(_session_registry: Registry, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
+    """The same on a store without the overlay form, as one on a filesystem that refuses it."""
+    store = tmp_path_factory.mktemp("plain") / "store"
+    ImageStorage(store).close()
+    owner = store / "owner.json"
+    owner.write_text(json.dumps(json.loads(owner.read_text()) | {"whiteout_devices": False}))
+    with _mounted(_session_registry, store) as made:
+        yield made
+
+
+@contextlib.contextmanager
+def _mounted(registry: Registry, store: Path) -> Iterator[Scene]:
+    """Mount at a short path: mount(2) takes no more than a page of options."""
     mountpoint = Path(tempfile.mkdtemp(prefix="lf", dir="/tmp"))
     try:
-        with daemon.running(tmp_path_factory.mktemp("scene") / "store", mountpoint) as running:
-            yield Scene(_session_registry, running)
+        with daemon.running(store, mountpoint) as running:
+            yield Scene(registry, running)
     finally:
         mounts.clear(mountpoint)
         for log in mountpoint.parent.glob(f"{mountpoint.name}.*.log"):
