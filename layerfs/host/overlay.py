@@ -187,6 +187,8 @@ def _messages(context: int) -> str:
 def _refusal(target: bytes, error: OSError, words: str = "") -> str:
     if error.errno == ELOOP:  # of which the kernel says no more
         words = "a directory is given twice, or one is inside another"
+    elif error.errno == EPERM and not words and os.geteuid() != 0:
+        words = "root may, and root of a user namespace: podman unshare, or unshare -Urm --map-auto"
     reason = words or "the kernel log says why: dmesg"
     return f"{os.fsdecode(target)}: cannot mount the overlay: {error.strerror} ({reason})"
 

@@ -159,6 +159,17 @@ def test_layerfs_overlay_mounts_it_without_a_daemon(registry: Registry, househol
         assert entered.run("ls", "-A", merged).stdout == ""
 
 
+def test_layerfs_overlay_outside_of_a_namespace_says_where_it_would_work(
+    registry: Registry, household: Household
+) -> None:
+    reference = registry.push("namespace/container", "latest", busybox_image())
+
+    done = household.room().layerfs("overlay", str(reference), household.place("merged"), check=False)
+
+    assert done.returncode != 0
+    assert "Operation not permitted (root may, and root of a user namespace: podman unshare" in done.stderr
+
+
 def test_podman_unshare_is_such_a_namespace(registry: Registry, household: Household) -> None:
     if shutil.which("podman") is None:
         skip_for_lack_of("podman")
