@@ -60,21 +60,11 @@ class Placer:
         self._parent = directories.root
         self._skipped: set[bytes] = set()
         """For hard links to them."""
-        self._place: dict[Type, Callable[[Member], None]] = {
-            Type.FILE: self._file,
-            Type.HARDLINK: self._hardlink,
-            Type.SYMLINK: self._symlink,
-            Type.CHARACTER: self._device,
-            Type.BLOCK: self._device,
-            Type.DIRECTORY: self._directory,
-            Type.FIFO: self._fifo,
-            Type.SOCKET: self._socket,
-        }
 
     def place(self, member: Member) -> None:
         """Put *member* in its place; for a file, take its content from the source."""
         try:
-            self._place[member.type](member)
+            _PLACE[member.type](self, member)
         except OSError as exc:
             if exc.errno == ENAMETOOLONG:  # the target of a symlink: names were measured
                 raise InvalidArchive(f"{shown(member.name)}: {exc.strerror}") from None
@@ -276,3 +266,16 @@ class Placer:
         self._directories.forget(path)
         self._ownership.forget(path)
         self.links.forget(path)
+
+
+_PLACE: Final[dict[Type, Callable[[Placer, Member], None]]] = {
+    Type.FILE: Placer._file,
+    Type.HARDLINK: Placer._hardlink,
+    Type.SYMLINK: Placer._symlink,
+    Type.CHARACTER: Placer._device,
+    Type.BLOCK: Placer._device,
+    Type.DIRECTORY: Placer._directory,
+    Type.FIFO: Placer._fifo,
+    Type.SOCKET: Placer._socket,
+}
+"""Not bound to a placer: that would be a circle, and no collector runs in the writer."""

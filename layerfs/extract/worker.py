@@ -59,6 +59,7 @@ class Worker:
         try:
             answer: Done | Failed = pipeline.run(job, growth, self._feeder)
             frames.send(_OUT, msgspec.json.encode(answer))
+            gc.collect()
         except (PartnerDied, BrokenPipeError):
             os._exit(1)
         except BaseException:
@@ -73,6 +74,7 @@ def main() -> None:
     os.nice(NICENESS)
     resource.setrlimit(resource.RLIMIT_DATA, (MEMORY_MAX, MEMORY_MAX))
     gc.disable()
+    gc.freeze()  # what was imported stays: collecting between two jobs need not look at it
     ring = Ring.make()
     if os.fork() == 0:  # before any thread: a fork of a process with threads may hang
         _be_the_writer(ring)

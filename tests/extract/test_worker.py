@@ -7,15 +7,16 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
 import pytest
 
-from layerfs.errors import StoreError, WorkerDied
+from layerfs.errors import PathEscape, StoreError, WorkerDied
 from layerfs.extract.client import Extractor, ExtractorPool
 from tests.extract.extracting import ROOT, Extract, digest_of
-from tests.support.images import file, tar
+from tests.support.images import Entry, file, tar
 
 ARCHIVE = tar([file(f"f{n}", b"x" * 1000) for n in range(50)])
 
@@ -72,6 +73,24 @@ def test_a_failed_job_leaves_the_worker_warm_and_nothing_open(extract: Extract) 
             before = found
         extractor.start(extract.job(ARCHIVE))
         assert extractor.result().entries == 50
+
+
+def _resident(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+@pytest.mark.parametrize("last", [file("good"), file("../evil")], ids=["good", "refused"])
+def test_a_worker_remembers_nothing_of_the_jobs_before(extract: Extract, last: Entry) -> None:
+    archive = tar([*(file("n" * 250 + "/.wh." + f"{n:0240}") for n in range(400)), last])
+    sizes = []
+    with extract.pool.extractor() as extractor:
+        for _ in range(60):
+            extractor.start(extract.job(archive))
+            with suppress(PathEscape):
+                extractor.result()
+            sizes.append(_resident(extractor.pid) + _resident(_writer_of(extractor.pid)))
+
+    assert sizes[-1] - sizes[10] < 5 << 20  # half of what the names of 50 jobs take
 
 
 def test_a_worker_inherits_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
