@@ -3,7 +3,10 @@
 import json
 import os
 import re
+import shutil
 import subprocess
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -41,18 +44,28 @@ default_ulimits = ["nofile=1024:1024", "nproc=1024:1024"]
 """
 
 
-def environment(scene: Scene, work: Path) -> dict[str, str]:
-    (work / "containers.conf").write_text(_CONTAINERS_CONF)
-    (work / "storage.conf").write_text(
-        f'[storage]\ndriver = "vfs"\ngraphroot = "{work}/graph"\nrunroot = "{work}/run"\n'
+@pytest.fixture
+def environment(scene: Scene) -> Iterator[dict[str, str]]:
+    """What the recipes find: layerfs with the store of the mount, podman with a storage of its own.
+
+    Its path is short: in a longer one conmon has no room for its socket, and podman waits 20 seconds for it.
+    """
+    base = Path(tempfile.mkdtemp(prefix="lf", dir="/tmp"))
+    (base / "containers.conf").write_text(_CONTAINERS_CONF)
+    (base / "storage.conf").write_text(
+        f'[storage]\ndriver = "vfs"\ngraphroot = "{base}/graph"\nrunroot = "{base}/run"\n'
     )
-    return daemon.clean_environment() | {
-        "LAYERFS_STORE": str(scene.store),
-        "PYTHONPATH": str(Path(__file__).parents[2]),
-        "PATH": f"{Path(daemon.LAYERFS[0]).parent}:{os.environ['PATH']}:/usr/sbin:/sbin",
-        "CONTAINERS_CONF": str(work / "containers.conf"),
-        "CONTAINERS_STORAGE_CONF": str(work / "storage.conf"),
-    }
+    try:
+        yield daemon.clean_environment() | {
+            "LAYERFS_STORE": str(scene.store),
+            "PYTHONPATH": str(Path(__file__).parents[2]),
+            "PATH": f"{Path(daemon.LAYERFS[0]).parent}:{os.environ['PATH']}:/usr/sbin:/sbin",
+            "CONTAINERS_CONF": str(base / "containers.conf"),
+            "CONTAINERS_STORAGE_CONF": str(base / "storage.conf"),
+        }
+    finally:
+        mounts.clear(base)
+        shutil.rmtree(base)
 
 
 def require(program: str, path: str) -> None:
@@ -62,9 +75,10 @@ def require(program: str, path: str) -> None:
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_a_recipe_runs_as_it_is_written(scene: Scene, tmp_path: Path, name: str) -> None:
-    setting = environment(scene, tmp_path)
-    require(PROGRAMS.get(name, name), setting["PATH"])
+def test_a_recipe_runs_as_it_is_written(
+    scene: Scene, environment: dict[str, str], tmp_path: Path, name: str
+) -> None:
+    require(PROGRAMS.get(name, name), environment["PATH"])
     place = scene.place("recipe", images.layer(*BUSYBOX), images.layer(ROOT), runtime=RUNTIME)
     work = tmp_path / "work"
     work.mkdir()
@@ -78,7 +92,7 @@ def test_a_recipe_runs_as_it_is_written(scene: Scene, tmp_path: Path, name: str)
                 f"{_LEGACY_CGROUPS}\n{RECIPES[name]}\ncat /proc/self/mountinfo >&2",
             ],
             cwd=work,
-            env=setting | {"image": str(place.reference)},
+            env=environment | {"image": str(place.reference)},
             capture_output=True,
             text=True,
             timeout=100,
