@@ -35,6 +35,7 @@ probe_of() {
         xz-utils) echo xz ;;
         attr) echo setfattr ;;
         bubblewrap) echo bwrap ;;
+        systemd-container) echo systemd-nspawn ;;
         plocate) echo updatedb ;;
         uidmap) echo newuidmap ;;
         xfsprogs) echo mkfs.xfs ;;
