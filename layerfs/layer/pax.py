@@ -19,6 +19,9 @@ Records = list[tuple[bytes, bytes]]
 SPARSE: Final = b"GNU.sparse."
 _SCHILY: Final = b"SCHILY.xattr."
 _LIBARCHIVE: Final = b"LIBARCHIVE.xattr."
+_XATTRS: Final = (_SCHILY, _LIBARCHIVE)
+_IGNORED: Final = frozenset({b"atime", b"ctime", b"comment"})
+"""Known, frequent, and of no use."""
 _PERCENT: Final = re.compile(rb"%([0-9A-Fa-f]{2})")
 _OWNER_MAX: Final = (1 << 32) - 2
 """2^32-1 tells chown(2) to change nothing."""
@@ -29,6 +32,21 @@ PERSONAL: Final = frozenset({b"path", b"linkpath", b"size"})
 
 def parse_records(body: bytes) -> Records:
     """Read ``<length> <key>=<value>`` lines, in order. Raises InvalidArchive."""
+    records = []
+    # Nearly all bodies are lines of text: what does not look like that is read by its lengths, and judged.
+    for line in body[:-1].split(b"\n"):
+        length, _, record = line.partition(b" ")
+        key, equals, value = record.partition(b"=")
+        if (
+            not (length.isdigit() and len(length) < 20 and int(length) == len(line) + 1 and key and equals)
+            or b"\0" in line
+        ):
+            return _parse_by_length(body)
+        records.append((key, value))
+    return records if body.endswith(b"\n") else _parse_by_length(body)
+
+
+def _parse_by_length(body: bytes) -> Records:
     records = []
     position, end = 0, len(body)
     while position < end:
@@ -50,18 +68,16 @@ def parse_records(body: bytes) -> Records:
     return records
 
 
-def says_something(key: bytes, value: bytes) -> bool:
-    """Say whether a record counts: an empty value means "none", but an xattr may well be empty."""
-    return bool(value) or key.startswith((_SCHILY, _LIBARCHIVE))
-
-
 def apply(records: Iterable[tuple[bytes, bytes]], member: Member) -> None:
     """Change *member* as *records* say; a later record wins, unknown keys mean nothing.
 
-    Sparse keys are not looked at (`layer.sparse`). Raises InvalidArchive.
+    An empty value means "none", but an xattr may well be empty. Sparse keys are not looked at
+    (`layer.sparse`). Raises InvalidArchive.
     """
     libarchive: dict[bytes, bytes] = {}
     for key, value in records:
+        if key in _IGNORED or not (value or key.startswith(_XATTRS)):
+            continue
         if key == b"mtime":
             member.mtime_ns = timestamp(value, f"{shown(member.name)}: PAX mtime")
         elif key == b"path":

@@ -50,6 +50,7 @@ class TarReader:
         self._global: dict[bytes, bytes] = {}
         self._owners: dict[bytes, tuple[int, int, int]] = {}
         self._times: dict[bytes, int] = {}
+        self._sizes: dict[bytes, int] = {}
         self.warnings: list[str] = []
 
     def next(self) -> Member | None:
@@ -112,7 +113,9 @@ class TarReader:
         mtime = self._times.get(block[136:148])
         if mtime is None:
             mtime = self._time(block[136:148], name)
-        size = number(block[124:136], "size")
+        size = self._sizes.get(block[124:136])
+        if size is None:
+            size = self._size(block[124:136])
         member = Member(name, kind, mode, uid, gid, mtime, size, size)
         if kind is not Type.FILE:
             member.link = block[157:257].partition(b"\0")[0]
@@ -131,6 +134,11 @@ class TarReader:
         _remember(self._owners, field, (mode, uid, gid))
         return mode, uid, gid
 
+    def _size(self, field: bytes) -> int:
+        size = number(field, "size")
+        _remember(self._sizes, field, size)
+        return size
+
     def _time(self, field: bytes, name: bytes) -> int:
         what = f"{shown(name)}: mtime"
         mtime = check_time(number(field, what) * SECOND, what)
@@ -142,7 +150,9 @@ class TarReader:
         records: pax.Records = []
         name = link = None
         while (kind := block[156]) in _SPECIAL and kind not in (_SPARSE, _DUMP_DIRECTORY):
-            size = number(block[124:136], "size of an extended header")
+            size = self._sizes.get(block[124:136])
+            if size is None:
+                size = self._size(block[124:136])
             if kind == _VOLUME:
                 self._warn(f"volume label {shown(block[:100].partition(bytes(1))[0])} ignored")
             else:
@@ -165,14 +175,14 @@ class TarReader:
     def _combined(self, block: bytes, own: pax.Records, name: bytes | None, link: bytes | None) -> Member:
         """Read a header together with what stood in front of it."""
         member = self._plain(block)
-        overridden = {key for key, _ in own}
-        records = [pair for pair in self._global.items() if pair[0] not in overridden]
-        pax.apply(records + [pair for pair in own if pax.says_something(*pair)], member)
+        overridden = dict(own)
+        pax.apply([pair for pair in self._global.items() if pair[0] not in overridden], member)
+        pax.apply(own, member)
         if name is not None:
             member.name = name
         if link is not None:
             member.link = link
-        if b"SCHILY.filetype" in overridden and dict(own)[b"SCHILY.filetype"] == b"socket":
+        if overridden.get(b"SCHILY.filetype") == b"socket":
             member.type = Type.SOCKET
         if block[156] == _SPARSE:
             sparse.read_old_gnu(member, block, self._source, self._pax_max)
