@@ -106,6 +106,14 @@ class Refs:
         directory = self._directory(registry, path_prefix)
         return sorted({name for name, _ in _tags(_names(directory))}) if directory else []
 
+    def tagged(self, registry: str, path_prefix: str = "") -> list[tuple[str, str]]:
+        """Return the names of repositories right below *path_prefix* with each of their tags, in order.
+
+        As `repositories` and `tags` of each, but the directory, which may be long, is read once.
+        """
+        directory = self._directory(registry, path_prefix)
+        return list(_tags(_names(directory))) if directory else []
+
     def tags(self, repository: Repository) -> list[str]:
         """Return the pinned tags of *repository*, in order."""
         path = self._layout.registry(repository.registry) / repository.path

@@ -172,9 +172,8 @@ def _directory_key(registry: str, prefix: str) -> bytes:
 def tags_in(world: World, registry: str, prefix: str) -> Iterator[tuple[Repository, str, RefEntry]]:
     """Yield the pinned tags of the repositories right below *prefix*."""
     refs = world.storage.refs
-    for name in refs.repositories(registry, prefix):
+    for name, tag in refs.tagged(registry, prefix):
         repository = Repository.of(registry, join(prefix, name))
-        for tag in refs.tags(repository):
-            entry = refs.read(repository, tag)
-            if entry is not None:
-                yield repository, tag, entry
+        entry = refs.read(repository, tag)
+        if entry is not None:
+            yield repository, tag, entry
