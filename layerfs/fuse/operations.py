@@ -34,7 +34,7 @@ ROUNDS: Final = 8
 
 _NEEDS: Final = frozenset({TagNeed, DocumentNeed, LayersNeed, StackNeed, BlobNeed})
 _NAME_BYTES: Final = 255
-_FORGETS: Final = 512
+_FORGETS: Final = 128
 _LISTED_AT_ONCE: Final = 128
 
 # Unsupported, not missing: ls and the kernel ask once for each mount, not once for each file. Never ENOSYS,
