@@ -1,0 +1,149 @@
+"""`layerfs pull` and the verbs that show what came of it."""
+
+import json
+import os
+import pty
+import signal
+import subprocess
+
+import pytest
+
+from tests.cli.conftest import CommandLine
+from tests.support import clients
+from tests.support.daemon import LAYERFS
+from tests.support.faulty_registry import FaultyRegistry
+from tests.support.images import file, image, layer
+from tests.support.registry import Registry
+
+BASE = layer(file("base", os.urandom(300_000)), compression="none", command="ADD base /")
+OLD = image(BASE, layer(file("old", b"old")))
+NEW = image(BASE, layer(file("new", b"new")))
+
+
+def test_a_pull_fetches_all_layers_and_says_so_line_by_line(layerfs: CommandLine, registry: Registry) -> None:
+    reference = str(registry.push("pull/lines", "1", OLD))
+    lines = layerfs("pull", reference).stdout.splitlines()
+    assert lines[0] == f"{reference}: {OLD.digest}"
+    assert [line.split()[0] for line in lines[1:3]] == ["00", "01"]
+    assert all(line.endswith("fetched") for line in lines[1:3])
+    assert lines[3].startswith(f"{reference}: 2 layers, 2 fetched")
+    since = registry.mark()
+    assert "2 layers, 0 fetched" in layerfs("pull", reference).stdout
+    assert [request.method for request in registry.requests(since)] == ["HEAD"]
+
+
+def test_a_pull_says_that_the_tag_moved_and_fetches_only_what_is_new(
+    layerfs: CommandLine, registry: Registry
+) -> None:
+    reference = str(registry.push("pull/moves", "1", OLD))
+    layerfs("pull", "--quiet", reference)
+    registry.push("pull/moves", "1", NEW)
+    pulled = json.loads(layerfs("pull", "--json", reference).stdout)[0]
+    assert pulled["digest"] == str(NEW.digest)
+    assert pulled["moved_from"] == str(OLD.digest)
+    assert [one["fetched"] for one in pulled["layers"]] == [False, True]
+    assert "moved from" not in layerfs("pull", reference).stdout
+
+
+def test_quiet_prints_the_digest_alone(layerfs: CommandLine, registry: Registry) -> None:
+    reference = str(registry.push("pull/quiet", "1", OLD))
+    assert layerfs("pull", "-q", reference).stdout == f"{OLD.digest}\n"
+
+
+def test_on_a_terminal_there_are_bars(layerfs: CommandLine, registry: Registry) -> None:
+    reference = str(registry.push("pull/bars", "1", OLD))
+    leader, follower = pty.openpty()
+    with os.fdopen(leader, "rb", buffering=0) as screen:
+        environment = layerfs.environment | {"TERM": "xterm", "COLUMNS": "100"}
+        command = [*LAYERFS, "pull", reference]
+        process = subprocess.Popen(command, stdout=follower, stderr=follower, env=environment)
+        os.close(follower)
+        shown = b""
+        while chunk := _read(screen.fileno()):
+            shown += chunk
+        assert process.wait(30) == 0
+    assert b"\x1b[" in shown
+    assert b"done" in shown
+
+
+def _read(descriptor: int) -> bytes:
+    try:
+        return os.read(descriptor, 4096)
+    except OSError:  # how Linux says that the other end of a pty is closed
+        return b""
+
+
+def test_an_interrupted_pull_is_taken_up_by_the_next(layerfs: CommandLine) -> None:
+    with FaultyRegistry() as faulty:
+        faulty.push("a/b", "1", OLD)
+        faulty.faults.stall_blobs = [100_000] * 4  # the config, each layer, and to spare
+        command = [*LAYERFS, "pull", f"{faulty.host}/a/b:1"]
+        with subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=layerfs.environment
+        ) as one:
+            clients.wait_until(lambda: any(str(BASE.digest) in asked.path for asked in faulty.asked))
+            clients.wait_until(lambda: _staged(layerfs) >= 1)
+            one.send_signal(signal.SIGINT)
+            output, errors = one.communicate(timeout=20)
+            assert one.returncode == 130, (output, errors)
+            assert b"Traceback" not in errors
+        faulty.faults.stall_blobs = []
+        layerfs("pull", f"{faulty.host}/a/b:1")
+        assert (layerfs.store / "layers").is_dir()
+        assert _staged(layerfs) == 0
+
+
+def _staged(layerfs: CommandLine) -> int:
+    return len(list((layerfs.store / "layers").glob("*.downloading")))
+
+
+@pytest.mark.parametrize(
+    ("reference", "code"),
+    [
+        pytest.param("{host}/pull/nowhere:1", 3, id="not found"),
+        pytest.param("127.0.0.1:1/a:1", 5, id="no connection"),
+        pytest.param("NOT A REFERENCE", 2, id="no reference"),
+    ],
+)
+def test_exit_codes_tell_scripts_what_went_wrong(
+    layerfs: CommandLine, registry: Registry, reference: str, code: int
+) -> None:
+    done = layerfs("pull", reference.format(host=registry.host), code=code)
+    assert done.stderr.startswith("layerfs: ")
+
+
+def test_wrong_bytes_have_an_exit_code_of_their_own(layerfs: CommandLine, own_registry: Registry) -> None:
+    reference = str(own_registry.push("bad", "1", OLD))
+    own_registry.corrupt(BASE.digest)
+    done = layerfs("pull", reference, code=6)
+    assert str(BASE.digest) in done.stderr
+    assert "hash to" in done.stderr
+
+
+def test_the_verbs_that_show_agree_on_an_image(layerfs: CommandLine, registry: Registry) -> None:
+    reference = str(registry.push("pull/shown", "1", OLD))
+    assert layerfs("digest", reference).stdout == f"{OLD.digest}\n"
+    assert layerfs("tags", f"{registry.host}/pull/shown").stdout == "1\n"
+    assert json.loads(layerfs("images", "--json").stdout) == []
+    assert layerfs("inspect", reference, "--raw").stdout.encode() == OLD.manifest
+    assert layerfs("inspect", reference, "--config").stdout.encode() == OLD.config
+    known = json.loads(layerfs("images", "--json").stdout)[0]
+    assert (known["reference"], known["layers"], known["fetched"]) == (reference, 2, 0)
+    assert layerfs("history", reference).stdout.splitlines()[0].split()[:4] == ["00", "307.2", "kB", "absent"]
+    layerfs("pull", "-q", reference)
+    assert json.loads(layerfs("images", "--json").stdout)[0]["fetched"] == 2
+    assert [one["state"] for one in json.loads(layerfs("history", "--json", reference).stdout)] == [
+        "fetched"
+    ] * 2
+    assert layerfs("images", "-q").stdout == f"{reference}\n"
+    layerfs("rm", reference)
+    assert layerfs("images", "-q").stdout == ""
+    assert "layerfs images" in layerfs("rm", reference, code=3).stderr
+
+
+def test_offline_says_what_is_missing(layerfs: CommandLine, registry: Registry) -> None:
+    reference = str(registry.push("pull/offline", "1", OLD))
+    assert "without --offline" in layerfs("lowerdir", "--offline", reference, code=5).stderr
+    layerfs("pull", "-q", reference)
+    lines = layerfs("lowerdir", "--offline", "--format", "lines", reference).stdout.splitlines()
+    assert all(os.path.isdir(line) for line in lines)
