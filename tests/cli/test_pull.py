@@ -76,7 +76,8 @@ def _read(descriptor: int) -> bytes:
 def test_an_interrupted_pull_is_taken_up_by_the_next(layerfs: CommandLine) -> None:
     with FaultyRegistry() as faulty:
         faulty.push("a/b", "1", OLD)
-        faulty.faults.stall_blobs = [100_000] * 4  # the config, each layer, and to spare
+        layerfs("inspect", f"{faulty.host}/a/b:1")
+        faulty.faults.stall_blobs = [100_000] * 2
         command = [*LAYERFS, "pull", f"{faulty.host}/a/b:1"]
         with subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=layerfs.environment
