@@ -51,7 +51,9 @@ def test_after_a_walk_of_two_hundred_thousand_entries_nothing_is_held(
 
 def _walk(layer: Path, pid: int) -> int:
     """Return the resident memory after it, in kB."""
-    done = subprocess.run(["find", layer, "-type", "f", "-size", "+1"], capture_output=True, timeout=120, check=True)
+    done = subprocess.run(
+        ["find", layer, "-type", "f", "-size", "+1"], capture_output=True, timeout=120, check=True
+    )
     assert done.stdout == b""
     time.sleep(0.5)  # until the counts are written
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
