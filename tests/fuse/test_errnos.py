@@ -1,6 +1,8 @@
 """Every error of layerfs has an errno, found by its class or its family; nothing hangs a caller."""
 
 import errno
+from collections.abc import Coroutine
+from typing import Any
 
 import pytest
 import trio
@@ -56,9 +58,13 @@ def test_the_same_failure_of_many_callers_is_one_line(caplog: pytest.LogCaptureF
 
 
 async def test_a_cancelled_request_is_not_answered() -> None:
+    async def later() -> bytes:
+        await trio.sleep(60)
+        return b""
+
     @fuse_request
-    async def handler() -> None:
-        await trio.sleep_forever()
+    def handler() -> bytes | Coroutine[Any, Any, bytes]:
+        return later()
 
     with trio.move_on_after(0) as scope:
         await handler()
