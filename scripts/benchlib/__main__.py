@@ -39,6 +39,10 @@ def _measurements(arguments: argparse.Namespace) -> Iterator[Measurement]:
 
         chosen = [_input(text) for text in arguments.inputs.split(",")]
         return extracting.measurements(chosen, arguments.filesystems.split(","), arguments.rounds, _progress)
+    if arguments.command == "store":
+        from benchlib import storing
+
+        return storing.measurements(arguments.rounds, _progress)
     from benchlib import mounting
 
     return mounting.measurements(arguments.rounds, _progress)
@@ -55,7 +59,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     extract.add_argument("--filesystems", default="tmpfs,disk", help="tmpfs, disk (%(default)s)")
     mount = commands.add_parser("mount", help="serve a layer: fuse-overlayfs, ratarmount")
-    for command in (extract, mount):
+    store = commands.add_parser("store", help="open a store with much in it")
+    for command in (extract, mount, store):
         command.add_argument("--rounds", type=_positive, default=5, metavar="N", help="(%(default)s)")
         command.add_argument("--json", type=Path, metavar="FILE", help="write all samples there")
         command.add_argument("--cpus", metavar="LIST", help="run everything on these cores only, as 0 or 0,1")
