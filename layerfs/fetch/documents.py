@@ -11,10 +11,8 @@ from layerfs.errors import InvalidDocument
 from layerfs.fetch.locking import holding
 from layerfs.fetch.origin import Origin
 from layerfs.oci import Digest, ImageReference, Index, Manifest, Platform, Repository
+from layerfs.oci.manifest import MAX_INDEX_DEPTH
 from layerfs.store import ImageStorage
-
-MAX_INDEX_DEPTH = 4
-"""Indexes in indexes that are followed; image-spec sets no limit, hostile registries need one."""
 
 
 class Documents:

@@ -13,10 +13,9 @@ from pathlib import Path
 
 from layerfs.errors import InvalidDigest, LayerfsError
 from layerfs.oci import Digest, ImageReference, Index
+from layerfs.oci.manifest import MAX_INDEX_DEPTH
 from layerfs.store.layout import BLOB_SUFFIX, RECORD_SUFFIX, StagedName
 from layerfs.store.storage import ImageStorage
-
-_MAX_INDEX_DEPTH = 4
 
 
 @dataclass(slots=True)
@@ -81,7 +80,7 @@ def _needed(storage: ImageStorage, digest: Digest, depth: int = 0) -> Iterator[D
     except LayerfsError:  # only the tag is known so far
         return
     if isinstance(document, Index):
-        for entry in document.manifests if depth < _MAX_INDEX_DEPTH else ():
+        for entry in document.manifests if depth < MAX_INDEX_DEPTH else ():
             if storage.has_manifest(entry.digest):
                 yield from _needed(storage, entry.digest, depth + 1)
     else:

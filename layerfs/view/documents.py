@@ -11,13 +11,11 @@ from typing import Final
 
 from layerfs.errors import ImageError, LayerfsError, NotInStore
 from layerfs.oci import Digest, Image, ImageConfig, Index, Manifest, Platform, Repository
+from layerfs.oci.manifest import MAX_INDEX_DEPTH
 from layerfs.store import ImageStorage
 from layerfs.view.needs import DocumentNeed
 
 log = logging.getLogger(__name__)
-
-MAX_INDEX_DEPTH: Final = 4
-"""Indexes inside each other that are followed; as many as `fetch` follows."""
 
 _KEPT: Final = 64
 """Parsed images that stay in memory without a node that holds them."""
