@@ -25,7 +25,7 @@ from layerfs.layer.paths import join, shown, split
 _OPEN_FLAGS: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _CLOSED: Final = -1
 """In place of a descriptor; callers on the hot path ask for a negative one."""
-OPEN_MAX: Final = 160
+OPEN_MAX: Final = 800
 """Directories open at a time; a process may have 1024 files."""
 
 

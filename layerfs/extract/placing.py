@@ -27,6 +27,7 @@ from layerfs.layer.record import Budgets
 from layerfs.layer.whiteout import WH_PREFIX, Marker, Reserved, is_marker, parse_marker
 
 _WARNINGS_MAX: Final = 100
+_PARENTS_MAX, _REMEMBERED_MAX = 1024, 4096
 _CREATE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -56,8 +57,8 @@ class Placer:
         self._max_depth = budgets.max_depth
         self._max_bytes = budgets.max_layer_bytes
         self._file_mode = ownership.file_mode
-        self._raw_parent = b""
-        self._parent = directories.root
+        self._parents: dict[bytes, Directory] = {}
+        """Directories by what the archive writes in front of a name."""
         self._skipped: set[bytes] = set()
         """For hard links to them."""
 
@@ -74,18 +75,21 @@ class Placer:
     def _locate(self, name: bytes) -> tuple[Directory, bytes]:
         """Return the open directory for *name*, made where it is missing, and the last component.
 
-        Archives list siblings together: the text before the last slash, once judged, is not judged again.
+        The text before the last slash, once judged, is not judged again while its directory is open.
         """
         raw_parent, _, leaf = name.rpartition(b"/")
-        if raw_parent == self._raw_parent and self._parent.fd >= 0 and is_plain(leaf):
-            return self._parent, leaf
+        known = self._parents.get(raw_parent)
+        if known is not None and known.fd >= 0 and is_plain(leaf):
+            return known, leaf
         path = self._named(name)
         parent_path, leaf = split(path)
         if is_marker(leaf) or WH_PREFIX in parent_path:
             self._note_markers(parent_path, leaf, path)
         parent = self._directories.get(parent_path)
-        if name.endswith(leaf):
-            self._raw_parent, self._parent = raw_parent, parent
+        if name.endswith(leaf) and len(raw_parent) <= _REMEMBERED_MAX:
+            if len(self._parents) >= _PARENTS_MAX:
+                self._parents.clear()
+            self._parents[raw_parent] = parent
         return parent, leaf
 
     def _named(self, name: bytes) -> bytes:
@@ -139,7 +143,6 @@ class Placer:
                 self._sparse_content(fd, member)
             elif member.stored:
                 self._source.copy(member.stored, fd)
-                self._source.pad(member.stored)
             self._ownership.finish_file(fd, member, parent, leaf)
         finally:
             os.close(fd)
@@ -151,7 +154,7 @@ class Placer:
         os.truncate(fd, member.size)
         for offset, length in member.extents or ():
             os.lseek(fd, offset, os.SEEK_SET)
-            self._source.copy(length, fd)
+            self._source.copy_piece(length, fd)
         self._source.pad(member.stored)
 
     def _directory(self, member: Member) -> None:

@@ -177,34 +177,52 @@ class RingSource:
 
     def read(self, size: int) -> bytes:
         """Return the next *size* bytes and pass over their padding."""
+        start = self._position
+        after = start + size + (-size % BLOCK)
+        if after <= self._end:
+            self._position = after
+            return self._memory[start : start + size]
         parts = []
         left = size
         while left:
             part = self._part(left)
             parts.append(bytes(part))
             left -= len(part)
-        self._pad(size)
+        self.pad(size)
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def copy(self, size: int, fd: int) -> None:
-        """Write the next *size* bytes to *fd*, without padding: `pad` follows."""
+        """Write the next *size* bytes to *fd* and pass over their padding."""
+        start = self._position
+        after = start + size + (-size % BLOCK)
+        if after <= self._end:
+            self._position = after
+            _write(fd, self._view[start : start + size])
+        else:
+            self.copy_piece(size, fd)
+            self.pad(size)
+
+    def copy_piece(self, size: int, fd: int) -> None:
+        """Write the next *size* bytes to *fd*, without padding: after the last piece, `pad` follows."""
         while size:
             part = self._part(size)
             size -= len(part)
-            written = os.write(fd, part)
-            if written != len(part):
-                frames.write_all(fd, part[written:])
+            _write(fd, part)
 
     def skip(self, size: int) -> None:
         """Pass over *size* bytes and their padding."""
         left = size
         while left:
             left -= len(self._part(left))
-        self._pad(size)
+        self.pad(size)
 
     def pad(self, size: int) -> None:
         """Pass over the padding that follows *size* bytes of content."""
-        self._pad(size)
+        rest = -size % BLOCK
+        if rest:
+            self._position += rest
+            if self._position > self._end:
+                raise self._truncated()
 
     def drain(self) -> None:
         """Pass over all that is left, whatever it is."""
@@ -231,13 +249,6 @@ class RingSource:
         self._position = after = min(start + most, self._end)
         return self._view[start:after]
 
-    def _pad(self, size: int) -> None:
-        rest = -size % BLOCK
-        if rest:
-            self._position += rest
-            if self._position > self._end:
-                raise self._truncated()
-
     def _advance(self) -> bool:
         """Return the slot to the feeder and take the next; False at the end of the stream."""
         if self._ended:
@@ -263,3 +274,9 @@ class RingSource:
     def _truncated(self) -> InvalidArchive:
         self._position = self._end
         return InvalidArchive("the archive is truncated (expected more bytes, as its last header says)")
+
+
+def _write(fd: int, data: memoryview) -> None:
+    written = os.write(fd, data)
+    if written != len(data):
+        frames.write_all(fd, data[written:])

@@ -4,12 +4,16 @@ Pure; called by `layer.tar`, `layer.pax` and `layer.sparse`. Formats: POSIX.1-20
 Format", GNU tar manual "Extensions to Traditional Format" (base-256).
 """
 
+from functools import lru_cache
 from typing import Final
 
 from layerfs.errors import InvalidArchive
 
 SECOND: Final = 1_000_000_000
 """In nanoseconds."""
+
+_TIMESTAMP_LENGTH: Final = 32
+"""Bytes of the longest one that is worth remembering."""
 
 _LATEST: Final = 1 << 55
 """Seconds; beyond it no clock and no filesystem counts."""
@@ -50,13 +54,21 @@ def decimal(text: bytes, what: str) -> int:
     return int(text)
 
 
-def timestamp(text: bytes, what: str) -> int:
+def timestamp(text: bytes) -> int:
     """Read seconds with an optional fraction, as nanoseconds; digits below that are dropped."""
+    # Files that were installed together share their times.
+    return _timestamp(text) if len(text) > _TIMESTAMP_LENGTH else _remembered_timestamp(text)
+
+
+def _timestamp(text: bytes) -> int:
     whole, _, fraction = text.removeprefix(b"-").partition(b".")
     if not whole.isdigit() or len(whole) > 20 or (fraction and not fraction.isdigit()):
-        raise InvalidArchive(f"{what}: {text[:40]!r} is no time (expected seconds)")
-    value = int(whole) * SECOND + int(fraction[:9].ljust(9, b"0"))
-    return check_time(-value if text.startswith(b"-") else value, what)
+        raise InvalidArchive(f"{text[:40]!r} is no time (expected seconds)")
+    value = int(whole + fraction[:9].ljust(9, b"0"))
+    return check_time(-value if text.startswith(b"-") else value, "the time")
+
+
+_remembered_timestamp: Final = lru_cache(maxsize=4096)(_timestamp)
 
 
 def check_time(value: int, what: str) -> int:

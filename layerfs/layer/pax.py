@@ -6,11 +6,11 @@ write them; sparse keys as in the GNU tar manual, "PAX Format".
 
 import binascii
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from layerfs.errors import InvalidArchive
-from layerfs.layer.member import Member
+from layerfs.layer.member import Member, Type
 from layerfs.layer.numbers import decimal, timestamp
 from layerfs.layer.paths import shown
 
@@ -19,31 +19,29 @@ Records = list[tuple[bytes, bytes]]
 SPARSE: Final = b"GNU.sparse."
 _SCHILY: Final = b"SCHILY.xattr."
 _LIBARCHIVE: Final = b"LIBARCHIVE.xattr."
-_XATTRS: Final = (_SCHILY, _LIBARCHIVE)
 _IGNORED: Final = frozenset({b"atime", b"ctime", b"comment"})
 """Known, frequent, and of no use."""
+_LINES: Final = re.compile(rb"([0-9]{1,19}) ([^=\n\0]+)=([^\n\0]*)\n")
 _PERCENT: Final = re.compile(rb"%([0-9A-Fa-f]{2})")
 _OWNER_MAX: Final = (1 << 32) - 2
 """2^32-1 tells chown(2) to change nothing."""
 
-PERSONAL: Final = frozenset({b"path", b"linkpath", b"size"})
+PERSONAL: Final = frozenset({b"path", b"linkpath", b"size", b"SCHILY.filetype"})
 """What a global header cannot mean for all members; like the sparse keys, it is not taken from there."""
 
 
 def parse_records(body: bytes) -> Records:
     """Read ``<length> <key>=<value>`` lines, in order. Raises InvalidArchive."""
     records = []
+    end = 0
     # Nearly all bodies are lines of text: what does not look like that is read by its lengths, and judged.
-    for line in body[:-1].split(b"\n"):
-        length, _, record = line.partition(b" ")
-        key, equals, value = record.partition(b"=")
-        if (
-            not (length.isdigit() and len(length) < 20 and int(length) == len(line) + 1 and key and equals)
-            or b"\0" in line
-        ):
+    for length, key, value in _LINES.findall(body):
+        size = len(length) + len(key) + len(value) + 3
+        if int(length) != size:
             return _parse_by_length(body)
+        end += size
         records.append((key, value))
-    return records if body.endswith(b"\n") else _parse_by_length(body)
+    return records if end == len(body) else _parse_by_length(body)
 
 
 def _parse_by_length(body: bytes) -> Records:
@@ -68,37 +66,75 @@ def _parse_by_length(body: bytes) -> Records:
     return records
 
 
-def apply(records: Iterable[tuple[bytes, bytes]], member: Member) -> None:
+def apply(records: Iterable[tuple[bytes, bytes]], member: Member) -> bool:
     """Change *member* as *records* say; a later record wins, unknown keys mean nothing.
 
-    An empty value means "none", but an xattr may well be empty. Sparse keys are not looked at
-    (`layer.sparse`). Raises InvalidArchive.
+    An empty value means "none", but an xattr may well be empty. Sparse keys are left to `layer.sparse`; says
+    whether there are any. Raises InvalidArchive.
     """
     libarchive: dict[bytes, bytes] = {}
+    is_sparse = False
     for key, value in records:
-        if key in _IGNORED or not (value or key.startswith(_XATTRS)):
+        if key in _IGNORED:
             continue
-        if key == b"mtime":
-            member.mtime_ns = timestamp(value, f"{shown(member.name)}: PAX mtime")
-        elif key == b"path":
-            member.name = value
-        elif key == b"linkpath":
-            member.link = value
-        elif key == b"size":
-            member.size = member.stored = _size(value, member.name)
-        elif key == b"uid":
-            member.uid = check_owner(decimal(value, f"{shown(member.name)}: PAX uid"), member.name)
-        elif key == b"gid":
-            member.gid = check_owner(decimal(value, f"{shown(member.name)}: PAX gid"), member.name)
+        if key in _CHANGES:
+            if value:
+                _CHANGES[key](member, value)
         elif key.startswith(_SCHILY):
             member.xattrs = member.xattrs or {}
             member.xattrs[key[len(_SCHILY) :]] = value
         elif key.startswith(_LIBARCHIVE):
             name, content = _from_libarchive(key, value)
             libarchive[name] = content
+        elif key.startswith(SPARSE):
+            is_sparse = True
     if libarchive:
         # Where both forms name an attribute, they come from one tool and are equal.
         member.xattrs = libarchive | (member.xattrs or {})
+    return is_sparse
+
+
+def _change_mtime(member: Member, value: bytes) -> None:
+    try:
+        member.mtime_ns = timestamp(value)
+    except InvalidArchive as exc:
+        raise InvalidArchive(f"{shown(member.name)}: PAX mtime: {exc}") from None
+
+
+def _change_path(member: Member, value: bytes) -> None:
+    member.name = value
+
+
+def _change_link(member: Member, value: bytes) -> None:
+    member.link = value
+
+
+def _change_size(member: Member, value: bytes) -> None:
+    member.size = member.stored = _size(value, member.name)
+
+
+def _change_uid(member: Member, value: bytes) -> None:
+    member.uid = check_owner(decimal(value, f"{shown(member.name)}: PAX uid"), member.name)
+
+
+def _change_gid(member: Member, value: bytes) -> None:
+    member.gid = check_owner(decimal(value, f"{shown(member.name)}: PAX gid"), member.name)
+
+
+def _change_type(member: Member, value: bytes) -> None:
+    if value == b"socket":
+        member.type = Type.SOCKET
+
+
+_CHANGES: Final[dict[bytes, Callable[[Member, bytes], None]]] = {
+    b"mtime": _change_mtime,
+    b"path": _change_path,
+    b"linkpath": _change_link,
+    b"size": _change_size,
+    b"uid": _change_uid,
+    b"gid": _change_gid,
+    b"SCHILY.filetype": _change_type,
+}
 
 
 def _size(value: bytes, name: bytes) -> int:

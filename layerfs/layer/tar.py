@@ -8,6 +8,7 @@ checksum that is wrong ends the archive. Formats: POSIX.1-2017 pax, "ustar Inter
 Interchange Format"; GNU tar manual, "Basic Tar Format".
 """
 
+import struct
 from typing import Final, TypeVar
 from zlib import adler32
 
@@ -22,18 +23,24 @@ from layerfs.layer.record import Budgets
 BLOCK: Final = 512
 _ZEROS: Final = bytes(BLOCK)
 
+_FIELDS: Final = struct.Struct("100s24s12s12s8xc100s6s")
+"""Name, mode with owner and group, size, mtime, type, link, magic."""
+_CHECKSUM: Final = slice(148, 156)
+_OCTAL: Final = b"01234567"
 _TYPES: Final = {
-    0x00: Type.FILE, 0x30: Type.FILE, 0x31: Type.HARDLINK, 0x32: Type.SYMLINK, 0x33: Type.CHARACTER,
-    0x34: Type.BLOCK, 0x35: Type.DIRECTORY, 0x36: Type.FIFO, 0x37: Type.FILE,
-    ord("S"): Type.FILE, ord("D"): Type.DIRECTORY,
+    b"\0": Type.FILE, b"0": Type.FILE, b"1": Type.HARDLINK, b"2": Type.SYMLINK, b"3": Type.CHARACTER,
+    b"4": Type.BLOCK, b"5": Type.DIRECTORY, b"6": Type.FIFO, b"7": Type.FILE,
+    b"S": Type.FILE, b"D": Type.DIRECTORY,
 }  # fmt: skip
 _PAX: Final = b"xX"
 _PAX_GLOBAL: Final = ord("g")
 _LONG_NAME, _LONG_LINK = ord("L"), ord("K")
 _SPARSE, _DUMP_DIRECTORY, _VOLUME = ord("S"), ord("D"), ord("V")
-_SPECIAL: Final = frozenset(b"xXgLKSDV")
+_IN_FRONT: Final = frozenset(b"xXgLKV")
+_SPECIAL: Final = _IN_FRONT | {_SPARSE, _DUMP_DIRECTORY}
 
 _FORMAT_MASK, _FORMAT_SOCKET = 0o170000, 0o140000
+_PERMISSIONS: Final = 0o7777
 _CACHED: Final = 4096
 _WARNINGS_MAX: Final = 100
 _FIELD_OF_SPACES: Final = 8 * 0x20
@@ -51,6 +58,8 @@ class TarReader:
         self._owners: dict[bytes, tuple[int, int, int]] = {}
         self._times: dict[bytes, int] = {}
         self._sizes: dict[bytes, int] = {}
+        self._sums: dict[bytes, int] = {}
+        """By the text of a checksum, the low half of the Adler-32 of a header with it."""
         self.warnings: list[str] = []
 
     def next(self) -> Member | None:
@@ -69,16 +78,22 @@ class TarReader:
         that was cut there is known by its digest.
 
         The low half of Adler-32 is one more than the sum of the bytes: it takes a tenth of the time that
-        adding up takes. (It is modulo 65521, which no header with a name in it comes near.) In the sum that
-        the field holds, its own eight bytes count as spaces.
+        adding up takes. (It is modulo 65521, which no header with a name in it comes near.)
         """
-        try:
-            claimed = int(block[148:154], 8)
-            if not (claimed + adler32(block[148:156]) - adler32(block) - _FIELD_OF_SPACES) & 0xFFFF:
-                return True
-        except ValueError:
-            pass
+        field = block[_CHECKSUM]
+        if adler32(block) & 0xFFFF == (self._sums.get(field) or self._sum(field)):
+            return True
         return self._checked_slowly(block)
+
+    def _sum(self, field: bytes) -> int:
+        """Return the low half of the Adler-32 of a header with this checksum; -1 if it is no six digits."""
+        digits = field[:6]
+        if not digits or digits.strip(_OCTAL):
+            return -1
+        # In the sum that the field holds, its own eight bytes count as spaces.
+        wanted = (1 + int(digits, 8) - _FIELD_OF_SPACES + sum(field)) & 0xFFFF
+        _remember(self._sums, field, wanted)
+        return wanted
 
     def _checked_slowly(self, block: bytes) -> bool:
         if not block:
@@ -86,7 +101,7 @@ class TarReader:
         if block == _ZEROS:
             self._check_end()
             return False
-        claimed = number(block[148:156], "checksum of a header")
+        claimed = number(block[_CHECKSUM], "checksum of a header")
         others = block[:148] + block[156:]
         unsigned = sum(others) + _FIELD_OF_SPACES
         # Some old tars added up signed bytes.
@@ -102,33 +117,35 @@ class TarReader:
 
     def _plain(self, block: bytes) -> Member:
         """Read the fields of one header, whatever stood before it."""
-        name = block[:100].partition(b"\0")[0]
-        ustar = block[257:263] == b"ustar\0"
-        if ustar and block[345]:
+        name, owner, length, time, kind, link, magic = _FIELDS.unpack_from(block)
+        name = name.partition(b"\0")[0]
+        if block[345] and magic == b"ustar\0":
             name = block[345 : 476 if block[508:512] == b"tar\0" else 500].partition(b"\0")[0] + b"/" + name
-        kind = _TYPES.get(block[156])
-        if kind is None:
-            raise InvalidArchive(f"{shown(name)}: unknown type {block[156:157]!r}")
-        mode, uid, gid = self._owners.get(block[100:124]) or self._owner(block[100:124], name)
-        mtime = self._times.get(block[136:148])
+        type_ = _TYPES.get(kind)
+        if type_ is None:
+            raise InvalidArchive(f"{shown(name)}: unknown type {kind!r}")
+        mode, uid, gid = self._owners.get(owner) or self._owner(owner, name)
+        mtime = self._times.get(time)
         if mtime is None:
-            mtime = self._time(block[136:148], name)
-        size = self._sizes.get(block[124:136])
+            mtime = self._time(time, name)
+        size = self._sizes.get(length)
         if size is None:
-            size = self._size(block[124:136])
-        member = Member(name, kind, mode, uid, gid, mtime, size, size)
-        if kind is not Type.FILE:
-            member.link = block[157:257].partition(b"\0")[0]
-            if kind is Type.CHARACTER or kind is Type.BLOCK:
+            size = self._size(length)
+        member = Member(name, type_, mode, uid, gid, mtime, size, size)
+        if type_ is not Type.FILE:
+            member.link = link.partition(b"\0")[0]
+            if type_ is Type.CHARACTER or type_ is Type.BLOCK:
                 member.major = number(block[329:337], "major device number")
                 member.minor = number(block[337:345], "minor device number")
-        elif block[156] == 0 and name.endswith(b"/"):
+        elif kind == b"\0" and name.endswith(b"/"):
             member.type = Type.DIRECTORY  # how archives older than ustar say it
         return member
 
     def _owner(self, field: bytes, name: bytes) -> tuple[int, int, int]:
         what = shown(name)
         mode = number(field[:8], f"{what}: mode")
+        if mode & _FORMAT_MASK != _FORMAT_SOCKET:
+            mode &= _PERMISSIONS
         uid = pax.check_owner(number(field[8:16], f"{what}: owner"), name)
         gid = pax.check_owner(number(field[16:24], f"{what}: group"), name)
         _remember(self._owners, field, (mode, uid, gid))
@@ -149,7 +166,7 @@ class TarReader:
         """Gather what stands in front of a member, then read it."""
         records: pax.Records = []
         name = link = None
-        while (kind := block[156]) in _SPECIAL and kind not in (_SPARSE, _DUMP_DIRECTORY):
+        while (kind := block[156]) in _IN_FRONT:
             size = self._sizes.get(block[124:136])
             if size is None:
                 size = self._size(block[124:136])
@@ -175,21 +192,20 @@ class TarReader:
     def _combined(self, block: bytes, own: pax.Records, name: bytes | None, link: bytes | None) -> Member:
         """Read a header together with what stood in front of it."""
         member = self._plain(block)
-        overridden = dict(own)
-        pax.apply([pair for pair in self._global.items() if pair[0] not in overridden], member)
-        pax.apply(own, member)
+        if self._global:
+            overridden = dict(own)
+            pax.apply([pair for pair in self._global.items() if pair[0] not in overridden], member)
+        is_sparse = pax.apply(own, member)
         if name is not None:
             member.name = name
         if link is not None:
             member.link = link
-        if overridden.get(b"SCHILY.filetype") == b"socket":
-            member.type = Type.SOCKET
         if block[156] == _SPARSE:
             sparse.read_old_gnu(member, block, self._source, self._pax_max)
         elif block[156] == _DUMP_DIRECTORY:
             member.type = Type.DIRECTORY
             self._body(member.stored)
-        elif member.type is Type.FILE:
+        elif is_sparse and member.type is Type.FILE:
             sparse.read_pax(member, own, self._source, self._pax_max)
         return member
 
@@ -226,7 +242,7 @@ class TarReader:
         """Judge what can only be judged when all is known."""
         kind = member.type
         if kind is Type.FILE:
-            if member.mode & _FORMAT_MASK == _FORMAT_SOCKET and not member.size:
+            if member.mode > _PERMISSIONS and not member.size:
                 member.type = Type.SOCKET
             if member.stored < 0:
                 raise InvalidArchive(f"{shown(member.name)}: size {member.size} (expected no negative one)")
@@ -237,7 +253,7 @@ class TarReader:
                 check_device(member.major, member.minor, member.name)
         if member.xattrs:
             self._check_xattrs(member, member.xattrs)
-        member.mode &= 0o7777
+        member.mode &= _PERMISSIONS
         return member
 
 

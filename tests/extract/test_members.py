@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from layerfs.errors import InvalidArchive, PathEscape
+from layerfs.extract.directories import OPEN_MAX
 from tests.extract.extracting import Extract
 from tests.layer import headers
 from tests.layer.headers import END, header, member, padded, pax
@@ -24,6 +25,9 @@ def _acl(*rows: tuple[int, int, int]) -> bytes:
 _NOBODY = 0xFFFFFFFF
 ACL = _acl((1, 6, _NOBODY), (2, 4, 1234), (4, 4, _NOBODY), (16, 6, _NOBODY), (32, 4, _NOBODY))
 CAPABILITY = struct.pack("<5I", 0x02000001, 1 << 10, 0, 0, 0)
+
+MANY = OPEN_MAX + 100
+"""Directories: some are closed and opened again."""
 
 
 def test_a_file_has_its_content_and_attributes(extract: Extract) -> None:
@@ -165,7 +169,7 @@ def test_access_lists_are_kept_and_not_inherited_by_what_the_archive_puts_below(
 
 
 def test_the_group_of_a_setgid_directory_is_not_inherited(extract: Extract) -> None:
-    wide = [entry for n in range(200) for entry in (directory(f"d{n}"), file(f"d{n}/f"))]
+    wide = [entry for n in range(MANY) for entry in (directory(f"d{n}"), file(f"d{n}/f"))]
     tree = extract(
         directory("s", mode=0o2775, gid=50), file("s/a"), *wide, file("s/b"), directory("s/d", mode=0o700)
     )
@@ -176,8 +180,8 @@ def test_the_group_of_a_setgid_directory_is_not_inherited(extract: Extract) -> N
 
 
 def test_directories_keep_their_times_whatever_is_put_into_them_and_when(extract: Extract) -> None:
-    wide = [entry for n in range(300) for entry in (directory(f"w{n}", mtime=n + 0.5), file(f"w{n}/f"))]
-    again = [file(f"w{n}/g") for n in range(300)]
+    wide = [entry for n in range(MANY) for entry in (directory(f"w{n}", mtime=n + 0.5), file(f"w{n}/f"))]
+    again = [file(f"w{n}/g") for n in range(MANY)]
     tree = extract(
         directory("./", mtime=1), directory("d", mtime=2), *wide, file("d/f"), *again, file("late/f")
     )
@@ -185,8 +189,8 @@ def test_directories_keep_their_times_whatever_is_put_into_them_and_when(extract
     assert tree.lstat("").st_mtime_ns == 10**9
     assert tree.lstat("d").st_mtime_ns == 2 * 10**9
     assert tree.lstat("late").st_mtime_ns == 0
-    assert [tree.lstat(f"w{n}").st_mtime_ns for n in range(300)] == [
-        n * 10**9 + 500_000_000 for n in range(300)
+    assert [tree.lstat(f"w{n}").st_mtime_ns for n in range(MANY)] == [
+        n * 10**9 + 500_000_000 for n in range(MANY)
     ]
 
 
