@@ -9,30 +9,31 @@ import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
-from layerfs import __version__
+from layerfs import __version__, registry
 from layerfs.errors import NotFound
 from layerfs.extract.client import WORKERS_MAX, ExtractorPool
 from layerfs.fetch import Provider, open_provider
 from layerfs.fetch.fence import Fenced
+from layerfs.fetch.late import LateOrigin
 from layerfs.fetch.origin import Origin
-from layerfs.local import SourceName, choose, open_source
-from layerfs.local.origin import LocalOrigin
 from layerfs.oci import Digest
-from layerfs.registry import RegistryClient, RegistrySettings
-from layerfs.registry.keychain import registries_with_logins
+from layerfs.registry import RegistrySettings
 from layerfs.settings import Settings
 from layerfs.store import ImageStorage
 from layerfs.store.layout import Layout
 
+if TYPE_CHECKING:
+    from layerfs.local import SourceName
+    from layerfs.local.origin import LocalOrigin
 
-@asynccontextmanager
-async def asking(settings: Settings) -> AsyncIterator[RegistryClient]:
-    """Own the registry client that *settings* describe."""
-    async with RegistryClient(_registry_settings(settings)) as client:
-        yield client
+
+def asking(settings: Settings) -> "registry.RegistryClient":
+    """Return the registry client that *settings* describe, to be entered. Brings HTTP along."""
+    return registry.RegistryClient(_registry_settings(settings))
 
 
 @asynccontextmanager
@@ -40,9 +41,9 @@ async def _fenced(settings: Settings) -> AsyncIterator[Origin]:
     """Own a client that may contact only the registries that *settings* allow."""
     allowed = settings.registries
     if allowed is None and settings.allow_other:
-        logins = registries_with_logins(_registry_settings(settings))
+        logins = registry.registries_with_logins(_registry_settings(settings))
         allowed = settings.insecure_registries | logins
-    async with asking(settings) as client:
+    async with LateOrigin(lambda: asking(settings)) as client:
         yield client if allowed is None else Fenced(client, allowed)
 
 
@@ -54,7 +55,7 @@ def _registry_settings(settings: Settings) -> RegistrySettings:
 
 @asynccontextmanager
 async def providing(
-    settings: Settings, storage: ImageStorage, local: LocalOrigin | None = None
+    settings: Settings, storage: ImageStorage, local: "LocalOrigin | None" = None
 ) -> AsyncIterator[Provider]:
     """Own the registry client, the workers and the tasks that fetch into *storage*.
 
@@ -78,11 +79,14 @@ async def providing(
             yield provider
 
 
-def open_bundle(settings: Settings, source: SourceName) -> tuple[Settings, LocalOrigin]:
+def open_bundle(settings: Settings, source: "SourceName") -> "tuple[Settings, LocalOrigin]":
     """Open a local source to be served in place, with a store of its own beside the default one.
 
     Its images are known by the names that they carry. Raises NotFound, UsageError, ImageError, StoreError.
     """
+    from layerfs.local import choose, open_source  # what most mounts do not need
+    from layerfs.local.origin import LocalOrigin
+
     contents = open_source(source)
     images = [choose(contents.images, source)] if source.image else contents.images
     if not images:
@@ -99,7 +103,7 @@ def open_bundle(settings: Settings, source: SourceName) -> tuple[Settings, Local
 
 
 async def serve(
-    settings: Settings, mountpoint: Path, ready: Callable[[], None], local: LocalOrigin | None = None
+    settings: Settings, mountpoint: Path, ready: Callable[[], None], local: "LocalOrigin | None" = None
 ) -> None:
     """Mount the store at *mountpoint* and serve until unmounted or told to end.
 

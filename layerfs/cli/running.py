@@ -1,8 +1,8 @@
-"""From a verb to the asynchronous machinery and back. Imported inside the verbs: it brings trio and httpx."""
+"""From a verb to the asynchronous machinery and back. Imported inside the verbs: it brings trio."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import trio
 
@@ -12,10 +12,12 @@ from layerfs.fetch import Provider
 from layerfs.local.origin import LocalOrigin
 from layerfs.oci import Digest, Image, ImageReference, Manifest
 from layerfs.oci.image import ImageLayer
-from layerfs.registry import RegistryClient
 from layerfs.settings import Settings
 from layerfs.store import ImageStorage, LayerDir
 from layerfs.view.needs import LayersNeed, StackNeed, TagNeed
+
+if TYPE_CHECKING:
+    from layerfs.registry import RegistryClient
 
 T = TypeVar("T")
 
@@ -44,7 +46,7 @@ def with_provider(
     return trio.run(main)
 
 
-def with_client(settings: Settings, work: Callable[[RegistryClient], Awaitable[T]]) -> T:
+def with_client(settings: Settings, work: "Callable[[RegistryClient], Awaitable[T]]") -> T:
     """Run *work* with a registry client and no store. Raises LayerfsError."""
 
     async def main() -> T:
