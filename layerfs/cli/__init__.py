@@ -1,20 +1,27 @@
 """The command line: a module for each family of verbs, and the one place that prints.
 
-`main` is the entry point of the ``layerfs`` script and of ``python -m layerfs``. Heavy libraries are imported
-by the verbs that need them, so that ``layerfs --help`` and shell completion answer at once.
+`main` is the entry point of the ``layerfs`` script and of ``python -m layerfs``. It imports the module of the verb
+that is called, and the verbs import heavy libraries when they need them, so that a mount, ``layerfs --help`` and
+shell completion answer at once.
 """
 
+import gc
 import os
 import sys
+from typing import Final
 
-from layerfs.cli.app import app, load_verbs
-from layerfs.cli.exits import INTERRUPTED, report
-from layerfs.errors import LayerfsError
+_COLLECTIONS: Final = 100_000
+"""New objects between two looks for garbage: what is imported stays, and looking is a tenth of the start."""
 
 
 def main() -> None:
     """Run the command line and exit with the code of `layerfs.cli.exits`."""
-    load_verbs()
+    gc.set_threshold(_COLLECTIONS)
+    from layerfs.cli.app import app, load_verbs
+    from layerfs.cli.exits import INTERRUPTED, report
+    from layerfs.errors import LayerfsError
+
+    load_verbs(sys.argv[1] if len(sys.argv) > 1 else "")
     if "_LAYERFS_COMPLETE" in os.environ:  # the Tab key: see layerfs.cli.completion
         from typer._completion_classes import completion_init
 

@@ -1,6 +1,7 @@
 """The Typer application that the verbs hang on, and the options that every verb shares."""
 
 import os
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -53,25 +54,42 @@ def root(
 
 app.command(epilog="Example: layerfs completion bash > layerfs.bash")(completion)
 
+VERBS: Final = {
+    "config": "config",
+    "df": "df",
+    "export": "export",
+    "images": "images",
+    "rm": "images",
+    "import": "importing",
+    "inspect": "inspect",
+    "history": "inspect",
+    "digest": "inspect",
+    "tags": "inspect",
+    "login": "login",
+    "logout": "login",
+    "lowerdir": "lower",
+    "man": "manual",
+    "mount": "mount",
+    "umount": "mount",
+    "overlay": "overlay",
+    "pull": "pull",
+    "status": "status",
+    "tree": "tree",
+}
+"""The module of `layerfs.cli` that each verb is in."""
 
-def load_verbs() -> None:
-    """Import the modules of all verbs: each registers itself on `app`."""
-    from layerfs.cli import (  # noqa: F401 - imported for their decorators
-        config,
-        df,
-        export,
-        images,
-        importing,
-        inspect,
-        login,
-        lower,
-        manual,
-        mount,
-        overlay,
-        pull,
-        status,
-        tree,
-    )
 
-    for command in (*app.registered_commands, *config.config_app.registered_commands):
+def load_verbs(wanted: str = "") -> None:
+    """Import the modules of the verbs, each of which registers itself on `app`: all, or that of one verb.
+
+    Whatever is not the name of a verb stands for all of them.
+    """
+    chosen = [VERBS[wanted]] if wanted in VERBS else dict.fromkeys(VERBS.values())
+    for module in chosen:
+        import_module(f"layerfs.cli.{module}")
+    groups = (group.typer_instance for group in app.registered_groups)
+    for command in (
+        *app.registered_commands,
+        *(one for group in groups if group for one in group.registered_commands),
+    ):
         command.epilog = VERBATIM + (command.epilog or "").removeprefix(VERBATIM)

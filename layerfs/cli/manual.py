@@ -12,7 +12,7 @@ import typer
 
 import layerfs
 from layerfs import config
-from layerfs.cli.app import VERBATIM, app
+from layerfs.cli.app import VERBATIM, app, load_verbs
 
 Page = Literal["layerfs", "layerfs.toml"]
 
@@ -46,6 +46,7 @@ def man(
 
 
 def _command_page() -> Iterator[str]:
+    load_verbs()
     root: Any = typer.main.get_command(app)
     yield from _head("LAYERFS", 1, "layerfs", root.help)
     yield ".SH SYNOPSIS"

@@ -14,7 +14,6 @@ from layerfs.cli.completion import complete_mountpoint
 from layerfs.config import Level
 from layerfs.errors import MountError, UsageError
 from layerfs.host import mounts, readiness
-from layerfs.local.name import SourceName
 from layerfs.settings import Settings
 
 if TYPE_CHECKING:
@@ -114,8 +113,9 @@ def mount(
     local = None
     if source is not None:
         from layerfs.app import open_bundle
+        from layerfs.local.name import SourceName
 
-        settings, local = open_bundle(settings, source)
+        settings, local = open_bundle(settings, SourceName.parse(source))
     if foreground:
         _in_foreground(settings, local, where, log_file)
     else:
@@ -170,12 +170,11 @@ def _in_background(settings: Settings, local: "LocalOrigin | None", mountpoint: 
         raise MountError(failure)
 
 
-def _places(places: list[str]) -> tuple[SourceName | None, Path]:
+def _places(places: list[str]) -> tuple[str | None, Path]:
     """Tell SOURCE and MOUNTPOINT apart. Raises UsageError."""
     if len(places) > 2:
         raise UsageError(f"{len(places)} arguments (expected [SOURCE] MOUNTPOINT)")
-    source = SourceName.parse(places[0]) if len(places) == 2 else None
-    return source, Path(places[-1])
+    return places[0] if len(places) == 2 else None, Path(places[-1])
 
 
 def _serve(
