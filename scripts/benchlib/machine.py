@@ -101,7 +101,12 @@ def cpu_of(pid: int) -> float:
 
 def peak_mb_of(pid: int) -> float:
     """Return the peak resident memory so far of the largest among a process and its children."""
-    return max(_peak_mb(one) for one in _family(pid))
+    return max(_status_mb(one, "VmHWM") for one in _family(pid))
+
+
+def resident_mb_of(pid: int) -> float:
+    """Return the resident memory of a process now."""
+    return _status_mb(pid, "VmRSS")
 
 
 def _family(pid: int) -> list[int]:
@@ -114,9 +119,9 @@ def _cpu_seconds(pid: int) -> float:
     return sum(map(int, fields[_STAT_TIMES])) / _TICKS
 
 
-def _peak_mb(pid: int) -> float:
+def _status_mb(pid: int, name: str) -> float:
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("VmHWM:"):
+        if line.startswith(f"{name}:"):
             return int(line.split()[1]) / 1024
     return 0.0
 

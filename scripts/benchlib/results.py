@@ -1,6 +1,7 @@
 """Samples of several contenders, collected in turn, and the table and JSON that are made of them.
 
-The ratio of a row is always layerfs over the contender; where that is the wrong side of 1, the row says so.
+The ratio of a row is layerfs over the contender; where that is the wrong side of 1, the row says so. Where
+layerfs is measured against itself there is no ratio, but a target beside what it is a target for.
 """
 
 import statistics
@@ -23,18 +24,47 @@ class Sample:
     more: Mapping[str, float] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What the median of a row must reach."""
+
+    limit: float
+    better: Literal["less", "more"] = "less"
+    figure: str = ""
+    """Which of the further figures it is about; empty for the value itself."""
+
+    def is_missed(self, row: "Row") -> bool:
+        """Say whether *row*, which has samples, is on the wrong side of the limit."""
+        found = row.more()[self.figure] if self.figure else row.median
+        return found > self.limit if self.better == "less" else found < self.limit
+
+    def __str__(self) -> str:
+        bound = f"{'at most' if self.better == 'less' else 'at least'} {self.limit:,g}"
+        return f"{self.figure} {bound}".lstrip()
+
+
 @dataclass
 class Row:
     """All samples of one contender for one measurement."""
 
     contender: str
     note: str = ""
+    targets: Sequence[Target] = ()
     samples: list[Sample] = field(default_factory=list)
     failure: str = ""
 
     @property
     def median(self) -> float:
         return statistics.median(sample.value for sample in self.samples)
+
+    @property
+    def misses(self) -> bool:
+        """Whether it has a target that it does not reach."""
+        return any(target.is_missed(self) for target in self.targets)
+
+    def wanted(self) -> str:
+        """Return its targets as text."""
+        return ", ".join(map(str, self.targets))
 
     def more(self) -> dict[str, float]:
         """Return the median of each further figure."""
@@ -65,6 +95,9 @@ class Measurement:
         return ratio > 1 if self.better == "less" else ratio < 1
 
 
+Targets = Mapping[str, Sequence[Target]]
+"""By row."""
+NO_TARGETS: Targets = {}
 Run = Callable[[], Sample]
 RunMany = Callable[[], dict[str, Sample]]
 
@@ -76,10 +109,37 @@ def measure(
     contenders: Sequence[tuple[str, str, Run]],
     rounds: int,
     progress: Callable[[str], None],
+    targets: Targets = NO_TARGETS,
 ) -> Measurement:
-    """Run the contenders (name, note, run) in turn, A B C A B C, *rounds* times."""
+    """Run the contenders (name, note, run) in turn, A B C A B C, *rounds* times.
+
+    *targets* are by contender.
+    """
     several = [(name, note, _named(title, run)) for name, note, run in contenders]
-    return measure_many({title: (unit, better)}, several, rounds, progress)[0]
+    found = measure_many({title: (unit, better)}, several, rounds, progress)[0]
+    for row in found.rows:
+        row.targets = targets.get(row.contender, ())
+    return found
+
+
+def measure_rows(
+    title: str,
+    unit: str,
+    better: Literal["less", "more"],
+    run: Callable[[], Mapping[str, Sample]],
+    rounds: int,
+    progress: Callable[[str], None],
+    targets: Targets = NO_TARGETS,
+) -> Measurement:
+    """Call *run*, which measures all rows of a table in one go, *rounds* times."""
+    found = Measurement(title, unit, better, [])
+    rows: dict[str, Row] = {}
+    for number in range(rounds):
+        progress(f"{title}: round {number + 1} of {rounds}")
+        for name, sample in run().items():
+            rows.setdefault(name, Row(name, targets=targets.get(name, ()))).samples.append(sample)
+    found.rows = list(rows.values())
+    return found
 
 
 def measure_many(
@@ -121,39 +181,60 @@ def _named(title: str, run: Run) -> RunMany:
 def table(measurement: Measurement) -> str:
     """Return the measurement as aligned text."""
     extras = list(dict.fromkeys(name for row in measurement.rows for name in row.more()))
-    notes = any(row.note for row in measurement.rows)
-    head = ["", "median", "min .. max", "layerfs/it", *extras, *(["verifies"] if notes else []), ""]
-    lines = [head, *(_cells(measurement, row, extras, notes) for row in measurement.rows)]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
+    shown = _Columns(
+        extras=extras,
+        ratios=any(measurement.ratio(row) is not None for row in measurement.rows),
+        notes=any(row.note for row in measurement.rows),
+        targets=any(row.targets for row in measurement.rows),
+    )
+    lines = [shown.head(), *(shown.cells(measurement, row) for row in measurement.rows)]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
     body = (
-        "  ".join(_align(*cell) for cell in zip(line, widths, range(len(head)), strict=True))
+        "  ".join(_align(*cell) for cell in zip(line, widths, range(len(widths)), strict=True))
         for line in lines
     )
     return f"\n{measurement.title} [{measurement.unit}]\n" + "\n".join(line.rstrip() for line in body)
 
 
+@dataclass(frozen=True, slots=True)
+class _Columns:
+    """Which columns a table has besides name, median, range and remark."""
+
+    extras: list[str]
+    ratios: bool
+    notes: bool
+    targets: bool
+
+    def head(self) -> list[str]:
+        ratio = ["layerfs/it"] if self.ratios else []
+        notes = ["verifies"] if self.notes else []
+        return ["", "median", "min .. max", *ratio, *self.extras, *notes, *(["target"] * self.targets), ""]
+
+    def cells(self, measurement: Measurement, row: Row) -> list[str]:
+        notes = [row.note] if self.notes else []
+        target = [row.wanted()] if self.targets else []
+        if not row.samples:
+            blanks = [""] * (len(self.extras) + self.ratios)
+            return [row.contender, "-", "", *blanks, *notes, *target, f"not measured: {row.failure}"]
+        values = [sample.value for sample in row.samples]
+        ratio = measurement.ratio(row)
+        worse = ratio is not None and measurement.is_worse(ratio)
+        more = row.more()
+        return [
+            row.contender,
+            number(row.median),
+            f"{number(min(values))} .. {number(max(values))}",
+            *(["" if ratio is None else f"{ratio:.2f}"] if self.ratios else []),
+            *(number(more[name]) if name in more else "" for name in self.extras),
+            *notes,
+            *target,
+            "missed" if row.misses else "layerfs is worse" if worse else "",
+        ]
+
+
 def as_json(measurements: Iterable[Measurement], about: dict[str, Any]) -> dict[str, Any]:
     """Return everything, every sample included, as a document."""
     return about | {"measurements": [_measurement_json(measurement) for measurement in measurements]}
-
-
-def _cells(measurement: Measurement, row: Row, extras: list[str], notes: bool) -> list[str]:
-    verifies = [row.note] if notes else []
-    if not row.samples:
-        return [row.contender, "-", "", "", *("" for _ in extras), *verifies, f"not measured: {row.failure}"]
-    values = [sample.value for sample in row.samples]
-    ratio = measurement.ratio(row)
-    remark = "layerfs is worse" if ratio is not None and measurement.is_worse(ratio) else ""
-    more = row.more()
-    return [
-        row.contender,
-        number(row.median),
-        f"{number(min(values))} .. {number(max(values))}",
-        "" if ratio is None else f"{ratio:.2f}",
-        *(number(more[name]) if name in more else "" for name in extras),
-        *verifies,
-        remark,
-    ]
 
 
 def number(value: float) -> str:
@@ -176,6 +257,7 @@ def _measurement_json(measurement: Measurement) -> dict[str, Any]:
             {
                 "contender": row.contender,
                 "verifies": row.note,
+                "target": row.wanted() or None,
                 "failure": row.failure or None,
                 "median": row.median if row.samples else None,
                 "layerfs_ratio": measurement.ratio(row),
