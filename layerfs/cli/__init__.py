@@ -1,8 +1,8 @@
 """The command line: a module for each family of verbs, and the one place that prints.
 
-`main` is the entry point of the ``layerfs`` script and of ``python -m layerfs``. It imports the module of the verb
-that is called, and the verbs import heavy libraries when they need them, so that a mount, ``layerfs --help`` and
-shell completion answer at once.
+`main` is the entry point of the ``layerfs`` script and of ``python -m layerfs``. It imports the module of the
+verb that is called, and verbs import heavy libraries when they need them, so that a mount, ``layerfs --help``
+and completion answer at once.
 """
 
 import gc
