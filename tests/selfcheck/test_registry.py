@@ -61,7 +61,7 @@ def test_skopeo_and_umoci_accept_what_images_builds(registry: Registry, tmp_path
 
 def test_a_paused_registry_answers_after_resume(registry: Registry) -> None:
     with registry.paused(), pytest.raises(httpx.ReadTimeout):
-        httpx.get(f"{registry.url}/", timeout=0.2)
+        httpx.get(f"{registry.url}/", timeout=httpx.Timeout(30, read=0.2))
 
     assert httpx.get(f"{registry.url}/").status_code == httpx.codes.OK
 

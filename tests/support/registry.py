@@ -1,11 +1,14 @@
 """Runs Debian's docker-registry on a free loopback port, and reads its access log.
 
 `Registry` is a context manager over one server process with a directory of its own. Its log is
-the proof of what a client asked for: `blob_requests()` and `requests()` give it as values.
+the proof of what a client asked for: `blob_requests()` and `requests()` give it as values. The server writes
+a line after the answer, so both wait until it has nothing more to do.
 """
 
 import contextlib
 import json
+import os
+import random
 import re
 import shutil
 import signal
@@ -24,7 +27,8 @@ from layerfs.oci import Digest, ImageReference, Repository
 from tests.support.images import Built, flip_byte
 
 SERVER = "docker-registry"
-_START_SECONDS = 15
+_START_SECONDS = 60
+_SETTLE_SECONDS = 10
 # The combined log format: host - - [time] "METHOD path HTTP/1.1" status size "referer" "agent"
 _ACCESS = re.compile(r'\] "(?P<method>[A-Z]+) (?P<path>\S+) HTTP/[\d.]+" (?P<status>\d{3}) (?P<size>\d+|-)')
 _BLOB = re.compile(r"/v2/(?P<repository>.+)/blobs/(?P<digest>sha\d+:[0-9a-f]+)")
@@ -42,7 +46,7 @@ http: {{addr: "127.0.0.1:{port}", secret: layerfs-tests}}
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One line of the access log; written when the response is complete."""
+    """One line of the access log; written when the response is complete, soon after its last byte."""
 
     method: str
     path: str
@@ -169,6 +173,7 @@ class Registry:
 
     def requests(self, since: int = 0) -> list[Request]:
         """Return the requests that were answered after the first *since* ones, uploads included."""
+        self._settle()
         found = []
         for line in self.log.read_text(encoding="utf-8", errors="replace").splitlines():
             match = _ACCESS.search(line)
@@ -186,6 +191,21 @@ class Registry:
     def mark(self) -> int:
         """Return the number of requests so far, for *since*."""
         return len(self.requests())
+
+    def _settle(self) -> None:
+        """Return once the server only waits: a client may see the end of an answer before its line is there.
+
+        That is when all its threads sleep at two looks and none ran in between.
+        """
+        if self._process is None:
+            return
+        deadline = time.monotonic() + _SETTLE_SECONDS
+        before = None
+        while (now := _asleep(self._process.pid)) is None or now != before:
+            if time.monotonic() > deadline:
+                return
+            before = now
+            time.sleep(0.002)
 
     def _signal(self, number: int) -> None:
         assert self._process is not None, "the registry is not running"
@@ -224,7 +244,26 @@ class Registry:
 
 
 def free_port() -> int:
-    """Return a loopback port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Return a loopback port that nobody listens on now, and that no outgoing connection gets by chance."""
+    first_outgoing = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    usable = range(10_000, first_outgoing)
+    for port in [*random.sample(usable, min(100, len(usable))), 0]:
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return int(probe.getsockname()[1])
+    raise RuntimeError("no port is free")
+
+
+def _asleep(pid: int) -> list[str] | None:
+    """Say how often each thread of a process has run so far; None if one runs now."""
+    found = []
+    for thread in os.listdir(f"/proc/{pid}/task"):
+        try:
+            status = Path(f"/proc/{pid}/task/{thread}/status").read_text()
+        except OSError:  # it has just ended
+            return None
+        facts = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
+        if facts["State"][0] not in "ST":
+            return None
+        found.append(f"{thread} {facts['voluntary_ctxt_switches']} {facts['nonvoluntary_ctxt_switches']}")
+    return found
