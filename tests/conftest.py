@@ -11,12 +11,22 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.support import leftovers
 from tests.support import registry as registry_support
 from tests.support.registry import Registry
 
 _IN_CI = os.environ.get("CI") == "true"
+
+# No property depends on how fast the machine is, and CI tries the same examples each time: a fault that only
+# some of them find is for those who look for it, not for whoever changes something else.
+settings.register_profile(
+    "layerfs",
+    settings(deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True),
+    **({"derandomize": True, "database": None} if _IN_CI else {}),
+)
+settings.load_profile("layerfs")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
