@@ -28,6 +28,9 @@ IDENTITY_TOKEN = "planted-identity-token"
 SIGNATURE = "planted-presigned-signature"
 TOKEN_PREFIX = "planted-token-"
 
+_POLL_SECONDS = 0.004
+"""How long a server takes to notice that it should end: hundreds of tests have one of their own."""
+
 _MANIFEST = re.compile(r"/v2/(?P<name>.+)/manifests/(?P<reference>[^/]+)")
 _BLOB = re.compile(r"/v2/(?P<name>.+)/blobs/(?P<digest>[^/]+)")
 _TAGS = re.compile(r"/v2/(?P<name>.+)/tags/list")
@@ -154,6 +157,7 @@ class _Server(ThreadingHTTPServer):
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # else each body waits 40 ms for the client to acknowledge the headers
     server: _Server
 
     def do_GET(self) -> None:
@@ -195,7 +199,7 @@ class _Running:
         self._server = _Server(respond, context)
         self.port = self._server.server_address[1]
         self.host = f"127.0.0.1:{self.port}"
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(_POLL_SECONDS,), daemon=True)
         self._thread.start()
 
     @property
@@ -243,16 +247,14 @@ class FaultyRegistry:
 
     def __enter__(self) -> Self:
         self._main = _Running(self._respond, self._context)
-        self._storage = _Running(self._respond_as_storage)
         return self
 
     def __exit__(self, *_: object) -> None:
-        assert self._main is not None
-        assert self._storage is not None
         if self.faults.hold_blobs:
             self.faults.hold_blobs.set()
-        self._main.close()
-        self._storage.close()
+        self.main.close()
+        if self._storage is not None:
+            self._storage.close()
 
     @property
     def main(self) -> _Running:
@@ -262,8 +264,10 @@ class FaultyRegistry:
 
     @property
     def storage(self) -> _Running:
-        """Where blobs may be redirected to."""
-        assert self._storage is not None
+        """Where blobs may be redirected to; it runs once somebody asked for it."""
+        with self._lock:
+            if self._storage is None:
+                self._storage = _Running(self._respond_as_storage)
         return self._storage
 
     @property

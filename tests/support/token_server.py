@@ -32,6 +32,8 @@ class TokenServer:
         owner = self
 
         class Handler(BaseHTTPRequestHandler):
+            disable_nagle_algorithm = True
+
             def do_GET(self) -> None:
                 owner.answer(self)
 
