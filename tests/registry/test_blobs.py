@@ -92,9 +92,10 @@ async def test_a_body_that_ends_early_is_no_success(faulty: FaultyRegistry) -> N
 async def test_a_silent_server_ends_the_wait_and_the_download_goes_on(faulty: FaultyRegistry) -> None:
     repository, blob = put(faulty)
     faulty.faults.stall_blobs = [5000]
-    async with RegistryClient(quick(idle_timeout=0.2)) as client:
+    async with RegistryClient(quick(idle_timeout=0.5)) as client:
         content, errors = await resumed(client, repository, blob)
-    assert (content, errors) == (CONTENT, ["RegistryTimeout"])
+    assert content == CONTENT
+    assert set(errors) == {"RegistryTimeout"}  # more than one if this machine was busy
 
 
 async def test_a_server_that_accepts_and_says_nothing_is_a_timeout(faulty: FaultyRegistry) -> None:

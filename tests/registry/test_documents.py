@@ -20,11 +20,11 @@ from layerfs.errors import (
 )
 from layerfs.oci import Descriptor, Digest, Repository, parse_manifest
 from layerfs.oci import mediatype as types
-from layerfs.registry import RegistryClient, RetryPolicy
+from layerfs.registry import RegistryClient
 from tests.support.faulty_registry import Answer, FaultyRegistry, error_answer, schema1
 from tests.support.images import file, image, layer
 from tests.support.registry import free_port
-from tests.support.registry_client import quick
+from tests.support.registry_client import QUICK, quick
 
 BUILT = image(layer(file("a", b"first")))
 CONFIG = Descriptor(types.OCI_CONFIG, BUILT.config_digest, len(BUILT.config))
@@ -152,8 +152,8 @@ async def test_a_document_that_breaks_off_is_asked_for_again(faulty: FaultyRegis
 
 async def test_a_document_that_never_ends_is_a_timeout(faulty: FaultyRegistry) -> None:
     repository = faulty.push("a/b", "1", BUILT)
-    faulty.faults.stall_blobs = [3]
-    async with RegistryClient(quick(document_timeout=0.3, retry=RetryPolicy(attempts=1))) as client:
+    faulty.faults.stall_blobs = [3] * QUICK.attempts
+    async with RegistryClient(quick(document_timeout=0.3)) as client:
         await client.resolve(repository, "1")  # so that the time goes into the body, not into connecting
         with pytest.raises(RegistryTimeout, match="not complete after"):
             await client.fetch_config(repository, CONFIG)
@@ -161,7 +161,7 @@ async def test_a_document_that_never_ends_is_a_timeout(faulty: FaultyRegistry) -
 
 async def test_an_error_whose_text_never_ends_is_an_error_without_text(faulty: FaultyRegistry) -> None:
     faulty.faults.always = [("/v2/", Answer(404, b'{"errors": []}', cut=3, stall=True))]
-    async with RegistryClient(quick(document_timeout=0.1)) as client:
+    async with RegistryClient(quick(document_timeout=0.4)) as client:
         with pytest.raises(NotFound, match=r"status 404; check name"):
             await client.fetch_config(faulty.repository("a/b"), CONFIG)
 

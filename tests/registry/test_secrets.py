@@ -115,7 +115,8 @@ async def test_no_failure_shows_a_secret(
     (tmp_path / "auth.json").write_text(json.dumps({"auths": {faulty.host: entry}}))
     faulty.faults.auth = "bearer"
     FAULTS[fault](faulty.faults)
-    errors = await provoke(quick(authfile=tmp_path / "auth.json", idle_timeout=0.05), faulty)
+    patience = 0.2 if fault == "storage stalls" else 60
+    errors = await provoke(quick(authfile=tmp_path / "auth.json", idle_timeout=patience), faulty)
     shown = "\n".join([*errors, caplog.text])
     assert [secret for secret in SECRETS if secret in shown] == []
     assert f"HEAD http://{faulty.host}/v2/a/b/manifests/1: 401" in caplog.text  # the log is not just empty
