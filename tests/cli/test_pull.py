@@ -61,7 +61,7 @@ def test_on_a_terminal_there_are_bars(layerfs: CommandLine, registry: Registry) 
         shown = b""
         while chunk := _read(screen.fileno()):
             shown += chunk
-        assert process.wait(30) == 0
+        assert process.wait(60) == 0
     assert b"\x1b[" in shown
     assert b"done" in shown
 
@@ -85,7 +85,7 @@ def test_an_interrupted_pull_is_taken_up_by_the_next(layerfs: CommandLine) -> No
             clients.wait_until(lambda: any(str(BASE.digest) in asked.path for asked in faulty.asked))
             clients.wait_until(lambda: _staged(layerfs) >= 1)
             one.send_signal(signal.SIGINT)
-            output, errors = one.communicate(timeout=20)
+            output, errors = one.communicate(timeout=60)
             assert one.returncode == 130, (output, errors)
             assert b"Traceback" not in errors
         faulty.faults.stall_blobs = []

@@ -25,16 +25,16 @@ def test_a_mount_tells_what_it_fetches_who_waits_and_what_went_wrong(
 ) -> None:
     own_registry.push("a", "1", BUILT)
     own_registry.push("bad", "1", image(layer(file("bad", b"bytes"))))
-    with daemon.running(layerfs.store, mountpoint):
+    with daemon.running(layerfs.store, mountpoint) as running:
         shown = layerfs("status", mountpoint).stdout
         assert shown.startswith(f"{mountpoint}: serving {layerfs.store} (pid ")
 
         clients.names(daemon_images(mountpoint, own_registry) / "a:1/")
         with (
             own_registry.paused(),
-            clients.started("ls", daemon_images(mountpoint, own_registry) / "a:1/layers/00/diff/") as client,
+            clients.started("ls", daemon_images(mountpoint, own_registry) / "a:1/layers/00/diff/"),
         ):
-            clients.wait_until_blocked(client)
+            running.wait_for_callers(1)
             about = json.loads(layerfs("status", "--json", mountpoint).stdout)[0]
             assert about["waiting"] == 1
             assert [one["digest"] for one in about["fetching"]] == [str(BASE.digest)]

@@ -83,7 +83,7 @@ def test_a_signal_also_ends_a_daemon_in_the_background(store: Path, mountpoint: 
 
         os.kill(pid, signal.SIGTERM)
 
-        clients.run("tail", "--pid", str(pid), "-f", "/dev/null")
+        clients.wait_until(lambda: not clients.runs(pid))
         assert mounts.mount_at(mountpoint) is None
     finally:
         mounts.clear(mountpoint)

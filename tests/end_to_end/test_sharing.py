@@ -32,8 +32,8 @@ def test_two_daemons_with_twenty_readers_each_fetch_each_blob_once(
                 for running in daemons
                 for _ in range(_READERS)
             ]
-            clients.wait_until_blocked(*readers[:_READERS])
-            clients.wait_until_blocked(*readers[_READERS:])
+            for running in daemons:
+                running.wait_for_callers(_READERS)
         printed = clients.finish_all(readers)
 
     assert all(content == one for one in printed)

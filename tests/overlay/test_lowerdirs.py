@@ -137,7 +137,7 @@ def test_one_mount_fetches_the_whole_stack_in_parallel(
         since = own_registry.mark()
         command = ("mount", "-t", "overlay", "overlay", "-o", text, merged)
         with own_registry.paused(), clients.started(*command) as mounting:
-            clients.wait_until_blocked(mounting)
+            running.wait_for_callers(1)
             clients.wait_until(lambda: _connections(own_registry.port) >= len(layers))
             own_registry.resume()
             assert clients.finish(mounting).returncode == 0

@@ -5,6 +5,7 @@ mount is gone afterwards, lazily and with SIGKILL if need be; its log stays read
 """
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -14,11 +15,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.support import mounts
+from tests.support import clients, mounts
 
 LAYERFS = [sys.executable, "-m", "layerfs"]
-_START_SECONDS = 20.0
-_STOP_SECONDS = 10.0
+_START_SECONDS = 60.0
+_STOP_SECONDS = 40.0
 _REPOSITORY = Path(__file__).parents[2]
 
 
@@ -48,6 +49,15 @@ class Daemon:
     def log(self) -> str:
         """Return what it has written to stderr so far."""
         return self.log_file.read_text(encoding="utf-8", errors="replace")
+
+    def waiting(self) -> int:
+        """Return how many callers wait for something that is fetched, as its status file says."""
+        status = clients.read(self.mountpoint / ".layerfs/status.json")
+        return int(json.loads(status)["waiting"])
+
+    def wait_for_callers(self, number: int) -> None:
+        """Return once at least so many callers wait for something that is fetched. Raises Hanging."""
+        clients.wait_until(lambda: self.waiting() >= number)
 
     def stop(self, number: int = signal.SIGTERM) -> int:
         """Send a signal, wait for the end, return the exit status."""
