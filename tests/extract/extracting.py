@@ -50,15 +50,15 @@ class Extract:
 
     def __init__(self, pool: ExtractorPool, directory: Path) -> None:
         self.pool = pool
-        self._directory = directory
+        self.directory = directory
         self._numbers = itertools.count()
 
     def job(self, blob: bytes, **changes: Any) -> ExtractJob:
         """Write *blob* and return the job of extracting it into a new directory."""
         number = next(self._numbers)
-        path = self._directory / f"blob-{number}"
+        path = self.directory / f"blob-{number}"
         path.write_bytes(blob)
-        target = self._directory / f"tree-{number}"
+        target = self.directory / f"tree-{number}"
         target.mkdir(0o700)
         return msgspec.structs.replace(
             ExtractJob(blob=str(path), target=str(target), digest=digest_of(blob), size=len(blob)), **changes

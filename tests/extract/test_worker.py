@@ -5,8 +5,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -16,6 +14,7 @@ import pytest
 from layerfs.errors import PathEscape, StoreError, WorkerDied
 from layerfs.extract.client import Extractor, ExtractorPool
 from tests.extract.extracting import ROOT, Extract, digest_of
+from tests.support.clients import runs, wait_until
 from tests.support.images import Entry, file, tar
 
 ARCHIVE = tar([file(f"f{n}", b"x" * 1000) for n in range(50)])
@@ -23,27 +22,26 @@ ARCHIVE = tar([file(f"f{n}", b"x" * 1000) for n in range(50)])
 
 def _writer_of(pid: int) -> int:
     children = Path(f"/proc/{pid}/task/{pid}/children")
-    _wait_until(lambda: bool(children.read_text()))
+    wait_until(lambda: bool(children.read_text()))
     (child,) = children.read_text().split()
     return int(child)
 
 
-def _runs(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0] not in "ZX"
-    except FileNotFoundError:
-        return False
-
-
-def _wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline, "waited for too long"
-        time.sleep(0.01)
-
-
 def _fds(pid: int) -> dict[int, str]:
-    return {int(fd): os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")}
+    found = {}
+    for fd in os.listdir(f"/proc/{pid}/fd"):
+        with suppress(FileNotFoundError):  # closed since the listing
+            found[int(fd)] = os.readlink(f"/proc/{pid}/fd/{fd}")
+    return found
+
+
+def _wait_until_closed(pid: int, directory: Path) -> None:
+    """Wait until a process has nothing open in *directory*: the answer may be there a moment before."""
+    wait_until(lambda: not any(str(directory) in target for target in _fds(pid).values()))
+
+
+def _wait_until_at_most(pid: int, number: int) -> None:
+    wait_until(lambda: len(_fds(pid)) <= number)
 
 
 def test_a_worker_is_warm_for_many_jobs(extract: Extract) -> None:
@@ -58,7 +56,8 @@ def test_a_worker_is_warm_for_many_jobs(extract: Extract) -> None:
 def test_a_failed_job_leaves_the_worker_warm_and_nothing_open(extract: Extract) -> None:
     with extract.pool.extractor() as extractor:
         writer = _writer_of(extractor.pid)
-        before = None
+        wait_until(lambda: 0 not in _fds(writer))
+        before: dict[int, int] = {}
         for bad in (
             ARCHIVE[:300],
             ARCHIVE[:1000],
@@ -68,9 +67,9 @@ def test_a_failed_job_leaves_the_worker_warm_and_nothing_open(extract: Extract) 
             extractor.start(extract.job(bad))
             with pytest.raises(Exception, match=r"."):
                 extractor.result()
-            found = (len(_fds(writer)), len(_fds(extractor.pid)))
-            assert before in (None, found)
-            before = found
+            for pid in (extractor.pid, writer):
+                _wait_until_closed(pid, extract.directory)
+                _wait_until_at_most(pid, before.setdefault(pid, len(_fds(pid))))
         extractor.start(extract.job(ARCHIVE))
         assert extractor.result().entries == 50
 
@@ -108,7 +107,7 @@ def test_a_worker_inherits_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
             assert os.getsid(pid) == extractor.pid
             assert os.getpriority(os.PRIO_PROCESS, pid) > os.getpriority(os.PRIO_PROCESS, 0)
             assert os.readlink(f"/proc/{pid}/cwd") == "/"
-        _wait_until(lambda: 0 not in _fds(writer))  # closed by the writer itself, once it runs
+        wait_until(lambda: 0 not in _fds(writer))  # closed by the writer itself, once it runs
     finally:
         extractor.close()
 
@@ -140,7 +139,7 @@ def test_a_killed_process_fails_its_job_only(extract: Extract, victim: str) -> N
     with pytest.raises(WorkerDied, match=str(pid)):
         extractor.result()
     extract.pool.release(extractor)
-    _wait_until(lambda: not _runs(pid) and not _runs(writer))
+    wait_until(lambda: not runs(pid) and not runs(writer))
     assert extract(archive=ARCHIVE).extraction.entries == 50
 
 
@@ -163,7 +162,7 @@ def test_closing_ends_a_running_job_and_its_result_raises(extract: Extract) -> N
     extract.pool.release(extractor)
 
     assert raised == [WorkerDied]
-    _wait_until(lambda: not _runs(pid) and not _runs(writer))
+    wait_until(lambda: not runs(pid) and not runs(writer))
 
 
 def test_workers_end_when_their_daemon_is_killed(extract: Extract) -> None:
@@ -188,7 +187,7 @@ time.sleep(60)
     daemon.wait()
     daemon.stdout.close()
 
-    _wait_until(lambda: not _runs(pid) and not _runs(writer))
+    wait_until(lambda: not runs(pid) and not runs(writer))
 
 
 @pytest.mark.parametrize("name", [b"\xff\xfe", rb"back\slash\x41", "\u00fc\u4e2d".encode(), b"new\nline"])
@@ -228,11 +227,17 @@ def test_a_pool_ends_workers_that_idle(extract: Extract) -> None:
     with ExtractorPool(limit=2, idle_exit=0.2) as pool:
         with pool.extractor() as extractor:
             pid = extractor.pid
-        with pool.extractor() as extractor:
-            assert extractor.pid == pid
-        _wait_until(lambda: not _runs(pid))
+        wait_until(lambda: not runs(pid))
         with pool.extractor() as extractor:
             assert extractor.pid != pid
+
+
+def test_a_pool_lends_an_idle_worker_again() -> None:
+    with ExtractorPool(limit=2) as pool:
+        with pool.extractor() as extractor:
+            pid = extractor.pid
+        with pool.extractor() as extractor:
+            assert extractor.pid == pid
 
 
 def test_a_closed_pool_ends_idle_workers_and_then_the_busy_ones() -> None:
@@ -242,10 +247,10 @@ def test_a_closed_pool_ends_idle_workers_and_then_the_busy_ones() -> None:
 
     pool.close()
 
-    assert not _runs(idle.pid)
-    assert _runs(busy.pid)
+    assert not runs(idle.pid)
+    assert runs(busy.pid)
     pool.release(busy)
-    assert not _runs(busy.pid)
+    assert not runs(busy.pid)
     with pytest.raises(WorkerDied):
         pool.acquire()
 
@@ -255,7 +260,7 @@ def test_a_pool_does_not_use_a_worker_again_that_died_idle() -> None:
         with pool.extractor() as extractor:
             pid = extractor.pid
         os.kill(pid, signal.SIGKILL)
-        _wait_until(lambda: not _runs(pid))
+        wait_until(lambda: not runs(pid))
         with pool.extractor() as extractor:
             assert extractor.pid != pid
 

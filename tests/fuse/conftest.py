@@ -4,17 +4,18 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from tests.support import clients
 from tests.support.daemon import Daemon, running
 from tests.support.edge_daemon import Requests
 
-PATIENCE = 20.0
+PATIENCE = 60.0
 """Seconds after which something that should happen did not."""
 
 
@@ -76,6 +77,11 @@ def started(command: Sequence[str | Path]) -> Iterator[subprocess.Popen[bytes]]:
         if process.poll() is None:
             process.kill()
         process.communicate(timeout=PATIENCE)
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    """Return once *condition* holds; fail if it never does."""
+    clients.wait_until(condition, PATIENCE)
 
 
 def drop_caches() -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.fuse.conftest import PATIENCE, Edge, edge_at, started
+from tests.fuse.conftest import PATIENCE, Edge, edge_at, started, wait_until
 
 pytestmark = [pytest.mark.needs_fuse]
 
@@ -55,10 +55,7 @@ other.join()
 
 
 def wait_for_waits(edge: Edge, number: int) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while edge.stats()["waits"] != number:
-        assert time.monotonic() < deadline, f"{edge.stats()['waits']} waits (expected {number})"
-        time.sleep(0.02)
+    wait_until(lambda: edge.stats()["waits"] == number)
 
 
 def command_in(edge: Edge, command: list[str]) -> list[str]:
@@ -176,10 +173,7 @@ def test_many_who_waited_for_a_large_file_share_one_descriptor(edge: Edge) -> No
         before = len(os.listdir(f"/proc/{edge.daemon.pid}/fd"))
         edge.meet("large")
         assert all(result.result(PATIENCE) == expected for result in results)
-    deadline = time.monotonic() + PATIENCE
-    while edge.stats()["files"] and time.monotonic() < deadline:
-        time.sleep(0.02)
-    assert edge.stats()["files"] == 0
+    wait_until(lambda: edge.stats()["files"] == 0)
     assert len(os.listdir(f"/proc/{edge.daemon.pid}/fd")) <= before
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.fuse.conftest import Edge, edge_at
+from tests.fuse.conftest import Edge, edge_at, wait_until
 from tests.support import mounts
 from tests.support.memory_tree import BIG_BYTES, MANY
 
@@ -79,7 +79,7 @@ def test_twenty_readers_at_once_read_the_same(edge: Edge) -> None:
     with ThreadPoolExecutor(20) as pool:
         for got in pool.map(lambda _: (edge.root / "plain" / "big").read_bytes(), range(20)):
             assert got == expected
-    assert edge.stats()["files"] == 0
+    wait_until(lambda: edge.stats()["files"] == 0)
 
 
 def test_a_small_file_needs_no_read_request(edge: Edge) -> None:
@@ -90,6 +90,7 @@ def test_a_small_file_needs_no_read_request(edge: Edge) -> None:
 
 
 def test_a_file_that_changes_is_read_anew_each_time(shared_edge: Edge) -> None:
+    wait_until(lambda: shared_edge.stats()["files"] == 0)
     first, second = shared_edge.stats(), shared_edge.stats()
     (shared_edge.root / "many" / "file-00007").read_bytes()
     assert first["files"] == second["files"] == 0
@@ -209,4 +210,4 @@ def test_the_mount_is_read_only_nosuid_nodev_and_named(shared_edge: Edge) -> Non
 def test_the_read_ahead_is_raised(shared_edge: Edge) -> None:
     device = shared_edge.root.stat().st_dev
     setting = Path(f"/sys/class/bdi/{os.major(device)}:{os.minor(device)}/read_ahead_kb")
-    assert setting.read_text().strip() == "1024"
+    wait_until(lambda: setting.read_text().strip() == "1024")  # after the first answer of the mount

@@ -3,11 +3,11 @@
 import os
 import signal
 import subprocess
-import time
 
 import pytest
 
 from layerfs.host.processes import Caller, proc_is_ours, should_end
+from tests.support.clients import wait_until
 
 KILL, INT, TERM, URG, WINCH, USR1, TSTP = (
     1 << (number - 1)
@@ -54,10 +54,7 @@ def test_a_sleeping_process_is_not_interrupted_and_a_dead_one_is() -> None:
     process = subprocess.Popen(["sleep", "60"])
     caller = Caller(process.pid)
     try:
-        deadline = time.monotonic() + 10
-        while caller.is_interrupted() and time.monotonic() < deadline:
-            time.sleep(0.01)  # until it sleeps
-        assert not caller.is_interrupted()
+        wait_until(lambda: not caller.is_interrupted())  # until it sleeps
         process.kill()
         process.wait()
         assert caller.is_interrupted()

@@ -15,6 +15,7 @@ from layerfs.oci import Digest
 from layerfs.store import ImageStorage
 from tests.store.helpers import leftovers
 from tests.support import images
+from tests.support.clients import wait_until
 
 LAYERS = [
     images.layer(
@@ -92,12 +93,11 @@ def test_processes_that_are_killed_at_any_time_harm_nobody(store: Path, blobs: P
 def check_what_is_left(store: Path) -> None:
     with ImageStorage(store) as storage:
         # Until the workers of killed processes are gone, they may still write into trees of their own.
-        for _ in range(50):
+        def is_swept() -> bool:
             storage.sweep(max_age=-60)
-            if not leftovers(store):
-                break
-            time.sleep(0.1)
-        assert leftovers(store) == []
+            return not leftovers(store)
+
+        wait_until(is_swept)
         names = set(os.listdir(store / "extracted"))
         assert names == {name for digest in known(names) for name in (digest.name, f"{digest.name}.json")}
         for layer in LAYERS:

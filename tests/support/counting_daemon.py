@@ -44,7 +44,8 @@ async def main(store: str, mountpoint: str, file: str) -> None:
             living = 0
             if len(view.inodes) < _FEW:
                 living = sum(isinstance(one, Node) for one in gc.get_objects())
-            Path(file).write_text(f"{len(view.inodes)} {living}")  # noqa: ASYNC240 - a few bytes
+            Path(f"{file}.new").write_text(f"{len(view.inodes)} {living}")  # noqa: ASYNC240 - a few bytes
+            Path(f"{file}.new").rename(file)  # noqa: ASYNC240 - as above; whoever reads it finds it whole
             await trio.sleep(_PAUSE)
 
     async with trio.open_nursery() as nursery:

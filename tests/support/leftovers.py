@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 SESSION_VARIABLE = "LAYERFS_TEST_SESSION"
-_GRACE_SECONDS = 5.0
+_GRACE_SECONDS = 30.0
 _MOUNTPOINT_FIELD = 4
 
 
