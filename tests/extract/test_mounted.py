@@ -3,19 +3,19 @@
 import errno
 import os
 import signal
-import threading
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.support import clients, daemon, images
+from tests.support.faulty_registry import FaultyRegistry
 from tests.support.registry import Registry
 
 pytestmark = [pytest.mark.needs_root, pytest.mark.needs_fuse]
 
-_SLOW = images.layer(*(images.file(f"d{n % 100}/f{n}") for n in range(20_000)))
+_LARGE = images.layer(
+    *(images.file(f"d{n % 100}/f{n}", b"x" * 4000) for n in range(2000)), compression="none"
+)
 _SMALL = images.layer(images.file("small", b"small"))
 
 
@@ -40,36 +40,23 @@ def _command(pid: int) -> bytes:
         return b""
 
 
-def _soon(find: Callable[[], list[int]]) -> int:
-    deadline = time.monotonic() + 30
-    while not (found := find()):
-        assert time.monotonic() < deadline, "waited for too long"
-        time.sleep(0.001)
-    return found[0]
-
-
 @pytest.mark.parametrize("victim", ["worker", "writer"])
 def test_a_killed_worker_is_an_error_once_and_the_next_access_tries_again(
-    registry: Registry, store: Path, mountpoint: Path, victim: str
+    store: Path, mountpoint: Path, victim: str
 ) -> None:
-    reference = registry.push("killed", "latest", images.image(_SMALL, _SLOW))
-    with daemon.running(store, mountpoint) as running:
-        layers = running.images / str(reference) / "layers"
-        failures: list[OSError] = []
+    with FaultyRegistry() as registry, daemon.running(store, mountpoint) as running:
+        registry.push("killed", "latest", images.image(_SMALL, _LARGE))
+        layers = running.images / registry.host / "killed:latest/layers"
+        assert clients.names(layers) == {"00", "01"}
+        registry.faults.stall_blobs = [_LARGE.size // 2]
+        with clients.started("ls", layers / "01/diff/") as reading:
+            # In the middle of its job, which waits for the other half of the blob.
+            clients.wait_until(lambda: len(list(store.glob("extracted/*.extracting/*"))) > 50)
+            (pid,) = _workers(running.pid)
+            (writer,) = _children(pid)
+            os.kill(pid if victim == "worker" else writer, signal.SIGKILL)
+            assert os.strerror(errno.EIO) in clients.finish(reading).stderr.decode()
 
-        def read() -> None:
-            try:
-                clients.names(layers / "01/diff")
-            except OSError as exc:
-                failures.append(exc)
-
-        reading = threading.Thread(target=read)
-        reading.start()
-        pid = _soon(lambda: _workers(running.pid))
-        os.kill(pid if victim == "worker" else _soon(lambda: _children(pid)), signal.SIGKILL)
-        reading.join()
-
-        assert [exc.errno for exc in failures] == [errno.EIO]
         assert f"extractor {pid}: " in running.log()
         assert clients.read(layers / "00/diff/small") == b"small"
         assert len(clients.names(layers / "01/diff")) == 100
@@ -86,7 +73,4 @@ def test_workers_end_when_the_daemon_is_killed(registry: Registry, store: Path, 
 
         running.kill()
 
-        deadline = time.monotonic() + 20
-        while any(b"layerfs.extract.worker" in _command(one) for one in family):
-            assert time.monotonic() < deadline, "a worker lives on"
-            time.sleep(0.01)
+        clients.wait_until(lambda: not any(b"layerfs.extract.worker" in _command(one) for one in family))
