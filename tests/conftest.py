@@ -7,6 +7,7 @@ reason; with ``CI=true`` such a skip is a failure.
 import logging
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -98,6 +99,13 @@ def own_registry(tmp_path: Path) -> Iterator[Registry]:
 def store(tmp_path: Path) -> Path:
     """A path for a new store."""
     return tmp_path / "store"
+
+
+@pytest.fixture
+def memory() -> Iterator[Path]:
+    """A new directory in memory, for tests that make many files or sync often and are not about disks."""
+    with tempfile.TemporaryDirectory(prefix="layerfs-test-", dir="/dev/shm") as path:
+        yield Path(path)
 
 
 @pytest.fixture

@@ -79,7 +79,10 @@ def _resident(pid: int) -> int:
 
 
 @pytest.mark.parametrize("last", [file("good"), file("../evil")], ids=["good", "refused"])
-def test_a_worker_remembers_nothing_of_the_jobs_before(extract: Extract, last: Entry) -> None:
+def test_a_worker_remembers_nothing_of_the_jobs_before(
+    pool: ExtractorPool, memory: Path, last: Entry
+) -> None:
+    extract = Extract(pool, memory)
     archive = tar([*(file("n" * 250 + "/.wh." + f"{n:0240}") for n in range(400)), last])
     sizes = []
     with extract.pool.extractor() as extractor:
