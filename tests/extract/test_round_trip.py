@@ -20,9 +20,7 @@ from tests.support.images import Entry, directory, fifo, file, symlink, tar
 
 pytestmark = pytest.mark.needs_root
 
-_SETTINGS = settings(
-    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+_SETTINGS = settings(max_examples=25, suppress_health_check=list(HealthCheck))
 
 _names = st.binary(min_size=1, max_size=12).filter(
     lambda name: not {0, 0x2F}.intersection(name) and not name.startswith(b".")

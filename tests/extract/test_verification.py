@@ -96,7 +96,7 @@ def _grow(pool: ExtractorPool, job: ExtractJob, blob: bytes, sizes: list[int]) -
 
 
 @given(sizes=st.lists(st.integers(0, len(BLOB)), max_size=6).map(sorted))
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, suppress_health_check=list(HealthCheck))
 def test_a_blob_may_grow_in_any_steps_while_it_is_extracted(extract: Extract, sizes: list[int]) -> None:
     found = _grow(extract.pool, extract.job(BLOB, complete=False), BLOB, sizes)
 
