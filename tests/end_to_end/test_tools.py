@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import skip_for_lack_of
 from tests.support import clients, daemon, images
 from tests.support.daemon import Daemon
 from tests.support.registry import Registry
@@ -31,8 +32,11 @@ TOOLS: dict[str, list[str]] = {
     "git status above": ["sh", "-c", "git init -q . && git status --porcelain"],
     "updatedb": ["updatedb", "-l", "no", "-U", "MOUNT", "-o", "OUT", "--prunefs", "", "--prunepaths", ""],
     "completion": ["bash", "-c", "compgen -f IMAGE/ && compgen -f IMAGE/layers/"],
+    "completion of a reference": ["bash", "-c", "compgen -f IMAGE && compgen -d REPOSITORY/"],
 }
 """Commands that follow no links where they have the choice: those that do ask for it."""
+
+PACKAGES = {"updatedb": "plocate", "getfattr": "attr", "rsync": "rsync", "git": "git"}
 
 
 @dataclass(frozen=True)
@@ -44,26 +48,33 @@ class Scene:
     image: Path
 
 
-@pytest.fixture
-def scene(registry: Registry, store: Path, tmp_path: Path) -> Iterator[Scene]:
+@pytest.fixture(scope="module")
+def scene(_session_registry: Registry, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
     built = images.image(images.layer(images.file("a", b"a")), images.layer(images.whiteout("a")))
-    reference = registry.push("e2e/tools", "latest", built)
-    digest = registry.push("e2e/more", "1", images.index(built))
-    with daemon.running(store, tmp_path / "work" / "mount") as running:
+    reference = _session_registry.push("e2e/tools", "latest", built)
+    digest = _session_registry.push("e2e/more", "1", images.index(built))
+    place = tmp_path_factory.mktemp("tools")
+    with daemon.running(place / "store", place / "work" / "mount") as running:
         clients.read(running.images / str(reference) / "manifest.json")
         clients.read(running.images / str(digest) / "index.json")
-        yield Scene(running, registry, (running.images / str(reference)).resolve())
+        yield Scene(running, _session_registry, (running.images / str(reference)).resolve())
 
 
 @pytest.mark.parametrize("name", TOOLS)
 def test_a_walk_asks_for_nothing_and_stores_nothing(scene: Scene, tmp_path: Path, name: str) -> None:
     mountpoint = scene.daemon.mountpoint
-    stands_for = {"MOUNT": mountpoint, "IMAGE": scene.image, "OUT": tmp_path / "out"}
+    stands_for = {
+        "MOUNT": mountpoint,
+        "IMAGE": scene.image,
+        "REPOSITORY": scene.image.parent,
+        "OUT": tmp_path / "out",
+    }
     command = TOOLS[name]
     for word, path in stands_for.items():
         command = [argument.replace(word, str(path)) for argument in command]
     if shutil.which(command[0]) is None:
-        pytest.skip(f"{command[0]} is not installed")
+        skip_for_lack_of(f"{command[0]} (package {PACKAGES.get(command[0], command[0])})")
+    Path("/proc/sys/vm/drop_caches").write_text("2")  # what the kernel still knows would not be asked for
     before, since = _files(scene.daemon.store), scene.registry.mark()
 
     done = subprocess.run(command, cwd=mountpoint.parent, capture_output=True, timeout=60, check=False)

@@ -11,6 +11,7 @@ import pytest
 
 from layerfs.layer.lost import Lost
 from layerfs.layer.record import Extraction
+from tests.conftest import skip_for_lack_of
 from tests.extract.extracting import Extract, run_alone
 from tests.support.images import (
     chardev,
@@ -88,7 +89,7 @@ def test_its_tree_is_complete_readable_and_removable(extract: Extract) -> None:
 
 def test_a_namespace_root_sets_what_its_namespace_has(extract: Extract) -> None:
     if subprocess.run(["unshare", "--user", "--map-root-user", "true"], capture_output=True).returncode:
-        pytest.skip("no user namespaces here")
+        skip_for_lack_of("user namespaces")
     job = extract.job(tar(ENTRIES), owner="namespace")
 
     extraction, _ = run_alone(job, "unshare", "--user", "--map-root-user")

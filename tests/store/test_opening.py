@@ -14,6 +14,7 @@ import pytest
 from layerfs.errors import NotInStore, StoreDamaged, StoreMismatch, StoreReadOnly
 from layerfs.oci import Digest, Repository
 from layerfs.store import Capabilities, ImageStorage
+from tests.conftest import skip_for_lack_of
 from tests.store.helpers import blob_of, download, publish
 from tests.support import images
 
@@ -51,7 +52,7 @@ def test_a_relative_path_stays_where_it_was(tmp_path: Path, monkeypatch: pytest.
 def test_opening_reads_nothing_that_grows_with_the_store(storage: ImageStorage, store: Path) -> None:
     """The number of system calls is the same with and without content; strace counts them."""
     if shutil.which("strace") is None:
-        pytest.skip("no strace")
+        skip_for_lack_of("strace")
     before = _count_opening(store)
     for number in range(300):
         name = Digest.of(bytes([number % 256, number // 256])).name
