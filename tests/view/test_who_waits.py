@@ -1,11 +1,14 @@
 """The table "who waits" of design.md section 2, each cell: node, operation, state -> now, need or error.
 
-Nothing but what stands here as a need may wait. The states build on each other: an empty store, one that
-knows a tag, the documents, a layer, all layers.
+`TABLE` has the columns of the design's table and a row for every kind of node; nothing but what stands there
+as a need may wait. The states build on each other: an empty store, one that knows a tag, the documents, one
+layer, all layers.
 """
 
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
+from dataclasses import dataclass
 from errno import EINVAL, ENOTDIR
 
 import pytest
@@ -46,7 +49,8 @@ STACK = StackNeed(DEMO, PARSED)
 BLOB = BlobNeed(DEMO, PARSED.layers[0].descriptor)
 
 NOW = "answers now"
-ABSENT = "absent"
+ABSENT = "ENOENT, now"
+NO = "no such operation on this kind of file"
 STATES = ("empty", "tag", "documents", "layer", "all")
 
 
@@ -81,185 +85,232 @@ def mounted(stores: dict[str, Scene], state: str) -> Scene:
     return stores[state]
 
 
-def lookup(name: str) -> Callable[[Node], object]:
-    return lambda node: node.lookup(name.encode())
+# Cells
 
 
-def attributes(node: Node) -> object:
-    node.xattrs()
-    return node.attributes()
+@dataclass(frozen=True)
+class Until:
+    """What a cell says before *state*, and from then on."""
+
+    state: str
+    before: object
+    then: object = NOW
 
 
-def listing(node: Node) -> object:
-    return node.entries()
+def bare(node: Node) -> None:
+    """Check what a content root is like before its layer is here: the kernel must ask again."""
+    found = node.attributes()
+    assert (found.mode, found.uid, found.gid) == (stat.S_IFDIR | 0o755, 0, 0)
+    assert node.attribute_timeout == 0
+    assert node.xattrs() == {}
 
 
-def link(node: Node) -> object:
-    return node.readlink()
+def size(expected: int) -> Callable[[Node], None]:
+    """Return the check that a file says its size before it is here."""
+
+    def check(node: Node) -> None:
+        assert node.attributes().size == expected
+
+    return check
 
 
-def opening(node: Node) -> object:
-    return node.open()
+@dataclass(frozen=True)
+class Row:
+    """One node of the tree: where, then the columns of the design.
+
+    *inside* is a name in it that is there, *parent* the first state in which its parent is there.
+    """
+
+    path: tuple[str, ...]
+    lookup: object
+    attributes: object
+    readlink: object
+    opendir: object
+    lookup_inside: object
+    open: object
+    inside: str = ""
+    parent: str = "empty"
 
 
-OPERATIONS = {"attributes": attributes, "listing": listing, "link": link, "open": opening}
+RESOLVED = Until("tag", TagNeed(DEMO.with_tag("latest")))
+KNOWN = Until("documents", ABSENT)
+DOCS = Until("documents", DOCUMENTS)
+DOCS_OR_NOT = Until("documents", DOCUMENTS, ABSENT)
+INDEX_DOCS = Until("documents", DocumentNeed(DEMO, INDEX.digest))
+LAYER = Until("layer", BASE_NEED)
+OTHER = Until("all", TOP_NEED)
+LAYERS = Until("layer", ALL_NEED, OTHER)
+BARE, LATE_BARE = Until("layer", bare), Until("all", bare)
+WHOLE_STACK = Until("all", STACK)
+THE_BLOB = Until("layer", BLOB)
+of_manifest, of_config, of_index = (size(len(one)) for one in (IMAGE.manifest, IMAGE.config, INDEX.manifest))
+of_blob = size(BASE.built.size)
+PLATFORM = (*INDEX_DIR, "platforms", "linux-arm64")
 
-DIRECTORIES = {
-    "root": (),
-    "images": ("images",),
-    "registry": ("images", "localhost:5000"),
-    "repository": ("images", "localhost:5000", "team"),
-    "layers": ("layers",),
-    "rootfs": ("rootfs",),
-    "lower": ("lower",),
-    "about": (".layerfs",),
+# fmt: off
+TABLE: dict[str, Row] = {
+    # LOOKUP of it, GETATTR and xattr, READLINK, OPENDIR, LOOKUP inside, OPEN; a name inside, since when
+    "root": Row((),
+        NOW,         NOW,         NO,          NOW,        NOW,        NO, "images"),
+    "images": Row(IMAGE_DIR[:1],
+        NOW,         NOW,         NO,          NOW,        NOW,        NO, "localhost:5000"),
+    "registry directory": Row(IMAGE_DIR[:2],
+        NOW,         NOW,         NO,          NOW,        NOW,        NO, "team"),
+    "repository directory": Row(IMAGE_DIR[:3],
+        NOW,         NOW,         NO,          NOW,        NOW,        NO, "demo:latest"),
+    "name:tag": Row(TAG,
+        NOW,         NOW,         RESOLVED,    NO,         NO,         NO),
+    "name@digest": Row(IMAGE_DIR,
+        NOW,         NOW,         NO,          DOCS,       DOCS,       NO, "config.json"),
+    "name@digest of an index": Row(INDEX_DIR,
+        NOW,         NOW,         NO,          INDEX_DOCS, INDEX_DOCS, NO, "manifest.json"),
+    "manifest.json": Row((*IMAGE_DIR, "manifest.json"),
+        DOCS,        of_manifest, NO,          NO,         NO,         NOW),
+    "config.json": Row((*IMAGE_DIR, "config.json"),
+        DOCS,        of_config,   NO,          NO,         NO,         NOW),
+    "history": Row((*IMAGE_DIR, "history"),
+        DOCS,        NOW,         NO,          NO,         NO,         NOW),
+    "lowerdir": Row((*IMAGE_DIR, "lowerdir"),
+        DOCS,        NOW,         NO,          NO,         NO,         NOW),
+    "lowerdirs": Row((*IMAGE_DIR, "lowerdirs"),
+        DOCS,        NOW,         NO,          NO,         NO,         NOW),
+    "index.json": Row((*INDEX_DIR, "index.json"),
+        INDEX_DOCS,  of_index,    NO,          NO,         NO,         NOW),
+    "index.json of no index": Row((*IMAGE_DIR, "index.json"),
+        DOCS_OR_NOT, NO,          NO,          NO,         NO,         NO),
+    "platforms": Row((*INDEX_DIR, "platforms"),
+        INDEX_DOCS,  NOW,         NO,          NOW,        NOW,        NO, "linux-arm64"),
+    "platforms/<platform>": Row(PLATFORM,
+        NOW,         NOW,         NOW,         NO,         NO,         NO, parent="documents"),
+    "layers of an image": Row((*IMAGE_DIR, "layers"),
+        DOCS,        NOW,         NO,          NOW,        NOW,        NO, "01"),
+    "layers/NN": Row((*IMAGE_DIR, "layers", "01"),
+        NOW,         NOW,         NOW,         NO,         NO,         NO, parent="documents"),
+    "layers/NN too high": Row((*IMAGE_DIR, "layers", "02"),
+        ABSENT,      NO,          NO,          NO,         NO,         NO, parent="documents"),
+    "rootfs of an image": Row((*IMAGE_DIR, "rootfs"),
+        DOCS,        NOW,         NOW,         NO,         NO,         NO),
+    "layers": Row(("layers",),
+        NOW,         NOW,         NO,          NOW,        KNOWN,      NO, BASE.digest.name),
+    "layers/<digest>": Row(LAYER_DIR,
+        KNOWN,       NOW,         NO,          NOW,        NOW,        NO, "diff"),
+    "layers/<digest> of nobody": Row(("layers", STRANGER.digest.name),
+        ABSENT,      NO,          NO,          NO,         NO,         NO),
+    "diff": Row((*LAYER_DIR, "diff"),
+        NOW,         BARE,        NO,          LAYER,      LAYER,      NO, "etc", parent="documents"),
+    "lower": Row((*LAYER_DIR, "lower"),
+        NOW,         BARE,        NO,          LAYER,      LAYER,      NO, "etc", parent="documents"),
+    "diff of another layer": Row((*TOP_DIR, "diff"),
+        NOW,         LATE_BARE,   NO,          OTHER,      OTHER,      NO, "new", parent="documents"),
+    "lower of another layer": Row((*TOP_DIR, "lower"),
+        NOW,         LATE_BARE,   NO,          OTHER,      OTHER,      NO, "new", parent="documents"),
+    "blob": Row((*LAYER_DIR, "blob"),
+        NOW,         of_blob,     NO,          NO,         NO,         THE_BLOB, parent="documents"),
+    "layer.json": Row((*LAYER_DIR, "layer.json"),
+        NOW,         NOW,         NO,          NO,         NO,         NOW, parent="documents"),
+    "rootfs": Row(("rootfs",),
+        NOW,         NOW,         NO,          NOW,        KNOWN,      NO, ROOTFS[1]),
+    "rootfs/<id>": Row(ROOTFS,
+        KNOWN,       LATE_BARE,   NO,          LAYERS,     LAYERS,     NO, "new"),
+    "rootfs/<id> of nobody": Row(("rootfs", stack_id(TOP, BASE)),
+        ABSENT,      NO,          NO,          NO,         NO,         NO),
+    "lower/": Row(("lower",),
+        NOW,         NOW,         NO,          NOW,        KNOWN,      NO, COVER[1]),
+    "lower/<id>": Row(LOWER,
+        KNOWN,       NOW,         LAYER,       NO,         NO,         NO),
+    "lower/<cover>": Row(COVER,
+        KNOWN,       NOW,         WHOLE_STACK, NO,         NO,         NO),
+    "lower/<id> of nobody": Row(("lower", STRANGER.digest.short_id),
+        ABSENT,      NO,          NO,          NO,         NO,         NO),
+    "directory below diff": Row((*LAYER_DIR, "diff", "etc"),
+        NOW,         NOW,         NO,          NOW,        NOW,        NO, "passwd", parent="layer"),
+    "file below diff": Row((*LAYER_DIR, "diff", "etc", "passwd"),
+        NOW,         NOW,         NO,          NO,         NO,         NOW, parent="layer"),
+    "marker below diff": Row((*TOP_DIR, "diff", "etc", ".wh.passwd"),
+        NOW,         NOW,         NO,          NO,         NO,         NOW, parent="all"),
+    "directory below lower": Row((*LAYER_DIR, "lower", "etc"),
+        NOW,         NOW,         NO,          NOW,        NOW,        NO, "passwd", parent="layer"),
+    "file below lower": Row((*LAYER_DIR, "lower", "etc", "passwd"),
+        NOW,         NOW,         NO,          NO,         NO,         NOW, parent="layer"),
+    "whiteout below lower": Row((*TOP_DIR, "lower", "etc", "passwd"),
+        NOW,         NOW,         NO,          NO,         NO,         NO, parent="all"),
+    "directory below rootfs": Row((*ROOTFS, "etc"),
+        NOW,         NOW,         NO,          NOW,        ABSENT,     NO, parent="all"),
+    "file below rootfs": Row((*ROOTFS, "new"),
+        NOW,         NOW,         NO,          NO,         NO,         NOW, parent="all"),
+    ".layerfs": Row((".layerfs",),
+        NOW,         NOW,         NO,          NOW,        NOW,        NO, "status.json"),
+    "status.json": Row((".layerfs", "status.json"),
+        NOW,         NOW,         NO,          NO,         NO,         NOW),
 }
+# fmt: on
+
+OPERATIONS: dict[str, tuple[Callable[[Node, Row], object], int]] = {
+    "LOOKUP of it": (lambda parent, row: parent.lookup(row.path[-1].encode()), 0),
+    "GETATTR": (lambda node, _: (node.xattrs(), node.attributes()), 0),
+    "READLINK": (lambda node, _: node.readlink(), EINVAL),
+    "OPENDIR": (lambda node, _: node.entries(), ENOTDIR),
+    "LOOKUP inside": (lambda node, row: node.lookup(row.inside.encode() or b"x"), ENOTDIR),
+    "LOOKUP of nothing inside": (lambda node, _: node.lookup(b".git"), ENOTDIR),
+    "OPEN": (lambda node, _: node.open(), EINVAL),
+}
+"""How each is asked, and what the kernel says where the kind of file has no such operation."""
+
+
+def said(cell: object, state: str) -> object:
+    """Return what a cell says in *state*."""
+    while isinstance(cell, Until):
+        cell = cell.before if STATES.index(state) < STATES.index(cell.state) else cell.then
+    return cell
+
+
+def cells() -> Iterator[ParameterSet]:
+    """Yield every cell in every state in which somebody can ask."""
+    for name, row in TABLE.items():
+        for state in STATES[STATES.index(row.parent) :]:
+            answers = {"LOOKUP of it": said(row.lookup, state)} if row.path else {}
+            if said(row.lookup, state) is NOW:
+                inside = said(row.lookup_inside, state)
+                answers |= {
+                    "GETATTR": said(row.attributes, state),
+                    "READLINK": said(row.readlink, state),
+                    "OPENDIR": said(row.opendir, state),
+                    "LOOKUP inside": inside,
+                    "LOOKUP of nothing inside": ABSENT if inside is NOW else inside,
+                    "OPEN": said(row.open, state),
+                }
+            for operation, expected in answers.items():
+                yield pytest.param(row, operation, state, expected, id=f"{name}: {operation} ({state})")
+
+
+@pytest.mark.parametrize(("row", "operation", "state", "expected"), [*cells()])
+def test_each_cell(row: Row, operation: str, expected: object, mounted: Scene) -> None:
+    ask, errno = OPERATIONS[operation]
+    node = mounted.node(*(row.path[:-1] if operation == "LOOKUP of it" else row.path))
+    if expected is NO:
+        with pytest.raises(OSError, match=r"not a|Invalid argument") as failed:
+            ask(node, row)
+        assert failed.value.errno == errno
+        return
+    answer = ask(node, row)
+    if expected is ABSENT:
+        assert answer is None
+    elif isinstance(expected, Need):
+        assert answer == expected
+    else:
+        assert answer is not None
+        assert not isinstance(answer, Need)
+        if callable(expected):
+            expected(node)
 
 
 @pytest.mark.parametrize("state", STATES)
-@pytest.mark.parametrize("path", DIRECTORIES.values(), ids=DIRECTORIES)
-def test_what_leads_to_images_and_layers_never_waits(path: tuple[str, ...], mounted: Scene) -> None:
-    node = mounted.node(*path)
-    assert not isinstance(node.entries(), Need)
-    assert node.lookup(b".git") is None
-    assert node.lookup(b"HEAD") is None
-    attributes(node)
-    with pytest.raises(OSError, match="not a symlink"):
-        node.readlink()
-    with pytest.raises(OSError, match="not a regular file"):
-        node.open()
-
-
-Cell = tuple[tuple[str, ...], str | Callable[[Node], object], dict[str, object]]
-
-# The last state that is named holds for those after it.
-TABLE: dict[str, Cell] = {
-    "tag: attributes": (TAG, "attributes", {"empty": NOW}),
-    "tag: readlink": (TAG, "link", {"empty": TagNeed(DEMO.with_tag("latest")), "tag": NOW}),
-    "image: attributes": (IMAGE_DIR, "attributes", {"empty": NOW}),
-    "image: listing": (IMAGE_DIR, "listing", {"empty": DOCUMENTS, "documents": NOW}),
-    "image: lookup inside": (IMAGE_DIR, lookup("config.json"), {"empty": DOCUMENTS, "documents": NOW}),
-    "image: absent inside": (IMAGE_DIR, lookup("nothing"), {"empty": DOCUMENTS, "documents": ABSENT}),
-    "image: no index.json": (IMAGE_DIR, lookup("index.json"), {"empty": DOCUMENTS, "documents": ABSENT}),
-    "index: lookup inside": (
-        INDEX_DIR,
-        lookup("manifest.json"),
-        {"empty": DocumentNeed(DEMO, INDEX.digest), "documents": NOW},
-    ),
-    "index: platforms": (
-        INDEX_DIR,
-        lookup("platforms"),
-        {"empty": DocumentNeed(DEMO, INDEX.digest), "documents": NOW},
-    ),
-    "layers/NN: attributes": ((*IMAGE_DIR, "layers", "00"), "attributes", {"documents": NOW}),
-    "layers/NN: readlink": ((*IMAGE_DIR, "layers", "01"), "link", {"documents": NOW}),
-    "layers: listing": ((*IMAGE_DIR, "layers"), "listing", {"documents": NOW}),
-    "layers: absent": ((*IMAGE_DIR, "layers"), lookup("02"), {"documents": ABSENT}),
-    "rootfs link: readlink": ((*IMAGE_DIR, "rootfs"), "link", {"documents": NOW}),
-    "layers/<digest>: lookup": (("layers",), lookup(BASE.digest.name), {"empty": ABSENT, "documents": NOW}),
-    "layers/<digest> of nobody": (("layers",), lookup(STRANGER.digest.name), {"empty": ABSENT}),
-    "layers/<digest>: attributes": (LAYER_DIR, "attributes", {"documents": NOW}),
-    "layers/<digest>: listing": (LAYER_DIR, "listing", {"documents": NOW}),
-    "layers/<digest>: lookup inside": (LAYER_DIR, lookup("diff"), {"documents": NOW}),
-    "layers/<digest>: absent inside": (LAYER_DIR, lookup("other"), {"documents": ABSENT}),
-    "diff: attributes": ((*LAYER_DIR, "diff"), "attributes", {"documents": NOW}),
-    "diff: listing": ((*LAYER_DIR, "diff"), "listing", {"documents": BASE_NEED, "layer": NOW}),
-    "diff: lookup inside": ((*LAYER_DIR, "diff"), lookup("etc"), {"documents": BASE_NEED, "layer": NOW}),
-    "diff: absent inside": ((*LAYER_DIR, "diff"), lookup("x"), {"documents": BASE_NEED, "layer": ABSENT}),
-    "other diff: listing": ((*TOP_DIR, "diff"), "listing", {"documents": TOP_NEED, "all": NOW}),
-    "lower: attributes": ((*LAYER_DIR, "lower"), "attributes", {"documents": NOW}),
-    "lower: listing": ((*LAYER_DIR, "lower"), "listing", {"documents": BASE_NEED, "layer": NOW}),
-    "lower: lookup inside": ((*LAYER_DIR, "lower"), lookup("etc"), {"documents": BASE_NEED, "layer": NOW}),
-    "blob: attributes": ((*LAYER_DIR, "blob"), "attributes", {"documents": NOW}),
-    "blob: open": ((*LAYER_DIR, "blob"), "open", {"documents": BLOB, "layer": NOW}),
-    "layer.json: attributes": ((*LAYER_DIR, "layer.json"), "attributes", {"documents": NOW}),
-    "layer.json: open": ((*LAYER_DIR, "layer.json"), "open", {"documents": NOW}),
-    "rootfs/<id>: lookup": (("rootfs",), lookup(ROOTFS[1]), {"empty": ABSENT, "documents": NOW}),
-    "rootfs/<id>: attributes": (ROOTFS, "attributes", {"documents": NOW}),
-    "rootfs/<id>: listing": (
-        ROOTFS,
-        "listing",
-        {"documents": ALL_NEED, "layer": LayersNeed(DEMO, PARSED, (1,)), "all": NOW},
-    ),
-    "rootfs/<id>: lookup inside": (
-        ROOTFS,
-        lookup("etc"),
-        {"documents": ALL_NEED, "layer": LayersNeed(DEMO, PARSED, (1,)), "all": NOW},
-    ),
-    "rootfs/<id>: absent inside": (
-        ROOTFS,
-        lookup("x"),
-        {"documents": ALL_NEED, "layer": TOP_NEED, "all": ABSENT},
-    ),
-    "lower/<id>: lookup": (("lower",), lookup(LOWER[1]), {"empty": ABSENT, "documents": NOW}),
-    "lower/<cover>: lookup": (("lower",), lookup(COVER[1]), {"empty": ABSENT, "documents": NOW}),
-    "lower/<nobody's>: lookup": (("lower",), lookup(STRANGER.digest.short_id), {"empty": ABSENT}),
-    "lower/<id>: attributes": (LOWER, "attributes", {"documents": NOW}),
-    "lower/<id>: readlink": (LOWER, "link", {"documents": BASE_NEED, "layer": NOW}),
-    "lower/<cover>: attributes": (COVER, "attributes", {"documents": NOW}),
-    "lower/<cover>: readlink": (COVER, "link", {"documents": STACK, "all": NOW}),
-    "below diff: lookup": ((*LAYER_DIR, "diff", "etc"), lookup("passwd"), {"layer": NOW}),
-    "below diff: listing": ((*LAYER_DIR, "diff", "etc"), "listing", {"layer": NOW}),
-    "below diff: open": ((*LAYER_DIR, "diff", "etc", "passwd"), "open", {"layer": NOW}),
-    "below rootfs: open": ((*ROOTFS, "new"), "open", {"all": NOW}),
-    "status.json: open": ((".layerfs", "status.json"), "open", {"empty": NOW}),
-}
-TEXTS: dict[str, Cell] = {
-    f"{name}: {operation}": ((*IMAGE_DIR, name), operation, {"documents": NOW})
-    for name in ("manifest.json", "config.json", "history", "lowerdir", "lowerdirs")
-    for operation in ("attributes", "open")
-}
-
-
-def cells() -> list[ParameterSet]:
-    found = []
-    for name, (path, operation, answers) in (TABLE | TEXTS).items():
-        first = STATES.index(next(iter(answers)))
-        expected: object = None
-        for state in STATES[first:]:
-            expected = answers.get(state, expected)
-            found.append(pytest.param(path, operation, state, expected, id=f"{name} ({state})"))
-    return found
-
-
-@pytest.mark.parametrize(("path", "operation", "state", "expected"), cells())
-def test_each_cell(
-    path: tuple[str, ...],
-    operation: str | Callable[[Node], object],
-    expected: object,
-    mounted: Scene,
-) -> None:
-    node = mounted.node(*path)
-    ask = OPERATIONS[operation] if isinstance(operation, str) else operation
-    answer = ask(node)
-    if expected is NOW:
-        assert answer is not None
-        assert not isinstance(answer, Need)
-    elif expected is ABSENT:
-        assert answer is None
-    else:
-        assert answer == expected
-
-
-@pytest.mark.parametrize("state", ["all"])
 @pytest.mark.parametrize(
-    ("path", "ask", "errno"),
-    [
-        (TAG, lambda node: node.lookup(b"x"), ENOTDIR),
-        (TAG, lambda node: node.entries(), ENOTDIR),
-        (TAG, lambda node: node.open(), EINVAL),
-        ((*LAYER_DIR, "blob"), lambda node: node.readlink(), EINVAL),
-        ((*LAYER_DIR, "blob"), lambda node: node.lookup(b"x"), ENOTDIR),
-        ((*LAYER_DIR, "diff", "etc", "passwd"), lambda node: node.entries(), ENOTDIR),
-    ],
+    "path", [(), ("images",), IMAGE_DIR[:2], IMAGE_DIR[:3], ("layers",), ("rootfs",), ("lower",)]
 )
-def test_what_a_kind_of_file_cannot_do_fails_as_in_the_kernel(
-    path: tuple[str, ...], ask: Callable[[Node], object], errno: int, mounted: Scene
-) -> None:
-    node = mounted.node(*path)
-    with pytest.raises(OSError, match="not a") as failed:
-        ask(node)
-    assert failed.value.errno == errno
+def test_what_tools_look_for_everywhere_is_nowhere(path: tuple[str, ...], mounted: Scene) -> None:
+    for name in (b".git", b"HEAD", b".hidden", b"Not A Name"):
+        assert mounted.node(*path).lookup(name) is None
 
 
 def test_a_config_that_is_missing_is_needed_by_the_name_of_its_manifest(scene: Scene) -> None:
