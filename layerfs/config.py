@@ -1,7 +1,7 @@
 """The configuration files: TOML, read strictly; every error names file, key and line.
 
 Flags beat the environment, which beats the user's file, which beats the system's. Imports only errors, oci,
-layer and settings; never any machinery. Called by the command line.
+layer, settings and how to read a file; never any machinery. Called by the command line.
 """
 
 import difflib
@@ -15,6 +15,7 @@ from typing import Annotated, Any, Final, Literal, NoReturn
 import msgspec
 
 from layerfs.errors import InvalidSettings
+from layerfs.host.files import read_at_most
 from layerfs.layer.record import Budgets
 from layerfs.oci import Platform
 from layerfs.oci.reference import is_registry
@@ -127,14 +128,11 @@ def places(environ: Mapping[str, str]) -> list[Path]:
 def read(path: Path) -> Loaded | None:
     """Read one file, None if there is none. Raises InvalidSettings."""
     try:
-        with path.open("rb") as file:
-            raw = file.read(_MAX_FILE + 1)
+        raw = read_at_most(path, _MAX_FILE)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as exc:
-        raise InvalidSettings(f"{path}: cannot be read: {exc.strerror}") from exc
-    if len(raw) > _MAX_FILE:
-        raise InvalidSettings(f"{path}: more than {_MAX_FILE} bytes (expected a configuration file)")
+        raise InvalidSettings(f"{path}: {exc.strerror} (expected a configuration file)") from exc
     try:
         text = raw.decode("utf-8")
     except UnicodeDecodeError as exc:

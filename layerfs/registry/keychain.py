@@ -17,6 +17,7 @@ from typing import Final
 import trio
 
 from layerfs.errors import InvalidSettings
+from layerfs.host.files import read_at_most
 from layerfs.registry.credentials import (
     AuthFile,
     Credential,
@@ -152,14 +153,11 @@ def registries_with_logins(settings: RegistrySettings) -> frozenset[str]:
 
 def _read(path: Path, legacy: bool) -> AuthFile | None:
     try:
-        with path.open("rb") as file:
-            raw = file.read(_MAX_FILE + 1)
+        raw = read_at_most(path, _MAX_FILE)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as exc:
-        raise InvalidSettings(f"{path}: cannot be read: {exc.strerror}") from exc
-    if len(raw) > _MAX_FILE:
-        raise InvalidSettings(f"{path}: more than {_MAX_FILE} bytes (expected a credential file)")
+        raise InvalidSettings(f"{path}: {exc.strerror} (expected a credential file)") from exc
     return AuthFile.parse(raw, str(path), legacy=legacy)
 
 

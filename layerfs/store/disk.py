@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from layerfs.errors import StoreDamaged, StoreError, StoreFull, StoreReadOnly
+from layerfs.host.files import read_at_most
 
 _FAMILIES: Final = {
     ENOSPC: StoreFull,
@@ -101,16 +102,13 @@ def read_small(path: Path, limit: int) -> bytes | None:
         if exc.errno in (ELOOP, EISDIR, ENOTDIR, EACCES, EPERM, EIO):
             raise StoreDamaged(f"{path}: {exc.strerror} (expected a readable file)") from exc
         raise store_error(exc, str(path)) from exc
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise StoreDamaged(f"{path}: not a regular file")
     try:
-        with open(fd, "rb", buffering=0) as file:
-            if not stat.S_ISREG(os.fstat(fd).st_mode):
-                raise StoreDamaged(f"{path}: not a regular file")
-            data = _read_up_to(file.fileno(), limit + 1)
+        return read_at_most(fd, limit)
     except OSError as exc:
         raise StoreDamaged(f"{path}: {exc.strerror} (expected a readable file)") from exc
-    if len(data) > limit:
-        raise StoreDamaged(f"{path}: longer than {limit} bytes")
-    return data
 
 
 def file_size(path: Path | str) -> int | None:
@@ -120,11 +118,3 @@ def file_size(path: Path | str) -> int | None:
     except OSError:
         return None
     return status.st_size if stat.S_ISREG(status.st_mode) else None
-
-
-def _read_up_to(fd: int, limit: int) -> bytes:
-    parts = []
-    while limit > 0 and (part := os.read(fd, min(limit, 1 << 20))):
-        parts.append(part)
-        limit -= len(part)
-    return b"".join(parts)

@@ -99,7 +99,7 @@ def test_what_is_no_text_and_what_is_too_long_is_refused(tmp_path: Path) -> None
     with pytest.raises(InvalidSettings, match="line 2: not UTF-8"):
         config.read(path)
     path.write_bytes(b"#" * (2 << 20))
-    with pytest.raises(InvalidSettings, match="more than"):
+    with pytest.raises(InvalidSettings, match="longer than"):
         config.read(path)
     with pytest.raises(InvalidSettings, match="Is a directory"):
         config.read(tmp_path)
