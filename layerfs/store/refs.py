@@ -95,21 +95,16 @@ class Refs:
     def children(self, registry: str, path_prefix: str = "") -> list[str]:
         """Return the components below *path_prefix* that lead to further components, in order.
 
-        Those that are only repositories are not among them: see `repositories`. A *registry* or prefix that
+        Those that are only repositories are not among them: see `tagged`. A *registry* or prefix that
         is not legal has none.
         """
         directory = self._directory(registry, path_prefix)
         return [name for name in _names(directory) if is_component(name)] if directory else []
 
-    def repositories(self, registry: str, path_prefix: str = "") -> list[str]:
-        """Return the names of repositories with pinned tags right below *path_prefix*, in order."""
-        directory = self._directory(registry, path_prefix)
-        return sorted({name for name, _ in _tags(_names(directory))}) if directory else []
-
     def tagged(self, registry: str, path_prefix: str = "") -> list[tuple[str, str]]:
         """Return the names of repositories right below *path_prefix* with each of their tags, in order.
 
-        As `repositories` and `tags` of each, but the directory, which may be long, is read once.
+        As `tags` of each, but the directory, which may be long, is read once.
         """
         directory = self._directory(registry, path_prefix)
         return list(_tags(_names(directory))) if directory else []

@@ -47,7 +47,7 @@ def test_unknown_refs_are_none(storage: ImageStorage) -> None:
     assert not storage.refs.remove(*ref("quay.io/a:b"))
     assert storage.refs.tags(Repository.parse("quay.io/a")) == []
     assert storage.refs.children("quay.io") == []
-    assert storage.refs.repositories("quay.io", "a/b") == []
+    assert storage.refs.tagged("quay.io", "a/b") == []
 
 
 def test_a_repository_and_the_one_above_it_live_side_by_side(storage: ImageStorage) -> None:
@@ -57,8 +57,8 @@ def test_a_repository_and_the_one_above_it_live_side_by_side(storage: ImageStora
     assert refs.registries() == ["r.io"]
     assert refs.children("r.io") == ["a"]
     assert refs.children("r.io", "a") == ["b"]
-    assert refs.repositories("r.io") == ["a", "ab"]
-    assert refs.repositories("r.io", "a") == ["b"]
+    assert refs.tagged("r.io") == [("a", "1"), ("ab", "1")]
+    assert refs.tagged("r.io", "a") == [("b", "1"), ("b", "2")]
     assert refs.tags(Repository.of("r.io", "a")) == ["1"]
     assert refs.tags(Repository.of("r.io", "a/b")) == ["1", "2"]
     listed = [str(reference) for reference, _ in refs.all()]
@@ -94,7 +94,7 @@ def test_names_that_are_not_legal_are_not_listed(storage: ImageStorage, store: P
 @pytest.mark.parametrize("prefix", ["", "..", "a/..", "/", "a//b", "A"])
 def test_listing_what_is_not_legal_lists_nothing(storage: ImageStorage, registry: str, prefix: str) -> None:
     assert storage.refs.children(registry, prefix) == []
-    assert storage.refs.repositories(registry, prefix) == []
+    assert storage.refs.tagged(registry, prefix) == []
     assert storage.refs.children("r.io", prefix) == []
 
 
