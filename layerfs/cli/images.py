@@ -9,9 +9,11 @@ from layerfs.cli.app import app
 from layerfs.cli.completion import complete_reference
 from layerfs.cli.output import print_json, print_table
 from layerfs.errors import LayerfsError, NotInStore
-from layerfs.oci import Digest, Image, ImageReference, Index
+from layerfs.oci import Digest, ImageReference, Repository
 from layerfs.settings import Settings
 from layerfs.store import ImageStorage
+from layerfs.view.documents import DocumentReader
+from layerfs.view.needs import DocumentNeed
 from layerfs.view.texts import human_size
 
 _SHORT_HEX = 12
@@ -31,9 +33,10 @@ def images(
         for reference, _ in storage.refs.all():
             typer.echo(reference)
         return
+    reader = DocumentReader(storage, settings.platform)
     rows = [
         {"reference": str(reference), "digest": str(entry.digest), "resolved": entry.resolved_at}
-        | _details(storage, settings, entry.digest)
+        | _details(storage, reader, reference.repository, entry.digest)
         for reference, entry in storage.refs.all()
     ]
     if as_json:
@@ -59,12 +62,17 @@ def rm(
         typer.echo(f"removed {reference}")
 
 
-def _details(storage: ImageStorage, settings: Settings, digest: Digest) -> dict[str, object]:
+def _details(
+    storage: ImageStorage, reader: DocumentReader, repository: Repository, digest: Digest
+) -> dict[str, object]:
     """Return what the store knows of an image beyond its tag; nothing if it has no documents of it."""
     try:
-        image = _stored_image(storage, settings, digest)
-    except LayerfsError:  # only the tag is known so far, or it is an artifact
+        found = reader.read(repository, digest)
+    except LayerfsError:  # a document is damaged
         return {}
+    if isinstance(found, DocumentNeed) or found.image is None:  # only the tag is known, or it is an artifact
+        return {}
+    image = found.image
     blobs = {layer.descriptor.digest: layer.descriptor.size for layer in image.layers}
     return {
         "platform": str(image.config.platform),
@@ -73,14 +81,6 @@ def _details(storage: ImageStorage, settings: Settings, digest: Digest) -> dict[
         "fetched": sum(storage.open_layer(blob) is not None for blob in blobs),
         "created": image.config.created,
     }
-
-
-def _stored_image(storage: ImageStorage, settings: Settings, digest: Digest) -> Image:
-    document = storage.load_manifest(digest)
-    while isinstance(document, Index):
-        document = storage.load_manifest(document.choose(settings.platform).digest)
-    document.require_image()
-    return Image.of(document, storage.load_config(document.config.digest))
 
 
 def _cells(row: dict[str, object]) -> list[str]:
