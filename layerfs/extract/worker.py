@@ -13,6 +13,7 @@ import resource
 import signal
 import sys
 import threading
+from contextlib import suppress
 from typing import Final
 
 import msgspec
@@ -72,6 +73,9 @@ def main() -> None:
     logging.basicConfig(format="layerfs-extract: %(message)s", stream=sys.stderr)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.nice(NICENESS)
+    # Four threads that hand slots to each other: woken, one waits for its turn and then finds several.
+    with suppress(PermissionError):  # from SCHED_IDLE there may be no way back
+        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
     resource.setrlimit(resource.RLIMIT_DATA, (MEMORY_MAX, MEMORY_MAX))
     gc.disable()
     gc.freeze()  # what was imported stays: collecting between two jobs need not look at it

@@ -299,6 +299,9 @@ def test_a_hard_link_to_itself_changes_nothing(extract: Extract) -> None:
         pytest.param([symlink("l", "/tmp"), file("l/f")], PathEscape, id="file through a symlink"),
         pytest.param([symlink("l", "."), directory("l/d")], PathEscape, id="directory through a symlink"),
         pytest.param([symlink("l", ".."), symlink("l/s", "x")], PathEscape, id="symlink through a symlink"),
+        pytest.param(
+            [file("d/e/f"), symlink("d", ".."), file("d/e/g")], PathEscape, id="where a directory was before"
+        ),
         pytest.param([file("f"), file("f/g")], InvalidArchive, id="below a file"),
         pytest.param([file("./")], InvalidArchive, id="a file as the root"),
         pytest.param([symlink(".", "x")], InvalidArchive, id="a symlink as the root"),
