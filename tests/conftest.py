@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.support import leftovers
+from tests.support import leftovers, mounts
 from tests.support import registry as registry_support
 from tests.support.registry import Registry
 
@@ -106,6 +106,13 @@ def memory() -> Iterator[Path]:
     """A new directory in memory, for tests that make many files or sync often and are not about disks."""
     with tempfile.TemporaryDirectory(prefix="layerfs-test-", dir="/dev/shm") as path:
         yield Path(path)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A filesystem of 1 MiB and a hundred inodes (root only: mark the test)."""
+    with mounts.tmpfs(tmp_path / "small", "size=1m", "nr_inodes=100", "mode=755") as path:
+        yield path
 
 
 @pytest.fixture

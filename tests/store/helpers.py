@@ -2,13 +2,18 @@
 
 import os
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Barrier
+from typing import TypeVar
 
 from layerfs.layer.record import Extraction
 from layerfs.oci import Digest
 from layerfs.store import ImageStorage, LayerDir, VerifiedBlob
 from layerfs.store.layout import StagedName
+
+T = TypeVar("T")
 
 
 def blob_of(content: bytes) -> tuple[bytes, Digest]:
@@ -61,6 +66,18 @@ def leftovers(images_dir: Path) -> list[str]:
     for directory, names, files in os.walk(images_dir):
         found += [os.path.join(directory, name) for name in [*names, *files] if StagedName.parse(name)]
     return found
+
+
+def at_once(number: int, work: Callable[[int], T]) -> list[T]:
+    """Run *work* in threads that begin together; return what each returned. Raises what one raises."""
+    barrier = Barrier(number)
+
+    def begin(thread: int) -> T:
+        barrier.wait()
+        return work(thread)
+
+    with ThreadPoolExecutor(number) as pool:
+        return list(pool.map(begin, range(number)))
 
 
 @contextmanager

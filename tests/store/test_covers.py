@@ -2,7 +2,6 @@ import errno
 import os
 import stat
 import subprocess
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +11,7 @@ import pytest
 from layerfs.errors import NotInStore
 from layerfs.oci import Digest, stack_digest
 from layerfs.store import ImageStorage
-from tests.store.helpers import leftovers
+from tests.store.helpers import at_once, leftovers
 from tests.support import images
 from tests.support.images import BuiltLayer
 
@@ -121,19 +120,7 @@ def test_a_cover_of_missing_layers_is_refused(storage: ImageStorage, tmp_path: P
 
 def test_threads_publish_the_same_cover_once(storage: ImageStorage, tmp_path: Path) -> None:
     layers = have(storage, tmp_path, [BASE, TOP])
-    barrier = threading.Barrier(6)
-    inodes: list[int] = []
-
-    def work() -> None:
-        barrier.wait()
-        inodes.append(storage.publish_cover(layers).stat().st_ino)
-
-    threads = [threading.Thread(target=work) for _ in range(6)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(inodes) == 6
+    inodes = at_once(6, lambda _: storage.publish_cover(layers).stat().st_ino)
     assert len(set(inodes)) == 1
     assert leftovers(storage.images_dir) == []
 

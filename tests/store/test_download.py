@@ -1,6 +1,5 @@
 import os
 import stat
-import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from layerfs.errors import (
 )
 from layerfs.oci import Digest
 from layerfs.store import ImageStorage, VerifiedBlob
-from tests.store.helpers import blob_of, child, download, leftovers
+from tests.store.helpers import at_once, blob_of, child, download, leftovers
 
 CONTENT, DIGEST = blob_of(b"the bytes of a layer " * 1000)
 
@@ -304,23 +303,7 @@ def test_a_verified_blob_cannot_be_made_by_hand() -> None:
 
 
 def test_many_threads_download_the_same_blob(storage: ImageStorage) -> None:
-    barrier = threading.Barrier(8)
-    failures: list[BaseException] = []
-
-    def work() -> None:
-        try:
-            barrier.wait()
-            for _ in range(10):
-                download(storage, CONTENT)
-        except BaseException as exc:  # noqa: BLE001 - the main thread reports it
-            failures.append(exc)
-
-    threads = [threading.Thread(target=work) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert failures == []
+    at_once(8, lambda _: [download(storage, CONTENT) for _ in range(10)])
     assert storage.verify_layer(DIGEST)
     assert leftovers(storage.images_dir) == []
 

@@ -1,5 +1,4 @@
 import os
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import get_args
@@ -9,7 +8,7 @@ import pytest
 from layerfs.errors import DigestMismatch, InvalidLayer, LayerfsError, NotInStore, StoreDamaged
 from layerfs.oci import Digest
 from layerfs.store import ImageStorage
-from tests.store.helpers import download, leftovers
+from tests.store.helpers import at_once, download, leftovers
 from tests.support import images
 from tests.support.images import BuiltLayer, Compression
 
@@ -102,18 +101,12 @@ def test_threads_and_stores_extract_the_same_layer_once(
     storage: ImageStorage, store: Path, tmp_path: Path
 ) -> None:
     path = tarball(tmp_path)
-    inodes: list[int] = []
-
-    def work(opened: ImageStorage) -> None:
-        inodes.append(os.stat(opened.extract_layer(LAYER.digest, path).path).st_ino)
-
     with ImageStorage(store) as other:
-        threads = [threading.Thread(target=work, args=(opened,)) for opened in (storage, other) * 3]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-    assert len(inodes) == 6
+        stores = (storage, other)
+        inodes = at_once(
+            6,
+            lambda number: stores[number % 2].extract_layer(LAYER.digest, path).path.stat().st_ino,
+        )
     assert len(set(inodes)) == 1
 
 

@@ -1,6 +1,5 @@
 import json
 import os
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +9,7 @@ import pytest
 from layerfs.errors import DigestMismatch, NotInStore, StoreError
 from layerfs.oci import Digest
 from layerfs.store import ImageStorage
-from tests.store.helpers import blob_of, download, extraction_of, leftovers, publish
+from tests.store.helpers import at_once, blob_of, download, extraction_of, leftovers, publish
 
 CONTENT, DIGEST = blob_of(b"one layer")
 
@@ -81,20 +80,8 @@ def test_an_empty_layer_is_a_layer(storage: ImageStorage) -> None:
 
 def test_many_threads_publish_the_same_layer_once(storage: ImageStorage) -> None:
     download(storage, CONTENT)
-    barrier = threading.Barrier(8)
-    inodes: list[int] = []
-
-    def work() -> None:
-        barrier.wait()
-        inodes.extend(os.stat(publish(storage, CONTENT).path).st_ino for _ in range(5))
-
-    threads = [threading.Thread(target=work) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(inodes) == 40
-    assert len(set(inodes)) == 1
+    inodes = at_once(8, lambda _: {os.stat(publish(storage, CONTENT).path).st_ino for _ in range(5)})
+    assert len(set.union(*inodes)) == 1
     assert leftovers(storage.images_dir) == []
 
 
