@@ -1,17 +1,29 @@
 /*
- * The client of `scripts/bench mount`: as little as possible between the clock and the kernel.
+ * The client of `scripts/bench mount` and `scripts/bench beside`: as little as possible between the clock and
+ * the kernel.
  *
  *   bench_client OPERATION DIRECTORY CLIENTS < paths
+ *   bench_client latency DIRECTORY SECONDS < paths
+ *   bench_client wait DIRECTORY CALLERS < paths
  *
- * OPERATION is stat, read (open, read to the end, close), find (list every directory) or cat (read in pieces of
- * 1 MiB). The paths are relative to DIRECTORY, a line each, and are read before the clock starts. CLIENTS
- * processes run at once, each over all paths, each from another place in the list. Prints the number of
- * operations (bytes for cat) of all clients and the seconds from the first to the last of them.
+ * The paths are relative to DIRECTORY, a line each, and are read before the clock starts.
+ *
+ * OPERATION is stat, read (open, read to the end, close), find (list every directory) or cat (read in pieces
+ * of 1 MiB). CLIENTS processes run at once, each over all paths, each from another place in the list. Prints
+ * the number of operations (bytes for cat) of all clients and the seconds from the first to the last of them.
+ *
+ * latency looks all paths up, again and again, for SECONDS or until SIGTERM; between two passes the kernel
+ * forgets its dentries (root only), and that time does not count. Prints the number of lookups, their
+ * median, 99th percentile and maximum in microseconds, and the seconds spent in them.
+ *
+ * wait opens the paths in CALLERS threads at once, each of which is expected to wait, and prints nothing.
  */
 #define _GNU_SOURCE
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -22,8 +34,12 @@
 
 #define PIECE (1 << 20)
 #define SMALL (1 << 16)
+#define MOST_LOOKUPS (8 << 20)
+#define PAUSE_US 50000 /* for the daemon to hear what the kernel forgot */
+#define STACK (1 << 16)
 
 static char buffer[PIECE];
+static volatile sig_atomic_t ended;
 
 static void fail(const char *what)
 {
@@ -111,27 +127,82 @@ static char **read_paths(long *count)
 	return paths;
 }
 
-int main(int argc, char **argv)
+static void forget_dentries(void)
 {
-	static const struct { const char *name; long (*run)(const char *); } operations[] = {
-		{"stat", do_stat}, {"read", do_read}, {"find", do_find}, {"cat", do_cat},
-	};
-	long (*run)(const char *) = NULL, count, total = 0, part;
-	char **paths, ready = 0;
-	int clients, gate[2], answers[2], i;
+	int fd = open("/proc/sys/vm/drop_caches", O_WRONLY);
+	if (fd < 0 || write(fd, "2", 1) != 1)
+		fail("drop_caches");
+	close(fd);
+	usleep(PAUSE_US);
+}
+
+static void end(int number)
+{
+	(void)number;
+	ended = 1;
+}
+
+static int by_time(const void *one, const void *other)
+{
+	float a = *(const float *)one, b = *(const float *)other;
+	return (a > b) - (a < b);
+}
+
+static void latency(char **paths, long count, double seconds)
+{
+	float *times = malloc(MOST_LOOKUPS * sizeof *times);
+	long done = 0, i;
+	double last, t, spent = 0, until = now() + seconds;
+	if (!times)
+		fail("memory");
+	signal(SIGTERM, end);
+	while (!ended && now() < until) {
+		forget_dentries();
+		last = now();
+		for (i = 0; i < count && !ended && done < MOST_LOOKUPS && last < until; i++) {
+			do_stat(paths[i]);
+			t = now();
+			times[done++] = (t - last) * 1e6;
+			spent += t - last;
+			last = t;
+		}
+	}
+	if (!done)
+		fail("no lookup");
+	qsort(times, done, sizeof *times, by_time);
+	printf("%ld %.2f %.2f %.2f %.6f\n", done, times[done / 2], times[done * 99 / 100], times[done - 1], spent);
+}
+
+static void *wait_for(void *path)
+{
+	int fd = open(path, O_RDONLY); /* interrupted, or the mount ends: all the same */
+	if (fd >= 0)
+		close(fd);
+	return NULL;
+}
+
+static void wait_together(char **paths, long count, long callers)
+{
+	pthread_attr_t small;
+	pthread_t thread;
+	long i;
+	pthread_attr_init(&small);
+	pthread_attr_setstacksize(&small, STACK);
+	for (i = 0; i < callers; i++)
+		if ((errno = pthread_create(&thread, &small, wait_for, paths[i % count])))
+			fail("thread");
+	pthread_exit(NULL); /* the process ends with its last thread */
+}
+
+static void timed(char **paths, long count, long (*run)(const char *), int clients)
+{
+	long total = 0, part;
+	int gate[2], answers[2], i;
+	char ready = 0;
 	double start;
 
-	if (argc != 4)
-		return fprintf(stderr, "usage: bench_client OPERATION DIRECTORY CLIENTS < paths\n"), 2;
-	for (i = 0; i < (int)(sizeof operations / sizeof *operations); i++)
-		if (!strcmp(argv[1], operations[i].name))
-			run = operations[i].run;
-	clients = atoi(argv[3]);
-	paths = read_paths(&count);
-	if (!run || clients < 1 || !count)
-		return fprintf(stderr, "bench_client: nothing to do\n"), 2;
-	if (chdir(argv[2]) || pipe(gate) || pipe(answers))
-		fail(argv[2]);
+	if (pipe(gate) || pipe(answers))
+		fail("pipe");
 	for (i = 0; i < clients; i++) {
 		if (fork() == 0) {
 			long done = 0, k, first = count / clients * i;
@@ -157,5 +228,31 @@ int main(int argc, char **argv)
 	printf("%ld %.6f\n", total, now() - start);
 	while (wait(NULL) > 0)
 		;
-	return 0;
+}
+
+int main(int argc, char **argv)
+{
+	static const struct { const char *name; long (*run)(const char *); } operations[] = {
+		{"stat", do_stat}, {"read", do_read}, {"find", do_find}, {"cat", do_cat},
+	};
+	long count, number;
+	char **paths;
+	int i;
+
+	if (argc != 4)
+		return fprintf(stderr, "usage: bench_client OPERATION DIRECTORY NUMBER < paths\n"), 2;
+	paths = read_paths(&count);
+	number = atol(argv[3]);
+	if (number < 1 || !count)
+		return fprintf(stderr, "bench_client: nothing to do\n"), 2;
+	if (chdir(argv[2]))
+		fail(argv[2]);
+	if (!strcmp(argv[1], "latency"))
+		return latency(paths, count, number), 0;
+	if (!strcmp(argv[1], "wait"))
+		return wait_together(paths, count, number), 0;
+	for (i = 0; i < (int)(sizeof operations / sizeof *operations); i++)
+		if (!strcmp(argv[1], operations[i].name))
+			return timed(paths, count, operations[i].run, number), 0;
+	return fprintf(stderr, "bench_client: no operation %s\n", argv[1]), 2;
 }

@@ -43,6 +43,19 @@ def _measurements(arguments: argparse.Namespace) -> Iterator[Measurement]:
         from benchlib import storing
 
         return storing.measurements(arguments.rounds, _progress)
+    if arguments.command == "overlap":
+        from benchlib import overlapping
+
+        return overlapping.measurements(arguments.rounds, _progress)
+    if arguments.command == "beside":
+        from benchlib import beside
+
+        parts = arguments.parts.split(",") if arguments.parts else beside.PARTS
+        if not set(parts) <= set(beside.PARTS):
+            raise SystemExit(
+                f"scripts/bench: --parts {arguments.parts} (expected some of {','.join(beside.PARTS)})"
+            )
+        return beside.measurements(parts, arguments.rounds, _progress)
     from benchlib import mounting
 
     return mounting.measurements(arguments.rounds, _progress)
@@ -60,7 +73,10 @@ def _parser() -> argparse.ArgumentParser:
     extract.add_argument("--filesystems", default="tmpfs,disk", help="tmpfs, disk (%(default)s)")
     mount = commands.add_parser("mount", help="serve a layer: fuse-overlayfs, ratarmount")
     store = commands.add_parser("store", help="open a store with much in it")
-    for command in (extract, mount, store):
+    overlap = commands.add_parser("overlap", help="fetch and extract at once, against each alone")
+    beside = commands.add_parser("beside", help="how quickly lookups are answered beside other work")
+    beside.add_argument("--parts", metavar="LIST", help="some of work,waiters,thread,timer (all)")
+    for command in (extract, mount, store, overlap, beside):
         command.add_argument("--rounds", type=_positive, default=5, metavar="N", help="(%(default)s)")
         command.add_argument("--json", type=Path, metavar="FILE", help="write all samples there")
         command.add_argument("--cpus", metavar="LIST", help="run everything on these cores only, as 0 or 0,1")

@@ -60,7 +60,7 @@ class Backing:
         progress("preparing the store")
         with Registry(self._base / "registry") as registry:
             self._image = Path("images", registry.host, "bench:latest")
-            registry.push("bench", "latest", images.image(*map(_built, self._given.values())))
+            registry.push("bench", "latest", images.image(*map(built, self._given.values())))
             with daemon.running(self._base / "store", self._base / "first") as first:
                 for number in _NUMBER.values():
                     list((first.mountpoint / self._image / "layers" / number / "diff").iterdir())
@@ -149,6 +149,7 @@ def _foreground(command: Sequence[str | Path], target: Path) -> Iterator[int]:
         process.communicate()
 
 
-def _built(given: Input) -> images.BuiltLayer:
+def built(given: Input) -> images.BuiltLayer:
+    """Return an input as the layer of an image to push."""
     digest, diff_id = Digest.parse(given.digest), Digest.parse(given.diff_id)
     return images.BuiltLayer(given.blob.read_bytes(), digest, diff_id, given.compression, given.about)
