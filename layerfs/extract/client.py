@@ -25,7 +25,7 @@ import layerfs
 from layerfs import errors
 from layerfs.errors import LayerfsError, WorkerDied
 from layerfs.extract import frames
-from layerfs.extract.job import Abort, Done, Ended, ExtractJob, Failed, Grown
+from layerfs.extract.job import Abort, Done, Ended, ExtractJob, Failed, Grown, Listed
 from layerfs.layer.names import to_text
 from layerfs.layer.record import Extraction
 
@@ -34,7 +34,7 @@ IDLE_EXIT: Final = 60.0
 WORKERS_MAX: Final = 8
 _EXIT_GRACE: Final = 5.0
 
-_ANSWER: Final = msgspec.json.Decoder(Done | Failed)
+_ANSWER: Final = msgspec.json.Decoder(Listed | Done | Failed)
 
 
 class Extractor:
@@ -96,16 +96,13 @@ class Extractor:
 
         Raises the class of `layerfs.errors` that the worker names, or WorkerDied.
         """
-        with self._receiving:
-            closed = self._from_worker.closed
-            body = None if closed else frames.receive(self._from_worker.fileno())
-        if body is None:
-            raise WorkerDied(f"extractor {self.pid}: {self._how_it_ended()} (expected an answer)")
-        answer: Done | Failed = _ANSWER.decode(body)
+        pieces: list[Listed] = []
+        while isinstance(answer := self._answer(), Listed):
+            pieces.append(answer)
         self.warnings = answer.warnings
         if isinstance(answer, Failed):
             raise _error(answer)
-        return answer.extraction
+        return _with_lists(answer.extraction, pieces)
 
     def close(self) -> None:
         """End the process and its writer, whatever they do, and wait for both: the tree may be removed then.
@@ -125,6 +122,15 @@ class Extractor:
                 self._to_worker.close()
             with self._receiving:
                 self._from_worker.close()
+
+    def _answer(self) -> Listed | Done | Failed:
+        with self._receiving:
+            closed = self._from_worker.closed
+            body = None if closed else frames.receive(self._from_worker.fileno())
+        if body is None:
+            raise WorkerDied(f"extractor {self.pid}: {self._how_it_ended()} (expected an answer)")
+        answer: Listed | Done | Failed = _ANSWER.decode(body)
+        return answer
 
     def _hung_up(self, seconds: float) -> bool:
         """Wait until nobody holds the other end of the answers' pipe; say whether that came true."""
@@ -148,6 +154,16 @@ class Extractor:
 
 def _as_text(path: str) -> str:
     return to_text(os.fsencode(path))
+
+
+def _with_lists(extraction: Extraction, pieces: list[Listed]) -> Extraction:
+    return msgspec.structs.replace(
+        extraction,
+        whiteouts=tuple(sorted(path for piece in pieces for path in piece.whiteouts)),
+        opaques=tuple(sorted(path for piece in pieces for path in piece.opaques)),
+        implied=tuple(sorted(path for piece in pieces for path in piece.implied)),
+        lost=dict(sorted(row for piece in pieces for row in piece.lost.items())),
+    )
 
 
 def _error(failed: Failed) -> LayerfsError:

@@ -4,7 +4,7 @@ import msgspec
 
 from layerfs.layer.record import Budgets, Extraction, OwnerKind
 
-__all__ = ["Abort", "Done", "Ended", "ExtractJob", "Failed", "Grown", "OwnerKind"]
+__all__ = ["Abort", "Done", "Ended", "ExtractJob", "Failed", "Grown", "Listed", "OwnerKind"]
 
 
 class ExtractJob(msgspec.Struct, frozen=True, kw_only=True, tag="job"):
@@ -45,10 +45,23 @@ class Abort(msgspec.Struct, frozen=True, tag="abort"):
     """The download failed: give up this job, remove nothing, answer `Failed`."""
 
 
+class Listed(msgspec.Struct, frozen=True, tag="listed"):
+    """Some of what `Extraction` lists under the same names; all of it comes before the answer, in pieces.
+
+    The worker passes the pieces on as they are: only the caller holds all of them as text.
+    """
+
+    whiteouts: tuple[str, ...] = ()
+    opaques: tuple[str, ...] = ()
+    implied: tuple[str, ...] = ()
+    lost: dict[str, str] = {}
+
+
 class Done(msgspec.Struct, frozen=True, tag="done"):
     """The tree is complete and both digests are computed; the blob's equals the job's."""
 
     extraction: Extraction
+    """Without what was `Listed`."""
     warnings: tuple[str, ...] = ()
 
 

@@ -11,6 +11,7 @@ A whiteout below an opaque directory would hide nothing, and overlayfs lists it
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import groupby
 from stat import S_IFCHR, S_ISDIR
 from typing import Final
 
@@ -36,7 +37,7 @@ class Marks:
 def settle(directories: Directories, markers: Iterable[bytes]) -> Marks:
     """Return the markers that are still there: a later member may have replaced their directory."""
     whiteouts, opaques = [], []
-    for path in sorted(set(markers)):
+    for path, _ in groupby(sorted(markers)):
         if _status(directories, path) is not None:
             parent, leaf = split(path)
             if isinstance(parse_marker(leaf), Opaque):

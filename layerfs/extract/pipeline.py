@@ -9,6 +9,7 @@ grows this is the downloader's to say.
 """
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -44,8 +45,8 @@ class _Archive:
     """Whether the archive is the blob, byte for byte, and one hash does for both."""
 
 
-def run(job: ExtractJob, growth: Growth, feeder: Feeder) -> Done | Failed:
-    """Extract one blob. Raises PartnerDied if the writer is gone."""
+def run(job: ExtractJob, growth: Growth, feeder: Feeder, relay: Callable[[bytes], None]) -> Done | Failed:
+    """Extract one blob; *relay* what the writer lists. Raises PartnerDied if the writer is gone."""
     blob_hash = HashThread(job.digest.partition(":")[0])
     tar_hash = HashThread(_DIFF_ID_HASH)
     try:
@@ -55,7 +56,7 @@ def run(job: ExtractJob, growth: Growth, feeder: Feeder) -> Done | Failed:
         tar_hash.finish()
         return Failed(type(exc).__name__, str(exc))
     try:
-        return _Run(job, tail, feeder, blob_hash, tar_hash).extract()
+        return _Run(job, tail, feeder, blob_hash, tar_hash).extract(relay)
     finally:
         tail.close()
 
@@ -71,7 +72,7 @@ class _Run:
         self._tar_hash = tar_hash
         self._archive = _Archive()
 
-    def extract(self) -> Done | Failed:
+    def extract(self, relay: Callable[[bytes], None]) -> Done | Failed:
         self._feeder.start(msgspec.json.encode(self._job))
         failure: LayerfsError | None = None
         try:
@@ -81,7 +82,7 @@ class _Run:
         except LayerfsError as exc:
             failure = exc
         aborted = failure is not None or self._feeder.writer_failed
-        written = _RESULT.decode(self._feeder.finish(aborted=aborted))
+        written = _RESULT.decode(self._feeder.finish(relay, aborted=aborted))
         failed = failure is not None or isinstance(written, Unwritten)
         if self._job.complete or not failed:
             failure = self._read_rest(failure)
@@ -163,12 +164,8 @@ class _Run:
             entries=written.entries,
             files=written.files,
             file_bytes=written.file_bytes,
-            whiteouts=written.whiteouts,
-            opaques=written.opaques,
-            implied=written.implied,
-            markers=len(written.whiteouts) + len(written.opaques),
+            markers=written.markers,
             owner=self._job.owner,
-            lost=written.lost,
         )
 
 

@@ -8,8 +8,8 @@ from typing import Final
 from layerfs.errors import BudgetExceeded
 from layerfs.layer.paths import shown
 
-_EACH: Final = 64
-"""Bytes that a path takes beside its own, about."""
+_EACH: Final = 160
+"""Bytes that a path takes beside its own, in lists and sets, about."""
 
 
 class Remembered:

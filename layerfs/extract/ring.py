@@ -2,7 +2,8 @@
 
 Moves slots of shared memory. A slot holds whole blocks of 512 bytes and is always filled full but for the
 last, so no header straddles two. Beside it two pipes: *words* to the writer (how much is in the next slot, or
-how the stream ended), *answers* back (one byte for each slot that may be filled again, then one result). Must
+how the stream ended), *answers* back (one byte for each slot that may be filled again; after the end of the
+stream any number of parts, then one result). Must
 know no archive format. `Feeder` is the inflating side, called by `pipeline`; `RingSource` is the writer's,
 the `layerfs.layer.member.Source` of the tar reader.
 """
@@ -11,6 +12,7 @@ import mmap
 import os
 import select
 import struct
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
@@ -21,13 +23,13 @@ from layerfs.extract import frames
 BLOCK: Final = 512
 SLOT_SIZE: Final = 512 * 1024
 SLOTS: Final = 24
-"""12 MiB, which count twice where two processes are weighed one by one: 16 slots let the inflating side wait for
-a writer of small files sooner, 64 hardly later."""
+"""12 MiB: with 16 the inflating side waits for a writer of small files sooner, with 64 hardly later."""
 
 _WORD: Final = struct.Struct("<I")
 _END: Final = 0
 _ABORTED: Final = 0xFFFFFFFF
 _CREDIT: Final = b"c"
+_PART: Final = b"p"
 _RESULT: Final = b"r"
 
 
@@ -105,11 +107,13 @@ class Feeder:
         self._published += 1
         self._send(size)
 
-    def finish(self, *, aborted: bool = False) -> bytes:
-        """End the stream and return the writer's result. Raises PartnerDied."""
+    def finish(self, relay: Callable[[bytes], None], *, aborted: bool = False) -> bytes:
+        """End the stream, *relay* the parts of the writer's answer, return the result. Raises PartnerDied."""
         self._send(_ABORTED if aborted else _END)
         while self._result is None:
-            self._read_answers()
+            part = self._read_answers()
+            if part is not None:
+                relay(part)
         return self._result
 
     def _send(self, word: int) -> None:
@@ -118,26 +122,19 @@ class Feeder:
         except BrokenPipeError:
             raise PartnerDied from None
 
-    def _read_answers(self) -> None:
-        answers = os.read(self._answers, SLOTS)
-        if not answers:
+    def _read_answers(self) -> bytes | None:
+        """Take one thing that the writer says; return it if it is a part of its answer."""
+        kind = os.read(self._answers, 1)
+        if kind == _CREDIT:
+            self._credits += 1
+            return None
+        body = frames.receive(self._answers) if kind else None
+        if body is None:
             raise PartnerDied
-        credits, result, rest = answers.partition(_RESULT)
-        self._credits += len(credits)
-        if result:
-            self._result = self._read_result(rest)
-
-    def _read_result(self, start: bytes) -> bytes:
-        missing = frames.LENGTH.size - len(start)
-        head = start + (frames.read_exactly(self._answers, missing) or b"") if missing > 0 else start
-        if len(head) < frames.LENGTH.size:
-            raise PartnerDied
-        (size,) = frames.LENGTH.unpack(head[: frames.LENGTH.size])
-        body = head[frames.LENGTH.size :]
-        rest = frames.read_exactly(self._answers, size - len(body))
-        if rest is None:
-            raise PartnerDied
-        return body + rest
+        if kind == _PART:
+            return body
+        self._result = body
+        return None
 
 
 class RingSource:
@@ -235,10 +232,16 @@ class RingSource:
         with suppress(Aborted):
             self.drain()
 
+    def part(self, body: bytes) -> None:
+        """Give a part of the answer, once the stream has ended. Raises OSError."""
+        frames.write_all(self._answers, _PART)
+        frames.send(self._answers, body)
+
     def answer(self, body: bytes) -> None:
         """Give the result of the job; slots are no longer returned after it. Raises OSError."""
         self._answered = True
-        frames.write_all(self._answers, _RESULT + frames.LENGTH.pack(len(body)) + body)
+        frames.write_all(self._answers, _RESULT)
+        frames.send(self._answers, body)
 
     def _part(self, most: int) -> memoryview:
         """Return the next bytes that lie in one piece, at most *most*."""

@@ -79,7 +79,7 @@ class Prefixed:
 
     def readinto(self, buffer: memoryview, /) -> int:
         """Fill a part of *buffer*; 0 at the end."""
-        data = self.read(len(buffer))
+        data = self.read(min(len(buffer), CHUNK))
         buffer[: len(data)] = data
         return len(data)
 

@@ -14,7 +14,7 @@ from layerfs.extract.hashing import HashThread
 from layerfs.layer.names import from_text
 
 CHUNK: Final = 128 * 1024
-_UNHASHED_MAX: Final = 32
+_UNHASHED_MAX: Final = 16
 _PATIENCE: Final = 0.1
 
 
@@ -101,12 +101,6 @@ class Tail:
         elif allowed is not None:
             raise StoreError(f"blob: ends after {self.offset} bytes (expected {allowed}, as was announced)")
         return data
-
-    def readinto(self, buffer: memoryview) -> int:
-        """Fill *buffer* as far as `read` can at once."""
-        data = self.read(len(buffer))
-        buffer[: len(data)] = data
-        return len(data)
 
     def drain(self) -> None:
         """Read to the end, for the hasher's sake."""

@@ -58,14 +58,18 @@ class Worker:
 
     def _run(self, job: ExtractJob, growth: Growth) -> None:
         try:
-            answer: Done | Failed = pipeline.run(job, growth, self._feeder)
-            frames.send(_OUT, msgspec.json.encode(answer))
+            answer: Done | Failed = pipeline.run(job, growth, self._feeder, _answer)
+            _answer(msgspec.json.encode(answer))
             gc.collect()
         except (PartnerDied, BrokenPipeError):
             os._exit(1)
         except BaseException:
             log.exception("extracting %s failed in a way nobody thought of", job.digest)
             os._exit(1)  # the client sees it, and starts another
+
+
+def _answer(body: bytes) -> None:
+    frames.send(_OUT, body)
 
 
 def main() -> None:

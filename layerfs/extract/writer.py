@@ -6,35 +6,40 @@ before that has threads; it ends when the worker does, whose end of the pipe it 
 
 import gc
 import os
+from collections.abc import Iterable, Iterator
 from errno import EDQUOT, ENOSPC, EROFS
+from itertools import islice
+from typing import Final, TypeVar
 
 import msgspec
 
 from layerfs.errors import BudgetExceeded, LayerfsError, StoreError, StoreFull, StoreReadOnly
 from layerfs.extract import overlayform
 from layerfs.extract.directories import Directories, open_root
-from layerfs.extract.job import ExtractJob
+from layerfs.extract.job import ExtractJob, Listed
+from layerfs.extract.overlayform import Marks
 from layerfs.extract.ownership import Ownership
 from layerfs.extract.placing import Placer
 from layerfs.extract.remembered import Remembered
 from layerfs.extract.ring import Aborted, PartnerDied, Ring, RingSource
+from layerfs.layer.lost import Lost
 from layerfs.layer.names import from_text, to_text
 from layerfs.layer.tar import TarReader
 
 _IMPLIED_MODE = 0o755
 _WARNINGS_MAX = 50
+_PIECE: Final = 1000
+
+_T = TypeVar("_T")
 
 
 class Written(msgspec.Struct, frozen=True, tag="written"):
-    """What the writer knows of a finished tree: a part of `layerfs.layer.record.Extraction`."""
+    """What the writer counted: a part of `layerfs.layer.record.Extraction`."""
 
     entries: int
     files: int
     file_bytes: int
-    whiteouts: tuple[str, ...]
-    opaques: tuple[str, ...]
-    implied: tuple[str, ...]
-    lost: dict[str, str]
+    markers: int
     warnings: tuple[str, ...]
 
 
@@ -129,14 +134,13 @@ class Tree:
         if self._job.whiteout_devices:
             overlayform.write_overlay_form(directories, marks, self._job.owner)
         directories.close()
+        for listed in _pieces(marks, directories.implied, self._ownership.lost):
+            self._source.part(msgspec.json.encode(listed))
         return Written(
             entries=self._entries,
             files=self._placer.files,
             file_bytes=self._placer.file_bytes,
-            whiteouts=_texts(marks.whiteouts),
-            opaques=_texts(marks.opaques),
-            implied=_texts(directories.implied),
-            lost={path: str(lost) for path, lost in sorted(self._ownership.lost.items())},
+            markers=len(marks.whiteouts) + len(marks.opaques),
             warnings=self.warnings(),
         )
 
@@ -152,5 +156,23 @@ class Tree:
         self._directories.drop()
 
 
-def _texts(paths: "tuple[bytes, ...] | set[bytes]") -> tuple[str, ...]:
-    return tuple(sorted(map(to_text, paths)))
+def _pieces(marks: Marks, implied: Iterable[bytes], lost: dict[str, Lost]) -> Iterator[Listed]:
+    """Say what the record lists in pieces small enough to forget."""
+    for whiteouts in _batches(marks.whiteouts):
+        yield Listed(whiteouts=_texts(whiteouts))
+    for opaques in _batches(marks.opaques):
+        yield Listed(opaques=_texts(opaques))
+    for paths in _batches(implied):
+        yield Listed(implied=_texts(paths))
+    for rows in _batches(lost.items()):
+        yield Listed(lost={path: str(row) for path, row in rows})
+
+
+def _batches(items: Iterable[_T]) -> Iterator[list[_T]]:
+    iterator = iter(items)
+    while batch := list(islice(iterator, _PIECE)):
+        yield batch
+
+
+def _texts(paths: Iterable[bytes]) -> tuple[str, ...]:
+    return tuple(map(to_text, paths))

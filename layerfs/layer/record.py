@@ -26,7 +26,7 @@ class Budgets(msgspec.Struct, frozen=True, kw_only=True):
     """Of one extended header, and of all xattrs of one entry."""
     max_record_bytes: int = 16 << 20
     """Of the paths that the record lists, markers and implied directories, and of those that wait for the end
-    of the archive; each counts 64 more. They are kept in memory, and planned as a cover by the daemon."""
+    of the archive; each counts 160 more. They are kept in memory, and planned as a cover by the daemon."""
 
 
 class Extraction(msgspec.Struct, frozen=True, kw_only=True):

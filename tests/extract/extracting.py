@@ -76,6 +76,17 @@ class Extract:
         return self.run(self.job(tar(entries) if archive is None else archive, **changes))
 
 
+def peak_memory(extractor: Extractor) -> int:
+    """Return the most that a worker and its writer ever had, in bytes; what they share counts once."""
+    children = Path(f"/proc/{extractor.pid}/task/{extractor.pid}/children").read_text().split()
+    rows = [
+        dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+        for pid in (extractor.pid, *children)
+    ]
+    peaks = [int(row["VmHWM"].split()[0]) for row in rows]
+    return (sum(peaks) - min(int(row["RssShmem"].split()[0]) for row in rows)) * 1024
+
+
 def digest_of(blob: bytes, algorithm: str = "sha256") -> str:
     """Return the digest that describes *blob*."""
     return f"{algorithm}:{hashlib.new(algorithm, blob).hexdigest()}"

@@ -8,7 +8,7 @@ import pytest
 
 from layerfs.extract.client import Extractor
 from layerfs.extract.job import ExtractJob
-from tests.extract.extracting import Extract, digest_of
+from tests.extract.extracting import Extract, digest_of, peak_memory
 from tests.layer.headers import END, header
 
 _ENTRIES = 2_000_000
@@ -25,14 +25,6 @@ def _write_many(path: Path, *, directories: bool) -> None:
                 rows.append(header(b"%b/%d" % (name, n), kind, mtime=first + n))
             out.write(b"".join(rows))
         out.write(END)
-
-
-def _peak(pid: int) -> int:
-    """Return the largest resident size of a process so far, in bytes."""
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) * 1024
-    raise AssertionError(f"process {pid} does not say")
 
 
 @pytest.mark.long
@@ -56,8 +48,7 @@ def test_two_million_entries_need_no_more_memory_than_a_few(
             )
         )
         assert extractor.result().entries == _ENTRIES
-        children = Path(f"/proc/{extractor.pid}/task/{extractor.pid}/children").read_text().split()
-        assert sum(map(_peak, [extractor.pid, *map(int, children)])) < _MEMORY
+        assert peak_memory(extractor) < _MEMORY
     finally:
         extractor.close()
         subprocess.run(["rm", "-rf", target], check=True)

@@ -5,15 +5,17 @@ import signal
 import subprocess
 import sys
 import threading
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
 import msgspec
 import pytest
 
-from layerfs.errors import PathEscape, StoreError, WorkerDied
+from layerfs.errors import BudgetExceeded, PathEscape, StoreError, WorkerDied
 from layerfs.extract.client import Extractor, ExtractorPool
-from tests.extract.extracting import ROOT, Extract, digest_of
+from layerfs.layer.record import Budgets
+from tests.extract.extracting import ROOT, Extract, digest_of, peak_memory
+from tests.layer.headers import END, header
 from tests.support.clients import runs, wait_until
 from tests.support.images import Entry, file, tar
 
@@ -93,6 +95,24 @@ def test_a_worker_remembers_nothing_of_the_jobs_before(
             sizes.append(_resident(extractor.pid) + _resident(_writer_of(extractor.pid)))
 
     assert sizes[-1] - sizes[10] < 5 << 20  # half of what the names of 50 jobs take
+
+
+def test_what_waits_for_the_end_needs_little_memory_also_at_its_limit(
+    pool: ExtractorPool, memory: Path
+) -> None:
+    extract = Extract(pool, memory)
+    each = 160
+    count = Budgets().max_record_bytes // (3 * each + len("d000000" + "d000000/x" + "d000000/x/.wh.m"))
+    most = b"".join(header(b"d%06d/x/.wh.m" % n) for n in range(count))
+    with closing(Extractor()) as extractor:
+        extractor.start(extract.job(most + END))
+        found = extractor.result()
+        assert len(found.whiteouts) == count
+        assert len(found.implied) == 2 * count + 1
+        assert peak_memory(extractor) < 64 << 20
+
+    with pytest.raises(BudgetExceeded, match="max_record_bytes"):
+        extract(archive=most + header(b"d/x/.wh.m") + END)
 
 
 def test_a_worker_inherits_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
