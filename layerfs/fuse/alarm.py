@@ -4,7 +4,8 @@ The device is readable when a request waits; if its caller is killed before we r
 request back, and pyfuse3's blocking read(2), which holds the interpreter's lock, stops the whole daemon until
 somebody else asks something: downloads, timers and threads (measured: 4 % of the kills of a busy client).
 While requests come in, this alarm interrupts such a read every few milliseconds, and pyfuse3 tries again.
-It is off while the daemon sleeps. Called by `polling` alone.
+It goes off once more in a sleep of the daemon, and then stays off until it wakes: most sleeps are shorter
+than the interval, and to stop and start the timer in each would cost more. Called by `polling` alone.
 """
 
 import signal
@@ -21,10 +22,11 @@ class Alarm:
 
     def __init__(self) -> None:
         self._armed = False
+        self._resting = False
         self._usable = threading.current_thread() is threading.main_thread()
         if self._usable:
             # A handler of Python's is installed without SA_RESTART: the read returns EINTR.
-            signal.signal(signal.SIGALRM, _nothing)
+            signal.signal(signal.SIGALRM, self._ring)
 
     @property
     def is_armed(self) -> bool:
@@ -33,9 +35,14 @@ class Alarm:
 
     def arm(self) -> None:
         """Begin to interrupt blocking system calls; Python's own are taken up again by themselves."""
+        self._resting = False
         if not self._armed and self._usable:
             self._armed = True
             signal.setitimer(signal.ITIMER_REAL, INTERVAL_SECONDS, INTERVAL_SECONDS)
+
+    def rest(self) -> None:
+        """Stop interrupting, after one more time, unless armed again before."""
+        self._resting = True
 
     def disarm(self) -> None:
         """Stop interrupting."""
@@ -43,6 +50,8 @@ class Alarm:
             self._armed = False
             signal.setitimer(signal.ITIMER_REAL, 0.0)
 
-
-def _nothing(_number: int, _frame: FrameType | None) -> None:
-    """Do nothing: that the signal came is all there is to it."""
+    def _ring(self, _number: int, _frame: FrameType | None) -> None:
+        # That the signal came is all there is to it for a read. Between two lines of `arm` it does no harm:
+        # who has said that he does not rest finds the timer running, or starts it.
+        if self._resting:
+            self.disarm()

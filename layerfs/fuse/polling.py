@@ -11,7 +11,7 @@ import select
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from time import perf_counter
-from types import SimpleNamespace, TracebackType
+from types import ModuleType, SimpleNamespace, TracebackType
 from typing import Any, Final, cast
 
 import trio
@@ -21,9 +21,8 @@ from layerfs.fuse.alarm import Alarm
 SPIN_SECONDS: Final = 50e-6
 """How long to look before sleeping. 20 to 200 microseconds gain the same; 10 half of it."""
 
-TURN_REQUESTS: Final = 64
-TURN_SECONDS: Final = 2e-3
-"""Requests, and seconds, after which the other tasks get a turn though there is always work."""
+TURN_SECONDS: Final = 1.5e-3
+"""After how long the other tasks get a turn though there is always work."""
 
 
 class _Nothing(tuple[()]):
@@ -74,43 +73,48 @@ class EagerLock:
 class EagerReader:
     """Waits until a descriptor is readable, looking for *spin* seconds before it lets the thread sleep.
 
-    *alarm* is armed whenever a read may follow, and off in every sleep.
+    *alarm* is armed whenever a read may follow, and rests in every sleep.
     """
 
     def __init__(self, spin: float, alarm: Alarm) -> None:
         self._spin = spin
         self._alarm = alarm
         self._polls: dict[int, Callable[[int], list[Any]]] = {}
-        self._served = 0
         self._turn_ends = 0.0
 
     def wait_readable(self, fd: int) -> Awaitable[None]:
         """Return once *fd* is readable, at its end too. Raises what trio's function raises.
 
-        Every `TURN_REQUESTS` or `TURN_SECONDS` it lets other tasks run and can be cancelled, however
-        busy the descriptor is; a sleep is both anyway.
+        After `TURN_SECONDS` it lets other tasks run and can be cancelled, however busy the descriptor is;
+        a sleep is both anyway.
         """
-        self._served += 1
         poll = self._polls.get(fd) or self._watch(fd)
-        if self._served < TURN_REQUESTS and perf_counter() < self._turn_ends and poll(0):
-            return NOTHING
-        return self._wait(fd, poll)
+        now = perf_counter()
+        if now >= self._turn_ends:
+            return self._take_turns(fd, poll)
+        return NOTHING if self._look(poll, now) else self._sleep(fd)
 
-    async def _wait(self, fd: int, poll: Callable[[int], list[Any]]) -> None:
-        if self._served >= TURN_REQUESTS or perf_counter() >= self._turn_ends:
-            await trio.lowlevel.checkpoint()
-            self._begin_turn()
-        give_up = perf_counter() + self._spin
-        while perf_counter() < give_up:
-            if poll(0):  # lets other threads run, too
-                return
-        self._alarm.disarm()
+    async def _take_turns(self, fd: int, poll: Callable[[int], list[Any]]) -> None:
+        # In the first turn of the others the timers that are due wake their tasks, in the second these run.
+        await trio.lowlevel.checkpoint()
+        await trio.lowlevel.checkpoint()
+        now = perf_counter()
+        self._turn_ends = now + TURN_SECONDS
+        if not self._look(poll, now):
+            await self._sleep(fd)
+
+    def _look(self, poll: Callable[[int], list[Any]], now: float) -> bool:
+        """Say whether there is something to read, at last after the spin."""
+        give_up = now + self._spin
+        while not poll(0):  # lets other threads run, too
+            if perf_counter() >= give_up:
+                return False
+        return True
+
+    async def _sleep(self, fd: int) -> None:
+        self._alarm.rest()
         await trio.lowlevel.wait_readable(fd)
         self._alarm.arm()
-        self._begin_turn()
-
-    def _begin_turn(self) -> None:
-        self._served = 0
         self._turn_ends = perf_counter() + TURN_SECONDS
 
     def _watch(self, fd: int) -> Callable[[int], list[Any]]:
@@ -120,15 +124,9 @@ class EagerReader:
         return poll.poll
 
 
-class _Overlaid(SimpleNamespace):
-    """A module, but for the names given."""
-
-    def __init__(self, module: Any, **replaced: Any) -> None:
-        super().__init__(**replaced)
-        self._module = module
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._module, name)
+def _copy(module: ModuleType, **replaced: Any) -> SimpleNamespace:
+    """Return the names of *module*, but for those given; copied, as each request looks them up."""
+    return SimpleNamespace(**{**vars(module), **replaced})
 
 
 def spin_seconds() -> float:
@@ -136,10 +134,10 @@ def spin_seconds() -> float:
     return SPIN_SECONDS if len(os.sched_getaffinity(0)) > 1 else 0.0
 
 
-def namespace(reader: EagerReader) -> Any:
+def namespace(reader: EagerReader) -> SimpleNamespace:
     """Return what stands for the module trio, with the two replaced names."""
-    lowlevel = _Overlaid(trio.lowlevel, wait_readable=reader.wait_readable)
-    return _Overlaid(trio, lowlevel=lowlevel, Lock=EagerLock)
+    lowlevel = _copy(trio.lowlevel, wait_readable=reader.wait_readable)
+    return _copy(trio, lowlevel=lowlevel, Lock=EagerLock)
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 import gc
 import os
+import signal
 import time
 from collections.abc import Iterator
 from types import SimpleNamespace
@@ -12,7 +13,7 @@ import trio.testing
 
 from layerfs.fuse import polling
 from layerfs.fuse.alarm import INTERVAL_SECONDS, Alarm
-from layerfs.fuse.polling import TURN_REQUESTS, EagerLock, EagerReader, installed
+from layerfs.fuse.polling import EagerLock, EagerReader, installed
 
 
 @pytest.fixture
@@ -47,8 +48,11 @@ async def test_what_becomes_readable_wakes_the_sleeper(pipe: tuple[int, int], al
         os.write(pipe[1], b"x")
 
 
-async def test_other_tasks_get_turns_while_there_is_always_work(pipe: tuple[int, int], alarm: Alarm) -> None:
-    reader = EagerReader(50e-6, alarm)
+async def test_other_tasks_get_turns_while_there_is_always_work(
+    pipe: tuple[int, int], alarm: Alarm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(polling, "TURN_SECONDS", 0.0)
+    reader = EagerReader(polling.SPIN_SECONDS, alarm)
     os.write(pipe[1], b"x")
     turns = 0
 
@@ -60,10 +64,32 @@ async def test_other_tasks_get_turns_while_there_is_always_work(pipe: tuple[int,
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(other)
-        for _ in range(TURN_REQUESTS * 21):
+        for _ in range(20):
             await reader.wait_readable(pipe[0])
         nursery.cancel_scope.cancel()
     assert turns >= 20
+
+
+async def test_a_timer_that_is_due_fires_in_the_next_turn_of_others(
+    pipe: tuple[int, int], alarm: Alarm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(polling, "TURN_SECONDS", 0.0)
+    reader = EagerReader(0.0, alarm)
+    os.write(pipe[1], b"x")
+    fired = trio.Event()
+
+    async def timer() -> None:
+        await trio.sleep_until(started)
+        fired.set()
+
+    async with trio.open_nursery() as nursery:
+        started = trio.current_time() + 0.01
+        nursery.start_soon(timer)
+        await trio.lowlevel.checkpoint()
+        while trio.current_time() < started:
+            time.sleep(0.001)  # noqa: ASYNC251 - the loop is held up, as by a long request
+        await reader.wait_readable(pipe[0])
+        assert fired.is_set()
 
 
 async def test_a_busy_reader_can_be_cancelled(pipe: tuple[int, int], alarm: Alarm) -> None:
@@ -93,14 +119,23 @@ async def test_an_idle_reader_uses_no_processor(pipe: tuple[int, int], alarm: Al
         gc.enable()
 
 
-async def test_the_alarm_is_off_in_a_sleep_and_on_after_it(pipe: tuple[int, int], alarm: Alarm) -> None:
+async def test_the_alarm_rests_in_a_sleep_and_is_armed_after_it(pipe: tuple[int, int], alarm: Alarm) -> None:
     reader = EagerReader(0.0, alarm)
     alarm.arm()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(reader.wait_readable, pipe[0])
         await trio.testing.wait_all_tasks_blocked()
-        assert not alarm.is_armed
+        while alarm.is_armed:
+            await trio.lowlevel.checkpoint()
         os.write(pipe[1], b"x")
+    assert alarm.is_armed
+
+
+def test_an_alarm_that_is_armed_again_does_not_rest(alarm: Alarm) -> None:
+    alarm.arm()
+    alarm.rest()
+    alarm.arm()
+    signal.raise_signal(signal.SIGALRM)
     assert alarm.is_armed
 
 
