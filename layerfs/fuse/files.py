@@ -7,9 +7,11 @@ Called by `operations` alone.
 import logging
 import os
 from collections.abc import Coroutine
+from contextlib import suppress
 from errno import EAGAIN, EBADF, EOPNOTSUPP
 from functools import cache
 from itertools import count
+from mmap import MADV_HUGEPAGE, MAP_ANONYMOUS, MAP_PRIVATE, mmap
 from typing import Any, Final
 
 import pyfuse3
@@ -31,6 +33,8 @@ _PRIVATE: Final = 1 << 63
 MAX_READ_BYTES: Final = 1 << 20
 """What libfuse lets the kernel ask for at most; one room of this size serves all reads from memory, since a
 fresh one would have to be zeroed each time."""
+
+_HUGE_PAGE_BYTES: Final = 2 << 20
 
 _OPEN_FLAGS: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NOATIME
 _DISK_THREADS: Final = 16
@@ -70,6 +74,18 @@ def _open(content: FileContent) -> int:
         return os.open(content.path, _OPEN_FLAGS & ~os.O_NOATIME, dir_fd=content.dir_fd)
 
 
+def _room() -> memoryview:
+    """Return room for one read, in huge pages if there are any: the kernel finds its pages one by one.
+
+    In small pages, not even aligned, a reply of 1 MiB costs a quarter more. Wherever three huge pages' worth
+    of addresses start, the middle third lies in whole huge pages; the rest is never touched.
+    """
+    addresses = mmap(-1, 3 * _HUGE_PAGE_BYTES, MAP_PRIVATE | MAP_ANONYMOUS)
+    with suppress(OSError):  # a kernel without them
+        addresses.madvise(MADV_HUGEPAGE)
+    return memoryview(addresses)[_HUGE_PAGE_BYTES : _HUGE_PAGE_BYTES + MAX_READ_BYTES]
+
+
 class OpenFiles:
     """The handle table of one mount."""
 
@@ -77,7 +93,7 @@ class OpenFiles:
         self._files: dict[int, _OpenFile] = {}
         self._handles = count(_PRIVATE)
         self._disk = trio.CapacityLimiter(_DISK_THREADS)
-        self._room = memoryview(bytearray(MAX_READ_BYTES))
+        self._room = _room()
         self._in_memory: set[int] = set()
         """Directories whose filesystem never waits for a disk, but cannot promise so at a read."""
 
