@@ -33,8 +33,9 @@ MAX_TASKS: Final = 100_000
 SWITCH_SECONDS: Final = 1e-4
 """How long another Python thread may keep the interpreter while a request is there."""
 
-COLLECTIONS: Final = (5_000, 5, 1_000)
-"""Thresholds of the garbage collector: the youngest are visited in a millisecond, all once in a long time."""
+COLLECTIONS: Final = (2_000, 5, 2_500)
+"""Thresholds of the garbage collector: young objects are visited in two milliseconds at most, since nobody is
+served meanwhile, all once in a long time."""
 
 _BASE_OPTIONS: Final = frozenset(
     # No max_read: libfuse then ends the session (facts/fuse-and-overlay.md section 3).
