@@ -25,7 +25,7 @@ import layerfs
 from layerfs import errors
 from layerfs.errors import LayerfsError, WorkerDied
 from layerfs.extract import frames
-from layerfs.extract.job import Abort, Done, Ended, ExtractJob, Failed, Grown, Listed
+from layerfs.extract.job import Abort, Done, Ended, ExtractJob, Failed, Grown, Listed, whole
 from layerfs.layer.names import to_text
 from layerfs.layer.record import Extraction
 
@@ -102,7 +102,7 @@ class Extractor:
         self.warnings = answer.warnings
         if isinstance(answer, Failed):
             raise _error(answer)
-        return _with_lists(answer.extraction, pieces)
+        return whole(answer.extraction, pieces)
 
     def close(self) -> None:
         """End the process and its writer, whatever they do, and wait for both: the tree may be removed then.
@@ -154,16 +154,6 @@ class Extractor:
 
 def _as_text(path: str) -> str:
     return to_text(os.fsencode(path))
-
-
-def _with_lists(extraction: Extraction, pieces: list[Listed]) -> Extraction:
-    return msgspec.structs.replace(
-        extraction,
-        whiteouts=tuple(sorted(path for piece in pieces for path in piece.whiteouts)),
-        opaques=tuple(sorted(path for piece in pieces for path in piece.opaques)),
-        implied=tuple(sorted(path for piece in pieces for path in piece.implied)),
-        lost=dict(sorted(row for piece in pieces for row in piece.lost.items())),
-    )
 
 
 def _error(failed: Failed) -> LayerfsError:

@@ -4,7 +4,7 @@ import msgspec
 
 from layerfs.layer.record import Budgets, Extraction, OwnerKind
 
-__all__ = ["Abort", "Done", "Ended", "ExtractJob", "Failed", "Grown", "Listed", "OwnerKind"]
+__all__ = ["Abort", "Done", "Ended", "ExtractJob", "Failed", "Grown", "Listed", "OwnerKind", "whole"]
 
 
 class ExtractJob(msgspec.Struct, frozen=True, kw_only=True, tag="job"):
@@ -72,3 +72,14 @@ class Failed(msgspec.Struct, frozen=True, tag="failed"):
     """Name of a class in `layerfs.errors`."""
     message: str
     warnings: tuple[str, ...] = ()
+
+
+def whole(extraction: Extraction, pieces: list[Listed]) -> Extraction:
+    """Put what was `Listed` back, sorted."""
+    return msgspec.structs.replace(
+        extraction,
+        whiteouts=tuple(sorted(path for piece in pieces for path in piece.whiteouts)),
+        opaques=tuple(sorted(path for piece in pieces for path in piece.opaques)),
+        implied=tuple(sorted(path for piece in pieces for path in piece.implied)),
+        lost=dict(sorted(row for piece in pieces for row in piece.lost.items())),
+    )

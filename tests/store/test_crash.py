@@ -9,12 +9,13 @@ import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from layerfs.errors import WorkerDied
 from layerfs.extract import pipeline, writer
 from layerfs.extract.client import Extractor
-from layerfs.extract.job import Done, ExtractJob
+from layerfs.extract.job import Done, ExtractJob, Listed, whole
 from layerfs.extract.ring import Feeder, Ring
 from layerfs.extract.tail import Growth
 from layerfs.layer.record import Extraction
@@ -237,12 +238,14 @@ class ExtractorsHere:
         os.close(ring.words_in)
         os.close(ring.answers_out)
         job = ExtractJob(blob=str(blob), target=str(target), digest=str(digest), size=-1)
-        answer = pipeline.run(job, Growth(complete=True, hopeless=lambda: False), Feeder(ring))
+        pieces: list[bytes] = []
+        growth = Growth(complete=True, hopeless=lambda: False)
+        answer = pipeline.run(job, growth, Feeder(ring), pieces.append)
         os.close(ring.words_out)
         os.close(ring.answers_in)
         os.waitpid(writer_pid, 0)
         assert isinstance(answer, Done)
-        return answer.extraction
+        return whole(answer.extraction, [msgspec.json.decode(piece, type=Listed) for piece in pieces])
 
     def close(self) -> None:
         """Nothing runs on."""
