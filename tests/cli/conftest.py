@@ -2,12 +2,13 @@
 
 import os
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
 
 from tests.support.daemon import LAYERFS, clean_environment
+from tests.support.forkserver import ForkServer
 
 _REPOSITORY = Path(__file__).parents[2]
 
@@ -17,8 +18,9 @@ Done = subprocess.CompletedProcess[str]
 class CommandLine:
     """Runs ``layerfs`` with a store and a home of its own."""
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, server: ForkServer) -> None:
         self.home = home
+        self.server = server
         self.store = home / "store"
         (home / "run").mkdir(mode=0o700, exist_ok=True)  # podman wants it
         self.environment = {
@@ -42,12 +44,10 @@ class CommandLine:
         cwd: Path | None = None,
     ) -> Done:
         """Run one command to its end; its exit code must be *code*, and it must never show a traceback."""
-        done = subprocess.run(
-            [*LAYERFS, *map(str, arguments)],
-            input=stdin,
-            capture_output=True,
-            text=True,
-            env=self.environment | dict(environment or {}),
+        done = self.server.run(
+            [*map(str, arguments)],
+            stdin=stdin,
+            environment=self.environment | dict(environment or {}),
             cwd=cwd or self.home,
             timeout=60,
         )
@@ -56,9 +56,15 @@ class CommandLine:
         return done
 
 
+@pytest.fixture(scope="session")
+def _fork_server(_nothing_is_left_over: None) -> Iterator[ForkServer]:
+    with ForkServer() as server:
+        yield server
+
+
 @pytest.fixture
-def layerfs(tmp_path: Path) -> CommandLine:
+def layerfs(tmp_path: Path, _fork_server: ForkServer) -> CommandLine:
     """The command line."""
     home = tmp_path / "home"
     home.mkdir()
-    return CommandLine(home)
+    return CommandLine(home, _fork_server)

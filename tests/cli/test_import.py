@@ -204,7 +204,7 @@ def test_layers_are_linked_not_copied_unless_told_or_somebody_else_may_write_the
     assert is_linked(BASE.digest) or shares_extents
     assert not is_linked(TOP.digest)
 
-    other = CommandLine(tmp_path)
+    other = CommandLine(tmp_path, layerfs.server)
     other("import", "--copy", f"oci:{tmp_path}/lay")
     assert not os.path.samefile(tmp_path / f"store/layers/{BASE.digest.name}.tar.gz", blobs / BASE.digest.hex)
 
