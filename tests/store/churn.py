@@ -15,6 +15,9 @@ from layerfs.oci import Digest, Repository
 from layerfs.store import ImageStorage
 from layerfs.store.extraction import Extractors
 
+AT_LEAST = 100
+"""Steps, however slow the machine is."""
+
 REPOSITORY = Repository.of("r.io", "churn/repository")
 
 
@@ -130,10 +133,11 @@ def main() -> None:
     """Churn until the time is over."""
     store, blobs, seconds, seed = sys.argv[1:]
     churn = Churn(Path(store), Path(blobs), int(seed))
-    end = time.monotonic() + float(seconds)
+    end, steps = time.monotonic() + float(seconds), 0
     with churn.storage:
-        while time.monotonic() < end:
+        while steps < AT_LEAST or time.monotonic() < end:
             churn.step()
+            steps += 1
 
 
 if __name__ == "__main__":

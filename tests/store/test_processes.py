@@ -50,7 +50,7 @@ def churn(stack: ExitStack, store: Path, blobs: Path, seconds: float, seed: int)
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("seconds", [6, pytest.param(60, marks=pytest.mark.long)])
+@pytest.mark.parametrize("seconds", [4, pytest.param(60, marks=pytest.mark.long)])
 def test_eight_processes_neither_fail_nor_leave_anything_nor_work_twice(
     store: Path, blobs: Path, seconds: float
 ) -> None:
@@ -77,14 +77,14 @@ def test_eight_processes_neither_fail_nor_leave_anything_nor_work_twice(
 def test_processes_that_are_killed_at_any_time_harm_nobody(store: Path, blobs: Path) -> None:
     choose = random.Random(0)
     with ExitStack() as stack:
-        processes = [churn(stack, store, blobs, 30, seed) for seed in range(4)]
-        time.sleep(1.5)
+        processes = [churn(stack, store, blobs, 60, seed) for seed in range(4)]
+        wait_until(lambda: all(blobs.with_name(f"{seed}.out").stat().st_size for seed in range(4)))
         for seed in range(4, 12):
             time.sleep(0.3)
             victim = processes.pop(choose.randrange(len(processes)))
             assert victim.poll() is None, victim.communicate()[1].decode()
             victim.kill()
-            processes.append(churn(stack, store, blobs, 30, seed))
+            processes.append(churn(stack, store, blobs, 60, seed))
         for process in processes:
             assert process.poll() is None, process.communicate()[1].decode()
     check_what_is_left(store)
