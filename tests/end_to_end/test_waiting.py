@@ -15,7 +15,7 @@ from tests.support.registry import Registry
 
 pytestmark = [pytest.mark.needs_root, pytest.mark.needs_fuse]
 
-_AT_ONCE = 30.0
+_AT_ONCE = 40.0
 """Long before the daemon gives a silent registry up: what is answered by then did not wait for it."""
 
 

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-_SECONDS = 30.0
+_SECONDS = 60.0
 Argument = str | bytes | Path
 
 
