@@ -52,7 +52,7 @@ class Arena:
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._process.communicate(timeout=30)
+        self._process.communicate(timeout=60)
 
     def try_(self, attack: Attack) -> Outcome:
         """Extract the archive of *attack* in new surroundings."""

@@ -13,7 +13,7 @@ pytestmark = [pytest.mark.needs_root, pytest.mark.needs_fuse]
 
 OLD = images.image(images.layer(images.file("file", b"old")))
 NEW = images.image(images.layer(images.file("file", b"new")))
-_PATIENCE = 20.0
+_PATIENCE = 60.0
 
 
 def _soon(link: Path, digest: object) -> bool:

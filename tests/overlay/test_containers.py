@@ -114,7 +114,7 @@ def test_inotify_reports_changes_of_the_upper(container: Path) -> None:
         modify, create = 0x2, 0x100
         assert libc.inotify_add_watch(fd, os.fsencode(container / "data"), modify | create) > 0
         in_container(container, "/bin/sh", "-c", "echo new > /data/watched")
-        assert select.select([fd], [], [], 10)[0]
+        assert select.select([fd], [], [], 60)[0]
         events = os.read(fd, 4096)
         assert b"watched" in events
         assert struct.unpack_from("iI", events)[1] & create

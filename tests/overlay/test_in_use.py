@@ -88,7 +88,7 @@ def mounted_elsewhere(scene: Scene, place: Place, way: str, work: Path) -> Itera
             assert process.stdout.readline() == b"mounted\n"
             yield
         finally:
-            process.communicate(b"\n\n", timeout=30)
+            process.communicate(b"\n\n", timeout=60)
 
 
 @pytest.mark.parametrize("name", WAYS)

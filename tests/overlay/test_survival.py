@@ -45,7 +45,7 @@ class Container:
     def end(self) -> str:
         """Ask it to stop; return what it said."""
         (self._root / "tmp/stop").touch()
-        return self._process.communicate(timeout=30)[0]
+        return self._process.communicate(timeout=60)[0]
 
     def _round(self) -> int:
         with contextlib.suppress(FileNotFoundError):

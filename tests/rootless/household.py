@@ -36,7 +36,7 @@ NAMESPACE: Final = ("unshare", "--user", "--map-root-user", "--map-auto", "--mou
 
 _CHECKOUT: Final = Path(__file__).parents[2]
 _LAYERFS: Final = (sys.executable, "-m", "layerfs")
-_SECONDS: Final = 30.0
+_SECONDS: Final = 60.0
 Argument = str | bytes | Path
 
 _ADDITIONS: Final = {

@@ -44,7 +44,7 @@ class Inside:
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         with contextlib.suppress(BrokenPipeError):
-            self._process.communicate(timeout=30)
+            self._process.communicate(timeout=60)
 
 
 def main() -> None:

@@ -132,7 +132,7 @@ def failing(mounted: Mounted, injection: str) -> Iterator[None]:
     tracer = subprocess.Popen(command, stderr=subprocess.PIPE)
     assert tracer.stderr is not None
     try:
-        assert select.select([tracer.stderr], [], [], 20)[0]
+        assert select.select([tracer.stderr], [], [], 60)[0]
         assert b"attached" in tracer.stderr.readline()
         yield
     finally:

@@ -57,7 +57,7 @@ def started(*argv: Argument) -> Iterator[subprocess.Popen[bytes]]:
         if client.poll() is None:
             client.kill()
             with contextlib.suppress(subprocess.TimeoutExpired):
-                client.wait(1)
+                client.wait(10)
         for stream in (client.stdout, client.stderr):
             if stream is not None:
                 stream.close()

@@ -394,7 +394,7 @@ class FaultyRegistry:
         with self._lock:
             self._downloads += 1
             self.downloads_at_once = max(self.downloads_at_once, self._downloads)
-        event.wait(30)
+        event.wait(60)
         with self._lock:
             self._downloads -= 1
 
