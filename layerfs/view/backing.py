@@ -96,6 +96,21 @@ class Backing:
         with self._opened(path) as fd, os.scandir(fd) as found:
             return [(os.fsencode(entry.name), entry.stat(follow_symlinks=False)) for entry in found]
 
+    def few(self, path: bytes, most: int) -> list[tuple[bytes, os.stat_result]] | None:
+        """Return what the directory *path* holds, None if it is more than *most* entries. Raises OSError.
+
+        Most directories are small, and the way to them is then walked once in all. None, too, if an entry
+        cannot be looked at: whoever asks for it alone is told why.
+        """
+        with self._opened(path) as fd:
+            names = os.listdir(fd)
+            if len(names) > most:
+                return None
+            try:
+                return [(name.encode(_ENCODING, _ERRORS), os.lstat(name, dir_fd=fd)) for name in names]
+            except OSError:
+                return None
+
     def readlink(self, path: bytes) -> bytes:
         """Return the target of the link *path*. Raises OSError."""
         fd, rest = self._reach(path)

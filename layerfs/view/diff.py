@@ -11,7 +11,7 @@ from typing import Final
 
 from layerfs.layer.paths import join
 from layerfs.view.content import LayerTree, is_directory, is_overlay_whiteout
-from layerfs.view.directory import ContentDirectory
+from layerfs.view.directory import LISTED_AT_ONCE, ContentDirectory
 from layerfs.view.nodes import Node
 
 FORM: Final = b"diff"
@@ -52,6 +52,13 @@ class DiffDirectory(LayerDirectory):
     """A directory in ``diff/``."""
 
     __slots__ = ()
+
+    def few(self) -> list[tuple[bytes, Node]] | None:
+        """Return all entries of a small directory. Raises OSError."""
+        found = self.tree.few(self.path, LISTED_AT_ONCE)
+        if found is None:
+            return None
+        return [(name, node) for name, status in found if (node := self.entry(name, status)) is not None]
 
     def entry(self, name: bytes, status: os.stat_result | None) -> Node | None:
         """Return what the archive has."""

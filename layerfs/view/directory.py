@@ -24,9 +24,11 @@ class Listing(Sequence[tuple[bytes, Node]]):
 
     __slots__ = ("_directory", "_names", "_nodes", "_numbers")
 
-    def __init__(self, names: list[bytes], directory: "ContentDirectory") -> None:
+    def __init__(
+        self, names: list[bytes], directory: "ContentDirectory", nodes: list[Node | None] | None = None
+    ) -> None:
         self._names = names
-        self._nodes: list[Node | None] = [None] * len(names)
+        self._nodes: list[Node | None] = [None] * len(names) if nodes is None else nodes
         self._numbers: dict[bytes, int] | None = None
         self._directory = directory
 
@@ -134,7 +136,11 @@ class ContentDirectory(Node, ABC):
     def entries(self) -> "Listing":
         """List the names; each node is made when somebody gets to it. Raises OSError."""
         if self._listing is None:
-            self._listing = Listing(self.names(), self)
+            found = self.few()
+            if found is None:
+                self._listing = Listing(self.names(), self)
+            else:
+                self._listing = Listing([name for name, _ in found], self, [node for _, node in found])
         return self._listing
 
     def xattrs(self) -> Mapping[bytes, bytes]:
@@ -147,6 +153,10 @@ class ContentDirectory(Node, ABC):
         """Drop what is on disk."""
         self._listing = None
         self._xattrs = None
+
+    def few(self) -> list[tuple[bytes, Node]] | None:
+        """Return all entries if they can be had at once, and in no more time than a reply. Raises OSError."""
+        return None
 
     def find_all(self, names: Sequence[bytes]) -> Sequence[Node | None]:
         """Return the entries *names* from the disk, each None if it is not there. Raises OSError."""

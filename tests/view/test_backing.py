@@ -7,6 +7,8 @@ from errno import EMFILE
 
 import pytest
 
+from layerfs.view.diff import DiffDirectory
+from layerfs.view.directory import LISTED_AT_ONCE
 from layerfs.view.nodes import Node
 from tests.support.images import directory, file, symlink
 from tests.view.scene import Scene, made, read
@@ -18,6 +20,11 @@ LAYER = made(
     directory(DEEP, 0o700),
     file(f"{DEEP}/file", b"deep", xattrs={"user.note": b"x"}),
     symlink(f"{DEEP}/link", "target"),
+)
+
+SIZES = made(
+    *[file(f"few/{number}", b"") for number in range(LISTED_AT_ONCE)],
+    *[file(f"many/{number}", b"") for number in range(LISTED_AT_ONCE + 1)],
 )
 
 
@@ -70,3 +77,35 @@ def test_a_hostile_layer_does_not_get_all_descriptors(scene: Scene, monkeypatch:
     with pytest.raises(OSError, match="more than 1 directories as deep") as failed:
         bottom(scene, "diff").entries()
     assert failed.value.errno == EMFILE
+
+
+def sized(scene: Scene, name: bytes) -> DiffDirectory:
+    scene.has(SIZES)
+    found = scene.layer(SIZES, "diff").lookup(name)
+    assert isinstance(found, DiffDirectory)
+    return found
+
+
+@pytest.mark.parametrize(("name", "count"), [(b"few", LISTED_AT_ONCE), (b"many", LISTED_AT_ONCE + 1)])
+def test_a_listing_is_the_same_however_many_entries_it_has(scene: Scene, name: bytes, count: int) -> None:
+    found = sized(scene, name)
+    listed = dict(found.entries())
+    assert set(listed) == {b"%d" % number for number in range(count)}
+    assert all(found.lookup(entry) is node for entry, node in listed.items())
+
+
+def test_what_cannot_be_looked_at_is_left_to_whoever_asks_for_it(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = sized(scene, b"few")
+    real = os.listdir
+    monkeypatch.setattr(os, "listdir", lambda path: [*real(path)[1:], "gone"])
+    assert found.few() is None
+    assert len(found.entries()) == LISTED_AT_ONCE
+
+
+def test_only_small_directories_are_had_at_once(scene: Scene) -> None:
+    few, many = sized(scene, b"few").few(), sized(scene, b"many").few()
+    assert few is not None
+    assert len(few) == LISTED_AT_ONCE
+    assert many is None

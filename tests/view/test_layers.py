@@ -190,6 +190,7 @@ def test_names_that_no_layer_can_have_are_absent(held: Scene, name: bytes) -> No
 
 
 def test_trouble_with_the_disk_is_not_an_absent_name(held: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("layerfs.view.diff.LISTED_AT_ONCE", 0)  # every directory is a large one
     diff = held.layer(LAYER, "diff", "etc")
 
     def broken(*_: object, **__: object) -> os.stat_result:
@@ -219,7 +220,10 @@ def test_a_listing_makes_nodes_when_they_are_reached(held: Scene) -> None:
         listing[3]
 
 
-def test_a_layer_that_goes_away_while_it_is_listed_is_an_error(held: Scene) -> None:
+def test_a_layer_that_goes_away_while_it_is_listed_is_an_error(
+    held: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("layerfs.view.diff.LISTED_AT_ONCE", 0)  # every directory is a large one
     listing = held.layer(LAYER, "diff", "etc").entries()
     assert isinstance(listing, Listing)
     held.storage.discard_layer(LAYER.digest)
