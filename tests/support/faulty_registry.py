@@ -100,6 +100,8 @@ class Faults:
     short_blobs: list[int] = field(default_factory=list)
     """The same, but with a Content-Length that fits."""
     stall_blobs: list[int] = field(default_factory=list)
+    """For each next answer with a larger blob: send no more after so many bytes of it. (A client that has the
+    whole of a smaller one sends its next request to the stalled connection.)"""
     wrong_bytes: bool = False
     gzip_bodies: bool = False
     encoding_label: str = ""
@@ -421,7 +423,7 @@ class FaultyRegistry:
         with self._lock:
             if faults.cut_blobs:
                 answer.cut = faults.cut_blobs.pop(0)
-            elif faults.stall_blobs:
+            elif faults.stall_blobs and faults.stall_blobs[0] < len(answer.body):
                 answer.cut, answer.stall = faults.stall_blobs.pop(0), True
             elif faults.short_blobs:
                 answer.body = answer.body[: faults.short_blobs.pop(0)]
