@@ -31,7 +31,10 @@ def alarm() -> Iterator[Alarm]:
     alarm.disarm()
 
 
-async def test_what_is_readable_is_told_without_a_turn_of_others(pipe: tuple[int, int], alarm: Alarm) -> None:
+async def test_what_is_readable_is_told_without_a_turn_of_others(
+    pipe: tuple[int, int], alarm: Alarm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(polling, "TURN_SECONDS", 60.0)
     reader = EagerReader(0.0, alarm)
     os.write(pipe[1], b"x")
     await reader.wait_readable(pipe[0])  # the first begins a turn
