@@ -65,21 +65,28 @@ async def _receive(
     async with origin.stream_blob(repository, descriptor, offset=staged.offset) as stream:
         # A server that ignores Range sends what is staged already: the same bytes, or the digest fails.
         skip = staged.offset - stream.offset
-        batch = bytearray()
+        # One buffer, used again: new memory is a page fault for each 4 KiB, in the loop that answers lookups.
+        batch = memoryview(bytearray(BATCH))
+        filled = 0
         try:
             async for chunk in stream:
                 if skip:
                     passed = min(skip, len(chunk))
                     skip -= passed
                     chunk = chunk[passed:]
-                batch += chunk
-                if len(batch) >= BATCH:
-                    await _stage(staged, batch, progress)
-                    batch = bytearray()
+                while chunk:
+                    taken = min(len(chunk), BATCH - filled)
+                    batch[filled : filled + taken] = chunk[:taken]
+                    filled += taken
+                    chunk = chunk[taken:]
+                    if filled == BATCH:
+                        await _stage(staged, batch, progress)
+                        filled = 0
         except RegistryError:
-            await _stage(staged, batch, progress)  # a broken connection takes away nothing that arrived
+            # A broken connection takes away nothing that arrived.
+            await _stage(staged, batch[:filled], progress)
             raise
-        await _stage(staged, batch, progress)
+        await _stage(staged, batch[:filled], progress)
     if staged.offset < descriptor.size:
         raise RegistryMisbehaved(
             f"{repository}@{descriptor.digest}: the answer ended after {staged.offset} bytes "
@@ -87,7 +94,7 @@ async def _receive(
         )
 
 
-async def _stage(staged: StagedDownload, batch: bytearray, progress: Progress) -> None:
+async def _stage(staged: StagedDownload, batch: memoryview, progress: Progress) -> None:
     if batch:
         await trio.to_thread.run_sync(staged.write, batch)
         progress.advance(staged.offset)
