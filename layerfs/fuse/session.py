@@ -33,8 +33,8 @@ MAX_TASKS: Final = 100_000
 SWITCH_SECONDS: Final = 1e-4
 """How long another Python thread may keep the interpreter while a request is there."""
 
-COLLECTIONS: Final = (2_000, 5, 2_500)
-"""Thresholds of the garbage collector: young objects are visited in two milliseconds at most, since nobody is
+COLLECTIONS: Final = (2_000, 2, 6_000)
+"""Thresholds of the garbage collector: young objects are visited in two milliseconds at most, as nobody is
 served meanwhile, all once in a long time."""
 
 _BASE_OPTIONS: Final = frozenset(
