@@ -101,9 +101,8 @@ def _options(more: Sequence[str], *, allow_other: bool) -> frozenset[str]:
 def _spare_collections() -> None:
     """Look at what lives long only rarely: with a million nodes one full collection takes longer than a wait.
 
-    The nodes are no garbage when the kernel forgets them, so there is little to collect.
+    Nodes are no garbage when the kernel forgets them, and what was imported stays: little is to collect.
     """
-    gc.collect()
     gc.freeze()
     gc.set_threshold(*COLLECTIONS)
 
