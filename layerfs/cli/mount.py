@@ -17,6 +17,7 @@ from layerfs.host import mounts, readiness
 from layerfs.settings import Settings
 
 if TYPE_CHECKING:
+    from layerfs.local.name import SourceName
     from layerfs.local.origin import LocalOrigin
 
 Places = Annotated[
@@ -113,9 +114,8 @@ def mount(
     local = None
     if source is not None:
         from layerfs.app import open_bundle
-        from layerfs.local.name import SourceName
 
-        settings, local = open_bundle(settings, SourceName.parse(source))
+        settings, local = open_bundle(settings, source)
     if foreground:
         _in_foreground(settings, local, where, log_file)
     else:
@@ -170,11 +170,15 @@ def _in_background(settings: Settings, local: "LocalOrigin | None", mountpoint: 
         raise MountError(failure)
 
 
-def _places(places: list[str]) -> tuple[str | None, Path]:
-    """Tell SOURCE and MOUNTPOINT apart. Raises UsageError."""
+def _places(places: list[str]) -> "tuple[SourceName | None, Path]":
+    """Tell SOURCE and MOUNTPOINT apart. Raises UsageError, InvalidReference."""
     if len(places) > 2:
         raise UsageError(f"{len(places)} arguments (expected [SOURCE] MOUNTPOINT)")
-    return places[0] if len(places) == 2 else None, Path(places[-1])
+    if len(places) == 1:
+        return None, Path(places[0])
+    from layerfs.local.name import SourceName
+
+    return SourceName.parse(places[0]), Path(places[1])
 
 
 def _serve(

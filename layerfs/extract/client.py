@@ -129,7 +129,13 @@ class Extractor:
             body = None if closed else frames.receive(self._from_worker.fileno())
         if body is None:
             raise WorkerDied(f"extractor {self.pid}: {self._how_it_ended()} (expected an answer)")
-        answer: Listed | Done | Failed = _ANSWER.decode(body)
+        try:
+            answer: Listed | Done | Failed = _ANSWER.decode(body)
+        except msgspec.DecodeError as exc:
+            self.close()
+            raise WorkerDied(
+                f"extractor {self.pid}: {exc} (expected an answer; after an upgrade of layerfs, mount again)"
+            ) from exc
         return answer
 
     def _hung_up(self, seconds: float) -> bool:

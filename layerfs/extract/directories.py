@@ -11,6 +11,7 @@ again: nothing has to be remembered for directories that are closed, however man
 """
 
 import os
+import resource
 from collections import OrderedDict
 from errno import EEXIST, ELOOP, ENOENT, ENOTDIR
 from stat import S_IMODE, S_ISDIR, S_ISGID, S_ISLNK
@@ -26,7 +27,18 @@ _OPEN_FLAGS: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _CLOSED: Final = -1
 """In place of a descriptor; callers on the hot path ask for a negative one."""
 OPEN_MAX: Final = 800
-"""Directories open at a time; a process may have 1024 files."""
+"""Directories open at a time, where the process may have so many files."""
+_OTHERS: Final = 64
+"""Descriptors left for all else: pipes, and the file that is being written."""
+
+
+def open_max(max_depth: int) -> int:
+    """Return how many directories may be open, so that a tree of *max_depth* can still be removed.
+
+    Removing one keeps a descriptor a level.
+    """
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return max(1, min(OPEN_MAX, files - max_depth - _OTHERS))
 
 
 class Directory:
@@ -82,7 +94,8 @@ class Directory:
 class Directories:
     """The open directories of one tree, the least recently used closed first."""
 
-    def __init__(self, root: Directory, implied_mode: int, remembered: Remembered) -> None:
+    def __init__(self, root: Directory, implied_mode: int, remembered: Remembered, most: int) -> None:
+        """Keep at most *most* directories open beside *root*."""
         self.root = root
         self.implied: set[bytes] = {b""}
         """Paths of directories without an entry so far."""
@@ -90,6 +103,7 @@ class Directories:
         """Whether a directory of this tree may have a default ACL: asking each one costs a call."""
         self._implied_mode = implied_mode
         self._remembered = remembered
+        self._most = most
         self._open: OrderedDict[bytes, Directory] = OrderedDict()
 
     def get(self, path: bytes) -> Directory:
@@ -202,7 +216,7 @@ class Directories:
 
     def _keep(self, directory: Directory) -> None:
         self._open[directory.path] = directory
-        if len(self._open) > OPEN_MAX:
+        if len(self._open) > self._most:
             self._open.popitem(last=False)[1].close()
 
 

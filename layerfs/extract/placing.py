@@ -27,7 +27,9 @@ from layerfs.layer.record import Budgets
 from layerfs.layer.whiteout import WH_PREFIX, Marker, Reserved, is_marker, parse_marker
 
 _WARNINGS_MAX: Final = 100
-_PARENTS_MAX, _REMEMBERED_MAX = 1024, 4096
+_PARENTS_MAX: Final = 1024
+_PREFIX_MAX: Final = 4096
+"""Bytes of the longest text in front of a name that is kept."""
 _CREATE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -75,7 +77,8 @@ class Placer:
     def _locate(self, name: bytes) -> tuple[Directory, bytes]:
         """Return the open directory for *name*, made where it is missing, and the last component.
 
-        The text before the last slash, once judged, is not judged again while its directory is open.
+        The text before the last slash, once judged, is not judged again while its directory is open. The
+        descriptor is good until another directory is asked for: this one may be the next to be closed.
         """
         raw_parent, _, leaf = name.rpartition(b"/")
         known = self._parents.get(raw_parent)
@@ -86,7 +89,7 @@ class Placer:
         if is_marker(leaf) or WH_PREFIX in parent_path:
             self._note_markers(parent_path, leaf, path)
         parent = self._directories.get(parent_path)
-        if name.endswith(leaf) and len(raw_parent) <= _REMEMBERED_MAX:
+        if name.endswith(leaf) and len(raw_parent) <= _PREFIX_MAX:
             if len(self._parents) >= _PARENTS_MAX:
                 self._parents.clear()
             self._parents[raw_parent] = parent
@@ -233,7 +236,7 @@ class Placer:
         if target in self._skipped:
             self._skip(member, f"a hard link to {shown(target)}, which was skipped")
         else:
-            self._remove(parent, leaf)
+            self._remove(self._directories.get(parent.path), leaf)
             self._remembered.add(path, len(target))
             self.links.add(path, target)
 

@@ -3,9 +3,8 @@
 Moves slots of shared memory. A slot holds whole blocks of 512 bytes and is always filled full but for the
 last, so no header straddles two. Beside it two pipes: *words* to the writer (how much is in the next slot, or
 how the stream ended), *answers* back (one byte for each slot that may be filled again; after the end of the
-stream any number of parts, then one result). Must
-know no archive format. `Feeder` is the inflating side, called by `pipeline`; `RingSource` is the writer's,
-the `layerfs.layer.member.Source` of the tar reader.
+stream any number of parts, then one result). Must know no archive format. `Feeder` is the inflating side,
+called by `pipeline`; `RingSource` is the writer's, the `layerfs.layer.member.Source` of the tar reader.
 """
 
 import mmap

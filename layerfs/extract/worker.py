@@ -78,9 +78,11 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.nice(NICENESS)
     # Four threads that hand slots to each other: woken, one waits for its turn and then finds several.
-    with suppress(PermissionError):  # from SCHED_IDLE there may be no way back
+    with suppress(OSError):  # a hint, which not every sandbox lets through
         os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
     resource.setrlimit(resource.RLIMIT_DATA, (MEMORY_MAX, MEMORY_MAX))
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     gc.disable()
     gc.freeze()  # what was imported stays: collecting between two jobs need not look at it
     ring = Ring.make()

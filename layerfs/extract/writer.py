@@ -15,7 +15,7 @@ import msgspec
 
 from layerfs.errors import BudgetExceeded, LayerfsError, StoreError, StoreFull, StoreReadOnly
 from layerfs.extract import overlayform
-from layerfs.extract.directories import Directories, open_root
+from layerfs.extract.directories import Directories, open_max, open_root
 from layerfs.extract.job import ExtractJob, Listed
 from layerfs.extract.overlayform import Marks
 from layerfs.extract.ownership import Ownership
@@ -106,7 +106,9 @@ class Tree:
         self._entries = 0
         self._ownership = Ownership(job.owner)
         remembered = Remembered(job.budgets.max_record_bytes)
-        self._directories = Directories(open_root(from_text(job.target)), _IMPLIED_MODE, remembered)
+        self._directories = Directories(
+            open_root(from_text(job.target)), _IMPLIED_MODE, remembered, open_max(job.budgets.max_depth)
+        )
         self._reader = TarReader(source, job.budgets)
         self._placer = Placer(source, self._directories, self._ownership, job.budgets, remembered)
 
@@ -157,15 +159,15 @@ class Tree:
 
 
 def _pieces(marks: Marks, implied: Iterable[bytes], lost: dict[str, Lost]) -> Iterator[Listed]:
-    """Say what the record lists in pieces small enough to forget."""
+    """Say what the record lists in pieces small enough to forget; sorted here, where nobody else waits."""
     for whiteouts in _batches(marks.whiteouts):
         yield Listed(whiteouts=_texts(whiteouts))
     for opaques in _batches(marks.opaques):
         yield Listed(opaques=_texts(opaques))
-    for paths in _batches(implied):
+    for paths in _batches(sorted(implied)):
         yield Listed(implied=_texts(paths))
-    for rows in _batches(lost.items()):
-        yield Listed(lost={path: str(row) for path, row in rows})
+    for names in _batches(sorted(lost)):
+        yield Listed(lost={name: str(lost[name]) for name in names})
 
 
 def _batches(items: Iterable[_T]) -> Iterator[list[_T]]:

@@ -38,28 +38,28 @@ class LateOrigin:
 
     async def resolve(self, repository: Repository, tag: str) -> Resolved:
         """Say what *tag* names now."""
-        return await (await self._asked()).resolve(repository, tag)
+        return await (await self._opened()).resolve(repository, tag)
 
     async def fetch_manifest(
         self, repository: Repository, digest: Digest, expected_size: int | None = None
     ) -> tuple[bytes, str]:
         """Return the verified bytes of a manifest or index, and its media type where that is known."""
-        return await (await self._asked()).fetch_manifest(repository, digest, expected_size)
+        return await (await self._opened()).fetch_manifest(repository, digest, expected_size)
 
     async def fetch_config(self, repository: Repository, descriptor: Descriptor) -> bytes:
         """Return the verified bytes of a config."""
-        return await (await self._asked()).fetch_config(repository, descriptor)
+        return await (await self._opened()).fetch_config(repository, descriptor)
 
     @asynccontextmanager
     async def stream_blob(
         self, repository: Repository, descriptor: Descriptor, offset: int = 0
     ) -> AsyncIterator[Stream]:
         """Open a blob at *offset*."""
-        origin = await self._asked()
+        origin = await self._opened()
         async with origin.stream_blob(repository, descriptor, offset) as stream:
             yield stream
 
-    async def _asked(self) -> Origin:
+    async def _opened(self) -> Origin:
         if self._origin is None:
             async with self._making:
                 if self._origin is None:

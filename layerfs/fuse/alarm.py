@@ -41,7 +41,7 @@ class Alarm:
             signal.setitimer(signal.ITIMER_REAL, INTERVAL_SECONDS, INTERVAL_SECONDS)
 
     def rest(self) -> None:
-        """Stop interrupting, after one more time, unless armed again before."""
+        """Stop interrupting after one more interval, unless armed again before."""
         self._resting = True
 
     def disarm(self) -> None:

@@ -6,20 +6,23 @@ the keychain and the configuration.
 
 import os
 from errno import EFBIG
+from io import FileIO
 from typing import Final
 
 _CHUNK: Final = 1 << 20
 
 
-def read_at_most(file: str | os.PathLike[str] | int, limit: int) -> bytes:
-    """Return the content of a file, or of a descriptor, which is closed; never more than *limit* bytes.
+def read_at_most(path: str | os.PathLike[str], limit: int) -> bytes:
+    """Return the content of a file, never more than *limit* bytes. Raises OSError: EFBIG if there is more."""
+    with open(path, "rb", buffering=0) as opened:
+        return read_opened(opened, limit)
 
-    Raises OSError: EFBIG if there is more.
-    """
+
+def read_opened(opened: FileIO, limit: int) -> bytes:
+    """Return what is left of an open file, like `read_at_most`."""
     content = bytearray()
-    with open(file, "rb", buffering=0) as opened:
-        while chunk := opened.read(min(_CHUNK, limit + 1 - len(content))):
-            content += chunk
+    while chunk := opened.read(min(_CHUNK, limit + 1 - len(content))):
+        content += chunk
     if len(content) > limit:
         raise OSError(EFBIG, f"longer than {limit} bytes")
     return bytes(content)

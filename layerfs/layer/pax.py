@@ -21,12 +21,14 @@ _SCHILY: Final = b"SCHILY.xattr."
 _LIBARCHIVE: Final = b"LIBARCHIVE.xattr."
 _IGNORED: Final = frozenset({b"atime", b"ctime", b"comment"})
 """Known, frequent, and of no use."""
-_LINES: Final = re.compile(rb"([0-9]{1,19}) ([^=\n\0]+)=([^\n\0]*)\n")
+_LINES: Final = re.compile(rb"(?m)^([0-9]{1,19}) ([^=\n\0]+)=([^\n\0]*)\n")
+"""Anchored, so that each line is tried once, however much it looks like the beginning of many records."""
+_FILE_TYPE: Final = b"SCHILY.filetype"
 _PERCENT: Final = re.compile(rb"%([0-9A-Fa-f]{2})")
 _OWNER_MAX: Final = (1 << 32) - 2
 """2^32-1 tells chown(2) to change nothing."""
 
-PERSONAL: Final = frozenset({b"path", b"linkpath", b"size", b"SCHILY.filetype"})
+PERSONAL: Final = frozenset({b"path", b"linkpath", b"size", _FILE_TYPE})
 """What a global header cannot mean for all members; like the sparse keys, it is not taken from there."""
 
 
@@ -73,6 +75,7 @@ def apply(records: Iterable[tuple[bytes, bytes]], member: Member) -> bool:
     whether there are any. Raises InvalidArchive.
     """
     libarchive: dict[bytes, bytes] = {}
+    file_type = None
     is_sparse = False
     for key, value in records:
         if key in _IGNORED:
@@ -80,6 +83,8 @@ def apply(records: Iterable[tuple[bytes, bytes]], member: Member) -> bool:
         if key in _CHANGES:
             if value:
                 _CHANGES[key](member, value)
+        elif key == _FILE_TYPE:
+            file_type = value
         elif key.startswith(_SCHILY):
             member.xattrs = member.xattrs or {}
             member.xattrs[key[len(_SCHILY) :]] = value
@@ -88,6 +93,8 @@ def apply(records: Iterable[tuple[bytes, bytes]], member: Member) -> bool:
             libarchive[name] = content
         elif key.startswith(SPARSE):
             is_sparse = True
+    if file_type == b"socket":
+        member.type = Type.SOCKET
     if libarchive:
         # Where both forms name an attribute, they come from one tool and are equal.
         member.xattrs = libarchive | (member.xattrs or {})
@@ -121,11 +128,6 @@ def _change_gid(member: Member, value: bytes) -> None:
     member.gid = check_owner(decimal(value, f"{shown(member.name)}: PAX gid"), member.name)
 
 
-def _change_type(member: Member, value: bytes) -> None:
-    if value == b"socket":
-        member.type = Type.SOCKET
-
-
 _CHANGES: Final[dict[bytes, Callable[[Member, bytes], None]]] = {
     b"mtime": _change_mtime,
     b"path": _change_path,
@@ -133,7 +135,6 @@ _CHANGES: Final[dict[bytes, Callable[[Member, bytes], None]]] = {
     b"size": _change_size,
     b"uid": _change_uid,
     b"gid": _change_gid,
-    b"SCHILY.filetype": _change_type,
 }
 
 

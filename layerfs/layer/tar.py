@@ -143,7 +143,7 @@ class TarReader:
 
     def _owner(self, field: bytes, name: bytes) -> tuple[int, int, int]:
         what = shown(name)
-        mode = number(field[:8], f"{what}: mode")
+        mode = number(field[:8], f"{what}: mode") & (_FORMAT_MASK | _PERMISSIONS)
         if mode & _FORMAT_MASK != _FORMAT_SOCKET:
             mode &= _PERMISSIONS
         uid = pax.check_owner(number(field[8:16], f"{what}: owner"), name)

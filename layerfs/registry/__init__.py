@@ -1,8 +1,8 @@
 """Bytes from the network: the client of OCI registries.
 
-Imports only `errors` and `oci`, and is the only package that imports httpx. That, and all that speaks HTTP,
-is imported when somebody first wants it from here: it takes a quarter of the start of a daemon, and one whose
-store has everything never asks.
+Imports only `errors`, `oci` and `host.files`, and is the only package that imports httpx. That, and all that
+speaks HTTP, is imported when somebody first wants it from here: it takes a quarter of the start of a daemon,
+and one whose store has everything never asks.
 """
 
 from importlib import import_module

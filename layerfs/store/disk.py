@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from layerfs.errors import StoreDamaged, StoreError, StoreFull, StoreReadOnly
-from layerfs.host.files import read_at_most
+from layerfs.host.files import read_opened
 
 _FAMILIES: Final = {
     ENOSPC: StoreFull,
@@ -102,11 +102,11 @@ def read_small(path: Path, limit: int) -> bytes | None:
         if exc.errno in (ELOOP, EISDIR, ENOTDIR, EACCES, EPERM, EIO):
             raise StoreDamaged(f"{path}: {exc.strerror} (expected a readable file)") from exc
         raise store_error(exc, str(path)) from exc
-    if not stat.S_ISREG(os.fstat(fd).st_mode):
-        os.close(fd)
-        raise StoreDamaged(f"{path}: not a regular file")
     try:
-        return read_at_most(fd, limit)
+        with open(fd, "rb", buffering=0) as file:
+            if not stat.S_ISREG(os.fstat(fd).st_mode):
+                raise StoreDamaged(f"{path}: not a regular file")
+            return read_opened(file, limit)
     except OSError as exc:
         raise StoreDamaged(f"{path}: {exc.strerror} (expected a readable file)") from exc
 

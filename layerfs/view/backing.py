@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from errno import EMFILE, ENAMETOOLONG, ENOTDIR
+from itertools import islice
 from typing import Final
 from weakref import finalize
 
@@ -103,7 +104,8 @@ class Backing:
         cannot be looked at: whoever asks for it alone is told why.
         """
         with self._opened(path) as fd:
-            names = os.listdir(fd)
+            with os.scandir(fd) as found:  # reads no further than it must
+                names = [entry.name for entry in islice(found, most + 1)]
             if len(names) > most:
                 return None
             try:

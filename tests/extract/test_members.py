@@ -9,6 +9,7 @@ import pytest
 
 from layerfs.errors import InvalidArchive, PathEscape
 from layerfs.extract.directories import OPEN_MAX
+from layerfs.layer.record import Budgets
 from tests.extract.extracting import Extract
 from tests.layer import headers
 from tests.layer.headers import END, header, member, padded, pax
@@ -274,6 +275,22 @@ def test_a_hard_link_may_come_before_its_target_also_through_other_links(extract
     assert tree.lstat("c").st_nlink == 3
     assert stat.S_ISLNK(tree.lstat("e").st_mode)
     assert tree.lstat("d").st_mtime_ns == 0
+
+
+def test_a_hard_link_may_wait_in_a_directory_that_was_closed_meanwhile(extract: Extract) -> None:
+    wide = [directory(f"d{n}") for n in range(1, OPEN_MAX)]
+
+    tree = extract(directory("z"), file("d0/f"), *wide, hardlink("d0/l", "z/later"), file("z/later", b"x"))
+
+    assert (tree.path / "d0/l").read_bytes() == b"x"
+
+
+def test_a_deep_directory_is_replaced_while_as_many_are_open_as_may_be(extract: Extract) -> None:
+    deep = [directory("a" + "/a" * depth) for depth in range(Budgets().max_depth - 1)]
+
+    tree = extract(*deep, *(directory(f"d{n}") for n in range(MANY)), file("a", b"x"))
+
+    assert (tree.path / "a").read_bytes() == b"x"
 
 
 def test_a_hard_link_to_itself_changes_nothing(extract: Extract) -> None:

@@ -192,6 +192,20 @@ def test_sockets_are_recognised(archive: bytes) -> None:
     assert read_one(archive).type is Type.SOCKET
 
 
+def test_of_two_records_about_one_thing_the_later_counts() -> None:
+    kind = b"SCHILY.filetype"
+
+    assert read_one(pax((kind, b"socket"), (kind, b"regular")) + header()).type is Type.FILE
+    assert read_one(pax((b"mtime", b"1"), (b"mtime", b"2.5")) + header()).mtime_ns == 2_500_000_000
+
+
+@pytest.mark.parametrize("line", [b"1 ", b"1 a=", b"1 \n", b"1 a=\n", b"9 a=1\n"])
+def test_reading_records_that_break_off_takes_no_longer_than_their_length(line: bytes) -> None:
+    body = line * ((1 << 20) // len(line))
+    with pytest.raises(InvalidArchive, match="PAX record"):
+        read(member(body, type=b"x") + header() + END)
+
+
 @pytest.mark.parametrize("mark", [b"", bytes(512), END, END + b"x"], ids=["none", "half", "whole", "more"])
 @pytest.mark.parametrize("members", [0, 1, 2])
 def test_an_archive_ends_where_its_members_end(members: int, mark: bytes) -> None:
