@@ -82,6 +82,8 @@ async def _receive(
                     if filled == BATCH:
                         await _stage(staged, batch, progress)
                         filled = 0
+                # The loop gives two turns at a time while lookups come in: this takes one of them.
+                await trio.lowlevel.checkpoint()
         except RegistryError:
             # A broken connection takes away nothing that arrived.
             await _stage(staged, batch[:filled], progress)

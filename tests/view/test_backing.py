@@ -4,6 +4,7 @@ import gc
 import os
 import stat
 from errno import EMFILE
+from typing import NoReturn
 
 import pytest
 
@@ -98,9 +99,13 @@ def test_what_cannot_be_looked_at_is_left_to_whoever_asks_for_it(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = sized(scene, b"few")
-    real = os.listdir
-    monkeypatch.setattr(os, "listdir", lambda path: [*real(path)[1:], "gone"])
-    assert found.few() is None
+
+    def lstat(path: str, *, dir_fd: int) -> NoReturn:
+        raise FileNotFoundError(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "lstat", lstat)
+        assert found.few() is None
     assert len(found.entries()) == LISTED_AT_ONCE
 
 
