@@ -65,30 +65,20 @@ async def _receive(
     async with origin.stream_blob(repository, descriptor, offset=staged.offset) as stream:
         # A server that ignores Range sends what is staged already: the same bytes, or the digest fails.
         skip = staged.offset - stream.offset
-        # One buffer, used again: new memory is a page fault for each 4 KiB, in the loop that answers lookups.
-        batch = memoryview(bytearray(BATCH))
-        filled = 0
+        batch = _Batch(staged, progress)
         try:
             async for chunk in stream:
                 if skip:
                     passed = min(skip, len(chunk))
                     skip -= passed
                     chunk = chunk[passed:]
-                while chunk:
-                    taken = min(len(chunk), BATCH - filled)
-                    batch[filled : filled + taken] = chunk[:taken]
-                    filled += taken
-                    chunk = chunk[taken:]
-                    if filled == BATCH:
-                        await _stage(staged, batch, progress)
-                        filled = 0
+                await batch.add(chunk)
                 # The loop gives two turns at a time while lookups come in: this takes one of them.
                 await trio.lowlevel.checkpoint()
         except RegistryError:
-            # A broken connection takes away nothing that arrived.
-            await _stage(staged, batch[:filled], progress)
+            await batch.flush()  # a broken connection takes away nothing that arrived
             raise
-        await _stage(staged, batch[:filled], progress)
+        await batch.flush()
     if staged.offset < descriptor.size:
         raise RegistryMisbehaved(
             f"{repository}@{descriptor.digest}: the answer ended after {staged.offset} bytes "
@@ -96,7 +86,31 @@ async def _receive(
         )
 
 
-async def _stage(staged: StagedDownload, batch: memoryview, progress: Progress) -> None:
-    if batch:
-        await trio.to_thread.run_sync(staged.write, batch)
-        progress.advance(staged.offset)
+class _Batch:
+    """What arrived and is not staged yet.
+
+    One buffer, used again: new memory is a page fault for each 4 KiB, in the loop that answers lookups.
+    """
+
+    def __init__(self, staged: StagedDownload, progress: Progress) -> None:
+        self._staged = staged
+        self._progress = progress
+        self._buffer = memoryview(bytearray(BATCH))
+        self._filled = 0
+
+    async def add(self, chunk: bytes) -> None:
+        """Take *chunk*, and stage each whole batch."""
+        while chunk:
+            taken = min(len(chunk), BATCH - self._filled)
+            self._buffer[self._filled : self._filled + taken] = chunk[:taken]
+            self._filled += taken
+            chunk = chunk[taken:]
+            if self._filled == BATCH:
+                await self.flush()
+
+    async def flush(self) -> None:
+        """Stage what is there."""
+        if self._filled:
+            await trio.to_thread.run_sync(self._staged.write, self._buffer[: self._filled])
+            self._progress.advance(self._staged.offset)
+            self._filled = 0

@@ -193,7 +193,7 @@ class TarReader:
         """Read a header together with what stood in front of it."""
         member = self._plain(block)
         if self._global:
-            overridden = dict(own)
+            overridden = {key for key, _ in own}
             pax.apply([pair for pair in self._global.items() if pair[0] not in overridden], member)
         is_sparse = pax.apply(own, member)
         if name is not None:
