@@ -33,19 +33,15 @@ class Ownership:
         self.lost: dict[str, Lost] = {}
         self.is_privileged = kind == "root"
         self._chowns = kind != "user"
-        self._self = (os.geteuid(), os.getegid())
+        self._given = (os.geteuid(), os.getegid()) if self.is_privileged else None
+        """The owner that a new file has and may keep; else there is something to set, or to note."""
         self.directory_mode = 0 if self.is_privileged else _DIRECTORY_MIN
         """Bits that each directory has, so that its owner can read and remove it."""
         self.file_mode = 0 if self.is_privileged else _FILE_MIN
 
     def finish_file(self, fd: int, member: Member, parent: Directory, leaf: bytes) -> None:
         """Set everything but the content of a new regular file, which has its permission bits."""
-        if (
-            not self.is_privileged
-            or member.xattrs
-            or member.mode & _SPECIAL
-            or (member.uid, member.gid) != self._self
-        ):
+        if member.xattrs or member.mode & _SPECIAL or (member.uid, member.gid) != self._given:
             self._finish_uncommon_file(fd, member, join(parent.path, leaf))
         os.utime(fd, ns=(member.mtime_ns, member.mtime_ns))
 
@@ -74,12 +70,7 @@ class Ownership:
 
     def finish_name(self, parent: Directory, leaf: bytes, member: Member, *, has_mode: bool) -> None:
         """Set everything of a new symlink, fifo or device; *has_mode* for all but symlinks."""
-        if (
-            not self.is_privileged
-            or member.xattrs
-            or member.mode & _SPECIAL
-            or (member.uid, member.gid) != self._self
-        ):
+        if member.xattrs or member.mode & _SPECIAL or (member.uid, member.gid) != self._given:
             path = join(parent.path, leaf)
             self._own(parent.fd, leaf, member, path)
             if has_mode and member.mode & _SPECIAL:

@@ -134,7 +134,10 @@ class Placer:
             raise BudgetExceeded(
                 f"{shown(member.name)}: {member.size} bytes (max_layer_bytes is {self._max_bytes})"
             )
-        parent, leaf = self._locate(member.name)
+        raw_parent, _, leaf = member.name.rpartition(b"/")
+        parent = self._parents.get(raw_parent)
+        if parent is None or parent.fd < 0 or not is_plain(leaf):  # else as `_locate` would say
+            parent, leaf = self._locate(member.name)
         mode = (member.mode | self._file_mode) & 0o777
         try:
             fd = os.open(leaf, _CREATE, mode, dir_fd=parent.fd)

@@ -163,14 +163,17 @@ class RingSource:
     def block(self) -> bytes:
         """Return the next 512 bytes, nothing at the end. Raises InvalidArchive for a part of a block."""
         start = self._position
-        if start == self._end:
-            if not self._advance():
-                return b""
-            start = self._position
-        self._position = after = start + BLOCK
+        after = start + BLOCK
         if after > self._end:
-            raise self._truncated()
+            return self._next_block()
+        self._position = after
         return self._memory[start:after]
+
+    def _next_block(self) -> bytes:
+        """Return the first block of the next slot."""
+        if self._position != self._end:
+            raise self._truncated()
+        return self.block() if self._advance() else b""
 
     def read(self, size: int) -> bytes:
         """Return the next *size* bytes and pass over their padding."""
@@ -194,7 +197,9 @@ class RingSource:
         after = start + size + (-size % BLOCK)
         if after <= self._end:
             self._position = after
-            _write(fd, self._view[start : start + size])
+            written = os.write(fd, self._view[start : start + size])
+            if written != size:
+                frames.write_all(fd, self._view[start + written : start + size])
         else:
             self.copy_piece(size, fd)
             self.pad(size)

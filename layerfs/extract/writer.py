@@ -121,11 +121,13 @@ class Tree:
         most = self._job.budgets.max_entries
         place = self._placer.place
         read = self._reader.next
+        entries = 0
         while (member := read()) is not None:
             place(member)
-            self._entries += 1
-            if self._entries > most:
+            entries += 1
+            if entries > most:
                 raise BudgetExceeded(f"more than {most} entries (max_entries)")
+        self._entries = entries
         self._source.drain()  # what stands behind the end of the archive is hashed, nothing else
 
     def finish(self) -> Written:
