@@ -4,9 +4,10 @@ Holds values only. Must never import a package that does I/O. Made by `layer.tar
 `layerfs.extract.writer`.
 """
 
-from dataclasses import dataclass
 from enum import IntEnum
 from typing import Protocol
+
+import msgspec
 
 
 class Type(IntEnum):
@@ -23,9 +24,8 @@ class Type(IntEnum):
     """Has no meaning outside the machine that made it: skipped."""
 
 
-@dataclass(slots=True)
-class Member:
-    """One member; not frozen because a frozen one costs a microsecond more, sixty thousand times."""
+class Member(msgspec.Struct, gc=False):
+    """One member; a Struct because making a dataclass takes three times as long, sixty thousand times."""
 
     name: bytes
     """As the archive has it: to be cleaned by `layerfs.layer.paths` before any use."""

@@ -38,7 +38,7 @@ def clean(name: bytes, max_depth: int) -> bytes:
 
 def is_plain(leaf: bytes) -> bool:
     """Say whether *leaf*, without a slash, needs no look at all: a short name, no marker, no dots."""
-    return 0 < len(leaf) <= NAME_MAX and leaf[0] != 0x2E and b"\0" not in leaf
+    return 0 < len(leaf) <= NAME_MAX and leaf[0] != 0x2E and 0 not in leaf
 
 
 def split(path: bytes) -> tuple[bytes, bytes]:

@@ -7,7 +7,10 @@ write them; sparse keys as in the GNU tar manual, "PAX Format".
 import binascii
 import re
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Final
+
+import msgspec
 
 from layerfs.errors import InvalidArchive
 from layerfs.layer.member import Member, Type
@@ -30,6 +33,26 @@ _OWNER_MAX: Final = (1 << 32) - 2
 
 PERSONAL: Final = frozenset({b"path", b"linkpath", b"size", _FILE_TYPE})
 """What a global header cannot mean for all members; like the sparse keys, it is not taken from there."""
+
+
+class Header(msgspec.Struct, frozen=True, gc=False):
+    """What one extended header says of the member after it."""
+
+    records: Records
+    mtime_ns: int | None = None
+    """If this is all that the records say: most that there are say this and no more."""
+
+
+NONE: Final = Header([])
+
+
+def read(body: bytes) -> Header:
+    """Read the body of an extended header. Raises InvalidArchive."""
+    records = parse_records(body)
+    if len(records) == 1 and records[0][0] == b"mtime":
+        with suppress(InvalidArchive):  # `apply` can say of which member
+            return Header(records, timestamp(records[0][1]))
+    return Header(records)
 
 
 def parse_records(body: bytes) -> Records:

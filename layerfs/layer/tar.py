@@ -23,8 +23,8 @@ from layerfs.layer.record import Budgets
 BLOCK: Final = 512
 _ZEROS: Final = bytes(BLOCK)
 
-_FIELDS: Final = struct.Struct("100s24s12s12s8xc100s6s")
-"""Name, mode with owner and group, size, mtime, type, link, magic."""
+_FIELDS: Final = struct.Struct("100s24s12s12s8xc355x").unpack
+"""Name, mode with owner and group, size, mtime, type."""
 _CHECKSUM: Final = slice(148, 156)
 _OCTAL: Final = b"01234567"
 _TYPES: Final = {
@@ -32,6 +32,8 @@ _TYPES: Final = {
     b"4": Type.BLOCK, b"5": Type.DIRECTORY, b"6": Type.FIFO, b"7": Type.FILE,
     b"S": Type.FILE, b"D": Type.DIRECTORY,
 }  # fmt: skip
+_FILE: Final = Type.FILE
+"""Finding it in its class takes longer than comparing with it."""
 _PAX: Final = b"xX"
 _PAX_GLOBAL: Final = ord("g")
 _LONG_NAME, _LONG_LINK = ord("L"), ord("K")
@@ -42,6 +44,10 @@ _SPECIAL: Final = _IN_FRONT | {_SPARSE, _DUMP_DIRECTORY}
 _FORMAT_MASK, _FORMAT_SOCKET = 0o170000, 0o140000
 _PERMISSIONS: Final = 0o7777
 _CACHED: Final = 4096
+_SUMS_CACHED: Final = 8192
+"""About as many as the headers of a large tree have."""
+_SHORT: Final = 64
+"""Bytes of a PAX header that can be worth remembering: times repeat, what has a name in it does not."""
 _WARNINGS_MAX: Final = 100
 _FIELD_OF_SPACES: Final = 8 * 0x20
 
@@ -58,6 +64,8 @@ class TarReader:
         self._owners: dict[bytes, tuple[int, int, int]] = {}
         self._times: dict[bytes, int] = {}
         self._sizes: dict[bytes, int] = {}
+        self._short: dict[bytes, pax.Header] = {}
+        """PAX headers by their bodies: files that were installed together have equal ones."""
         self._sums: dict[bytes, int] = {}
         """By the text of a checksum, the low half of the Adler-32 of a header with it."""
         self.warnings: list[str] = []
@@ -65,7 +73,8 @@ class TarReader:
     def next(self) -> Member | None:
         """Return the next member, None after the end of the archive."""
         block = self._source.block()
-        if not self._checked(block):
+        # What `_checked` would say, without a call; so, too, in `_extended`.
+        if adler32(block) & 0xFFFF != self._sums.get(block[_CHECKSUM]) and not self._checked(block):
             return None
         if block[156] in _SPECIAL or self._global:
             return self._extended(block)
@@ -80,10 +89,7 @@ class TarReader:
         The low half of Adler-32 is one more than the sum of the bytes: it takes a tenth of the time that
         adding up takes. (It is modulo 65521, which no header with a name in it comes near.)
         """
-        field = block[_CHECKSUM]
-        if adler32(block) & 0xFFFF == (self._sums.get(field) or self._sum(field)):
-            return True
-        return self._checked_slowly(block)
+        return adler32(block) & 0xFFFF == self._sum(block[_CHECKSUM]) or self._checked_slowly(block)
 
     def _sum(self, field: bytes) -> int:
         """Return the low half of the Adler-32 of a header with this checksum; -1 if it is no six digits."""
@@ -91,8 +97,8 @@ class TarReader:
         if not digits or digits.strip(_OCTAL):
             return -1
         # In the sum that the field holds, its own eight bytes count as spaces.
-        wanted = (1 + int(digits, 8) - _FIELD_OF_SPACES + sum(field)) & 0xFFFF
-        _remember(self._sums, field, wanted)
+        wanted = (int(digits, 8) - _FIELD_OF_SPACES + adler32(field)) & 0xFFFF
+        _remember(self._sums, field, wanted, _SUMS_CACHED)
         return wanted
 
     def _checked_slowly(self, block: bytes) -> bool:
@@ -117,9 +123,9 @@ class TarReader:
 
     def _plain(self, block: bytes) -> Member:
         """Read the fields of one header, whatever stood before it."""
-        name, owner, length, time, kind, link, magic = _FIELDS.unpack_from(block)
+        name, owner, length, time, kind = _FIELDS(block)
         name = name.partition(b"\0")[0]
-        if block[345] and magic == b"ustar\0":
+        if block[345] and block[257:263] == b"ustar\0":
             name = block[345 : 476 if block[508:512] == b"tar\0" else 500].partition(b"\0")[0] + b"/" + name
         type_ = _TYPES.get(kind)
         if type_ is None:
@@ -132,8 +138,8 @@ class TarReader:
         if size is None:
             size = self._size(length)
         member = Member(name, type_, mode, uid, gid, mtime, size, size)
-        if type_ is not Type.FILE:
-            member.link = link.partition(b"\0")[0]
+        if type_ is not _FILE:
+            member.link = block[157:257].partition(b"\0")[0]
             if type_ is Type.CHARACTER or type_ is Type.BLOCK:
                 member.major = number(block[329:337], "major device number")
                 member.minor = number(block[337:345], "minor device number")
@@ -164,18 +170,19 @@ class TarReader:
 
     def _extended(self, block: bytes) -> Member | None:
         """Gather what stands in front of a member, then read it."""
-        records: pax.Records = []
+        own = pax.NONE
         name = link = None
         while (kind := block[156]) in _IN_FRONT:
-            size = self._sizes.get(block[124:136])
+            length = block[124:136]
+            size = self._sizes.get(length)
             if size is None:
-                size = self._size(block[124:136])
+                size = self._size(length)
             if kind == _VOLUME:
                 self._warn(f"volume label {shown(block[:100].partition(bytes(1))[0])} ignored")
             else:
                 body = self._body(size)
                 if kind in _PAX:
-                    records = pax.parse_records(body)
+                    own = (self._short.get(body) or self._pax(body)) if size <= _SHORT else pax.read(body)
                 elif kind == _PAX_GLOBAL:
                     self._take_global(pax.parse_records(body))
                 elif kind == _LONG_NAME:
@@ -183,19 +190,23 @@ class TarReader:
                 else:
                     link = body.partition(b"\0")[0]
             block = self._source.block()
-            if not self._checked(block):
-                if name is not None or link is not None or records:
+            if adler32(block) & 0xFFFF != self._sums.get(block[_CHECKSUM]) and not self._checked(block):
+                if name is not None or link is not None or own.records:
                     raise InvalidArchive("an extended header at the end of the archive (expected a member)")
                 return None
-        return self._finished(self._combined(block, records, name, link))
+        return self._finished(self._combined(block, own, name, link))
 
-    def _combined(self, block: bytes, own: pax.Records, name: bytes | None, link: bytes | None) -> Member:
+    def _combined(self, block: bytes, own: pax.Header, name: bytes | None, link: bytes | None) -> Member:
         """Read a header together with what stood in front of it."""
         member = self._plain(block)
         if self._global:
-            overridden = {key for key, _ in own}
+            overridden = {key for key, _ in own.records}
             pax.apply([pair for pair in self._global.items() if pair[0] not in overridden], member)
-        is_sparse = pax.apply(own, member)
+        is_sparse = False
+        if own.mtime_ns is not None:
+            member.mtime_ns = own.mtime_ns
+        elif own.records:
+            is_sparse = pax.apply(own.records, member)
         if name is not None:
             member.name = name
         if link is not None:
@@ -205,9 +216,14 @@ class TarReader:
         elif block[156] == _DUMP_DIRECTORY:
             member.type = Type.DIRECTORY
             self._body(member.stored)
-        elif is_sparse and member.type is Type.FILE:
-            sparse.read_pax(member, own, self._source, self._pax_max)
+        elif is_sparse and member.type is _FILE:
+            sparse.read_pax(member, own.records, self._source, self._pax_max)
         return member
+
+    def _pax(self, body: bytes) -> pax.Header:
+        header = pax.read(body)
+        _remember(self._short, body, header)
+        return header
 
     def _body(self, size: int) -> bytes:
         if not 0 <= size <= self._pax_max:
@@ -241,7 +257,7 @@ class TarReader:
     def _finished(self, member: Member) -> Member:
         """Judge what can only be judged when all is known."""
         kind = member.type
-        if kind is Type.FILE:
+        if kind is _FILE:
             if member.mode > _PERMISSIONS and not member.size:
                 member.type = Type.SOCKET
             if member.stored < 0:
@@ -251,13 +267,14 @@ class TarReader:
             member.size = member.stored = 0
             if kind is Type.CHARACTER or kind is Type.BLOCK:
                 check_device(member.major, member.minor, member.name)
+        if member.mode > _PERMISSIONS:
+            member.mode &= _PERMISSIONS
         if member.xattrs:
             self._check_xattrs(member, member.xattrs)
-        member.mode &= _PERMISSIONS
         return member
 
 
-def _remember(cache: dict[bytes, _T], key: bytes, value: _T) -> None:
-    if len(cache) >= _CACHED:
+def _remember(cache: dict[bytes, _T], key: bytes, value: _T, most: int = _CACHED) -> None:
+    if len(cache) >= most:
         cache.clear()
     cache[key] = value

@@ -14,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from layerfs.errors import BudgetExceeded, InvalidArchive, InvalidLayer
-from layerfs.layer.member import Type
+from layerfs.layer.member import Member, Type
+from layerfs.layer.pax import parse_records
 from layerfs.layer.record import Budgets
 from layerfs.layer.tar import TarReader
 from tests.layer import headers
@@ -490,3 +491,72 @@ def test_what_gnu_tar_writes_is_what_it_reads(tmp_path: Path, form: str) -> None
         )
         for found in members
     ] == expected
+
+
+_records = st.lists(
+    st.tuples(
+        st.sampled_from([b"mtime", b"mtime", b"atime", b"uid", b"path", b"comment", b"SCHILY.xattr.user.a"]),
+        st.sampled_from([b"", b"1", b"17.5", b"-3.000000001", b"1e9", b"name", b"9" * 30]),
+    ),
+    max_size=2,
+)
+_bodies = st.one_of(
+    _records.map(lambda records: b"".join(headers.record(*pair) for pair in records)),
+    st.binary(max_size=70),
+    st.sampled_from([b"12 mtime=17\n", b"11 mtime=1\n0", b"11 mtime=1\n11 mtime=2\n", b"011 mtime=1\n"]),
+)
+
+
+def _said(*archive: bytes) -> tuple[list[Member], str]:
+    """Return the members of an archive, and why it was refused."""
+    source = headers.BytesSource(b"".join(archive) + END)
+    reader = TarReader(source, Budgets())
+    members: list[Member] = []
+    try:
+        while (found := reader.next()) is not None:
+            members.append(found)
+    except InvalidLayer as exc:
+        return members, f"{type(exc).__name__}: {exc}"
+    return members, ""
+
+
+@given(bodies=st.lists(_bodies, min_size=1, max_size=6))
+def test_a_pax_header_that_was_seen_before_means_what_it_means_the_first_time(bodies: list[bytes]) -> None:
+    entries = [member(body, name=b"PaxHeaders/file", type=b"x") + header() for body in bodies]
+    expected: list[Member] = []
+    refusal = ""
+    for entry in entries * 2:
+        found, refusal = _said(entry)
+        expected += found
+        if refusal:
+            break
+
+    assert _said(*entries, *entries) == (expected, refusal)
+
+
+@given(body=_bodies)
+def test_a_short_pax_header_means_what_a_long_one_means_that_says_the_same(body: bytes) -> None:
+    with suppress(InvalidLayer):
+        parse_records(body)
+        long = headers.record(b"comment", b"-" * 100) + body
+
+        assert _said(member(body, type=b"x"), header()) == _said(member(long, type=b"x"), header())
+
+
+@given(
+    form=st.sampled_from([b"%06o\0 ", b"%06o \0", b"%07o\0", b"%07o ", b"%08o", b" %o\0", b"  %o "]),
+    name=st.binary(min_size=1, max_size=90).filter(lambda name: not name.startswith(b"\0")),
+    error=st.integers(-3, 3),
+)
+def test_a_checksum_counts_in_each_spelling_and_only_if_it_is_right(
+    form: bytes, name: bytes, error: int
+) -> None:
+    block = header(name, checksum=b" " * 8)
+    right = header(name, checksum=form % sum(block))
+    wrong = header(name, checksum=form % (sum(block) + error))
+    after = bytearray(right)
+    after[0] ^= 1
+
+    assert len(_said(right, right)[0]) == 2
+    assert len(_said(right, wrong)[0]) == (1 if error else 2)
+    assert len(_said(right, bytes(after))[0]) == 1

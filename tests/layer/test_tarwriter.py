@@ -2,10 +2,10 @@
 
 import io
 import tarfile
-from dataclasses import replace
 
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from layerfs.layer import tarwriter
 from layerfs.layer.member import Member, Type
