@@ -5,6 +5,7 @@ package below could decide.
 """
 
 import dataclasses
+import logging
 import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
@@ -18,8 +19,11 @@ from layerfs.errors import NotFound
 from layerfs.extract.client import WORKERS_MAX, ExtractorPool
 from layerfs.fetch import Provider, open_provider
 from layerfs.fetch.fence import Fenced
-from layerfs.fetch.late import LateOrigin
+from layerfs.fetch.messages import Setup
 from layerfs.fetch.origin import Origin
+from layerfs.fetch.receiving import Streamed
+from layerfs.fetch.remote import open_remote
+from layerfs.layer.names import to_text
 from layerfs.oci import Digest
 from layerfs.registry import RegistrySettings
 from layerfs.settings import Settings
@@ -38,13 +42,22 @@ def asking(settings: Settings) -> "registry.RegistryClient":
 
 @asynccontextmanager
 async def _fenced(settings: Settings) -> AsyncIterator[Origin]:
-    """Own a client that may contact only the registries that *settings* allow."""
+    """Own a downloader that may contact only the registries that *settings* allow."""
     allowed = settings.registries
     if allowed is None and settings.allow_other:
         logins = registry.registries_with_logins(_registry_settings(settings))
         allowed = settings.insecure_registries | logins
-    async with LateOrigin(lambda: asking(settings)) as client:
-        yield client if allowed is None else Fenced(client, allowed)
+    async with open_remote(_setup(settings)) as remote:
+        yield remote if allowed is None else Fenced(remote, allowed)
+
+
+def _setup(settings: Settings) -> Setup:
+    return Setup(
+        insecure=tuple(sorted(settings.insecure_registries)),
+        offline=settings.offline,
+        authfile=None if settings.authfile is None else to_text(os.fsencode(settings.authfile.absolute())),
+        log_level=logging.getLogger(__package__).getEffectiveLevel(),
+    )
 
 
 def _registry_settings(settings: Settings) -> RegistrySettings:
@@ -61,7 +74,9 @@ async def providing(
 
     With *local* its images are all there is: no registry is asked.
     """
-    origin: AbstractAsyncContextManager[Origin] = _fenced(settings) if local is None else nullcontext(local)
+    origin: AbstractAsyncContextManager[Origin] = (
+        _fenced(settings) if local is None else nullcontext(Streamed(local))
+    )
     workers = min(os.cpu_count() or 1, WORKERS_MAX)
     with ExtractorPool(workers) as pool:
         async with (

@@ -39,7 +39,7 @@ them (`layerfs.fuse.errnos`, `layerfs.cli.exits`).
     │   ├── StoreDamaged                a file that is not what we wrote
     │   ├── StoreMismatch               made by another kind of owner or version
     │   └── NotInStore                  asked for something that was never fetched
-    ├── WorkerDied                  an extractor ended without an answer
+    ├── WorkerDied                  an extractor or downloader ended without an answer
     ├── WaitInterrupted             the caller got a signal while it waited
     ├── WaitTimedOut                the deadline of one wait; the work goes on
     └── MountError                  the mount could not be made or undone
@@ -175,7 +175,7 @@ class NotInStore(StoreError):
 
 
 class WorkerDied(LayerfsError):
-    """An extractor ended without an answer; the next access starts another."""
+    """A process that worked for us ended without an answer; the next access starts another."""
 
 
 class WaitInterrupted(LayerfsError):
@@ -188,3 +188,11 @@ class WaitTimedOut(LayerfsError):
 
 class MountError(LayerfsError):
     """A mount could not be made or undone."""
+
+
+def named(name: str, message: str) -> LayerfsError:
+    """Return the error of the class *name*, as another process told it; WorkerDied if there is none."""
+    kind = globals().get(name)
+    if isinstance(kind, type) and issubclass(kind, LayerfsError):
+        return kind(message)
+    return WorkerDied(f"{name}: {message}")

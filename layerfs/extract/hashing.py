@@ -1,18 +1,49 @@
-"""Hashing in a thread of its own: hashlib releases the interpreter while it works.
+"""Hashing, in a thread of its own beside other work, or at once where there is none.
 
-Called by `pipeline` for the blob and for the uncompressed archive.
+Called by `pipeline` for the blob and for the uncompressed archive, and by `verifying`.
 """
 
 import hashlib
 import threading
 from queue import SimpleQueue
-from typing import Final
+from typing import Final, Protocol
 
 _STOP: Final = None
 
 
+class Hasher(Protocol):
+    """Hashes what is put, in order."""
+
+    def put(self, buffer: bytes | memoryview) -> None:
+        """Hash *buffer*, now or soon."""
+
+    def wait_done(self, most: int) -> None:
+        """Wait until at most *most* buffers are unfinished."""
+
+
+class Hash:
+    """Hashes what is put, at once."""
+
+    def __init__(self, algorithm: str) -> None:
+        self._hash = hashlib.new(algorithm)
+
+    def put(self, buffer: bytes | memoryview) -> None:
+        """Hash *buffer*."""
+        self._hash.update(buffer)
+
+    def wait_done(self, most: int) -> None:
+        """Return: nothing is ever unfinished."""
+
+    def finish(self) -> str:
+        """Return ``algorithm:hex`` of all that was put."""
+        return f"{self._hash.name}:{self._hash.hexdigest()}"
+
+
 class HashThread:
-    """Hashes what is put, in order. A buffer must not change before `wait_done` has counted it."""
+    """Hashes what is put, in order; hashlib releases the interpreter while it works.
+
+    A buffer must not change before `wait_done` has counted it.
+    """
 
     def __init__(self, algorithm: str) -> None:
         self.name = algorithm

@@ -13,24 +13,23 @@ import resource
 import signal
 import sys
 import threading
-from contextlib import suppress
 from typing import Final
 
 import msgspec
 
-from layerfs.extract import frames, pipeline, writer
-from layerfs.extract.job import Abort, Done, Ended, ExtractJob, Failed, Grown
+from layerfs.extract import frames, pipeline, verifying, writer
+from layerfs.extract.job import Abort, Ended, ExtractJob, Grown, HashJob
 from layerfs.extract.ring import Feeder, PartnerDied, Ring
 from layerfs.extract.tail import Growth
+from layerfs.host.priority import give_way
 
 log = logging.getLogger(__name__)
 
-NICENESS: Final = 5
 MEMORY_MAX: Final = 1 << 30
 """Bytes of each of the two processes: an archive that needs more ends its worker, not the machine."""
 _IN, _OUT = 0, 1
 
-_MESSAGE: Final = msgspec.json.Decoder(ExtractJob | Grown | Ended | Abort)
+_MESSAGE: Final = msgspec.json.Decoder(ExtractJob | HashJob | Grown | Ended | Abort)
 
 
 class Worker:
@@ -44,7 +43,7 @@ class Worker:
         """Obey messages until there are no more."""
         while (body := frames.receive(_IN)) is not None:
             message = _MESSAGE.decode(body)
-            if isinstance(message, ExtractJob):
+            if isinstance(message, ExtractJob | HashJob):
                 self._start(message)
             elif self._growth is not None:  # else the job that it is about has been answered
                 if isinstance(message, Abort):
@@ -52,19 +51,23 @@ class Worker:
                 else:
                     self._growth.grow(message.size, complete=isinstance(message, Ended))
 
-    def _start(self, job: ExtractJob) -> None:
+    def _start(self, job: ExtractJob | HashJob) -> None:
         self._growth = growth = Growth(complete=job.complete, hopeless=self._feeder.listen)
         threading.Thread(target=self._run, args=(job, growth), name="job", daemon=True).start()
 
-    def _run(self, job: ExtractJob, growth: Growth) -> None:
+    def _run(self, job: ExtractJob | HashJob, growth: Growth) -> None:
         try:
-            answer: Done | Failed = pipeline.run(job, growth, self._feeder, _answer)
+            answer: msgspec.Struct
+            if isinstance(job, HashJob):
+                answer = verifying.run(job, growth)
+            else:
+                answer = pipeline.run(job, growth, self._feeder, _answer)
             _answer(msgspec.json.encode(answer))
             gc.collect()
         except (PartnerDied, BrokenPipeError):
             os._exit(1)
         except BaseException:
-            log.exception("extracting %s failed in a way nobody thought of", job.digest)
+            log.exception("the job for %s failed in a way nobody thought of", job.digest)
             os._exit(1)  # the client sees it, and starts another
 
 
@@ -76,10 +79,7 @@ def main() -> None:
     """Run as a worker process."""
     logging.basicConfig(format="layerfs-extract: %(message)s", stream=sys.stderr)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    os.nice(NICENESS)
-    # Four threads that hand slots to each other: woken, one waits for its turn and then finds several.
-    with suppress(OSError):  # a hint, which not every sandbox lets through
-        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+    give_way()
     resource.setrlimit(resource.RLIMIT_DATA, (MEMORY_MAX, MEMORY_MAX))
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))

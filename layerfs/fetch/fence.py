@@ -5,10 +5,9 @@ lend the daemon's network, or its logins, to whoever does. Decides by name, befo
 """
 
 from collections.abc import Iterable
-from contextlib import AbstractAsyncContextManager
 
 from layerfs.errors import Denied
-from layerfs.fetch.origin import Origin, Resolved, Stream
+from layerfs.fetch.origin import Arrived, Origin, Resolved, Target
 from layerfs.oci import Descriptor, Digest, Repository
 
 
@@ -36,12 +35,12 @@ class Fenced:
         self._check(repository)
         return await self._origin.fetch_config(repository, descriptor)
 
-    def stream_blob(
-        self, repository: Repository, descriptor: Descriptor, offset: int = 0
-    ) -> AbstractAsyncContextManager[Stream]:
-        """Open a blob at *offset*."""
+    async def receive(
+        self, repository: Repository, descriptor: Descriptor, target: Target, arrived: Arrived
+    ) -> None:
+        """Write what is missing of a blob."""
         self._check(repository)
-        return self._origin.stream_blob(repository, descriptor, offset)
+        await self._origin.receive(repository, descriptor, target, arrived)
 
     def _check(self, repository: Repository) -> None:
         if repository.registry not in self._registries:

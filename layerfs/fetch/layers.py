@@ -22,12 +22,12 @@ from layerfs.errors import (
     SizeMismatch,
     VerificationError,
 )
-from layerfs.extract.client import Extractor, ExtractorPool
-from layerfs.extract.job import ExtractJob
-from layerfs.fetch.download import download
+from layerfs.extract.job import ExtractJob, Hashed, HashJob
+from layerfs.fetch.download import attempt, download
 from layerfs.fetch.locking import holding
 from layerfs.fetch.origin import Origin
 from layerfs.fetch.progress import Journal, Progress
+from layerfs.fetch.workers import Workers
 from layerfs.layer.record import Budgets, Extraction
 from layerfs.oci import Descriptor, Digest, Repository
 from layerfs.oci.image import ImageLayer
@@ -49,16 +49,14 @@ class LayerWork:
         self,
         storage: ImageStorage,
         origin: Origin,
-        pool: ExtractorPool,
+        workers: Workers,
         budgets: Budgets,
         journal: Journal,
-        workers: int,
         blob_files: BlobFiles | None = None,
     ) -> None:
         self._storage = storage
         self._origin = origin
-        self._pool = pool
-        self._extractors = trio.CapacityLimiter(workers)
+        self._workers = workers
         self._budgets = budgets
         self._journal = journal
         self._blob_files = blob_files
@@ -82,16 +80,20 @@ class LayerWork:
         async with holding(self._storage, descriptor.digest):
             if await trio.to_thread.run_sync(self._storage.open_blob, descriptor.digest) is None:
                 with self._watched(repository, descriptor) as progress:
-                    if await self._adopted(descriptor) is not None:
+                    if await self._adopted(descriptor, progress) is not None:
                         return
                     with await self._staged(descriptor) as staged:
-                        await download(self._origin, staged, repository, descriptor, progress)
+                        read = partial(self._hash, staged, descriptor, progress)
+                        found = await self._overlapped(repository, descriptor, staged, progress, read)
+                        if isinstance(found, LayerfsError):
+                            raise found
+                        await self._commit(staged, found)
 
     async def _make(self, repository: Repository, layer: ImageLayer, progress: Progress) -> None:
         digest = layer.descriptor.digest
         blob = await trio.to_thread.run_sync(self._storage.open_blob, digest)
         if blob is None:
-            blob = await self._adopted(layer.descriptor)
+            blob = await self._adopted(layer.descriptor, progress)
         if blob is not None:
             try:
                 await self._from_blob(layer, blob, progress)
@@ -104,7 +106,7 @@ class LayerWork:
             else:
                 return
         async with self._tree(digest) as tree:
-            blob, extraction = await self._overlapped(repository, layer, tree, progress)
+            blob, extraction = await self._fetched(repository, layer, tree, progress)
             check_diff_id(layer, extraction.diff_id)
             await trio.to_thread.run_sync(self._storage.publish, tree, blob, extraction)
 
@@ -130,38 +132,62 @@ class LayerWork:
             with trio.CancelScope(shield=True):
                 await trio.to_thread.run_sync(tree.close)
 
-    async def _overlapped(
+    async def _fetched(
         self, repository: Repository, layer: ImageLayer, tree: StagedTree, progress: Progress
     ) -> tuple[VerifiedBlob, Extraction]:
-        """Download and extract at the same time; the download's verdict on the bytes comes first.
+        """Download and extract at the same time. The extractor hashes what it reads: that is the proof.
 
-        Wrong bytes mostly break the archive too, and the archive breaks first: so a failed extraction
-        waits for the digest, which says whether the registry or the image is at fault.
+        Wrong bytes mostly break the archive too, and the archive breaks first: so after a failed extraction
+        the blob is hashed, which says whether the registry or the image is at fault.
         """
-        extraction: Extraction | LayerfsError | None = None
-        blob: VerifiedBlob | LayerfsError | None = None
-        with await self._staged(layer.descriptor) as staged:
-            async with trio.open_nursery() as nursery:
-
-                async def extract() -> None:
-                    nonlocal extraction
-                    path = str(staged.staged_path)
-                    extraction = await _attempt(self._extract(layer, tree, path, progress))
-                    if isinstance(extraction, LayerfsError) and not _may_be_wrong_bytes(extraction):
-                        nursery.cancel_scope.cancel()
-
-                nursery.start_soon(extract)
-                blob = await _attempt(download(self._origin, staged, repository, layer.descriptor, progress))
-                progress.abort()
-            if isinstance(blob, LayerfsError):
-                raise blob
+        descriptor = layer.descriptor
+        with await self._staged(descriptor) as staged:
+            read = partial(self._extract, layer, tree, str(staged.staged_path), progress)
+            extraction = await self._overlapped(repository, descriptor, staged, progress, read)
             if isinstance(extraction, LayerfsError):
+                if _may_be_wrong_bytes(extraction):
+                    await self._commit(staged, await self._hash(staged, descriptor, progress))
                 raise extraction
-        assert blob is not None
-        assert extraction is not None
-        return blob, extraction
+            found = Hashed(extraction.digest, extraction.blob_size)
+            return await self._commit(staged, found), extraction
 
-    async def _adopted(self, descriptor: Descriptor) -> VerifiedBlob | None:
+    async def _overlapped(
+        self,
+        repository: Repository,
+        descriptor: Descriptor,
+        staged: StagedDownload,
+        progress: Progress,
+        read: Callable[[], Awaitable[T]],
+    ) -> T | LayerfsError:
+        """Download into *staged* while *read* reads along; return what it found once both have ended.
+
+        Its failure stops the download, unless wrong bytes could be the reason. The download's failure is
+        raised.
+        """
+        found: T | LayerfsError | None = None
+        failure: LayerfsError | None = None
+        async with trio.open_nursery() as nursery:
+
+            async def read_along() -> None:
+                nonlocal found
+                found = await attempt(read())
+                if isinstance(found, LayerfsError) and not _may_be_wrong_bytes(found):
+                    nursery.cancel_scope.cancel()
+
+            nursery.start_soon(read_along)
+            failure = await attempt(download(self._origin, staged, repository, descriptor, progress))
+            if failure is None:
+                failure = await attempt(trio.to_thread.run_sync(staged.sync))  # beside the last of reading
+            progress.abort()
+        if failure is not None:
+            raise failure
+        assert found is not None
+        return found
+
+    async def _commit(self, staged: StagedDownload, found: Hashed) -> VerifiedBlob:
+        return await trio.to_thread.run_sync(staged.commit_as, Digest.parse(found.digest), found.size)
+
+    async def _adopted(self, descriptor: Descriptor, progress: Progress) -> VerifiedBlob | None:
         """Take a file of this machine as the blob, where one is offered and its bytes can be shared."""
         if self._blob_files is None:
             return None
@@ -171,7 +197,8 @@ class LayerWork:
         with await self._staged(descriptor) as staged:
             if not await trio.to_thread.run_sync(adopt, staged, path, descriptor.size):
                 return None
-            return await trio.to_thread.run_sync(staged.commit)
+            progress.complete(descriptor.size)
+            return await self._commit(staged, await self._hash(staged, descriptor, progress))
 
     async def _staged(self, descriptor: Descriptor) -> StagedDownload:
         return await trio.to_thread.run_sync(
@@ -193,18 +220,17 @@ class LayerWork:
             complete=progress.ended == "complete",
             budgets=self._budgets,
         )
-        async with self._extractors:
-            extractor = await trio.to_thread.run_sync(self._pool.acquire)
-            try:
-                extraction = await _drive(extractor, job, progress)
-            except trio.Cancelled:
-                extractor.close()  # it may be in the middle of a file; the pool starts another
-                raise
-            finally:
-                self._pool.release(extractor)
-        for warning in extractor.warnings:
-            log.warning("%s: %s", layer.descriptor.digest, warning)
-        return extraction
+        return await self._workers.extract(job, progress)
+
+    async def _hash(self, staged: StagedDownload, descriptor: Descriptor, progress: Progress) -> Hashed:
+        """Let a worker hash the staged blob, which may still grow as *progress* says."""
+        job = HashJob(
+            blob=str(staged.staged_path),
+            digest=str(descriptor.digest),
+            size=descriptor.size,
+            complete=progress.ended == "complete",
+        )
+        return await self._workers.hash(job, progress)
 
     @contextmanager
     def _watched(self, repository: Repository, descriptor: Descriptor) -> Iterator[Progress]:
@@ -229,40 +255,6 @@ def check_diff_id(layer: ImageLayer, found: str) -> None:
             f"layer {layer.number} ({layer.descriptor.digest}): uncompressed digest is {found} "
             f"(expected {layer.diff_id}, as the image's config says)"
         )
-
-
-async def _drive(extractor: Extractor, job: ExtractJob, progress: Progress) -> Extraction:
-    """Run one job on a worker, telling it how far the download has come."""
-    extractor.start(job)
-    async with trio.open_nursery() as nursery:
-        if not job.complete:
-            nursery.start_soon(_follow, extractor, progress)
-        answer = await _attempt(trio.to_thread.run_sync(extractor.result, abandon_on_cancel=True))
-        nursery.cancel_scope.cancel()
-    if isinstance(answer, LayerfsError):
-        raise answer
-    return answer
-
-
-async def _follow(extractor: Extractor, progress: Progress) -> None:
-    received = 0
-    while progress.ended is None:
-        await progress.beyond(received)
-        received = progress.received
-        extractor.grown(received)
-    if progress.ended == "complete":
-        progress.phase = "extracting"
-        extractor.ended(progress.received)
-    else:
-        extractor.abort()
-
-
-async def _attempt(work: Awaitable[T]) -> T | LayerfsError:
-    """Return the error instead of raising it, so that it crosses a nursery as itself."""
-    try:
-        return await work
-    except LayerfsError as exc:
-        return exc
 
 
 def _may_be_wrong_bytes(error: LayerfsError) -> bool:

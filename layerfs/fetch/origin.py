@@ -1,10 +1,13 @@
 """Where bytes come from: what this package asks of a registry, or of whatever stands in its place.
 
-Protocols only. `layerfs.registry.RegistryClient` is one `Origin`, `layerfs.local.LocalOrigin` another.
+Protocols, and the file that a blob is written to. `layerfs.fetch.remote.RemoteOrigin` is an `Origin`; a
+`StreamingOrigin`, as `layerfs.registry.RegistryClient` and `layerfs.local.LocalOrigin` are, becomes one by
+`layerfs.fetch.receiving.Streamed`.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
 from typing import Protocol
 
 from layerfs.oci import Descriptor, Digest, Repository
@@ -33,7 +36,24 @@ class Stream(Protocol):
         """Yield the bytes. Raises RegistryError where asking again may help."""
 
 
-class Origin(Protocol):
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A file that holds the first *offset* bytes of a blob and is to hold the others."""
+
+    file: int
+    """Descriptor to write to; lent."""
+    lock: int
+    """Descriptor that holds the file's lock: who may write holds a copy of it, and dies with that."""
+    offset: int
+    name: str
+    """For error texts."""
+
+
+Arrived = Callable[[int], None]
+"""Told how many of the blob's bytes the file holds now."""
+
+
+class Documents(Protocol):
     """Knows images. Its methods may be called from many tasks at once; all raise LayerfsError."""
 
     async def resolve(self, repository: Repository, tag: str) -> Resolved:
@@ -46,6 +66,23 @@ class Origin(Protocol):
 
     async def fetch_config(self, repository: Repository, descriptor: Descriptor) -> bytes:
         """Return the verified bytes of a config."""
+
+
+class Origin(Documents, Protocol):
+    """Knows images, and puts blobs into files."""
+
+    async def receive(
+        self, repository: Repository, descriptor: Descriptor, target: Target, arrived: Arrived
+    ) -> None:
+        """Write what is missing of a blob, unverified; when this returns or raises, nothing writes any more.
+
+        Raises RegistryError where asking again may help; what *arrived* was told of stays. SizeMismatch for
+        one byte too much, StoreFull, StoreError.
+        """
+
+
+class StreamingOrigin(Documents, Protocol):
+    """Knows images, and hands out blobs as streams."""
 
     def stream_blob(
         self, repository: Repository, descriptor: Descriptor, offset: int = 0

@@ -13,7 +13,7 @@ import trio
 from layerfs.errors import LayerfsError
 from layerfs.oci import Digest, Repository
 
-Phase = Literal["queued", "downloading", "extracting", "done", "failed"]
+Phase = Literal["queued", "downloading", "extracting", "verifying", "done", "failed"]
 
 _KEPT_FAILURES = 32
 

@@ -26,6 +26,7 @@ from layerfs.fetch.flights import SingleFlight
 from layerfs.fetch.layers import BlobFiles, LayerWork
 from layerfs.fetch.origin import Origin
 from layerfs.fetch.progress import Journal
+from layerfs.fetch.workers import Workers
 from layerfs.layer.record import Budgets
 from layerfs.oci import ImageReference, Platform, Repository
 from layerfs.oci.image import ImageLayer
@@ -186,7 +187,7 @@ async def open_provider(
             nursery,
             storage,
             Documents(storage, origin, platform),
-            LayerWork(storage, origin, pool, budgets, journal, workers, blob_files),
+            LayerWork(storage, origin, Workers(pool, workers), budgets, journal, blob_files),
             journal,
         )
         nursery.start_soon(provider.keep_durable)

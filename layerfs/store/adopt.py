@@ -11,7 +11,6 @@ import stat
 from pathlib import Path
 from typing import Final
 
-from layerfs.store.disk import disk_errors
 from layerfs.store.download import StagedDownload
 
 _FICLONE: Final = 0x40049409
@@ -26,7 +25,7 @@ def adopt(staged: StagedDownload, source: Path, size: int) -> bool:
     """
     if staged.offset:
         return False  # an earlier attempt has a part; it goes on there
-    target = staged.file.finalize()[0].fileno()
+    target, _ = staged.descriptors
     try:
         fd = os.open(source, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError:
@@ -39,8 +38,7 @@ def adopt(staged: StagedDownload, source: Path, size: int) -> bool:
             return False
     finally:
         os.close(fd)
-    with disk_errors(f"{source}: cannot read"):
-        staged.take_over()
+    staged.take_over()
     return True
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-from layerfs.errors import DigestMismatch, ImageError, SizeMismatch, StoreDamaged, StoreError, StoreFull
+from layerfs.errors import DigestMismatch, ImageError, SizeMismatch, StoreDamaged, StoreError
 from layerfs.oci import Digest
 from layerfs.store.blobs import VerifiedBlob, verified
 from layerfs.store.disk import disk_errors, sync_directory
@@ -32,8 +32,8 @@ class StagedDownload:
     """One blob being downloaded, into a private file beside its final name.
 
     Ends in `commit`, `abort` or `suspend`. Leaving the context otherwise suspends it, so that the
-    next attempt goes on from there, except after wrong bytes (ImageError) or on a full disk: then
-    the file is removed. Not for two threads at once.
+    next attempt goes on from there, except after wrong bytes (ImageError) or when the disk failed
+    (StoreError): then the file is removed. Not for two threads at once.
     """
 
     def __init__(
@@ -47,15 +47,41 @@ class StagedDownload:
         self._staged = True
         self._committed = False
         self._entered = False
-        raw = io.FileIO(fd, "r+")
-        self.file: HashingWriter[io.FileIO] = HashingWriter(
-            raw, digest.algorithm, limit=self._expected, name=str(digest)
+        self._raw = io.FileIO(fd, "r+")
+        self._held = 0
+        self._writer: HashingWriter[io.FileIO] = HashingWriter(
+            self._raw, digest.algorithm, limit=self._expected, name=str(digest)
         )
 
     @property
     def offset(self) -> int:
         """Bytes that the staged file holds, an earlier attempt's included; the next chunk goes there."""
-        return self.file.bytes_written
+        return max(self._held, self._writer.bytes_written)
+
+    @property
+    def file(self) -> HashingWriter[io.FileIO]:
+        """Where chunks are written; what the file holds already is read and hashed first.
+
+        Raises StoreError.
+        """
+        if self._held > self._writer.bytes_written:
+            buffer = memoryview(bytearray(_CHUNK))
+            with disk_errors(f"{self.staged_path}: cannot read"):
+                while (missing := self._held - self._writer.bytes_written) > 0:
+                    count = self._raw.readinto(buffer[:missing])
+                    if not count:
+                        raise StoreDamaged(f"{self.staged_path}: ends early (expected {self._held} bytes)")
+                    self._writer.already(buffer[:count])
+        return self._writer
+
+    @property
+    def descriptors(self) -> tuple[int, int]:
+        """Of the file and of its lock, for a process that writes at `offset` in the place of this one."""
+        return self._raw.fileno(), self._lock.fileno()
+
+    def grown(self, size: int) -> None:
+        """Say that the file holds *size* bytes now, whoever wrote them."""
+        self._held = size
 
     def write(self, chunk: bytes | bytearray | memoryview) -> int:
         """Append *chunk*. Raises SizeMismatch on the first excess byte, StoreFull, StoreError."""
@@ -70,11 +96,22 @@ class StagedDownload:
         Raises SizeMismatch or DigestMismatch after removing the file; StoreDamaged if the staged file
         vanished; StoreFull or StoreError.
         """
-        raw, hex_, size = self.file.finalize()
         try:
-            self._check(Digest(self.digest.algorithm, hex_), size)
+            _, hex_, size = self.file.finalize()
+        except StoreError:
+            self.abort()
+            raise
+        return self.commit_as(Digest(self.digest.algorithm, hex_), size)
+
+    def commit_as(self, found: Digest, size: int) -> VerifiedBlob:
+        """Commit bytes that another process of layerfs read from the staged file: *size* of them, *found*.
+
+        Raises as `commit` does.
+        """
+        try:
+            self._check(found, size)
+            self.sync()
             with disk_errors(f"{self.final_path}: cannot publish"):
-                os.fsync(raw.fileno())
                 self._publish()
                 sync_directory(self.final_path.parent)
         except (ImageError, StoreError):
@@ -83,6 +120,11 @@ class StagedDownload:
         if not self._entered:
             self.abort()
         return verified(self.digest, self.final_path, size)
+
+    def sync(self) -> None:
+        """Make the bytes durable, but not yet their name. Raises StoreFull, StoreError."""
+        with disk_errors(f"{self.staged_path}: cannot write"):
+            os.fsync(self._raw.fileno())
 
     def abort(self) -> None:
         """Remove the staged file; what was committed stays. Harmless a second time."""
@@ -98,11 +140,8 @@ class StagedDownload:
         self._close()
 
     def take_over(self) -> None:
-        """Hash the bytes that the file holds already; `offset` tells where to go on. Raises OSError."""
-        buffer = memoryview(bytearray(_CHUNK))
-        raw = self.file.finalize()[0]
-        while count := raw.readinto(buffer):
-            self.file.already(buffer[:count])
+        """Go on behind what the file holds already. Raises OSError."""
+        self._held = os.fstat(self._raw.fileno()).st_size
 
     def _publish(self) -> None:
         # A second name, not a rename: the first one must live on. One name of a finished blob is never
@@ -118,18 +157,21 @@ class StagedDownload:
             raise StoreDamaged(f"{self.staged_path}: the staged file vanished (someone else removed it)")
         if self._expected is not None and size != self._expected:
             raise SizeMismatch(f"{self.digest}: {size} bytes (expected {self._expected})")
+        held = os.fstat(self._raw.fileno()).st_size
+        if held != size:
+            raise SizeMismatch(f"{self.digest}: {size} bytes were hashed (expected {held}, all of the file)")
         if found != self.digest:
             raise DigestMismatch(f"{self.digest}: the bytes hash to {found}")
 
     def _is_ours(self) -> bool:
         try:
-            return os.path.samestat(os.lstat(self.staged_path), os.fstat(self.file.finalize()[0].fileno()))
+            return os.path.samestat(os.lstat(self.staged_path), os.fstat(self._raw.fileno()))
         except OSError:
             return False
 
     def _close(self) -> None:
         self._staged = False
-        self.file.finalize()[0].close()
+        self._raw.close()
         self._lock.release()
 
     def __enter__(self) -> Self:
@@ -139,7 +181,7 @@ class StagedDownload:
     def __exit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if isinstance(exc, ImageError | StoreFull):
+        if isinstance(exc, ImageError | StoreError):
             self.abort()
         else:
             self.suspend()
@@ -188,7 +230,10 @@ def _resume(
         fd = _open_suspended(path, expected_size)
         download = StagedDownload(digest, path, final, expected_size, lock, fd)
         download.take_over()
-    except OSError as exc:  # gone since it was listed, or not a part of this blob: a new file serves as well
+    except (
+        OSError,
+        StoreError,
+    ) as exc:  # gone since it was listed, or not a part of this blob: a new file serves as well
         log.info("%s: cannot be resumed: %s", path, exc)
         if download is None:
             lock.release()

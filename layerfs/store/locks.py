@@ -51,6 +51,10 @@ class ByteLock:
         """Whether this object holds the byte."""
         return self._fd >= 0
 
+    def fileno(self) -> int:
+        """Return the descriptor that holds the byte: a process with a copy of it holds the byte as well."""
+        return self._fd
+
     def try_acquire(self) -> bool:
         """Take the byte unless someone has it; True if it is held now. Raises StoreReadOnly, StoreError."""
         return self._acquire(fcntl.F_OFD_SETLK)

@@ -183,8 +183,9 @@ class ImageStorage(StorePaths):
     def stage_layer_download(self, digest: Digest | str, expected_size: int = -1) -> StagedDownload:
         """Begin or go on with the download of a blob of *expected_size* bytes (0 or less: unknown).
 
-        Takes up the largest suspended download of that digest that no process holds, hashes it again and
-        says in ``offset`` where to go on. Raises StoreFull, StoreReadOnly, StoreError.
+        Takes up the largest suspended download of that digest that no process holds, and says in ``offset``
+        where to go on; what it holds is hashed again before anything is committed.
+        Raises StoreFull, StoreReadOnly, StoreError.
         """
         wanted = as_digest(digest)
         self._require_writable(f"layer {wanted}")

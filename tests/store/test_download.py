@@ -14,7 +14,7 @@ from layerfs.errors import (
     Unreachable,
 )
 from layerfs.oci import Digest
-from layerfs.store import ImageStorage, VerifiedBlob
+from layerfs.store import ImageStorage, StagedDownload, VerifiedBlob
 from tests.store.helpers import at_once, blob_of, child, download, leftovers
 
 CONTENT, DIGEST = blob_of(b"the bytes of a layer " * 1000)
@@ -316,3 +316,69 @@ def test_existence_of_several_blobs(storage: ImageStorage) -> None:
     assert not storage.verify_blobs_exist([DIGEST, other])
     download(storage, b"other")
     assert storage.verify_blobs_exist([DIGEST, other])
+
+
+# Bytes that another process writes and hashes
+
+
+def fill(download: StagedDownload, content: bytes) -> None:
+    """Write as a downloader does: to the descriptor, at its place."""
+    file, _ = download.descriptors
+    os.pwrite(file, content, download.offset)
+    download.grown(download.offset + len(content))
+
+
+def test_what_others_wrote_is_hashed_before_it_is_committed(storage: ImageStorage) -> None:
+    with storage.stage_layer_download(DIGEST, len(CONTENT)) as staged:
+        staged.write(CONTENT[:10])
+        fill(staged, CONTENT[10:7000])
+        staged.write(CONTENT[7000:7010])
+        fill(staged, CONTENT[7010:])
+        assert staged.offset == len(CONTENT)
+        assert staged.commit().path.read_bytes() == CONTENT
+
+
+def test_what_others_hashed_is_not_read_again(storage: ImageStorage) -> None:
+    with storage.stage_layer_download(DIGEST, len(CONTENT)) as staged:
+        fill(staged, CONTENT)
+        staged.sync()
+        blob = staged.commit_as(DIGEST, len(CONTENT))
+        assert staged.file.bytes_written == len(CONTENT), "it was not hashed, and is now that it is asked for"
+    assert storage.open_blob(DIGEST) == blob
+    assert leftovers(storage.images_dir) == []
+
+
+@pytest.mark.parametrize(
+    ("found", "size", "error"),
+    [
+        pytest.param(Digest.of(b"other"), len(CONTENT), DigestMismatch, id="other bytes"),
+        pytest.param(DIGEST, len(CONTENT) - 1, SizeMismatch, id="fewer"),
+        pytest.param(DIGEST, len(CONTENT) + 1, SizeMismatch, id="more"),
+    ],
+)
+def test_what_others_found_is_judged(
+    storage: ImageStorage, found: Digest, size: int, error: type[LayerfsError]
+) -> None:
+    staged = storage.stage_layer_download(DIGEST, len(CONTENT))
+    fill(staged, CONTENT)
+    with pytest.raises(error):
+        staged.commit_as(found, size)
+    assert os.listdir(storage.layer_dir) == []
+
+
+def test_a_file_that_changed_after_others_read_it_is_not_committed(storage: ImageStorage) -> None:
+    staged = storage.stage_layer_download(DIGEST, len(CONTENT))
+    fill(staged, CONTENT)
+    os.ftruncate(staged.descriptors[0], 100)
+    with pytest.raises(SizeMismatch):
+        staged.commit_as(DIGEST, len(CONTENT))
+    assert os.listdir(storage.layer_dir) == []
+
+
+def test_a_staged_file_that_lost_bytes_is_an_error(storage: ImageStorage) -> None:
+    staged = storage.stage_layer_download(DIGEST, len(CONTENT))
+    fill(staged, CONTENT)
+    os.ftruncate(staged.descriptors[0], 100)
+    with pytest.raises(StoreDamaged, match="ends early"):
+        staged.commit()
+    assert os.listdir(storage.layer_dir) == []
