@@ -49,7 +49,7 @@ OWNERS: dict[str, set[str]] = {
     "trio": {"registry", "local", "fetch", "fuse", "app", "cli"},
     "typer": {"cli"},
     "rich": {"cli"},
-    "isal": {"extract"},
+    "isal": {"extract", "layer"},
     "zstandard": {"extract"},
     "platformdirs": {"settings"},
     "tomllib": {"config"},

@@ -5,6 +5,7 @@ import itertools
 import os
 import subprocess
 import tarfile
+import zlib
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from isal import isal_zlib
 
 from layerfs.errors import BudgetExceeded, InvalidArchive, InvalidLayer
 from layerfs.layer.member import Member, Type
@@ -560,3 +562,8 @@ def test_a_checksum_counts_in_each_spelling_and_only_if_it_is_right(
     assert len(_said(right, right)[0]) == 2
     assert len(_said(right, wrong)[0]) == (1 if error else 2)
     assert len(_said(right, bytes(after))[0]) == 1
+
+
+@given(content=st.binary(max_size=512))
+def test_adler_32_is_the_same_from_both_libraries(content: bytes) -> None:
+    assert isal_zlib.adler32(content) == zlib.adler32(content)
