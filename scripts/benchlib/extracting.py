@@ -66,8 +66,9 @@ def measurements(
                     progress,
                 )
         yield _tiny(pool, rounds, progress)
-        if any(name == "a" for name, _ in chosen):
-            yield _two_layers(pool, inputs.get("a", "gzip", progress), rounds, progress)
+        for name in ("a", "b"):
+            if (name, "gzip") in chosen:
+                yield _two_layers(pool, name, rounds, progress)
 
 
 def _where(filesystem: str) -> str:
@@ -153,10 +154,9 @@ def _tiny(pool: ExtractorPool, rounds: int, progress: Callable[[str], None]) -> 
     return measure("extract a layer of one byte, tmpfs", "s", "less", rows, rounds, progress)
 
 
-def _two_layers(
-    pool: ExtractorPool, given: Input, rounds: int, progress: Callable[[str], None]
-) -> Measurement:
+def _two_layers(pool: ExtractorPool, name: str, rounds: int, progress: Callable[[str], None]) -> Measurement:
     """Measure what a second core gains: the same layer twice, at once and one after the other."""
+    given = inputs.get(name, "gzip", progress)
 
     def together() -> Sample:
         with machine.fresh("tmpfs") as target, pool.extractor() as one, pool.extractor() as other:
@@ -179,7 +179,7 @@ def _two_layers(
             return Sample(time.perf_counter() - start)
 
     rows = [(SUBJECT, "", together), ("one after the other", "", in_turn)]
-    return measure("two layers (a) at once, tmpfs", "s", "less", rows, rounds, progress)
+    return measure(f"two layers ({name}) at once, tmpfs", "s", "less", rows, rounds, progress)
 
 
 def _tar(given: Input) -> list[str | Path]:
