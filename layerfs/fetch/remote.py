@@ -211,6 +211,7 @@ class RemoteOrigin:
     async def _start(self) -> _Downloader:
         ours, theirs = socket.socketpair()
         root = str(Path(layerfs.__file__).parents[1])
+        path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
         with theirs:
             try:
                 process = await trio.lowlevel.open_process(
@@ -219,7 +220,7 @@ class RemoteOrigin:
                     stdout=subprocess.DEVNULL,
                     pass_fds=[theirs.fileno()],
                     cwd="/",
-                    env=os.environ | {"PYTHONPATH": f"{root}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"},
+                    env=os.environ | {"PYTHONPATH": path},
                     start_new_session=True,
                 )
             except BaseException as exc:

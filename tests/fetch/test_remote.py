@@ -258,6 +258,8 @@ async def test_a_process_has_what_it_needs_and_no_more(faulty: FaultyRegistry, t
             environment = await trio.Path(f"/proc/{pid}/environ").read_bytes()
             assert not [name for name in open_files if "secret" in name]
             assert os.getsid(pid) == pid
+            assert os.sched_getscheduler(pid) == os.SCHED_BATCH
+            assert os.getpriority(os.PRIO_PROCESS, pid) == os.getpriority(os.PRIO_PROCESS, 0) + 5
             assert os.readlink(f"/proc/{pid}/cwd") == "/"
     ours = {name for name in environment.split(b"\0") if name and not name.startswith(b"PYTHONPATH=")}
     assert ours <= {f"{name}={value}".encode() for name, value in os.environ.items()}
