@@ -52,7 +52,9 @@ class Worker:
                     self._growth.grow(message.size, complete=isinstance(message, Ended))
 
     def _start(self, job: ExtractJob | HashJob) -> None:
-        self._growth = growth = Growth(complete=job.complete, hopeless=self._feeder.listen)
+        # The writer has no part in hashing: what it said last was of another job.
+        hopeless = self._feeder.listen if isinstance(job, ExtractJob) else _never
+        self._growth = growth = Growth(complete=job.complete, hopeless=hopeless)
         threading.Thread(target=self._run, args=(job, growth), name="job", daemon=True).start()
 
     def _run(self, job: ExtractJob | HashJob, growth: Growth) -> None:
@@ -69,6 +71,10 @@ class Worker:
         except BaseException:
             log.exception("the job for %s failed in a way nobody thought of", job.digest)
             os._exit(1)  # the client sees it, and starts another
+
+
+def _never() -> bool:
+    return False
 
 
 def _answer(body: bytes) -> None:
