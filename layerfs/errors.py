@@ -190,6 +190,11 @@ class MountError(LayerfsError):
     """A mount could not be made or undone."""
 
 
+def name_of(error: LayerfsError) -> str:
+    """Return the name of the nearest class of this module: what another process of layerfs can make of it."""
+    return next(kind.__name__ for kind in type(error).__mro__ if kind.__module__ == __name__)
+
+
 def named(name: str, message: str) -> LayerfsError:
     """Return the error of the class *name*, as another process told it; WorkerDied if there is none."""
     kind = globals().get(name)

@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, settings
 
 from tests.support import leftovers, mounts
 from tests.support import registry as registry_support
+from tests.support.faulty_registry import FaultyRegistry
 from tests.support.registry import Registry
 
 _IN_CI = os.environ.get("CI") == "true"
@@ -92,6 +93,13 @@ def own_registry(tmp_path: Path) -> Iterator[Registry]:
     if not registry_support.available():
         skip_for_lack_of("docker-registry (package docker-registry)")
     with Registry(tmp_path / "own-registry") as running:
+        yield running
+
+
+@pytest.fixture
+def faulty() -> Iterator[FaultyRegistry]:
+    """A registry with switches for faults, all off."""
+    with FaultyRegistry() as running:
         yield running
 
 

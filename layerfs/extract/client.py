@@ -115,17 +115,13 @@ class Extractor:
         pieces: list[Listed] = []
         while isinstance(answer := self._answer(), Listed):
             pieces.append(answer)
-        assert not isinstance(answer, Hashed)
+        assert isinstance(answer, Done)
         self.warnings = answer.warnings
-        if isinstance(answer, Failed):
-            raise errors.named(answer.error, answer.message)
         return whole(answer.extraction, pieces)
 
     def hashed(self) -> Hashed:
         """Wait for the end of a job that only hashes. Raises as `result` does."""
         answer = self._answer()
-        if isinstance(answer, Failed):
-            raise errors.named(answer.error, answer.message)
         assert isinstance(answer, Hashed)
         return answer
 
@@ -148,7 +144,7 @@ class Extractor:
             with self._receiving:
                 self._from_worker.close()
 
-    def _answer(self) -> Listed | Done | Hashed | Failed:
+    def _answer(self) -> Listed | Done | Hashed:
         with self._receiving:
             closed = self._from_worker.closed
             body = None if closed else frames.receive(self._from_worker.fileno())
@@ -161,6 +157,9 @@ class Extractor:
             raise WorkerDied(
                 f"extractor {self.pid}: {exc} (expected an answer; after an upgrade of layerfs, mount again)"
             ) from exc
+        if isinstance(answer, Failed):
+            self.warnings = answer.warnings
+            raise errors.named(answer.error, answer.message)
         return answer
 
     def _hung_up(self, seconds: float) -> bool:

@@ -1,7 +1,7 @@
 """Messages over pipes: a length of four bytes, little-endian, and that many bytes of JSON.
 
-Moves bytes between two processes; knows no message by name. Called by `client`, `worker`, `ring` and
-`writer`.
+Moves bytes between two processes; knows no message by name. Called by `client`, `worker`, `ring`,
+`writer` and, for its form, by `layerfs.fetch.messages`.
 """
 
 import os
@@ -31,9 +31,14 @@ def read_exactly(fd: int, size: int) -> bytes | None:
     return b"".join(parts)
 
 
+def frame(body: bytes) -> bytes:
+    """Return *body* as it travels."""
+    return LENGTH.pack(len(body)) + body
+
+
 def send(fd: int, body: bytes) -> None:
     """Write one message. Raises OSError, BrokenPipeError if nobody reads any more."""
-    write_all(fd, LENGTH.pack(len(body)) + body)
+    write_all(fd, frame(body))
 
 
 def receive(fd: int) -> bytes | None:

@@ -8,7 +8,15 @@ import threading
 from queue import SimpleQueue
 from typing import Final, Protocol
 
+from layerfs.errors import DigestMismatch
+
 _STOP: Final = None
+
+
+def check_digest(found: str, wanted: str) -> None:
+    """Raise DigestMismatch unless a blob hashed to what was *wanted*."""
+    if found != wanted:
+        raise DigestMismatch(f"blob: hashes to {found} (expected {wanted})")
 
 
 class Hasher(Protocol):

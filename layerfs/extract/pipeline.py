@@ -15,8 +15,9 @@ from typing import Final
 
 import msgspec
 
+from layerfs import errors
 from layerfs.errors import BudgetExceeded, DigestMismatch, LayerfsError, SizeMismatch, StoreError
-from layerfs.extract.hashing import HashThread
+from layerfs.extract.hashing import HashThread, check_digest
 from layerfs.extract.job import Done, ExtractJob, Failed
 from layerfs.extract.ring import SLOTS, Feeder
 from layerfs.extract.streams import Prefixed, Stream, media_type_disagrees, open_stream, sniff
@@ -54,7 +55,7 @@ def run(job: ExtractJob, growth: Growth, feeder: Feeder, relay: Callable[[bytes]
     except LayerfsError as exc:
         blob_hash.finish()
         tar_hash.finish()
-        return Failed(type(exc).__name__, str(exc))
+        return Failed(errors.name_of(exc), str(exc))
     try:
         return _Run(job, tail, feeder, blob_hash, tar_hash).extract(relay)
     finally:
@@ -90,11 +91,13 @@ class _Run:
         if self._archive.is_blob:
             diff_id = digest
         if (self._job.complete or not failed) and not isinstance(failure, _OF_THE_BLOB):
-            failure = self._mismatch(digest) or failure
+            try:
+                check_digest(digest, self._job.digest)
+            except DigestMismatch as exc:
+                failure = exc
         warnings = (*written.warnings, *self._warnings())
         if failure is not None:
-            name = "LayerfsError" if isinstance(failure, GivenUp) else type(failure).__name__
-            return Failed(name, str(failure), warnings)
+            return Failed(errors.name_of(failure), str(failure), warnings)
         if isinstance(written, Unwritten):
             return Failed(written.error, written.message, warnings)
         return Done(self._extraction(written, digest, diff_id), warnings)
@@ -142,11 +145,6 @@ class _Run:
         except LayerfsError as exc:
             return exc
         return failure
-
-    def _mismatch(self, digest: str) -> DigestMismatch | None:
-        if digest == self._job.digest:
-            return None
-        return DigestMismatch(f"blob: hashes to {digest} (expected {self._job.digest})")
 
     def _warnings(self) -> tuple[str, ...]:
         found = self._archive.compression

@@ -13,6 +13,7 @@ from typing import Final, TypeVar
 
 import msgspec
 
+from layerfs import errors
 from layerfs.errors import BudgetExceeded, LayerfsError, StoreError, StoreFull, StoreReadOnly
 from layerfs.extract import overlayform
 from layerfs.extract.directories import Directories, open_max, open_root
@@ -81,10 +82,10 @@ def write_tree(job: ExtractJob, source: RingSource) -> Written | Unwritten:
     except Aborted:
         return Unwritten("LayerfsError", "aborted")
     except LayerfsError as exc:
-        return Unwritten(type(exc).__name__, str(exc), tree.warnings() if tree else ())
+        return Unwritten(errors.name_of(exc), str(exc), tree.warnings() if tree else ())
     except OSError as exc:
         error = as_store_error(exc)
-        return Unwritten(type(error).__name__, str(error), tree.warnings() if tree else ())
+        return Unwritten(errors.name_of(error), str(error), tree.warnings() if tree else ())
     finally:
         if tree:
             tree.drop()

@@ -6,12 +6,10 @@ does, and what it found is what the store commits by.
 """
 
 import logging
-from collections.abc import Awaitable
-from typing import TypeVar
 
 import trio
 
-from layerfs.errors import LayerfsError, RegistryMisbehaved, RegistryTimeout, Unreachable
+from layerfs.errors import RegistryMisbehaved, RegistryTimeout, Unreachable
 from layerfs.fetch.origin import Origin, Target
 from layerfs.fetch.progress import Progress
 from layerfs.oci import Descriptor, Repository
@@ -19,8 +17,6 @@ from layerfs.registry import Backoff
 from layerfs.store import StagedDownload
 
 log = logging.getLogger(__name__)
-
-T = TypeVar("T")
 
 
 async def download(
@@ -74,11 +70,3 @@ async def _receive(
             f"{repository}@{descriptor.digest}: the answer ended after {staged.offset} bytes "
             f"(expected {descriptor.size})"
         )
-
-
-async def attempt(work: Awaitable[T]) -> T | LayerfsError:
-    """Return the error instead of raising it, so that it crosses a nursery as itself."""
-    try:
-        return await work
-    except LayerfsError as exc:
-        return exc

@@ -50,8 +50,6 @@ _READ: Final = 1 << 16
 _PASSED: Final = 2
 """Descriptors that come with `Receive`."""
 
-log = logging.getLogger(__name__)
-
 
 class Server:
     """Answers questions, each in a task of its own; answers leave in the order in which they were given."""
@@ -113,7 +111,7 @@ class Server:
             with scope:
                 answer = await self._answered(origin, question, passed)
         except LayerfsError as exc:
-            answer = Failed(question.number, _public_name(exc), str(exc))
+            answer = Failed(question.number, errors.name_of(exc), str(exc))
         finally:
             del self._running[question.number]
             for descriptor in passed:
@@ -151,11 +149,6 @@ class _Forwarder(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         self._server.say_from_anywhere(Logged(record.name, record.levelno, self.format(record)))
-
-
-def _public_name(error: LayerfsError) -> str:
-    """Return the name of the nearest class that the daemon knows."""
-    return next(kind.__name__ for kind in type(error).__mro__ if kind.__module__ == errors.__name__)
 
 
 async def _serve(channel: socket.socket) -> None:

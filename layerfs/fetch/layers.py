@@ -23,10 +23,11 @@ from layerfs.errors import (
     VerificationError,
 )
 from layerfs.extract.job import ExtractJob, Hashed, HashJob
-from layerfs.fetch.download import attempt, download
+from layerfs.fetch.download import download
 from layerfs.fetch.locking import holding
 from layerfs.fetch.origin import Origin
 from layerfs.fetch.progress import Journal, Progress
+from layerfs.fetch.tasks import attempt
 from layerfs.fetch.workers import Workers
 from layerfs.layer.record import Budgets, Extraction
 from layerfs.oci import Descriptor, Digest, Repository

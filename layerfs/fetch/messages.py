@@ -10,6 +10,7 @@ from typing import Final
 import msgspec
 
 from layerfs.errors import WorkerDied
+from layerfs.extract import frames
 from layerfs.extract.frames import LENGTH
 from layerfs.oci import Descriptor, Digest, Repository
 
@@ -136,8 +137,7 @@ from_downloader: Final = msgspec.json.Decoder(
 
 def frame(message: msgspec.Struct) -> bytes:
     """Return *message* as it travels."""
-    body = msgspec.json.encode(message)
-    return LENGTH.pack(len(body)) + body
+    return frames.frame(msgspec.json.encode(message))
 
 
 class Unframer:

@@ -26,6 +26,7 @@ from layerfs.fetch.flights import SingleFlight
 from layerfs.fetch.layers import BlobFiles, LayerWork
 from layerfs.fetch.origin import Origin
 from layerfs.fetch.progress import Journal
+from layerfs.fetch.tasks import background
 from layerfs.fetch.workers import Workers
 from layerfs.layer.record import Budgets
 from layerfs.oci import ImageReference, Platform, Repository
@@ -181,8 +182,7 @@ async def open_provider(
     *workers* is how many extractors *pool* has; *blob_files* finds files that can be linked into the store.
     """
     journal = Journal()
-    failure: LayerfsError | None = None
-    async with trio.open_nursery() as nursery:
+    async with background() as nursery:
         provider = Provider(
             nursery,
             storage,
@@ -191,10 +191,4 @@ async def open_provider(
             journal,
         )
         nursery.start_soon(provider.keep_durable)
-        try:
-            yield provider
-        except LayerfsError as exc:  # not wrapped into a group by the nursery
-            failure = exc
-        nursery.cancel_scope.cancel()
-    if failure is not None:
-        raise failure
+        yield provider

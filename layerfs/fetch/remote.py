@@ -23,10 +23,11 @@ import trio
 
 import layerfs
 from layerfs import errors
-from layerfs.errors import LayerfsError, WorkerDied
+from layerfs.errors import WorkerDied
 from layerfs.fetch import messages
 from layerfs.fetch.messages import Answer, Cancel, Failed, Logged, Question, Setup
 from layerfs.fetch.origin import Arrived, Target
+from layerfs.fetch.tasks import background
 from layerfs.oci import Descriptor, Digest, Repository
 
 IDLE_EXIT: Final = 60.0
@@ -237,12 +238,5 @@ class RemoteOrigin:
 @asynccontextmanager
 async def open_remote(setup: Setup, *, idle_exit: float = IDLE_EXIT) -> AsyncIterator[RemoteOrigin]:
     """Own the process and the task that hears it. A LayerfsError of the block leaves as itself."""
-    failure: LayerfsError | None = None
-    async with trio.open_nursery() as nursery:
-        try:
-            yield RemoteOrigin(nursery, setup, idle_exit)
-        except LayerfsError as exc:  # not wrapped into a group by the nursery
-            failure = exc
-        nursery.cancel_scope.cancel()
-    if failure is not None:
-        raise failure
+    async with background() as nursery:
+        yield RemoteOrigin(nursery, setup, idle_exit)

@@ -12,8 +12,8 @@ import trio
 from layerfs.errors import LayerfsError
 from layerfs.extract.client import Extractor, ExtractorPool
 from layerfs.extract.job import ExtractJob, Hashed, HashJob
-from layerfs.fetch.download import attempt
 from layerfs.fetch.progress import Phase, Progress
+from layerfs.fetch.tasks import attempt
 from layerfs.layer.record import Extraction
 
 log = logging.getLogger(__name__)

@@ -230,10 +230,7 @@ def _resume(
         fd = _open_suspended(path, expected_size)
         download = StagedDownload(digest, path, final, expected_size, lock, fd)
         download.take_over()
-    except (
-        OSError,
-        StoreError,
-    ) as exc:  # gone since it was listed, or not a part of this blob: a new file serves as well
+    except OSError as exc:  # gone since it was listed, or not a part of this blob: a new file serves as well
         log.info("%s: cannot be resumed: %s", path, exc)
         if download is None:
             lock.release()

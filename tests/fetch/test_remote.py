@@ -72,6 +72,18 @@ async def receive(
     return told
 
 
+@asynccontextmanager
+async def stalled(
+    remote: RemoteOrigin, repository: Repository, descriptor: Descriptor, staged: StagedDownload
+) -> AsyncIterator[None]:
+    """Let a download run until it has stalled, for a block, and then cancel it."""
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(receive, remote, repository, descriptor, staged)
+        await until_stalled(staged)
+        yield
+        nursery.cancel_scope.cancel()
+
+
 def downloaders(owner: int | None = None) -> list[int]:
     """Return the pids of the downloader processes of *owner*, this process if not given."""
     found = subprocess.run(
@@ -205,10 +217,8 @@ async def test_who_cancels_waits_until_nothing_writes_any_more(
     faulty.faults.stall_blobs = [PIECE + 1000]
     with staged_in(tmp_path, blob) as staged:
         async with asked(faulty) as (remote, pid):
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(receive, remote, repository, blob, staged)
-                await until_stalled(staged)
-                nursery.cancel_scope.cancel()
+            async with stalled(remote, repository, blob, staged):
+                pass
             assert staged.offset == PIECE + 1000, "what had arrived was not told"
             await receive(remote, repository, blob, staged)
             assert downloaders() == [pid]
@@ -219,11 +229,8 @@ async def test_a_process_that_does_not_stop_is_ended(faulty: FaultyRegistry, tmp
     faulty.faults.stall_blobs = [PIECE + 1000]
     with staged_in(tmp_path, blob) as staged:
         async with asked(faulty) as (remote, pid):
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(receive, remote, repository, blob, staged)
-                await until_stalled(staged)
+            async with stalled(remote, repository, blob, staged):
                 os.kill(pid, signal.SIGSTOP)
-                nursery.cancel_scope.cancel()
             await trio.to_thread.run_sync(wait_until, lambda: not runs(pid))
 
 
