@@ -43,6 +43,7 @@ ARROWS: dict[str, set[str]] = {
 # Who may import a library or a dangerous module of the standard library; nobody else.
 OWNERS: dict[str, set[str]] = {
     "httpx": {"registry"},
+    "httpcore": {"registry"},
     "pyfuse3": {"fuse"},
     "ctypes": {"host"},
     "xattr": {"extract", "store"},

@@ -4,8 +4,9 @@ Moves messages between `layerfs.extract.client`, which blocks, and trio. Called 
 """
 
 import logging
+import os
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import trio
 
@@ -20,13 +21,18 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+HASHED_ALONG: Final = 3
+"""Cores from which a blob is hashed while it comes. Two are busy with the download and with callers of the
+daemon, who would wait for a core; so there it is hashed once it is whole."""
+
 
 class Workers:
-    """*pool*, of *count* extractors."""
+    """*pool*, of *count* extractors, on *cores* (those that this process may use, if not given)."""
 
-    def __init__(self, pool: ExtractorPool, count: int) -> None:
+    def __init__(self, pool: ExtractorPool, count: int, *, cores: int | None = None) -> None:
         self._pool = pool
         self._free = trio.CapacityLimiter(count)
+        self._hashes_along = (cores or len(os.sched_getaffinity(0))) >= HASHED_ALONG
 
     async def extract(self, job: ExtractJob, progress: Progress) -> Extraction:
         """Have a blob extracted. Raises the LayerfsError that says why it cannot be."""
@@ -44,6 +50,8 @@ class Workers:
 
     async def hash(self, job: HashJob, progress: Progress) -> Hashed:
         """Have a blob hashed. Raises DigestMismatch, SizeMismatch, StoreError, WorkerDied."""
+        if not self._hashes_along:
+            await progress.beyond(job.size)
 
         def start(extractor: Extractor) -> None:
             extractor.start_hashing(job)

@@ -8,9 +8,10 @@ import logging
 import ssl
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Self
+from typing import Final, Self
 from urllib.parse import urlsplit
 
+import httpcore
 import httpx
 import trio
 
@@ -25,6 +26,8 @@ from layerfs.registry.settings import RegistrySettings
 from layerfs.registry.tls import certificate_dir, context, plain_context
 
 _log = logging.getLogger("layerfs.registry")
+_READ: Final = 256 * 1024
+"""Bytes that httpcore reads at once; with its own 64 KiB a fast download takes a third longer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +58,7 @@ class Transport:
     async def __aenter__(self) -> Self:
         await trio.lowlevel.checkpoint()
         _silence_libraries()
+        httpcore.AsyncHTTP11Connection.READ_NUM_BYTES = _READ
         return self
 
     async def __aexit__(self, *_: object) -> None:
