@@ -76,20 +76,18 @@ async def _import(
     machinery: "Machinery", target: ImageReference, source: "SourceImage", *, silent: bool
 ) -> dict[str, object]:
     """Have everything of one image, and only then its name."""
-    import trio
-
     from layerfs.cli.progress import shown
-    from layerfs.cli.running import fetch_stack, image_of, manifest_of
+    from layerfs.cli.running import fetch_stack, image_of, made_durable, manifest_of
 
     storage = machinery.storage
     image = image_of(machinery, await manifest_of(machinery, target, source.digest))
     blobs = {layer.descriptor.digest for layer in image.layers}
     present = frozenset(blob for blob in blobs if storage.open_layer(blob) is not None)
-    async with shown(machinery.provider.journal, image, present, silent=silent):
-        await fetch_stack(machinery, target, image)
-    assert target.tag is not None
-    storage.refs.write(target.repository, target.tag, source.digest)
-    await trio.to_thread.run_sync(storage.make_durable)
+    async with made_durable(storage):
+        async with shown(machinery.provider.journal, image, present, silent=silent):
+            await fetch_stack(machinery, target, image)
+        assert target.tag is not None
+        storage.refs.write(target.repository, target.tag, source.digest)
     return {
         "reference": str(target),
         "digest": str(source.digest),

@@ -45,21 +45,19 @@ def pull(
 
     Ctrl-C keeps what was downloaded; the next pull goes on behind it.
     """
-    import trio
-
-    from layerfs.cli.running import with_provider
+    from layerfs.cli.running import made_durable, with_provider
 
     parsed = [ImageReference.parse(text) for text in references]
 
     async def work(machinery: "Machinery") -> None:
         results = []
-        for reference in parsed:
-            results.append(await _pull(machinery, reference, silent=quiet or as_json))
-            if quiet:
-                typer.echo(results[-1].digest)
-            elif not as_json:
-                typer.echo(_summary(results[-1]))
-        await trio.to_thread.run_sync(machinery.storage.make_durable)
+        async with made_durable(machinery.storage):
+            for reference in parsed:
+                results.append(await _pull(machinery, reference, silent=quiet or as_json))
+                if quiet:
+                    typer.echo(results[-1].digest)
+                elif not as_json:
+                    typer.echo(_summary(results[-1]))
         if as_json:
             print_json([_to_json(pulled) for pulled in results])
 

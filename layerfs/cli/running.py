@@ -1,6 +1,7 @@
 """From a verb to the asynchronous machinery and back. Imported inside the verbs: it brings trio."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
 
@@ -96,6 +97,14 @@ def stack_paths(storage: ImageStorage, image: Image) -> list[str]:
     return [str(cover), *(str(storage.layer_extracted_path(digest)) for digest in image.lower_order())]
 
 
+@asynccontextmanager
+async def made_durable(storage: ImageStorage) -> AsyncIterator[None]:
+    """Have on the disk, when the block has ended, what it put into the store. Raises StoreError."""
+    with storage.writing_back():
+        yield
+        await trio.to_thread.run_sync(storage.make_durable)
+
+
 def use_native_stack(
     settings: Settings, reference: ImageReference, use: Callable[[list[str]], object], *, fetch: bool = True
 ) -> None:
@@ -114,9 +123,11 @@ def use_native_stack(
             )
         manifest = await manifest_of(machinery, reference, await pinned(machinery, reference))
         image = image_of(machinery, manifest)
-        use(await fetch_stack(machinery, reference, image) if fetch else stack_paths(storage, image))
         if fetch:
-            await trio.to_thread.run_sync(storage.make_durable)
+            async with made_durable(storage):
+                use(await fetch_stack(machinery, reference, image))
+        else:
+            use(stack_paths(storage, image))
 
     with_provider(settings if fetch else replace(settings, offline=True), work)
 

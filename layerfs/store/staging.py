@@ -18,9 +18,11 @@ log = logging.getLogger(__name__)
 class StagedTree:
     """A private directory that becomes a layer directory or a cover; removed unless published."""
 
-    def __init__(self, digest: Digest, path: Path, lock: ByteLock) -> None:
+    def __init__(self, digest: Digest, path: Path, lock: ByteLock, losses: int) -> None:
         self.digest = digest
         self.path = path
+        self.losses = losses
+        """Of the `layerfs.store.filesystem.Filesystem`, when this was begun."""
         self._lock = lock
 
     def close(self) -> None:
@@ -41,7 +43,7 @@ class StagedTree:
         self.close()
 
 
-def stage_tree(locks: Locks, directory: Path, digest: Digest) -> StagedTree:
+def stage_tree(locks: Locks, directory: Path, digest: Digest, losses: int = 0) -> StagedTree:
     """Make a fresh private directory in *directory*. Raises StoreFull, StoreError."""
     path = staged(directory, digest.name, "extracting")
     lock = locks.take(path)
@@ -51,4 +53,4 @@ def stage_tree(locks: Locks, directory: Path, digest: Digest) -> StagedTree:
     except BaseException:
         lock.release()
         raise
-    return StagedTree(digest, path, lock)
+    return StagedTree(digest, path, lock, losses)

@@ -32,7 +32,9 @@ from layerfs.store.covers import build_cover
 from layerfs.store.disk import disk_errors, utf8_path
 from layerfs.store.documents import DocumentShelf
 from layerfs.store.download import StagedDownload, find_suspended, stage_download
+from layerfs.store.durable import settle
 from layerfs.store.extraction import Extractors
+from layerfs.store.filesystem import Filesystem, WriteBack
 from layerfs.store.layout import Layout, as_digest
 from layerfs.store.locks import DigestLock, Locks
 from layerfs.store.paths import StorePaths
@@ -74,6 +76,7 @@ class ImageStorage(StorePaths):
         """Whether this process may only read the store; what is missing then raises StoreReadOnly."""
         self.capabilities = open_capabilities(self._layout, self._locks, writable=not self.readonly)
         """Who owns the store, and the form of its trees."""
+        self._filesystem = Filesystem(self.images_dir)
         self._mounts = UsageCache()
         self._extractors = Extractors(self.capabilities, budgets or Budgets())
         self.refs = Refs(self._layout, self._locks)
@@ -86,10 +89,10 @@ class ImageStorage(StorePaths):
         )
         self._blobs = BlobShelf(self._layout)
         self._layers: TreeShelf[LayerRecord] = TreeShelf(
-            self._layout.extracted, LayerRecord, self._locks, self._mounts.uses
+            self._layout.extracted, LayerRecord, self._locks, self._filesystem, self._mounts.uses
         )
         self._covers: TreeShelf[CoverRecord] = TreeShelf(
-            self._layout.covers, CoverRecord, self._locks, self._mounts.uses
+            self._layout.covers, CoverRecord, self._locks, self._filesystem, self._mounts.uses
         )
 
     def __repr__(self) -> str:
@@ -329,19 +332,14 @@ class ImageStorage(StorePaths):
     def make_durable(self) -> int:
         """Write all pending trees to the disk, with one syncfs, and say so in their records.
 
-        Returns how many became durable. Raises StoreError if the disk reports an error: then they stay
-        pending, and a reboot will have them extracted again.
+        Returns how many became durable. Raises StoreError if there was no syncfs: then they stay pending, and
+        a reboot will have them extracted again. If the disk lost something, they are absent from then on.
         """
-        pending = [(shelf, one) for shelf in (self._layers, self._covers) for one in shelf.pending()]
-        if not pending or self.readonly:
-            return 0
-        with disk_errors(f"{self.images_dir}: syncfs"):
-            fd = os.open(self.images_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            try:
-                host.syncfs(fd)
-            finally:
-                os.close(fd)
-        return sum(shelf.settle(one) for shelf, one in pending)
+        return 0 if self.readonly else settle(self._filesystem, (self._layers, self._covers))
+
+    def writing_back(self) -> contextlib.AbstractContextManager[object]:
+        """Have the disk write while trees are made: `make_durable`, after that, has little left to do."""
+        return contextlib.nullcontext() if self.readonly else WriteBack(self.images_dir)
 
     def _extract_into(self, tree: StagedTree, tarball: Path) -> LayerDir:
         try:

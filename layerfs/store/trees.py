@@ -21,6 +21,7 @@ from layerfs import host
 from layerfs.errors import InvalidDigest, StoreDamaged, StoreError
 from layerfs.oci import Digest
 from layerfs.store.disk import disk_errors, read_small, sync_directory, write_durably
+from layerfs.store.filesystem import Filesystem
 from layerfs.store.layout import RECORD_SUFFIX, staged
 from layerfs.store.locks import Locks
 from layerfs.store.records import MAX_RECORD_SIZE, Record, decode_record, vouches
@@ -65,12 +66,14 @@ class TreeShelf(Generic[Record]):
         directory: Path,
         record_type: type[Record],
         locks: Locks,
+        filesystem: Filesystem,
         in_use: InUse = lambda digest, max_age: False,
     ) -> None:
         self._directory = directory
         self._prefix = f"{directory}/"
         self._type: type[Record] = record_type
         self._locks = locks
+        self._filesystem = filesystem
         self._in_use = in_use
         self._boot_id = host.boot_id()
         self._known: dict[Digest, tuple[int, Tree[Record]]] = {}
@@ -107,12 +110,13 @@ class TreeShelf(Generic[Record]):
 
     def stage(self, digest: Digest) -> StagedTree:
         """Make a private directory for the tree of *digest*. Raises StoreFull, StoreReadOnly, StoreError."""
-        return stage_tree(self._locks, self._directory, digest)
+        return stage_tree(self._locks, self._directory, digest, self._filesystem.watch())
 
     def publish(self, tree: StagedTree, record: Record) -> Tree[Record]:
         """Give *tree* its final name, with *record*. If another was first, return that one; both are success.
 
-        Raises StoreFull, StoreReadOnly, StoreError; StoreDamaged if something unknown stands in the way.
+        Raises StoreFull, StoreReadOnly, StoreError, also if the disk lost something since *tree* was begun;
+        StoreDamaged if something unknown stands in the way.
         """
         digest = tree.digest
         with self._locks.publication(digest):
@@ -125,6 +129,11 @@ class TreeShelf(Generic[Record]):
                 self._write_record(digest, record)
                 os.rename(tree.path, self._directory / digest.name)
         self._pending.add(digest)
+        if tree.losses != self._filesystem.losses:  # after `add`: `durable` counts first, then looks there
+            self.doubt(self._identify(digest))
+            raise StoreError(
+                f"{digest}: the disk lost something that was written meanwhile (expected a sound one)"
+            )
         return Tree(self._directory / digest.name, record)
 
     def discard(self, digest: Digest) -> bool:
@@ -199,6 +208,18 @@ class TreeShelf(Generic[Record]):
                 self._known.pop(digest, None)
         self._pending.discard(digest)
         return True
+
+    def doubt(self, pending: Pending) -> None:
+        """Believe a tree no more: the disk may have lost some of it. Raises StoreError.
+
+        Without its record it is absent, and whoever needs it has it made anew.
+        """
+        with self._locks.publication(pending.digest), contextlib.suppress(FileNotFoundError):
+            if self._identify(pending.digest) == pending:
+                with disk_errors(f"{self.record_path(pending.digest)}: cannot remove"):
+                    os.unlink(self.record_path(pending.digest))
+                self._known.pop(pending.digest, None)
+                self._pending.discard(pending.digest)
 
     def _take_away(self, digest: Digest, recheck: float) -> bool:
         with disk_errors(f"{self._directory / digest.name}: cannot remove"):

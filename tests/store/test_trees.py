@@ -2,6 +2,7 @@ import json
 import os
 import time
 from collections.abc import Callable
+from errno import EPERM
 from pathlib import Path
 
 import pytest
@@ -261,7 +262,7 @@ def test_a_layer_that_was_met_pending_becomes_durable_too(storage: ImageStorage,
     assert other.make_durable() == 1
 
 
-def test_a_failed_syncfs_leaves_everything_pending(
+def test_a_syncfs_that_is_not_allowed_leaves_everything_pending(
     storage: ImageStorage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from layerfs import host
@@ -269,7 +270,7 @@ def test_a_failed_syncfs_leaves_everything_pending(
     publish(storage, CONTENT)
 
     def fail(fd: int) -> None:
-        raise OSError(5, "Input/output error")
+        raise OSError(EPERM, "Operation not permitted")
 
     with monkeypatch.context() as patched:
         patched.setattr(host, "syncfs", fail)

@@ -1,0 +1,115 @@
+"""The filesystem below a store: when what was written to it is on its disk, and what it could not write.
+
+syncfs(2) reports that writing back failed once to each descriptor that was open by then (Linux 5.8), and the
+kernel forgets what it could not write: a later success says nothing of that. So `Filesystem` takes its
+descriptor before the first tree is begun, and counts. Called by `trees`, `durable` and `storage`; knows none.
+"""
+
+import os
+import threading
+import weakref
+from contextlib import suppress
+from errno import EDQUOT, EIO, ENOSPC
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+from layerfs import host
+from layerfs.errors import StoreError
+from layerfs.store.disk import store_error
+
+_LOSSES: Final = frozenset({EIO, ENOSPC, EDQUOT})
+"""What syncfs says when something could not be written; anything else says that it did not try."""
+_PERIOD: Final = 0.1
+_LEAST: Final = 16 << 20
+
+
+class Filesystem:
+    """Syncs the filesystem of *directory*. Thread-safe."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._opening = threading.Lock()
+        self._syncing = threading.Lock()
+        self._fd: int | None = None
+        self.losses = 0
+        """How often something was lost that should have been written, since the first `watch`."""
+
+    def watch(self) -> int:
+        """Return `losses`; from now on none is missed. Raises StoreError."""
+        with self._opening:
+            if self._fd is None:
+                self._fd = _open(self._directory)
+                weakref.finalize(self, os.close, self._fd)
+        return self.losses
+
+    def sync(self, losses: int) -> None:
+        """Write everything to the disk, all of which was begun when there were so many *losses*.
+
+        Raises StoreFull, StoreError.
+        """
+        self.watch()
+        assert self._fd is not None
+        with self._syncing:
+            try:
+                host.syncfs(self._fd)
+            except OSError as exc:
+                self.losses += exc.errno in _LOSSES
+                raise store_error(exc, f"{self._directory}: syncfs") from exc
+        if self.losses != losses:
+            raise StoreError(f"{self._directory}: the disk lost something (expected all to be written)")
+
+
+class WriteBack:
+    """Has what is written go to the disk early, in a thread, for somebody who will wait until it is there.
+
+    A context manager. Syncs now and then, after 16 MiB or more; whoever does not wait is better off without,
+    because it takes processor time from those who write.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._left = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="write-back", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._left.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        with suppress(OSError, StoreError):  # `Filesystem.sync` reports what fails
+            fd = _open(self._directory)
+            try:
+                self._sync_now_and_then(fd)
+            finally:
+                os.close(fd)
+
+    def _sync_now_and_then(self, fd: int) -> None:
+        before = _free(fd)
+        while not self._left.wait(_PERIOD):
+            free = _free(fd)
+            if before - free >= _LEAST:
+                host.syncfs(fd)
+                free = _free(fd)
+            elif free < before:
+                continue
+            before = free
+
+
+def _open(directory: Path) -> int:
+    try:
+        return os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as exc:
+        raise store_error(exc, f"{directory}: cannot open") from exc
+
+
+def _free(fd: int) -> int:
+    """Return the free bytes, without those that are promised to what is not written yet."""
+    status = os.fstatvfs(fd)
+    return status.f_bfree * status.f_frsize
