@@ -7,6 +7,7 @@ descriptor before the first tree is begun, and counts. Called by `trees`, `durab
 
 import os
 import threading
+import time
 import weakref
 from contextlib import suppress
 from errno import EDQUOT, EIO, ENOSPC
@@ -92,10 +93,13 @@ class WriteBack:
 
     def _sync_now_and_then(self, fd: int) -> None:
         before = _free(fd)
-        while not self._left.wait(_PERIOD):
+        pause = _PERIOD
+        while not self._left.wait(pause):
             free = _free(fd)
             if before - free >= _LEAST:
+                start = time.monotonic()
                 host.syncfs(fd)
+                pause = max(_PERIOD, time.monotonic() - start)  # others use this disk too
                 free = _free(fd)
             elif free < before:
                 continue

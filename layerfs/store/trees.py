@@ -130,7 +130,8 @@ class TreeShelf(Generic[Record]):
                 os.rename(tree.path, self._directory / digest.name)
         self._pending.add(digest)
         if tree.losses != self._filesystem.losses:  # after `add`: `durable` counts first, then looks there
-            self.doubt(self._identify(digest))
+            with contextlib.suppress(FileNotFoundError):  # another was quicker to remove it
+                self.doubt(self._identify(digest))
             raise StoreError(
                 f"{digest}: the disk lost something that was written meanwhile (expected a sound one)"
             )

@@ -1,7 +1,9 @@
 """Who waits, and how a wait ends: with a registry that accepts connections and answers nothing."""
 
+import errno
 import os
 import signal
+import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,3 +102,21 @@ def test_sigterm_ends_the_daemon_while_somebody_waits(scene: Scene) -> None:
 
         assert clients.finish(cat).returncode != 0
         assert not os.path.ismount(scene.daemon.mountpoint)
+
+
+def test_callers_of_a_downloader_that_is_killed_get_eio_and_the_next_access_tries_again(scene: Scene) -> None:
+    file = scene.cold / "layers/00/diff/file"
+    with clients.started("cat", file) as cat:
+        scene.daemon.wait_for_callers(1)
+        subprocess.run(
+            ["pkill", "-KILL", "-P", str(scene.daemon.pid), "-f", "layerfs.fetch.downloader"], check=True
+        )
+        finished = clients.finish(cat, _AT_ONCE)
+    assert finished.returncode == 1
+    assert os.strerror(errno.EIO).encode() in finished.stderr
+    assert "killed by signal 9" in scene.daemon.log()
+
+    with clients.started("cat", file) as cat:
+        scene.daemon.wait_for_callers(1)
+        scene.registry.resume()
+        assert clients.finish(cat, _AT_ONCE).stdout == b"cold"
