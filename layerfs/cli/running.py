@@ -102,7 +102,7 @@ async def made_durable(storage: ImageStorage) -> AsyncIterator[None]:
     """Have on the disk, when the block has ended, what it put into the store. Raises StoreError."""
     with storage.writing_back():
         yield
-        await trio.to_thread.run_sync(storage.make_durable)
+    await trio.to_thread.run_sync(storage.make_durable)
 
 
 def use_native_stack(

@@ -128,7 +128,7 @@ class Provider:
             await trio.sleep(DURABLE_DELAY)
             try:
                 await trio.to_thread.run_sync(self._storage.make_durable)
-            except (StoreError, OSError) as exc:  # what may be lost is pending or absent, which is safe
+            except (StoreError, OSError) as exc:  # what may be lost is not called durable
                 log.warning("layers of this boot could not be made durable: %s", exc)
 
     async def _once(self, key: Hashable, job: Callable[[], Awaitable[object]], what: str) -> None:

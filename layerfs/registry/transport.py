@@ -27,7 +27,8 @@ from layerfs.registry.tls import certificate_dir, context, plain_context
 
 _log = logging.getLogger("layerfs.registry")
 _READ: Final = 256 * 1024
-"""Bytes that httpcore reads at once; with its own 64 KiB a fast download takes a third longer."""
+"""Bytes that httpcore reads at once, in all of this process. With its own 64 KiB a fast download over plain
+HTTP takes a third longer; TLS has records of 16 KiB."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,8 @@
 
 syncfs(2) reports that writing back failed once to each descriptor that was open by then (Linux 5.8), and the
 kernel forgets what it could not write: a later success says nothing of that. So `Filesystem` takes its
-descriptor before the first tree is begun, and counts. Called by `trees`, `durable` and `storage`; knows none.
+descriptor before the first tree is begun, or met, and counts. Called by `trees`, `durable` and `storage`;
+knows none of them.
 """
 
 import os
@@ -10,7 +11,7 @@ import threading
 import time
 import weakref
 from contextlib import suppress
-from errno import EDQUOT, EIO, ENOSPC
+from errno import EACCES, EBADF, EINTR, ENOSYS, EPERM
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -19,46 +20,51 @@ from layerfs import host
 from layerfs.errors import StoreError
 from layerfs.store.disk import store_error
 
-_LOSSES: Final = frozenset({EIO, ENOSPC, EDQUOT})
-"""What syncfs says when something could not be written; anything else says that it did not try."""
+_NOT_TRIED: Final = frozenset({EACCES, EBADF, EINTR, ENOSYS, EPERM})
+"""What syncfs says when it was not let; with anything else it has reported a loss, and will not again."""
 _PERIOD: Final = 0.1
 _LEAST: Final = 16 << 20
 
 
 class Filesystem:
-    """Syncs the filesystem of *directory*. Thread-safe."""
+    """Syncs the filesystem of *directory*; holds none to which nothing is written. Thread-safe."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, readonly: bool) -> None:
         self._directory = directory
+        self._readonly = readonly
         self._opening = threading.Lock()
         self._syncing = threading.Lock()
         self._fd: int | None = None
+        self._closing: weakref.finalize[[int], Filesystem] | None = None
         self.losses = 0
         """How often something was lost that should have been written, since the first `watch`."""
 
     def watch(self) -> int:
         """Return `losses`; from now on none is missed. Raises StoreError."""
         with self._opening:
-            if self._fd is None:
+            if self._fd is None and not self._readonly:
                 self._fd = _open(self._directory)
-                weakref.finalize(self, os.close, self._fd)
+                self._closing = weakref.finalize(self, os.close, self._fd)
         return self.losses
 
-    def sync(self, losses: int) -> None:
-        """Write everything to the disk, all of which was begun when there were so many *losses*.
+    def close(self) -> None:
+        """Let go of the filesystem, so that it can be unmounted, and watch no more until the next `watch`."""
+        with self._opening, self._syncing:
+            if self._closing is not None:
+                self._closing()
+            self._fd = self._closing = None
 
-        Raises StoreFull, StoreError.
-        """
+    def sync(self) -> None:
+        """Write everything to the disk. Raises StoreFull, StoreError; what was lost has been counted then."""
         self.watch()
-        assert self._fd is not None
         with self._syncing:
+            if self._fd is None:
+                raise StoreError(f"{self._directory}: closed or read-only (expected a store to write to)")
             try:
                 host.syncfs(self._fd)
             except OSError as exc:
-                self.losses += exc.errno in _LOSSES
+                self.losses += exc.errno not in _NOT_TRIED
                 raise store_error(exc, f"{self._directory}: syncfs") from exc
-        if self.losses != losses:
-            raise StoreError(f"{self._directory}: the disk lost something (expected all to be written)")
 
 
 class WriteBack:
@@ -81,7 +87,8 @@ class WriteBack:
         self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._left.set()
-        self._thread.join()
+        if exc is None:  # else nobody waits for the disk any more
+            self._thread.join()
 
     def _run(self) -> None:
         with suppress(OSError, StoreError):  # `Filesystem.sync` reports what fails

@@ -76,7 +76,7 @@ class ImageStorage(StorePaths):
         """Whether this process may only read the store; what is missing then raises StoreReadOnly."""
         self.capabilities = open_capabilities(self._layout, self._locks, writable=not self.readonly)
         """Who owns the store, and the form of its trees."""
-        self._filesystem = Filesystem(self.images_dir)
+        self._filesystem = Filesystem(self.images_dir, readonly=self.readonly)
         self._mounts = UsageCache()
         self._extractors = Extractors(self.capabilities, budgets or Budgets())
         self.refs = Refs(self._layout, self._locks)
@@ -107,8 +107,12 @@ class ImageStorage(StorePaths):
         self.close()
 
     def close(self) -> None:
-        """End the extractors that `extract_layer` started; the store may be used again."""
+        """End the extractors that `extract_layer` started, let go of the disk; the store may be used again.
+
+        Call `make_durable` before: what the disk loses while nobody watches, nobody is told of.
+        """
         self._extractors.close()
+        self._filesystem.close()
 
     @property
     def owner(self) -> OwnerKind:
@@ -333,7 +337,8 @@ class ImageStorage(StorePaths):
         """Write all pending trees to the disk, with one syncfs, and say so in their records.
 
         Returns how many became durable. Raises StoreError if there was no syncfs: then they stay pending, and
-        a reboot will have them extracted again. If the disk lost something, they are absent from then on.
+        a reboot will have them extracted again. If the disk lost something since this process began them, or
+        met them, they are taken away instead.
         """
         return 0 if self.readonly else settle(self._filesystem, (self._layers, self._covers))
 

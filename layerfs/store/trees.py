@@ -56,6 +56,8 @@ class Pending:
     digest: Digest
     record_inode: int
     tree_inode: int
+    losses: int
+    """Of the `Filesystem`, when the tree was begun, or met."""
 
 
 class TreeShelf(Generic[Record]):
@@ -77,7 +79,8 @@ class TreeShelf(Generic[Record]):
         self._in_use = in_use
         self._boot_id = host.boot_id()
         self._known: dict[Digest, tuple[int, Tree[Record]]] = {}
-        self._pending: set[Digest] = set()
+        self._pending: dict[Digest, int] = {}
+        """With the losses of the filesystem by then."""
 
     @property
     def directory(self) -> Path:
@@ -119,6 +122,7 @@ class TreeShelf(Generic[Record]):
         StoreDamaged if something unknown stands in the way.
         """
         digest = tree.digest
+        self._refuse_lost(tree)
         with self._locks.publication(digest):
             present = self.find(digest)
             if present is not None:
@@ -128,13 +132,7 @@ class TreeShelf(Generic[Record]):
                 self._set_aside(digest, _RECENT)
                 self._write_record(digest, record)
                 os.rename(tree.path, self._directory / digest.name)
-        self._pending.add(digest)
-        if tree.losses != self._filesystem.losses:  # after `add`: `durable` counts first, then looks there
-            with contextlib.suppress(FileNotFoundError):  # another was quicker to remove it
-                self.doubt(self._identify(digest))
-            raise StoreError(
-                f"{digest}: the disk lost something that was written meanwhile (expected a sound one)"
-            )
+        self._pending[digest] = tree.losses
         return Tree(self._directory / digest.name, record)
 
     def discard(self, digest: Digest) -> bool:
@@ -184,9 +182,9 @@ class TreeShelf(Generic[Record]):
     def pending(self) -> list[Pending]:
         """Return what this process published or met that is not durable yet."""
         found = []
-        for digest in list(self._pending):
+        for digest, losses in list(self._pending.items()):
             with contextlib.suppress(FileNotFoundError):
-                found.append(self._identify(digest))
+                found.append(self._identify(digest, losses))
         return found
 
     def settle(self, pending: Pending) -> bool:
@@ -197,7 +195,7 @@ class TreeShelf(Generic[Record]):
         digest = pending.digest
         with self._locks.publication(digest), disk_errors(f"{self.record_path(digest)}: cannot write"):
             try:
-                same = self._identify(digest) == pending
+                same = self._identify(digest, pending.losses) == pending
             except FileNotFoundError:
                 same = False
             record = self.read_record(digest) if same else None
@@ -207,38 +205,55 @@ class TreeShelf(Generic[Record]):
                 record = msgspec.structs.replace(record, state="durable")
                 self._write_record(digest, record)
                 self._known.pop(digest, None)
-        self._pending.discard(digest)
+        self._pending.pop(digest, None)
         return True
 
     def doubt(self, pending: Pending) -> None:
-        """Believe a tree no more: the disk may have lost some of it. Raises StoreError.
+        """Take a tree away of which the disk may have lost some; whoever needs it has it made anew.
 
-        Without its record it is absent, and whoever needs it has it made anew.
+        Where a mount uses it, its record goes, so that nobody else begins to. Raises StoreError.
         """
-        with self._locks.publication(pending.digest), contextlib.suppress(FileNotFoundError):
-            if self._identify(pending.digest) == pending:
-                with disk_errors(f"{self.record_path(pending.digest)}: cannot remove"):
-                    os.unlink(self.record_path(pending.digest))
-                self._known.pop(pending.digest, None)
-                self._pending.discard(pending.digest)
+        digest = pending.digest
+        with self._locks.publication(digest), contextlib.suppress(FileNotFoundError):
+            record = self.read_record(digest)
+            if self._identify(digest, pending.losses) == pending and record and record.state == "pending":
+                try:
+                    self._take_away(digest, _RECENT)
+                except StoreError:
+                    self._pending[digest] = pending.losses  # for the next call, unless the record goes
+                    self._remove_record(digest)
+                    del self._pending[digest]
+                    raise
+        self._pending.pop(digest, None)
 
     def _take_away(self, digest: Digest, recheck: float) -> bool:
         with disk_errors(f"{self._directory / digest.name}: cannot remove"):
             self._known.pop(digest, None)
-            self._pending.discard(digest)
+            self._pending.pop(digest, None)
             removed = self._set_aside(digest, recheck)
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(self.record_path(digest))
-                # Durable before the sweeper empties the tree: no power cut may bring this record back.
-                sync_directory(self._directory)
+            self._remove_record(digest)
         return removed
+
+    def _remove_record(self, digest: Digest) -> None:
+        path = self.record_path(digest)
+        with disk_errors(f"{path}: cannot remove"), contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
+            # Durable before the sweeper empties the tree: no power cut may bring this record back.
+            sync_directory(self._directory)
+
+    def _refuse_lost(self, tree: StagedTree) -> None:
+        if tree.losses != self._filesystem.losses:
+            raise StoreError(
+                f"{tree.digest}: the disk lost something that was written meanwhile (expected a sound one)"
+            )
 
     def _look(self, digest: Digest, path: Path, status: os.stat_result) -> Tree[Record] | None:
         record = self.read_record(digest) if stat.S_ISDIR(status.st_mode) else None
         if record is None:
             return None
-        if record.state == "pending":
-            self._pending.add(digest)
+        if record.state == "pending" and digest not in self._pending:
+            with contextlib.suppress(StoreError):  # so it stays pending, which is safe
+                self._pending[digest] = self._filesystem.watch()
         tree = Tree(path, record)
         if len(self._known) >= _CACHED:
             self._known.clear()
@@ -280,9 +295,10 @@ class TreeShelf(Generic[Record]):
         with self._locks.holding(temporary):
             write_durably(temporary, final, msgspec.json.encode(record))
 
-    def _identify(self, digest: Digest) -> Pending:
+    def _identify(self, digest: Digest, losses: int) -> Pending:
         return Pending(
             digest,
             os.lstat(self.record_path(digest)).st_ino,
             os.lstat(self._directory / digest.name).st_ino,
+            losses,
         )

@@ -9,9 +9,10 @@ from pathlib import Path
 import msgspec
 import pytest
 import trio
+import trio.testing
 
 from layerfs.errors import DigestMismatch, LayerfsError
-from layerfs.extract.client import ExtractorPool
+from layerfs.extract.client import Extractor, ExtractorPool
 from layerfs.extract.job import Hashed, HashJob
 from layerfs.fetch.progress import Progress
 from layerfs.fetch.workers import Workers
@@ -65,6 +66,7 @@ async def test_a_blob_is_hashed_to_its_end(
         progress.advance(len(BLOB) // 2)
         await trio.sleep(0.2)
         progress.advance(len(BLOB))
+        await trio.sleep(0.2)
         assert not found, "more may come until the download has ended"
         progress.complete(len(BLOB))
     assert found == [Hashed(DIGEST, len(BLOB))]
@@ -95,14 +97,22 @@ async def test_hashing_ends_with_a_download_that_fails(
 
 
 async def test_two_cores_are_left_to_the_download_and_to_callers(
-    pool: ExtractorPool, job: HashJob, progress: Progress
+    pool: ExtractorPool, job: HashJob, progress: Progress, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    asked = []
+    real = pool.acquire
+
+    def acquire() -> Extractor:
+        asked.append(progress.ended)
+        return real()
+
+    monkeypatch.setattr(pool, "acquire", acquire)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(Workers(pool, 1, cores=2).hash, job, progress)
         progress.advance(len(BLOB))
-        await trio.sleep(0.2)
-        assert not has_worker()
+        await trio.testing.wait_all_tasks_blocked(0.1)
         progress.complete(len(BLOB))
+    assert asked == ["complete"]
 
 
 async def test_a_third_core_hashes_what_has_come(
