@@ -10,15 +10,15 @@ import os
 import threading
 import time
 import weakref
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from errno import EACCES, EBADF, EINTR, ENOSYS, EPERM
 from pathlib import Path
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
 
 from layerfs import host
 from layerfs.errors import StoreError
-from layerfs.store.disk import store_error
+from layerfs.store.disk import disk_errors, store_error
 
 _NOT_TRIED: Final = frozenset({EACCES, EBADF, EINTR, ENOSYS, EPERM})
 """What syncfs says when it was not let; with anything else it has reported a loss, and will not again."""
@@ -67,57 +67,48 @@ class Filesystem:
                 raise store_error(exc, f"{self._directory}: syncfs") from exc
 
 
-class WriteBack:
-    """Has what is written go to the disk early, in a thread, for somebody who will wait until it is there.
+@contextmanager
+def writing_back(directory: Path) -> Iterator[None]:
+    """Have what the block writes go to the disk early, in a thread, for who will wait until it is there.
 
-    A context manager. Syncs now and then, after 16 MiB or more; whoever does not wait is better off without,
-    because it takes processor time from those who write.
+    Syncs now and then, after 16 MiB or more; whoever does not wait is better off without, because it takes
+    processor time from those who write.
     """
+    left = threading.Event()
+    thread = threading.Thread(target=_write_back, args=(directory, left), name="write-back", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        left.set()
+    thread.join()  # not after a failure: nobody waits for the disk then
 
-    def __init__(self, directory: Path) -> None:
-        self._directory = directory
-        self._left = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="write-back", daemon=True)
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
+def _write_back(directory: Path, left: threading.Event) -> None:
+    with suppress(OSError, StoreError):  # `Filesystem.sync` reports what fails
+        fd = _open(directory)
+        try:
+            _sync_now_and_then(fd, left)
+        finally:
+            os.close(fd)
 
-    def __exit__(
-        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._left.set()
-        if exc is None:  # else nobody waits for the disk any more
-            self._thread.join()
 
-    def _run(self) -> None:
-        with suppress(OSError, StoreError):  # `Filesystem.sync` reports what fails
-            fd = _open(self._directory)
-            try:
-                self._sync_now_and_then(fd)
-            finally:
-                os.close(fd)
-
-    def _sync_now_and_then(self, fd: int) -> None:
-        before = _free(fd)
-        pause = _PERIOD
-        while not self._left.wait(pause):
-            free = _free(fd)
-            if before - free >= _LEAST:
-                start = time.monotonic()
-                host.syncfs(fd)
-                pause = max(_PERIOD, time.monotonic() - start)  # others use this disk too
-                free = _free(fd)
-            elif free < before:
-                continue
-            before = free
+def _sync_now_and_then(fd: int, left: threading.Event) -> None:
+    before = _free(fd)
+    pause = _PERIOD
+    while not left.wait(pause):
+        free = _free(fd)
+        before = max(before, free)
+        if before - free >= _LEAST:
+            start = time.monotonic()
+            host.syncfs(fd)
+            pause = max(_PERIOD, time.monotonic() - start)  # others use this disk too
+            before = _free(fd)
 
 
 def _open(directory: Path) -> int:
-    try:
+    with disk_errors(f"{directory}: cannot open"):
         return os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except OSError as exc:
-        raise store_error(exc, f"{directory}: cannot open") from exc
 
 
 def _free(fd: int) -> int:

@@ -34,7 +34,7 @@ from layerfs.store.documents import DocumentShelf
 from layerfs.store.download import StagedDownload, find_suspended, stage_download
 from layerfs.store.durable import settle
 from layerfs.store.extraction import Extractors
-from layerfs.store.filesystem import Filesystem, WriteBack
+from layerfs.store.filesystem import Filesystem, writing_back
 from layerfs.store.layout import Layout, as_digest
 from layerfs.store.locks import DigestLock, Locks
 from layerfs.store.paths import StorePaths
@@ -342,9 +342,9 @@ class ImageStorage(StorePaths):
         """
         return 0 if self.readonly else settle(self._filesystem, (self._layers, self._covers))
 
-    def writing_back(self) -> contextlib.AbstractContextManager[object]:
+    def writing_back(self) -> contextlib.AbstractContextManager[None]:
         """Have the disk write while trees are made: `make_durable`, after that, has little left to do."""
-        return contextlib.nullcontext() if self.readonly else WriteBack(self.images_dir)
+        return contextlib.nullcontext() if self.readonly else writing_back(self.images_dir)
 
     def _extract_into(self, tree: StagedTree, tarball: Path) -> LayerDir:
         try:

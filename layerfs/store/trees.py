@@ -194,11 +194,7 @@ class TreeShelf(Generic[Record]):
         """
         digest = pending.digest
         with self._locks.publication(digest), disk_errors(f"{self.record_path(digest)}: cannot write"):
-            try:
-                same = self._identify(digest, pending.losses) == pending
-            except FileNotFoundError:
-                same = False
-            record = self.read_record(digest) if same else None
+            record = self._record_of(pending)
             if record is None:
                 return False
             if record.state != "durable":
@@ -214,17 +210,25 @@ class TreeShelf(Generic[Record]):
         Where a mount uses it, its record goes, so that nobody else begins to. Raises StoreError.
         """
         digest = pending.digest
-        with self._locks.publication(digest), contextlib.suppress(FileNotFoundError):
-            record = self.read_record(digest)
-            if self._identify(digest, pending.losses) == pending and record and record.state == "pending":
-                try:
-                    self._take_away(digest, _RECENT)
-                except StoreError:
-                    self._pending[digest] = pending.losses  # for the next call, unless the record goes
-                    self._remove_record(digest)
-                    del self._pending[digest]
-                    raise
-        self._pending.pop(digest, None)
+        with self._locks.publication(digest):
+            record = self._record_of(pending)
+            if record is None or record.state == "durable":
+                self._pending.pop(digest, None)
+                return
+            self._known.pop(digest, None)
+            try:
+                with disk_errors(f"{self._directory / digest.name}: cannot remove"):
+                    self._set_aside(digest, _RECENT)
+            finally:
+                self._remove_record(digest)
+                self._pending.pop(digest, None)  # not while the record is there: the next call tries again
+
+    def _record_of(self, pending: Pending) -> Record | None:
+        """Return the record of a tree; None if it is not the same tree any more."""
+        with contextlib.suppress(FileNotFoundError):
+            if self._identify(pending.digest, pending.losses) == pending:
+                return self.read_record(pending.digest)
+        return None
 
     def _take_away(self, digest: Digest, recheck: float) -> bool:
         with disk_errors(f"{self._directory / digest.name}: cannot remove"):

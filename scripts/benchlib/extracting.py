@@ -18,7 +18,7 @@ from benchlib.results import SUBJECT, Measurement, NotAble, Run, Sample, measure
 from layerfs.errors import LayerfsError
 from layerfs.extract.client import Extractor, ExtractorPool
 from layerfs.extract.job import ExtractJob
-from layerfs.store.filesystem import WriteBack
+from layerfs.store.filesystem import writing_back
 from tests.support import mounts
 
 _BOTH = "blob, diff_id"
@@ -89,7 +89,7 @@ def _layerfs_run(given: Input, filesystem: str, pool: ExtractorPool) -> Sample:
         _warm(worker, target)
         before = machine.cpu_of(worker.pid)
         start = time.perf_counter()
-        with nullcontext() if filesystem == "tmpfs" else WriteBack(target):
+        with nullcontext() if filesystem == "tmpfs" else writing_back(target):
             _extract(worker, given, target)
         seconds = time.perf_counter() - start
         figures = {"CPU s": machine.cpu_of(worker.pid) - before, "peak MB": machine.peak_mb_of(worker.pid)}

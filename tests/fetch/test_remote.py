@@ -20,7 +20,7 @@ from layerfs.fetch.origin import Target
 from layerfs.fetch.remote import RemoteOrigin, open_remote
 from layerfs.oci import Descriptor, Digest, Repository
 from layerfs.store import ImageStorage, StagedDownload
-from tests.support.clients import runs, wait_until
+from tests.support.clients import children, runs, wait_until
 from tests.support.faulty_registry import FaultyRegistry
 
 CONTENT = bytes(range(256)) * 20_000
@@ -86,13 +86,7 @@ async def stalled(
 
 def downloaders(owner: int | None = None) -> list[int]:
     """Return the pids of the downloader processes of *owner*, this process if not given."""
-    found = subprocess.run(
-        ["pgrep", "-P", str(owner or os.getpid()), "-f", "layerfs.fetch.downloader"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return [int(pid) for pid in found.stdout.split()]
+    return children("layerfs.fetch.downloader", owner)
 
 
 @asynccontextmanager

@@ -1,8 +1,6 @@
 """When a lent worker begins to hash: while a blob comes, or once it is whole."""
 
 import hashlib
-import os
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +15,7 @@ from layerfs.extract.job import Hashed, HashJob
 from layerfs.fetch.progress import Progress
 from layerfs.fetch.workers import Workers
 from layerfs.oci import Digest, Repository
+from tests.support.clients import children
 
 BLOB = bytes(range(256)) * 5_000
 DIGEST = f"sha256:{hashlib.sha256(BLOB).hexdigest()}"
@@ -41,14 +40,9 @@ def job(tmp_path: Path) -> HashJob:
     return HashJob(blob=str(blob), digest=DIGEST, size=len(BLOB), complete=False)
 
 
-def has_worker() -> bool:
-    argv = ["pgrep", "-P", str(os.getpid()), "-f", "layerfs.extract.worker"]
-    return subprocess.run(argv, stdout=subprocess.DEVNULL, check=False).returncode == 0
-
-
 async def until_there_is_a_worker() -> None:
     with trio.fail_after(30):
-        while not has_worker():  # noqa: ASYNC110 - a process tells nobody that it was started
+        while not children("layerfs.extract.worker"):  # noqa: ASYNC110 - a process tells nobody that it was started
             await trio.sleep(0.02)
 
 

@@ -9,6 +9,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from errno import EDQUOT, EIO, ENODATA, ENOSPC, EROFS, ETIMEDOUT, EUCLEAN
 from pathlib import Path
@@ -126,18 +127,23 @@ def test_what_the_disk_may_have_lost_is_doubted_until_it_can_be_taken_away(disk:
     assert not is_known(storage.images_dir, DIGEST)
 
 
-@pytest.mark.parametrize("number", [EIO, ENOSPC, EDQUOT, ENODATA, ETIMEDOUT, EUCLEAN, EROFS])
-def test_whatever_the_disk_reports_is_a_loss(
-    storage: ImageStorage, monkeypatch: pytest.MonkeyPatch, number: int
-) -> None:
+@contextmanager
+def failing(number: int) -> Iterator[None]:
+    """Let every syncfs of a block fail with one errno."""
+
     def fail(fd: int) -> None:
         raise OSError(number, os.strerror(number))
 
-    publish(storage, CONTENT)
-    with monkeypatch.context() as patched:
+    with pytest.MonkeyPatch.context() as patched:
         patched.setattr(host, "syncfs", fail)
-        with pytest.raises(StoreError, match=re.escape(os.strerror(number))):
-            storage.make_durable()
+        yield
+
+
+@pytest.mark.parametrize("number", [EIO, ENOSPC, EDQUOT, ENODATA, ETIMEDOUT, EUCLEAN, EROFS])
+def test_whatever_the_disk_reports_is_a_loss(storage: ImageStorage, number: int) -> None:
+    publish(storage, CONTENT)
+    with failing(number), pytest.raises(StoreError, match=re.escape(os.strerror(number))):
+        storage.make_durable()
     assert storage.make_durable() == 0
     assert storage.open_layer(DIGEST) is None
 
@@ -158,17 +164,12 @@ def test_a_process_that_knew_the_layer_believes_in_it_no_more(disk: Disk) -> Non
 def test_a_layer_in_use_is_left_but_not_believed(
     store: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def fail(fd: int) -> None:
-        raise OSError(EIO, os.strerror(EIO))
-
     used = True
     monkeypatch.setattr(UsageCache, "uses", lambda *_: used)
     storage = ImageStorage(store)
     layer = publish(storage, CONTENT)
-    with monkeypatch.context() as patched:
-        patched.setattr(host, "syncfs", fail)
-        with pytest.raises(StoreError, match="syncfs"):
-            storage.make_durable()
+    with failing(EIO), pytest.raises(StoreError, match="syncfs"):
+        storage.make_durable()
     assert layer.path.is_dir()
     assert storage.open_layer(DIGEST) is None
     assert "in use by a mount" in caplog.text

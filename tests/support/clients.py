@@ -114,6 +114,13 @@ def runs(pid: int) -> bool:
     return False
 
 
+def children(module: str, parent: int | None = None) -> list[int]:
+    """Return the pids of the processes of *parent*, this process if not given, that run a Python *module*."""
+    argv = ["pgrep", "-P", str(parent or os.getpid()), "-f", module]
+    found = subprocess.run(argv, capture_output=True, text=True, check=False)
+    return [int(pid) for pid in found.stdout.split()]
+
+
 def waiting_in(pid: int) -> str:
     """Name the kernel function that a process sleeps in."""
     with contextlib.suppress(OSError):
