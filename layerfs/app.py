@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from layerfs import __version__, registry
+from layerfs import __version__
 from layerfs.errors import NotFound
 from layerfs.extract.client import WORKERS_MAX, ExtractorPool
 from layerfs.fetch import Provider, open_provider
@@ -33,11 +33,14 @@ from layerfs.store.layout import Layout
 if TYPE_CHECKING:
     from layerfs.local import SourceName
     from layerfs.local.origin import LocalOrigin
+    from layerfs.registry.client import RegistryClient
 
 
-def asking(settings: Settings) -> "registry.RegistryClient":
+def asking(settings: Settings) -> "RegistryClient":
     """Return the registry client that *settings* describe, to be entered. Brings HTTP along."""
-    return registry.RegistryClient(_registry_settings(settings))
+    from layerfs.registry.client import RegistryClient
+
+    return RegistryClient(_registry_settings(settings))
 
 
 @asynccontextmanager
@@ -45,7 +48,9 @@ async def _fenced(settings: Settings) -> AsyncIterator[Origin]:
     """Own a downloader that may contact only the registries that *settings* allow."""
     allowed = settings.registries
     if allowed is None and settings.allow_other:
-        logins = registry.registries_with_logins(_registry_settings(settings))
+        from layerfs.registry.keychain import registries_with_logins
+
+        logins = registries_with_logins(_registry_settings(settings))
         allowed = settings.insecure_registries | logins
     async with open_remote(_setup(settings)) as remote:
         yield remote if allowed is None else Fenced(remote, allowed)

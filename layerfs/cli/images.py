@@ -9,11 +9,11 @@ from layerfs.cli.app import app
 from layerfs.cli.completion import complete_reference
 from layerfs.cli.output import print_json, print_table
 from layerfs.errors import LayerfsError, NotInStore
+from layerfs.needs import DocumentNeed
 from layerfs.oci import Digest, ImageReference, Repository
 from layerfs.settings import Settings
 from layerfs.store import ImageStorage
 from layerfs.view.documents import DocumentReader
-from layerfs.view.needs import DocumentNeed
 from layerfs.view.texts import human_size
 
 _SHORT_HEX = 12

@@ -15,7 +15,7 @@ from layerfs.view.texts import ABSENT, FETCHED, command_text, history_text
 
 if TYPE_CHECKING:
     from layerfs.cli.running import Machinery
-    from layerfs.registry import RegistryClient
+    from layerfs.registry.client import RegistryClient
     from layerfs.store import ImageStorage
 
 

@@ -15,7 +15,7 @@ from layerfs.oci.reference import DEFAULT_REGISTRY, is_registry
 from layerfs.settings import Settings
 
 if TYPE_CHECKING:
-    from layerfs.registry import RegistryClient
+    from layerfs.registry.client import RegistryClient
 
 Registry = Annotated[str, typer.Argument(metavar="REGISTRY", help="HOST[:PORT]; docker.io is Docker Hub")]
 

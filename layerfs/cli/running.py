@@ -11,14 +11,14 @@ from layerfs import app as wiring
 from layerfs.errors import NotInStore, StoreError
 from layerfs.fetch import Provider
 from layerfs.local.origin import LocalOrigin
+from layerfs.needs import LayersNeed, StackNeed, TagNeed
 from layerfs.oci import Digest, Image, ImageReference, Manifest
 from layerfs.oci.image import ImageLayer
 from layerfs.settings import Settings
 from layerfs.store import ImageStorage, LayerDir
-from layerfs.view.needs import LayersNeed, StackNeed, TagNeed
 
 if TYPE_CHECKING:
-    from layerfs.registry import RegistryClient
+    from layerfs.registry.client import RegistryClient
 
 T = TypeVar("T")
 

@@ -1,6 +1,6 @@
 """Make it exist, once: single flight, downloads, extraction, covers. Where registry and store meet.
 
-Runs on trio. Called by the kernel edge through `layerfs.view.needs.Provider` and by the command line.
+Runs on trio. Called by the kernel edge through `layerfs.needs.Provider` and by the command line.
 """
 
 from layerfs.fetch.progress import Failure, Journal, Progress

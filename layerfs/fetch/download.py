@@ -10,10 +10,10 @@ import logging
 import trio
 
 from layerfs.errors import RegistryMisbehaved, RegistryTimeout, Unreachable
+from layerfs.fetch.backoff import Backoff
 from layerfs.fetch.origin import Origin, Target
 from layerfs.fetch.progress import Progress
 from layerfs.oci import Descriptor, Repository
-from layerfs.registry import Backoff
 from layerfs.store import StagedDownload
 
 log = logging.getLogger(__name__)

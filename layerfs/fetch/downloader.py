@@ -44,7 +44,8 @@ from layerfs.fetch.origin import Origin, Target
 from layerfs.fetch.receiving import Streamed
 from layerfs.host.priority import give_way
 from layerfs.layer.names import from_text
-from layerfs.registry import RegistryClient, RegistrySettings
+from layerfs.registry import RegistrySettings
+from layerfs.registry.client import RegistryClient
 
 _READ: Final = 1 << 16
 _PASSED: Final = 2

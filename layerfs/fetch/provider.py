@@ -29,10 +29,10 @@ from layerfs.fetch.progress import Journal
 from layerfs.fetch.tasks import background
 from layerfs.fetch.workers import Workers
 from layerfs.layer.record import Budgets
+from layerfs.needs import BlobNeed, DocumentNeed, LayersNeed, Need, StackNeed, TagNeed
 from layerfs.oci import ImageReference, Platform, Repository
 from layerfs.oci.image import ImageLayer
 from layerfs.store import ImageStorage
-from layerfs.view.needs import BlobNeed, DocumentNeed, LayersNeed, Need, StackNeed, TagNeed
 
 log = logging.getLogger(__name__)
 

@@ -22,7 +22,7 @@ from layerfs.fuse.prepared import BLOCK_SIZE, Listing, absent_entry, entry_of, k
 from layerfs.fuse.prepared import forget as forget_prepared
 from layerfs.fuse.waiting import Waits
 from layerfs.host.namespaces import in_initial_user_namespace
-from layerfs.view.needs import BlobNeed, DocumentNeed, LayersNeed, Need, Provider, StackNeed, TagNeed
+from layerfs.needs import BlobNeed, DocumentNeed, LayersNeed, Need, Provider, StackNeed, TagNeed
 from layerfs.view.nodes import Node
 
 log = logging.getLogger(__name__)

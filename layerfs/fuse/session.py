@@ -23,7 +23,7 @@ from layerfs.fuse.waiting import Waits
 from layerfs.host.bdi import raise_read_ahead
 from layerfs.host.mounts import FSNAME, clean_up, mounts_at
 from layerfs.host.namespaces import in_initial_user_namespace
-from layerfs.view.needs import Provider
+from layerfs.needs import Provider
 
 log = logging.getLogger(__name__)
 

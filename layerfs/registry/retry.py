@@ -1,11 +1,10 @@
-"""When to ask again, and after how long. Pure: time and chance are arguments.
+"""When to ask a registry again, and after how long. Pure: time and chance are arguments.
 
-Two policies. `RetryPolicy` is for one request until its headers came. `Backoff` is for a
-download that breaks off in the middle: whoever resumes it (`layerfs.fetch`) asks it.
+`RetryPolicy` judges one request until its headers came; a download that breaks off later is judged by
+`layerfs.fetch.backoff`.
 """
 
 import random
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -59,34 +58,3 @@ def parse_retry_after(text: str | None, now: datetime | None = None) -> float | 
     if date.tzinfo is None:
         date = date.replace(tzinfo=UTC)
     return max(0.0, (date - (now or datetime.now(UTC))).total_seconds())
-
-
-@dataclass(slots=True)
-class Backoff:
-    """Judge whether a broken download goes on: as long as it makes progress.
-
-    c/image resumes if a MiB came since the last failure; so do we, and besides give a registry
-    that restarts a few attempts without any progress.
-    """
-
-    attempts: int = 5
-    """Failures in a row without progress before giving up."""
-    base: float = 0.5
-    cap: float = 10.0
-    progress: int = 64 << 10
-    """Bytes since the last failure that count as progress."""
-    chance: Callable[[], float] = random.random
-    _failures: int = 0
-    _received: int = 0
-
-    def failed(self, received: int) -> float | None:
-        """Return how long to wait before resuming at offset *received*; None to give up."""
-        if received - self._received >= self.progress:
-            self._failures = 0
-        self._received = max(self._received, received)
-        self._failures += 1
-        if self._failures > self.attempts:
-            return None
-        longest: float = min(self.cap, self.base * 2.0 ** (self._failures - 1))
-        # Half of it at least: the first cause is a registry that is just starting again.
-        return longest * (0.5 + self.chance() / 2)

@@ -17,10 +17,10 @@ from layerfs.layer.lost import Lost
 from layerfs.layer.merge import LayerMarks, marks_of
 from layerfs.layer.names import to_text
 from layerfs.layer.paths import join, split
+from layerfs.needs import Need
 from layerfs.store import LayerDir
 from layerfs.view.backing import Backing, Shelf
 from layerfs.view.inodes import LAST_NUMBER, InodeTable, number_of, offset_number
-from layerfs.view.needs import Need
 from layerfs.view.nodes import Attributes, Content, Node
 from layerfs.view.virtual import blocks_of
 

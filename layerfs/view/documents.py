@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from typing import Final
 
 from layerfs.errors import ImageError, LayerfsError, NotInStore
+from layerfs.needs import DocumentNeed
 from layerfs.oci import Digest, Image, ImageConfig, Index, Manifest, Platform, Repository
 from layerfs.oci.manifest import MAX_INDEX_DEPTH
 from layerfs.store import ImageStorage
-from layerfs.view.needs import DocumentNeed
 
 log = logging.getLogger(__name__)
 

@@ -8,13 +8,13 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from layerfs.errors import DiffIdMismatch
+from layerfs.needs import DocumentNeed, Need
 from layerfs.oci import Digest, Image, Index, Platform, Repository
 from layerfs.oci.image import ImageLayer
 from layerfs.store import ImageStorage
 from layerfs.view import texts
 from layerfs.view.documents import Documents
 from layerfs.view.names import image_name
-from layerfs.view.needs import DocumentNeed, Need
 from layerfs.view.nodes import FOREVER, BytesContent, Node
 from layerfs.view.virtual import ChangingText, Link, Text, VirtualDirectory, World
 

@@ -7,11 +7,11 @@ knows. Only reading the link of an unknown tag waits. Called by `layerfs.view.tr
 import time
 from collections.abc import Iterator, Sequence
 
+from layerfs.needs import Need, TagNeed
 from layerfs.oci import Digest, Repository
 from layerfs.store.refs import RefEntry
 from layerfs.view import names
 from layerfs.view.image import ImageDirectory
-from layerfs.view.needs import Need, TagNeed
 from layerfs.view.nodes import Attributes, Node
 from layerfs.view.virtual import LINK_MODE, Link, VirtualDirectory, VirtualNode, World
 

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from typing import Final
 
 from layerfs.errors import LayerfsError, NotInStore
+from layerfs.needs import BlobNeed, DocumentNeed, LayersNeed, Need
 from layerfs.oci import Digest, Image, Manifest, Platform, Repository, stack_digest
 from layerfs.oci.image import ImageLayer
 from layerfs.oci.manifest import MAX_INDEX_DEPTH
 from layerfs.store import ImageStorage
 from layerfs.view.documents import DocumentReader, Documents
-from layerfs.view.needs import BlobNeed, DocumentNeed, LayersNeed, Need
 
 log = logging.getLogger(__name__)
 

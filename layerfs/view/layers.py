@@ -9,12 +9,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final
 
 from layerfs.errors import InvalidDigest, LayerfsError
+from layerfs.needs import Need
 from layerfs.oci import Digest, Image
 from layerfs.store import ImageStorage
 from layerfs.view import texts
 from layerfs.view.image import layer_state
 from layerfs.view.known import LayerSource
-from layerfs.view.needs import Need
 from layerfs.view.nodes import FOREVER, Attributes, FileContent, Node
 from layerfs.view.roots import FORMS, LayerRoot
 from layerfs.view.virtual import TEXT_MODE, ChangingText, VirtualDirectory, VirtualNode, World

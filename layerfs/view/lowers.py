@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from layerfs.needs import DocumentNeed, Need, StackNeed
 from layerfs.oci import Digest
 from layerfs.view.layers import has_layers, held_layers
 from layerfs.view.names import parse_id
-from layerfs.view.needs import DocumentNeed, Need, StackNeed
 from layerfs.view.nodes import Attributes, Node
 from layerfs.view.virtual import LINK_MODE, VirtualDirectory, VirtualNode, World
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from errno import EINVAL, ENOTDIR
 from typing import NamedTuple
 
-from layerfs.view.needs import Need
+from layerfs.needs import Need
 
 FOREVER = 1e9
 """Seconds; the timeout of what cannot change because its digest names it."""

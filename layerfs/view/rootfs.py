@@ -18,12 +18,12 @@ from layerfs.layer.merge import (
     merge_root,
 )
 from layerfs.layer.paths import join
+from layerfs.needs import DocumentNeed, LayersNeed, Need
 from layerfs.view.content import LayerTree
 from layerfs.view.directory import ContentDirectory
 from layerfs.view.inodes import InodeTable, number_of
 from layerfs.view.layers import has_layers
 from layerfs.view.names import parse_id
-from layerfs.view.needs import DocumentNeed, LayersNeed, Need
 from layerfs.view.nodes import Node
 from layerfs.view.roots import ContentRoot, open_tree
 from layerfs.view.virtual import FixedDirectory, VirtualDirectory, World

@@ -8,11 +8,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Final
 
+from layerfs.needs import Need
 from layerfs.oci import Digest
 from layerfs.view.content import LayerTree
 from layerfs.view.diff import DiffDirectory, LayerDirectory
 from layerfs.view.lower import LowerDirectory
-from layerfs.view.needs import Need
 from layerfs.view.nodes import FOREVER, Attributes, Node
 from layerfs.view.virtual import DIRECTORY_MODE, VirtualNode, World
 

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from stat import S_IFDIR, S_IFLNK, S_IFREG
 from typing import TYPE_CHECKING, Final, TypeVar
 
+from layerfs.needs import Need
 from layerfs.oci import Platform
 from layerfs.store import ImageStorage
 from layerfs.view.inodes import InodeTable, number_of
-from layerfs.view.needs import Need
 from layerfs.view.nodes import FOREVER, Attributes, BytesContent, Node
 
 if TYPE_CHECKING:

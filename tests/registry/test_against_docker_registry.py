@@ -10,8 +10,10 @@ import pytest
 import trio
 
 from layerfs.errors import Denied, DigestMismatch, NotFound, RegistryError, SizeMismatch
+from layerfs.fetch.backoff import Backoff
 from layerfs.oci import Descriptor, Digest, Image, ImageConfig, Index, Manifest, Platform, parse_manifest
-from layerfs.registry import Backoff, RegistryClient, RegistrySettings
+from layerfs.registry import RegistrySettings
+from layerfs.registry.client import RegistryClient
 from tests.support.certificates import authority, issue
 from tests.support.images import file, image, index, layer
 from tests.support.registry import Registry

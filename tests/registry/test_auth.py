@@ -9,7 +9,8 @@ import trio
 
 from layerfs.errors import Denied, RegistryMisbehaved, Unreachable
 from layerfs.oci import Descriptor, Repository
-from layerfs.registry import RegistryClient, RegistrySettings
+from layerfs.registry import RegistrySettings
+from layerfs.registry.client import RegistryClient
 from tests.support.faulty_registry import (
     IDENTITY_TOKEN,
     PASSWORD,

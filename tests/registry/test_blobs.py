@@ -12,8 +12,10 @@ from layerfs.errors import (
     RegistryTimeout,
     Unreachable,
 )
+from layerfs.fetch.backoff import Backoff
 from layerfs.oci import Descriptor, Digest, Repository
-from layerfs.registry import Backoff, RegistryClient, RetryPolicy
+from layerfs.registry import RetryPolicy
+from layerfs.registry.client import RegistryClient
 from tests.support.faulty_registry import SIGNATURE, Answer, FaultyRegistry
 from tests.support.registry_client import download, quick
 

@@ -20,7 +20,7 @@ from layerfs.errors import (
 )
 from layerfs.oci import Descriptor, Digest, Repository, parse_manifest
 from layerfs.oci import mediatype as types
-from layerfs.registry import RegistryClient
+from layerfs.registry.client import RegistryClient
 from tests.support.faulty_registry import Answer, FaultyRegistry, error_answer, schema1
 from tests.support.images import file, image, layer
 from tests.support.registry import free_port

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from layerfs.errors import Denied, InvalidSettings
-from layerfs.registry import RegistryClient
+from layerfs.registry.client import RegistryClient
 from layerfs.registry.credentials import AuthFile, Credential
 from layerfs.registry.logins import login_file, remove_login, save_login
 from tests.support.faulty_registry import PASSWORD, USER, FaultyRegistry

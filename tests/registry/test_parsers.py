@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from layerfs.errors import RegistryMisbehaved
-from layerfs.registry import Backoff, RetryPolicy
+from layerfs.registry import RetryPolicy
 from layerfs.registry.challenge import Challenge, parse_challenges
 from layerfs.registry.encoding import Decoder
 from layerfs.registry.endpoint import Origin, endpoints, is_loopback, redact
@@ -118,18 +118,6 @@ def test_retry_after_is_read_as_seconds_or_as_a_date(text: str | None, expected:
 def test_any_retry_after_is_read_without_an_error(text: str) -> None:
     found = parse_retry_after(text, NOW)
     assert found is None or found >= 0
-
-
-def test_a_download_goes_on_as_long_as_it_makes_progress() -> None:
-    backoff = Backoff(attempts=3, progress=10, chance=lambda: 1.0)
-    assert [backoff.failed(10 * number) for number in range(1, 50)] == [0.5] * 49
-    assert [backoff.failed(490), backoff.failed(495), backoff.failed(499)] == [1.0, 2.0, None]
-
-
-def test_a_download_that_starts_again_at_zero_has_made_no_progress() -> None:
-    backoff = Backoff(attempts=3, progress=10)
-    delays = [backoff.failed(received) for received in (100, 0, 100, 0, 100)]
-    assert [delay is None for delay in delays] == [False, False, False, True, True]
 
 
 # Ranges

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from layerfs.errors import LayerfsError
-from layerfs.registry import RegistryClient, RegistrySettings
+from layerfs.registry import RegistrySettings
+from layerfs.registry.client import RegistryClient
 from layerfs.registry.credentials import Credential
 from layerfs.registry.redirects import Request
 from layerfs.registry.token import Token

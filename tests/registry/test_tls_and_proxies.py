@@ -10,7 +10,8 @@ import pytest
 
 from layerfs.errors import InvalidSettings, RegistryMisbehaved, Unreachable
 from layerfs.oci import Descriptor, Digest, Repository
-from layerfs.registry import RegistryClient, RetryPolicy
+from layerfs.registry import RetryPolicy
+from layerfs.registry.client import RegistryClient
 from tests.support.certificates import Certificate, authority, issue
 from tests.support.faulty_registry import FaultyRegistry
 from tests.support.images import file, image, layer

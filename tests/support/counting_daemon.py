@@ -12,10 +12,10 @@ import trio
 
 from layerfs.errors import NotInStore
 from layerfs.fuse import session
+from layerfs.needs import Need
 from layerfs.oci import Platform
 from layerfs.store import ImageStorage
 from layerfs.view import tree
-from layerfs.view.needs import Need
 from layerfs.view.nodes import Node
 
 _PAUSE = 0.2

@@ -15,9 +15,9 @@ from stat import S_IFDIR, S_IFLNK, S_IFREG
 import trio
 
 from layerfs import errors
+from layerfs.needs import Need, TagNeed
 from layerfs.oci import ImageReference
 from layerfs.view.inodes import InodeTable
-from layerfs.view.needs import Need, TagNeed
 from layerfs.view.nodes import FOREVER, Attributes, BytesContent, Content, FileContent, Node
 
 POLL_SECONDS = 0.01

@@ -3,7 +3,8 @@
 from typing import Any
 
 from layerfs.oci import Descriptor, Repository
-from layerfs.registry import RegistryClient, RegistrySettings, RetryPolicy
+from layerfs.registry import RegistrySettings, RetryPolicy
+from layerfs.registry.client import RegistryClient
 
 QUICK = RetryPolicy(attempts=3, base=0.002)
 """Retries that cost a test no time."""

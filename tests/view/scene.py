@@ -7,11 +7,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from layerfs.needs import Need
 from layerfs.oci import Platform, Repository, stack_digest
 from layerfs.oci.digest import Digest
 from layerfs.store import ImageStorage
 from layerfs.view import tree
-from layerfs.view.needs import Need
 from layerfs.view.nodes import BytesContent, FileContent, Node
 from tests.support.canary import Fact, Snapshot
 from tests.support.images import Built, BuiltImage, BuiltLayer, Entry, layer

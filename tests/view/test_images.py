@@ -15,8 +15,8 @@ from layerfs.errors import (
     StoreDamaged,
     UnsupportedImage,
 )
+from layerfs.needs import DocumentNeed, LayersNeed, StackNeed, TagNeed
 from layerfs.oci import Digest, Platform, Repository
-from layerfs.view.needs import DocumentNeed, LayersNeed, StackNeed, TagNeed
 from layerfs.view.nodes import FOREVER, Node
 from tests.support.images import directory, file, image, index, layer, to_json
 from tests.view.scene import AMD64, ARM64, DEMO, Scene, made, names, read, stack_id

@@ -12,13 +12,13 @@ import pytest
 import xattr
 
 from layerfs.layer.lost import Lost
+from layerfs.needs import LayersNeed
 from layerfs.oci import Digest, Image, ImageConfig, Manifest, parse_manifest
 from layerfs.store.xattrs import NO_XATTRS, read_all
 from layerfs.view import tree as tree_module
 from layerfs.view.content import attributes_of, restored
 from layerfs.view.diff import DiffDirectory
 from layerfs.view.directory import Listing
-from layerfs.view.needs import LayersNeed
 from layerfs.view.nodes import FOREVER, FileContent, Node
 from tests.support.images import (
     chardev,

@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from layerfs.needs import Need
 from layerfs.view.content import ContentFile
 from layerfs.view.directory import ContentDirectory
-from layerfs.view.needs import Need
 from layerfs.view.nodes import Node
 from tests.support.images import directory, file, hardlink, image, index, whiteout
 from tests.view.scene import AMD64, ARM64, DEMO, Scene, made

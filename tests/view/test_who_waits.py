@@ -15,8 +15,8 @@ import pytest
 from _pytest.mark import ParameterSet
 
 from layerfs.errors import NotInStore
+from layerfs.needs import BlobNeed, DocumentNeed, LayersNeed, Need, StackNeed, TagNeed
 from layerfs.oci import Digest, Image, ImageConfig, Manifest, parse_manifest
-from layerfs.view.needs import BlobNeed, DocumentNeed, LayersNeed, Need, StackNeed, TagNeed
 from layerfs.view.nodes import Node
 from tests.support.images import directory, file, image, index, whiteout
 from tests.view.scene import AMD64, ARM64, DEMO, Scene, made, stack_id

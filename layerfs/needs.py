@@ -1,7 +1,7 @@
-"""What an operation may have to wait for: values, made by nodes, met by a provider.
+"""What somebody may have to wait for: values, returned by whoever cannot answer yet, met by a `Provider`.
 
-An operation on a node either answers or returns a `Need`; only the kernel edge waits, then asks the node
-again. So the table "who waits" of the design is decided here, without I/O and without a mock.
+An operation of the view either answers or returns a `Need`. Only the kernel edge and the command line wait:
+they have the provider obtain what is needed and ask again. So who waits for what is decided without I/O.
 """
 
 from dataclasses import dataclass
