@@ -56,6 +56,10 @@ def _measurements(arguments: argparse.Namespace) -> Iterator[Measurement]:
                 f"scripts/bench: --parts {arguments.parts} (expected some of {','.join(beside.PARTS)})"
             )
         return beside.measurements(parts, arguments.rounds, _progress)
+    if arguments.command == "versus":
+        from benchlib import versus
+
+        return iter(versus.measurements(arguments.revision, arguments.bench, arguments.rounds, _progress))
     from benchlib import mounting
 
     return mounting.measurements(arguments.rounds, _progress)
@@ -76,10 +80,13 @@ def _parser() -> argparse.ArgumentParser:
     overlap = commands.add_parser("overlap", help="fetch and extract at once, against each alone")
     beside = commands.add_parser("beside", help="how quickly lookups are answered beside other work")
     beside.add_argument("--parts", metavar="LIST", help="some of work,waiters,thread,timer (all)")
-    for command in (extract, mount, store, overlap, beside):
+    versus = commands.add_parser("versus", help="this checkout and an older one in turn, without the peers")
+    for command in (extract, mount, store, overlap, beside, versus):
         command.add_argument("--rounds", type=_positive, default=5, metavar="N", help="(%(default)s)")
         command.add_argument("--json", type=Path, metavar="FILE", help="write all samples there")
         command.add_argument("--cpus", metavar="LIST", help="run everything on these cores only, as 0 or 0,1")
+    versus.add_argument("revision", help="any name that git knows")
+    versus.add_argument("bench", nargs=argparse.REMAINDER, help="one of the others, with its options")
     return parser
 
 

@@ -4,12 +4,15 @@ The ratio of a row is layerfs over the contender; where that is the wrong side o
 layerfs is measured against itself there is no ratio, but a target beside what it is a target for.
 """
 
+import os
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 SUBJECT = "layerfs"
+ALONE = "LAYERFS_BENCH_ALONE"
+"""Environment variable: with ``1`` no other tool is measured in a table that has a row of layerfs."""
 
 
 class NotAble(Exception):
@@ -149,6 +152,8 @@ def measure_many(
     progress: Callable[[str], None],
 ) -> list[Measurement]:
     """Do the same for runs that give a sample for each of *titles* (title: unit, better)."""
+    if os.environ.get(ALONE) == "1":
+        contenders = [each for each in contenders if each[0] == SUBJECT] or contenders
     found = [
         Measurement(title, unit, better, [Row(name, note) for name, note, _ in contenders])
         for title, (unit, better) in titles.items()
