@@ -32,8 +32,6 @@ from layerfs.extract.job import (
     ExtractJob,
     Failed,
     Grown,
-    Hashed,
-    HashJob,
     Listed,
     whole,
 )
@@ -45,7 +43,7 @@ IDLE_EXIT: Final = 60.0
 WORKERS_MAX: Final = 8
 _EXIT_GRACE: Final = 5.0
 
-_ANSWER: Final = msgspec.json.Decoder(Listed | Done | Hashed | Failed)
+_ANSWER: Final = msgspec.json.Decoder(Listed | Done | Failed)
 
 
 class Extractor:
@@ -90,11 +88,6 @@ class Extractor:
         self.warnings = ()
         self._send(msgspec.structs.replace(job, blob=_as_text(job.blob), target=_as_text(job.target)))
 
-    def start_hashing(self, job: HashJob) -> None:
-        """Begin to hash a blob; `hashed` is the answer."""
-        self.warnings = ()
-        self._send(msgspec.structs.replace(job, blob=_as_text(job.blob)))
-
     def grown(self, size: int) -> None:
         """Say that *size* bytes of the growing blob may be read."""
         self._send(Grown(size))
@@ -115,15 +108,8 @@ class Extractor:
         pieces: list[Listed] = []
         while isinstance(answer := self._answer(), Listed):
             pieces.append(answer)
-        assert isinstance(answer, Done)
         self.warnings = answer.warnings
         return whole(answer.extraction, pieces)
-
-    def hashed(self) -> Hashed:
-        """Wait for the end of a job that only hashes. Raises as `result` does."""
-        answer = self._answer()
-        assert isinstance(answer, Hashed)
-        return answer
 
     def close(self) -> None:
         """End the process and its writer, whatever they do, and wait for both: the tree may be removed then.
@@ -144,14 +130,14 @@ class Extractor:
             with self._receiving:
                 self._from_worker.close()
 
-    def _answer(self) -> Listed | Done | Hashed:
+    def _answer(self) -> Listed | Done:
         with self._receiving:
             closed = self._from_worker.closed
             body = None if closed else frames.receive(self._from_worker.fileno())
         if body is None:
             raise WorkerDied(f"extractor {self.pid}: {self._how_it_ended()} (expected an answer)")
         try:
-            answer: Listed | Done | Hashed | Failed = _ANSWER.decode(body)
+            answer: Listed | Done | Failed = _ANSWER.decode(body)
         except msgspec.DecodeError as exc:
             self.close()
             raise WorkerDied(
@@ -168,7 +154,7 @@ class Extractor:
         poll.register(self._from_worker.fileno(), 0)
         return bool(poll.poll(seconds * 1000))
 
-    def _send(self, message: ExtractJob | HashJob | Grown | Ended | Abort) -> None:
+    def _send(self, message: ExtractJob | Grown | Ended | Abort) -> None:
         body = msgspec.json.encode(message)
         # A worker that died says so in `result`, which is where it is waited for.
         with self._sending, suppress(OSError, ValueError):

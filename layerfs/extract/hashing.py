@@ -1,12 +1,9 @@
-"""Hashing, in a thread of its own beside other work, or at once where there is none.
-
-Called by `pipeline` for the blob and for the uncompressed archive, and by `verifying`.
-"""
+"""Hashing, in a thread of its own beside other work: of the blob, and of the uncompressed archive."""
 
 import hashlib
 import threading
 from queue import SimpleQueue
-from typing import Final, Protocol
+from typing import Final
 
 from layerfs.errors import DigestMismatch
 
@@ -17,34 +14,6 @@ def check_digest(found: str, wanted: str) -> None:
     """Raise DigestMismatch unless a blob hashed to what was *wanted*."""
     if found != wanted:
         raise DigestMismatch(f"blob: hashes to {found} (expected {wanted})")
-
-
-class Hasher(Protocol):
-    """Hashes what is put, in order."""
-
-    def put(self, buffer: bytes | memoryview) -> None:
-        """Hash *buffer*, now or soon."""
-
-    def wait_done(self, most: int) -> None:
-        """Wait until at most *most* buffers are unfinished."""
-
-
-class Hash:
-    """Hashes what is put, at once."""
-
-    def __init__(self, algorithm: str) -> None:
-        self._hash = hashlib.new(algorithm)
-
-    def put(self, buffer: bytes | memoryview) -> None:
-        """Hash *buffer*."""
-        self._hash.update(buffer)
-
-    def wait_done(self, most: int) -> None:
-        """Return: nothing is ever unfinished."""
-
-    def finish(self) -> str:
-        """Return ``algorithm:hex`` of all that was put."""
-        return f"{self._hash.name}:{self._hash.hexdigest()}"
 
 
 class HashThread:

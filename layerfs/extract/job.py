@@ -11,8 +11,6 @@ __all__ = [
     "ExtractJob",
     "Failed",
     "Grown",
-    "HashJob",
-    "Hashed",
     "Listed",
     "OwnerKind",
     "whole",
@@ -39,15 +37,6 @@ class ExtractJob(msgspec.Struct, frozen=True, kw_only=True, tag="job"):
     complete: bool = True
     """False while the blob still grows: `Grown` messages follow, then `Ended`."""
     budgets: Budgets = Budgets()
-
-
-class HashJob(msgspec.Struct, frozen=True, kw_only=True, tag="hash"):
-    """Hash one blob, and do no more; the fields are those of `ExtractJob`."""
-
-    blob: str
-    digest: str
-    size: int
-    complete: bool = True
 
 
 class Grown(msgspec.Struct, frozen=True, tag="grown"):
@@ -84,13 +73,6 @@ class Done(msgspec.Struct, frozen=True, tag="done"):
     extraction: Extraction
     """Without what was `Listed`."""
     warnings: tuple[str, ...] = ()
-
-
-class Hashed(msgspec.Struct, frozen=True, tag="hashed"):
-    """The blob is what the job says."""
-
-    digest: str
-    size: int
 
 
 class Failed(msgspec.Struct, frozen=True, tag="failed"):

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Final
 
 from layerfs.errors import LayerfsError, SizeMismatch, StoreError
-from layerfs.extract.hashing import Hasher
+from layerfs.extract.hashing import HashThread
 from layerfs.layer.names import from_text
 
 CHUNK: Final = 128 * 1024
@@ -71,7 +71,7 @@ class Growth:
 class Tail:
     """The blob as a raw stream that waits for what is not there yet and gives each byte to a hasher."""
 
-    def __init__(self, path: str, expected: int, growth: Growth, hasher: Hasher) -> None:
+    def __init__(self, path: str, expected: int, growth: Growth, hasher: HashThread) -> None:
         try:
             self._fd = os.open(from_text(path), os.O_RDONLY | os.O_CLOEXEC)
         except OSError as exc:

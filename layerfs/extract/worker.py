@@ -17,8 +17,8 @@ from typing import Final
 
 import msgspec
 
-from layerfs.extract import frames, pipeline, verifying, writer
-from layerfs.extract.job import Abort, Ended, ExtractJob, Grown, HashJob
+from layerfs.extract import frames, pipeline, writer
+from layerfs.extract.job import Abort, Ended, ExtractJob, Grown
 from layerfs.extract.ring import Feeder, PartnerDied, Ring
 from layerfs.extract.tail import Growth
 from layerfs.host.priority import give_way
@@ -29,7 +29,7 @@ MEMORY_MAX: Final = 1 << 30
 """Bytes of each of the two processes: an archive that needs more ends its worker, not the machine."""
 _IN, _OUT = 0, 1
 
-_MESSAGE: Final = msgspec.json.Decoder(ExtractJob | HashJob | Grown | Ended | Abort)
+_MESSAGE: Final = msgspec.json.Decoder(ExtractJob | Grown | Ended | Abort)
 
 
 class Worker:
@@ -43,7 +43,7 @@ class Worker:
         """Obey messages until there are no more."""
         while (body := frames.receive(_IN)) is not None:
             message = _MESSAGE.decode(body)
-            if isinstance(message, ExtractJob | HashJob):
+            if isinstance(message, ExtractJob):
                 self._start(message)
             elif self._growth is not None:  # else the job that it is about has been answered
                 if isinstance(message, Abort):
@@ -51,30 +51,19 @@ class Worker:
                 else:
                     self._growth.grow(message.size, complete=isinstance(message, Ended))
 
-    def _start(self, job: ExtractJob | HashJob) -> None:
-        # The writer has no part in hashing: what it said last was of another job.
-        hopeless = self._feeder.listen if isinstance(job, ExtractJob) else _never
-        self._growth = growth = Growth(complete=job.complete, hopeless=hopeless)
+    def _start(self, job: ExtractJob) -> None:
+        self._growth = growth = Growth(complete=job.complete, hopeless=self._feeder.listen)
         threading.Thread(target=self._run, args=(job, growth), name="job", daemon=True).start()
 
-    def _run(self, job: ExtractJob | HashJob, growth: Growth) -> None:
+    def _run(self, job: ExtractJob, growth: Growth) -> None:
         try:
-            answer: msgspec.Struct
-            if isinstance(job, HashJob):
-                answer = verifying.run(job, growth)
-            else:
-                answer = pipeline.run(job, growth, self._feeder, _answer)
-            _answer(msgspec.json.encode(answer))
+            _answer(msgspec.json.encode(pipeline.run(job, growth, self._feeder, _answer)))
             gc.collect()
         except (PartnerDied, BrokenPipeError):
             os._exit(1)
         except BaseException:
             log.exception("the job for %s failed in a way nobody thought of", job.digest)
             os._exit(1)  # the client sees it, and starts another
-
-
-def _never() -> bool:
-    return False
 
 
 def _answer(body: bytes) -> None:

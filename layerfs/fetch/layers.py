@@ -22,7 +22,7 @@ from layerfs.errors import (
     SizeMismatch,
     VerificationError,
 )
-from layerfs.extract.job import ExtractJob, Hashed, HashJob
+from layerfs.extract.job import ExtractJob
 from layerfs.fetch.download import download
 from layerfs.fetch.locking import holding
 from layerfs.fetch.origin import Origin
@@ -84,11 +84,8 @@ class LayerWork:
                     if await self._adopted(descriptor, progress) is not None:
                         return
                     with await self._staged(descriptor) as staged:
-                        read = partial(self._hash, staged, descriptor, progress)
-                        found = await self._overlapped(repository, descriptor, staged, progress, read)
-                        if isinstance(found, LayerfsError):
-                            raise found
-                        await self._commit(staged, found)
+                        await download(self._origin, staged, repository, descriptor, progress)
+                        await _hashed_and_committed(staged, progress)
 
     async def _make(self, repository: Repository, layer: ImageLayer, progress: Progress) -> None:
         digest = layer.descriptor.digest
@@ -147,10 +144,10 @@ class LayerWork:
             extraction = await self._overlapped(repository, descriptor, staged, progress, read)
             if isinstance(extraction, LayerfsError):
                 if _may_be_wrong_bytes(extraction):
-                    await self._commit(staged, await self._hash(staged, descriptor, progress))
+                    await _hashed_and_committed(staged, progress)
                 raise extraction
-            found = Hashed(extraction.digest, extraction.blob_size)
-            return await self._commit(staged, found), extraction
+            found = Digest.parse(extraction.digest)
+            return await trio.to_thread.run_sync(staged.commit_as, found, extraction.blob_size), extraction
 
     async def _overlapped(
         self,
@@ -185,9 +182,6 @@ class LayerWork:
         assert found is not None
         return found
 
-    async def _commit(self, staged: StagedDownload, found: Hashed) -> VerifiedBlob:
-        return await trio.to_thread.run_sync(staged.commit_as, Digest.parse(found.digest), found.size)
-
     async def _adopted(self, descriptor: Descriptor, progress: Progress) -> VerifiedBlob | None:
         """Take a file of this machine as the blob, where one is offered and its bytes can be shared."""
         if self._blob_files is None:
@@ -199,7 +193,7 @@ class LayerWork:
             if not await trio.to_thread.run_sync(adopt, staged, path, descriptor.size):
                 return None
             progress.complete(descriptor.size)
-            return await self._commit(staged, await self._hash(staged, descriptor, progress))
+            return await _hashed_and_committed(staged, progress)
 
     async def _staged(self, descriptor: Descriptor) -> StagedDownload:
         return await trio.to_thread.run_sync(
@@ -223,16 +217,6 @@ class LayerWork:
         )
         return await self._workers.extract(job, progress)
 
-    async def _hash(self, staged: StagedDownload, descriptor: Descriptor, progress: Progress) -> Hashed:
-        """Let a worker hash the staged blob, which may still grow as *progress* says."""
-        job = HashJob(
-            blob=str(staged.staged_path),
-            digest=str(descriptor.digest),
-            size=descriptor.size,
-            complete=progress.ended == "complete",
-        )
-        return await self._workers.hash(job, progress)
-
     @contextmanager
     def _watched(self, repository: Repository, descriptor: Descriptor) -> Iterator[Progress]:
         """Show the work on a blob in the journal while it runs, its failure afterwards."""
@@ -247,6 +231,12 @@ class LayerWork:
             raise
         finally:
             del self._journal.active[descriptor.digest]
+
+
+async def _hashed_and_committed(staged: StagedDownload, progress: Progress) -> VerifiedBlob:
+    """Commit a whole blob that no extractor has hashed. Raises VerificationError, StoreError."""
+    progress.phase = "verifying"
+    return await trio.to_thread.run_sync(staged.commit, trio.from_thread.check_cancelled)
 
 
 def check_diff_id(layer: ImageLayer, found: str) -> None:

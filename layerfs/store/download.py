@@ -9,7 +9,7 @@ import io
 import logging
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from errno import EIO
 from pathlib import Path
 from types import TracebackType
@@ -64,6 +64,10 @@ class StagedDownload:
 
         Raises StoreError.
         """
+        self._hash_held(lambda: None)
+        return self._writer
+
+    def _hash_held(self, between: Callable[[], object]) -> None:
         if self._held > self._writer.bytes_written:
             buffer = memoryview(bytearray(_CHUNK))
             with disk_errors(f"{self.staged_path}: cannot read"):
@@ -72,7 +76,7 @@ class StagedDownload:
                     if not count:
                         raise StoreDamaged(f"{self.staged_path}: ends early (expected {self._held} bytes)")
                     self._writer.already(buffer[:count])
-        return self._writer
+                    between()
 
     @property
     def descriptors(self) -> tuple[int, int]:
@@ -88,16 +92,18 @@ class StagedDownload:
         with disk_errors(f"{self.staged_path}: cannot write"):
             return self.file.write(chunk)
 
-    def commit(self) -> VerifiedBlob:
+    def commit(self, between: Callable[[], object] = lambda: None) -> VerifiedBlob:
         """Check size and digest, make the bytes durable and give them their final name.
 
+        What others wrote is read and hashed first, in pieces; *between* two of them the caller may raise.
         Within the context the staged name stays until the context is left, so that an extractor which was
         told that name and has not opened it yet still finds the bytes.
         Raises SizeMismatch or DigestMismatch after removing the file; StoreDamaged if the staged file
         vanished; StoreFull or StoreError.
         """
         try:
-            _, hex_, size = self.file.finalize()
+            self._hash_held(between)
+            _, hex_, size = self._writer.finalize()
         except StoreError:
             self.abort()
             raise

@@ -1,10 +1,7 @@
 """A tree is only answered for if the blob is the one that was promised; and it may come while it grows."""
 
-import hashlib
 import os
 import threading
-import time
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -22,7 +19,7 @@ from layerfs.errors import (
     StoreError,
 )
 from layerfs.extract.client import ExtractorPool
-from layerfs.extract.job import ExtractJob, Hashed, HashJob
+from layerfs.extract.job import ExtractJob
 from layerfs.layer.record import Budgets
 from tests.extract.extracting import Extract, digest_of
 from tests.layer.headers import END, header, member, pax
@@ -224,66 +221,3 @@ def test_an_archive_cut_off_inside_a_member_is_refused(extract: Extract, blocks:
     else:
         with pytest.raises(InvalidArchive):
             extract(archive=archive)
-
-
-# Blobs that are hashed only
-
-
-def hash_job(extract: Extract, content: bytes, **changes: Any) -> HashJob:
-    job = extract.job(content)
-    return msgspec.structs.replace(HashJob(blob=job.blob, digest=job.digest, size=job.size), **changes)
-
-
-def hashed(extract: Extract, job: HashJob) -> Hashed:
-    with extract.pool.extractor() as extractor:
-        extractor.start_hashing(job)
-        return extractor.hashed()
-
-
-@pytest.mark.parametrize("algorithm", ["sha256", "sha512"])
-@pytest.mark.parametrize("blob", [b"", b"x", bytes(1 << 20)], ids=len)
-def test_a_blob_is_hashed_and_counted(extract: Extract, blob: bytes, algorithm: str) -> None:
-    digest = f"{algorithm}:{hashlib.new(algorithm, blob).hexdigest()}"
-    assert hashed(extract, hash_job(extract, blob, digest=digest)) == Hashed(digest, len(blob))
-
-
-@pytest.mark.parametrize(
-    ("changes", "error"),
-    [
-        pytest.param({"digest": f"sha256:{'0' * 64}"}, DigestMismatch, id="digest"),
-        pytest.param({"size": 2}, SizeMismatch, id="one byte too much"),
-        pytest.param({"size": 4}, SizeMismatch, id="one byte too few"),
-        pytest.param({"blob": "/nonexistent"}, StoreError, id="no file"),
-    ],
-)
-def test_a_blob_that_is_not_what_was_promised_is_refused(
-    extract: Extract, changes: dict[str, Any], error: type[Exception]
-) -> None:
-    with pytest.raises(error):
-        hashed(extract, hash_job(extract, b"abc", **changes))
-    assert hashed(extract, hash_job(extract, b"abc")).size == 3
-
-
-def test_a_growing_blob_is_hashed_to_its_end(extract: Extract) -> None:
-    """However long it pauses, and whatever the worker did before."""
-    job = hash_job(extract, BLOB, complete=False)
-    Path(job.blob).write_bytes(BLOB[:10])
-    with extract.pool.extractor() as extractor:
-        extractor.start(extract.job(ARCHIVE))
-        extractor.result()
-        extractor.start_hashing(job)
-        extractor.grown(10)
-        time.sleep(0.5)  # longer than a worker waits before it asks whether anybody wants the bytes
-        with open(job.blob, "ab") as file:
-            file.write(BLOB[10:])
-        extractor.ended(len(BLOB))
-        assert extractor.hashed() == Hashed(job.digest, len(BLOB))
-
-
-def test_hashing_that_nobody_wants_any_more_ends(extract: Extract) -> None:
-    with extract.pool.extractor() as extractor:
-        extractor.start_hashing(hash_job(extract, BLOB, complete=False))
-        extractor.abort()
-        with pytest.raises(LayerfsError, match="aborted"):
-            extractor.hashed()
-        assert extractor.is_alive

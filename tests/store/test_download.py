@@ -338,6 +338,27 @@ def test_what_others_wrote_is_hashed_before_it_is_committed(storage: ImageStorag
         assert staged.commit().path.read_bytes() == CONTENT
 
 
+def test_hashing_can_be_ended_between_two_pieces_and_loses_nothing(storage: ImageStorage) -> None:
+    content = bytes(3 << 20)
+    digest = Digest.of(content)
+    pieces = []
+
+    def between() -> None:
+        pieces.append(1)
+        if len(pieces) == 2:
+            raise KeyboardInterrupt
+
+    with storage.stage_layer_download(digest, len(content)) as staged:
+        fill(staged, content)
+        with pytest.raises(KeyboardInterrupt):
+            staged.commit(between)
+    assert len(pieces) == 2
+    assert not storage.has_layer(digest)
+    with storage.stage_layer_download(digest, len(content)) as staged:
+        assert staged.offset == len(content)
+        assert staged.commit().size == len(content)
+
+
 def test_what_others_hashed_is_not_read_again(storage: ImageStorage) -> None:
     with storage.stage_layer_download(DIGEST, len(CONTENT)) as staged:
         fill(staged, CONTENT)
