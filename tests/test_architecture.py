@@ -24,7 +24,7 @@ ARROWS: dict[str, set[str]] = {
     "compression": {"errors", "oci"},
     "processes": {"errors", "oci", "host"},
     "extract": {"errors", "oci", "layer", "compression", "processes", "host"},
-    "registry": {"errors", "oci", "processes", "host"},
+    "registry": {"errors", "oci", "processes", "host", "flights"},
     "local": {"errors", "oci", "layer", "compression", "host"},
     "store": {"errors", "oci", "layer", "compression", "extract", "host"},
     "catalog": {"errors", "oci", "needs", "layer", "store"},

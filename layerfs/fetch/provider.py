@@ -22,12 +22,12 @@ from layerfs.errors import (
 )
 from layerfs.extract.client import ExtractorPool
 from layerfs.fetch.documents import Documents
-from layerfs.fetch.flights import SingleFlight
 from layerfs.fetch.layers import BlobFiles, LayerWork
 from layerfs.fetch.origin import Origin
 from layerfs.fetch.progress import Journal
 from layerfs.fetch.tasks import background
 from layerfs.fetch.workers import Workers
+from layerfs.flights import SingleFlight
 from layerfs.layer.record import Budgets
 from layerfs.needs import BlobNeed, DocumentNeed, LayersNeed, Need, StackNeed, TagNeed
 from layerfs.oci import ImageReference, Platform, Repository

@@ -11,6 +11,7 @@ from typing import Final
 import trio
 
 from layerfs.errors import Denied, RegistryError
+from layerfs.flights import SingleFlight
 from layerfs.registry.challenge import Challenge
 from layerfs.registry.endpoint import Endpoint, Origin
 from layerfs.registry.keychain import Keychain, Lookup
@@ -50,13 +51,6 @@ class Grant:
     ends_at: float = _FOREVER
 
 
-@dataclass(slots=True, eq=False)
-class _Flight:
-    landed: trio.Event = field(default_factory=trio.Event)
-    grant: Grant | None = None
-    error: RegistryError | None = None
-
-
 Key = tuple[Origin, str]
 
 
@@ -69,7 +63,8 @@ class Authenticator:
     _plans: dict[Origin, Plan] = field(default_factory=dict)
     """How each registry wants it, known since its first 401: the next repository needs none."""
     _grants: dict[Key, Grant] = field(default_factory=dict, repr=False)
-    _flights: dict[Key, _Flight] = field(default_factory=dict, repr=False)
+    _flights: SingleFlight[Key, Grant] = field(default_factory=SingleFlight, repr=False)
+    """A caller asks for itself: when it is cancelled nobody may want the token any more."""
 
     async def current(self, endpoint: Endpoint, repository: str) -> Grant | None:
         """Return what to send with the first request; None as long as the registry asks for nothing.
@@ -125,29 +120,12 @@ class Authenticator:
             raise
 
     async def _obtain(self, key: Key, endpoint: Endpoint, how: Plan, scopes: tuple[str, ...]) -> Grant:
-        while True:
-            flight = self._flights.get(key)
-            if flight is None:
-                return await self._lead(key, endpoint, how, scopes)
-            await flight.landed.wait()
-            if flight.grant is not None:
-                return flight.grant
-            if flight.error is not None:
-                raise type(flight.error)(*flight.error.args) from flight.error
-            # Its leader was cancelled: the next one leads.
+        async def negotiated() -> Grant:
+            grant = await self._negotiate(endpoint, key[1], how, scopes)
+            self._keep(key, grant)
+            return grant
 
-    async def _lead(self, key: Key, endpoint: Endpoint, how: Plan, scopes: tuple[str, ...]) -> Grant:
-        flight = self._flights[key] = _Flight()  # no await since the get: no second leader
-        try:
-            flight.grant = await self._negotiate(endpoint, key[1], how, scopes)
-            self._keep(key, flight.grant)
-        except RegistryError as exc:
-            flight.error = exc
-            raise
-        finally:
-            del self._flights[key]
-            flight.landed.set()
-        return flight.grant
+        return await self._flights.do(key, negotiated)
 
     def _keep(self, key: Key, grant: Grant) -> None:
         if len(self._grants) >= _MOST_GRANTS:

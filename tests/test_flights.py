@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from layerfs.errors import LayerfsError, NotFound
-from layerfs.fetch.flights import SingleFlight
+from layerfs.flights import SingleFlight
 
 
 @asynccontextmanager
@@ -102,3 +102,69 @@ async def test_different_keys_fly_side_by_side() -> None:
     async with _flights() as flights, trio.open_nursery() as callers:
         callers.start_soon(flights.do, "a", lambda: meet(first, second))
         callers.start_soon(flights.do, "b", lambda: meet(second, first))
+
+
+async def test_work_that_ends_with_its_nursery_is_an_error_for_who_still_waits() -> None:
+    async with trio.open_nursery() as callers, trio.open_nursery() as nursery:
+        flights: SingleFlight[str, int] = SingleFlight(nursery)
+
+        async def caller() -> None:
+            with pytest.raises(LayerfsError):
+                await flights.do("layer", trio.sleep_forever)
+
+        callers.start_soon(caller)
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+
+
+# Without a nursery: the first caller runs the job itself
+
+
+async def test_when_the_leader_is_cancelled_the_next_one_leads() -> None:
+    flights: SingleFlight[str, str] = SingleFlight()
+    began: list[str] = []
+    results: list[str] = []
+
+    async def caller(name: str) -> None:
+        async def job() -> str:
+            began.append(name)
+            await gate.wait()
+            return name
+
+        results.append(await flights.do("token", job))
+
+    gate = trio.Event()
+    async with trio.open_nursery() as nursery:
+        async with trio.open_nursery() as doomed:
+            doomed.start_soon(caller, "first")
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.start_soon(caller, "other")
+            nursery.start_soon(caller, "other")
+            await trio.testing.wait_all_tasks_blocked()
+            doomed.cancel_scope.cancel()
+        await trio.testing.wait_all_tasks_blocked()
+        gate.set()
+    assert began == ["first", "other"]
+    assert results == ["other", "other"]
+    assert len(flights) == 0
+
+
+async def test_a_leader_hands_its_failure_to_all_and_keeps_none() -> None:
+    flights: SingleFlight[str, int] = SingleFlight()
+    tries: list[int] = []
+
+    async def job() -> int:
+        tries.append(1)
+        await trio.testing.wait_all_tasks_blocked()
+        raise NotFound("gone")
+
+    async def caller() -> None:
+        with pytest.raises(NotFound, match="gone"):
+            await flights.do("token", job)
+
+    async with trio.open_nursery() as callers:
+        callers.start_soon(caller)
+        callers.start_soon(caller)
+    assert len(tries) == 1
+    await caller()
+    assert len(tries) == 2
