@@ -10,15 +10,21 @@ from typing import Protocol
 from layerfs.oci import Descriptor, Digest, Image, ImageReference, Repository
 
 
+class Need:
+    """What has to exist before an operation can answer. The kinds are the classes below."""
+
+    __slots__ = ()
+
+
 @dataclass(frozen=True, slots=True)
-class TagNeed:
+class TagNeed(Need):
     """Resolve a tag that the store does not know."""
 
     reference: ImageReference
 
 
 @dataclass(frozen=True, slots=True)
-class DocumentNeed:
+class DocumentNeed(Need):
     """Fetch a manifest or index by digest, and for an image its config."""
 
     repository: Repository
@@ -26,7 +32,7 @@ class DocumentNeed:
 
 
 @dataclass(frozen=True, slots=True)
-class LayersNeed:
+class LayersNeed(Need):
     """Fetch, verify and extract these layers of an image, in parallel."""
 
     repository: Repository
@@ -35,7 +41,7 @@ class LayersNeed:
 
 
 @dataclass(frozen=True, slots=True)
-class StackNeed:
+class StackNeed(Need):
     """Have all layers of an image extracted, and its cover published."""
 
     repository: Repository
@@ -43,14 +49,11 @@ class StackNeed:
 
 
 @dataclass(frozen=True, slots=True)
-class BlobNeed:
+class BlobNeed(Need):
     """Fetch and verify one compressed blob; extract nothing."""
 
     repository: Repository
     descriptor: Descriptor
-
-
-Need = TagNeed | DocumentNeed | LayersNeed | StackNeed | BlobNeed
 
 
 class Provider(Protocol):

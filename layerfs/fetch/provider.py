@@ -7,7 +7,6 @@ staged for the next attempt.
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Sequence
 from contextlib import asynccontextmanager
-from typing import assert_never
 
 import trio
 
@@ -88,7 +87,7 @@ class Provider:
             case BlobNeed(repository, descriptor):
                 await self._flights.do(descriptor.digest, lambda: self._work.blob(repository, descriptor))
             case _:
-                assert_never(need)
+                raise NotImplementedError(f"nothing meets {need!r}")
 
     async def _resolve(self, reference: ImageReference) -> None:
         """Pin a tag to what it names now.

@@ -22,7 +22,7 @@ from layerfs.fuse.prepared import BLOCK_SIZE, Listing, absent_entry, entry_of, k
 from layerfs.fuse.prepared import forget as forget_prepared
 from layerfs.fuse.waiting import Waits
 from layerfs.host.namespaces import in_initial_user_namespace
-from layerfs.needs import BlobNeed, DocumentNeed, LayersNeed, Need, Provider, StackNeed, TagNeed
+from layerfs.needs import Need, Provider
 from layerfs.view.nodes import Node
 
 log = logging.getLogger(__name__)
@@ -32,7 +32,6 @@ T = TypeVar("T")
 ROUNDS: Final = 8
 """Needs that one request may have in turn: a tag, its manifest, its platform's, a layer, and spare."""
 
-_NEEDS: Final = frozenset({TagNeed, DocumentNeed, LayersNeed, StackNeed, BlobNeed})
 _NAME_BYTES: Final = 255
 _FORGETS: Final = 128
 _LISTED_AT_ONCE: Final = 128
@@ -111,13 +110,13 @@ class Operations(ReadOnly):
         with self._waits.of(ctx.pid):
             for _ in range(ROUNDS):
                 answer = ask()
-                if type(answer) not in _NEEDS:
-                    return answer  # type: ignore[return-value]  # mypy does not narrow by sets
-                await self._provider.obtain(answer)  # type: ignore[arg-type]  # as above
+                if not isinstance(answer, Need):
+                    return answer
+                await self._provider.obtain(answer)
             answer = ask()
-        if type(answer) in _NEEDS:
+        if isinstance(answer, Need):
             raise OSError(EIO, f"still needed after {ROUNDS} rounds: {answer}")
-        return answer  # type: ignore[return-value]  # as above
+        return answer
 
     @fuse_request
     def lookup(
@@ -126,9 +125,9 @@ class Operations(ReadOnly):
         """Answer a name; the only place, with readdir, that makes an inode known to the kernel."""
         parent = self._node(parent_inode)
         node = parent.lookup(name)
-        if type(node) in _NEEDS:
+        if isinstance(node, Need):
             return self._look_up_later(parent, name, ctx)
-        return self._found(parent, node)  # type: ignore[arg-type]  # no need
+        return self._found(parent, node)
 
     async def _look_up_later(self, parent: Node, name: bytes, ctx: RequestContext) -> EntryAttributes:
         node = await self._settle(lambda: parent.lookup(name), ctx)
@@ -168,9 +167,9 @@ class Operations(ReadOnly):
         """Answer the target of a link; for an unknown tag this is what resolves it."""
         node = self._node(inode)
         target = node.readlink()
-        if type(target) in _NEEDS:
+        if isinstance(target, Need):
             return self._settle(node.readlink, ctx)
-        return target  # type: ignore[return-value]  # no need
+        return target
 
     @fuse_request
     def open(self, inode: int, flags: int, ctx: RequestContext) -> FileInfo | Coroutine[Any, Any, FileInfo]:
@@ -180,9 +179,9 @@ class Operations(ReadOnly):
         if info is not None:
             return info
         content = node.open()
-        if type(content) in _NEEDS:
+        if isinstance(content, Need):
             return self._open_later(node, ctx)
-        return self._files.open(node, content)  # type: ignore[arg-type]  # no need
+        return self._files.open(node, content)
 
     async def _open_later(self, node: Node, ctx: RequestContext) -> FileInfo:
         return self._files.open(node, await self._settle(node.open, ctx))
@@ -203,12 +202,13 @@ class Operations(ReadOnly):
     def opendir(self, inode: int, ctx: RequestContext) -> int | Coroutine[Any, Any, int]:
         """Take the listing for one handle: offsets stay good while the directory changes."""
         node = self._node(inode)
-        listing: Listing | Need | None = kept_listing(node)
+        listing = kept_listing(node)
         if listing is None:
-            listing = node.entries()
-            if type(listing) in _NEEDS:
+            found = node.entries()
+            if isinstance(found, Need):
                 return self._list_later(node, ctx)
-        return self._listed(node, listing)  # type: ignore[arg-type]  # no need
+            listing = found
+        return self._listed(node, listing)
 
     async def _list_later(self, node: Node, ctx: RequestContext) -> int:
         return self._listed(node, await self._settle(node.entries, ctx))
