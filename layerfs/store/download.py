@@ -23,7 +23,8 @@ from layerfs.store.layout import staged
 from layerfs.store.locks import ByteLock, Locks
 from layerfs.store.writer import HashingWriter
 
-_CHUNK: Final = 1 << 20
+_CHUNK: Final = 4 << 20
+"""Bytes hashed at once: between two pieces the thread waits for the interpreter, which a daemon keeps busy."""
 
 log = logging.getLogger(__name__)
 

@@ -118,7 +118,7 @@ def test_wrong_bytes_have_an_exit_code_of_their_own(layerfs: CommandLine, own_re
     own_registry.corrupt(BASE.digest)
     done = layerfs("pull", reference, code=6)
     assert str(BASE.digest) in done.stderr
-    assert "hashes to" in done.stderr
+    assert "the bytes hash to" in done.stderr
 
 
 def test_the_verbs_that_show_agree_on_an_image(layerfs: CommandLine, registry: Registry) -> None:

@@ -339,7 +339,7 @@ def test_what_others_wrote_is_hashed_before_it_is_committed(storage: ImageStorag
 
 
 def test_hashing_can_be_ended_between_two_pieces_and_loses_nothing(storage: ImageStorage) -> None:
-    content = bytes(3 << 20)
+    content = bytes(9 << 20)
     digest = Digest.of(content)
     pieces = []
 
