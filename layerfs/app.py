@@ -5,7 +5,6 @@ package below could decide.
 """
 
 import dataclasses
-import logging
 import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
@@ -18,12 +17,8 @@ from layerfs import __version__
 from layerfs.errors import NotFound
 from layerfs.extract.client import WORKERS_MAX, ExtractorPool
 from layerfs.fetch import Provider, open_provider
-from layerfs.fetch.fence import Fenced
-from layerfs.fetch.messages import Setup
-from layerfs.fetch.origin import Origin
-from layerfs.fetch.receiving import Streamed
+from layerfs.fetch.origin import InProcess, Origin
 from layerfs.fetch.remote import open_remote
-from layerfs.layer.names import to_text
 from layerfs.oci import Digest
 from layerfs.registry import RegistrySettings
 from layerfs.settings import Settings
@@ -37,50 +32,52 @@ if TYPE_CHECKING:
 
 
 def asking(settings: Settings) -> "RegistryClient":
-    """Return the registry client that *settings* describe, to be entered. Brings HTTP along."""
+    """Return a client for any registry, to be entered. Brings HTTP along."""
     from layerfs.registry.client import RegistryClient
 
-    return RegistryClient(_registry_settings(settings))
+    return RegistryClient(dataclasses.replace(_registries(settings), allowed=None))
+
+
+def _registries(settings: Settings) -> RegistrySettings:
+    """Say what may be asked, and how; a mount that others may read asks configured registries only."""
+    found = RegistrySettings(
+        insecure=settings.insecure_registries,
+        authfile=settings.authfile and settings.authfile.absolute(),
+        offline=settings.offline,
+        allowed=settings.registries,
+    )
+    if found.allowed is None and settings.allow_other:
+        from layerfs.registry.keychain import registries_with_logins
+
+        allowed = settings.insecure_registries | registries_with_logins(found)
+        return dataclasses.replace(found, allowed=allowed)
+    return found
 
 
 @asynccontextmanager
-async def _fenced(settings: Settings) -> AsyncIterator[Origin]:
-    """Own a downloader that may contact only the registries that *settings* allow."""
-    allowed = settings.registries
-    if allowed is None and settings.allow_other:
-        from layerfs.registry.keychain import registries_with_logins
+async def _origin(settings: Settings, *, serving: bool) -> AsyncIterator[Origin]:
+    """Own who downloads: another process for a daemon that is *serving*, this one otherwise."""
+    if serving:
+        async with open_remote(_registries(settings)) as remote:
+            yield remote
+    else:
+        from layerfs.registry.client import RegistryClient  # brings HTTP along
 
-        logins = registries_with_logins(_registry_settings(settings))
-        allowed = settings.insecure_registries | logins
-    async with open_remote(_setup(settings)) as remote:
-        yield remote if allowed is None else Fenced(remote, allowed)
-
-
-def _setup(settings: Settings) -> Setup:
-    return Setup(
-        insecure=tuple(sorted(settings.insecure_registries)),
-        offline=settings.offline,
-        authfile=None if settings.authfile is None else to_text(os.fsencode(settings.authfile.absolute())),
-        log_level=logging.getLogger(__package__).getEffectiveLevel(),
-    )
-
-
-def _registry_settings(settings: Settings) -> RegistrySettings:
-    return RegistrySettings(
-        insecure=settings.insecure_registries, authfile=settings.authfile, offline=settings.offline
-    )
+        async with RegistryClient(_registries(settings)) as client:
+            yield InProcess(client, inline=True)
 
 
 @asynccontextmanager
 async def providing(
-    settings: Settings, storage: ImageStorage, local: "LocalOrigin | None" = None
+    settings: Settings, storage: ImageStorage, local: "LocalOrigin | None" = None, *, serving: bool = False
 ) -> AsyncIterator[Provider]:
     """Own the registry client, the workers and the tasks that fetch into *storage*.
 
-    With *local* its images are all there is: no registry is asked.
+    With *local* its images are all there is: no registry is asked. With *serving* this process has to answer
+    others while it fetches, so downloads run in another.
     """
     origin: AbstractAsyncContextManager[Origin] = (
-        _fenced(settings) if local is None else nullcontext(Streamed(local))
+        _origin(settings, serving=serving) if local is None else nullcontext(InProcess(local))
     )
     workers = min(os.cpu_count() or 1, WORKERS_MAX)
     with ExtractorPool(workers) as pool:
@@ -136,7 +133,7 @@ async def serve(
     if local is not None:
         for (repository, tag), image in local.tags.items():
             storage.refs.write(repository, tag, image.digest)
-    async with providing(settings, storage, local) as provider:
+    async with providing(settings, storage, local, serving=True) as provider:
         provider.sweep_soon()
         status = Status(provider, settings, mountpoint)
         view = tree.build(storage, mountpoint, settings.platform, status, tag_ttl=settings.tag_ttl)

@@ -10,21 +10,17 @@ import os
 import select
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
 import msgspec
 
-import layerfs
 from layerfs import errors
 from layerfs.errors import LayerfsError, WorkerDied
-from layerfs.extract import frames
 from layerfs.extract.job import (
     Abort,
     Done,
@@ -37,6 +33,7 @@ from layerfs.extract.job import (
 )
 from layerfs.layer.names import to_text
 from layerfs.layer.record import Extraction
+from layerfs.processes import frames, spawning
 
 IDLE_EXIT: Final = 60.0
 """Seconds that a worker waits for another job."""
@@ -53,14 +50,13 @@ class Extractor:
     """
 
     def __init__(self) -> None:
-        root = str(Path(layerfs.__file__).parents[1])
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "layerfs.extract.worker"],
+            spawning.command("layerfs.extract.worker"),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             bufsize=0,
             cwd="/",
-            env={"PATH": os.defpath, "LC_ALL": "C.UTF-8", "PYTHONPATH": root},
+            env=spawning.environment({"PATH": os.defpath, "LC_ALL": "C.UTF-8"}),
             start_new_session=True,
         )
         assert self._process.stdin is not None
@@ -165,7 +161,7 @@ class Extractor:
             status = self._process.wait(_EXIT_GRACE)
         except subprocess.TimeoutExpired:
             return "stopped answering"
-        return f"killed by signal {-status}" if status < 0 else f"exited with status {status}"
+        return spawning.how_it_ended(status)
 
 
 def _as_text(path: str) -> str:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from layerfs.errors import InvalidArchive
-from layerfs.extract import frames
+from layerfs.processes import frames
 
 BLOCK: Final = 512
 SLOT_SIZE: Final = 512 * 1024

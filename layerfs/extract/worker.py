@@ -17,11 +17,12 @@ from typing import Final
 
 import msgspec
 
-from layerfs.extract import frames, pipeline, writer
+from layerfs.extract import pipeline, writer
 from layerfs.extract.job import Abort, Ended, ExtractJob, Grown
 from layerfs.extract.ring import Feeder, PartnerDied, Ring
 from layerfs.extract.tail import Growth
 from layerfs.host.priority import give_way
+from layerfs.processes import frames
 
 log = logging.getLogger(__name__)
 

@@ -9,6 +9,7 @@ import trio
 
 from layerfs.errors import InvalidDocument
 from layerfs.fetch.locking import holding
+from layerfs.fetch.operations import FetchConfig, FetchManifest, Resolve
 from layerfs.fetch.origin import Origin
 from layerfs.oci import Digest, ImageReference, Index, Manifest, Platform, Repository
 from layerfs.oci.manifest import MAX_INDEX_DEPTH
@@ -26,7 +27,7 @@ class Documents:
     async def resolve(self, reference: ImageReference) -> Digest:
         """Ask the registry what a tag names now, and pin the tag to it."""
         assert reference.tag is not None
-        found = await self._origin.resolve(reference.repository, reference.tag)
+        found = await self._origin.ask(Resolve(reference.repository, reference.tag))
         if found.raw is not None:
             await trio.to_thread.run_sync(self._storage.save_manifest, found.raw, found.digest)
         await trio.to_thread.run_sync(
@@ -52,7 +53,7 @@ class Documents:
         storage = self._storage
 
         async def fetch() -> None:
-            raw, _media_type = await self._origin.fetch_manifest(repository, digest, size)
+            raw, _media_type = await self._origin.ask(FetchManifest(repository, digest, size))
             await trio.to_thread.run_sync(storage.save_manifest, raw, digest)
 
         await self._once(digest, storage.has_manifest, fetch)
@@ -62,7 +63,7 @@ class Documents:
         descriptor = manifest.config
 
         async def fetch() -> None:
-            raw = await self._origin.fetch_config(repository, descriptor)
+            raw = await self._origin.ask(FetchConfig(repository, descriptor))
             await trio.to_thread.run_sync(self._storage.save_config, raw, descriptor.digest)
 
         await self._once(descriptor.digest, self._storage.has_config, fetch)

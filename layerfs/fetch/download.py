@@ -11,7 +11,8 @@ import trio
 
 from layerfs.errors import RegistryMisbehaved, RegistryTimeout, Unreachable
 from layerfs.fetch.backoff import Backoff
-from layerfs.fetch.origin import Origin, Target
+from layerfs.fetch.operations import Receive
+from layerfs.fetch.origin import Origin
 from layerfs.fetch.progress import Progress
 from layerfs.oci import Descriptor, Repository
 from layerfs.store import StagedDownload
@@ -62,9 +63,8 @@ async def _receive(
         staged.grown(received)
         progress.advance(received)
 
-    file, lock = staged.descriptors
-    target = Target(file, lock, staged.offset, str(staged.staged_path))
-    await origin.receive(repository, descriptor, target, arrived)
+    receive = Receive(repository, descriptor, staged.offset, str(staged.staged_path))
+    await origin.ask(receive, staged.descriptors, arrived)
     if staged.offset < descriptor.size:
         raise RegistryMisbehaved(
             f"{repository}@{descriptor.digest}: the answer ended after {staged.offset} bytes "

@@ -1,28 +1,27 @@
 """Where bytes come from: what this package asks of a registry, or of whatever stands in its place.
 
-Protocols, and the file that a blob is written to. `layerfs.fetch.remote.RemoteOrigin` is an `Origin`; a
-`StreamingOrigin`, as `layerfs.registry.RegistryClient` and `layerfs.local.LocalOrigin` are, becomes one by
-`layerfs.fetch.receiving.Streamed`.
+A *source* answers in this process: `layerfs.registry.RegistryClient`, or the images of an archive. What is
+asked of it is an `Operation`, a value, so that it may as well travel: an *origin* has operations done, here
+(`InProcess`) or in the downloader process (`layerfs.fetch.remote.RemoteOrigin`).
 """
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
-from layerfs.oci import Descriptor, Digest, Repository
+import msgspec
+
+from layerfs.oci import Descriptor, Digest, Repository, Resolved
+
+A = TypeVar("A")
+
+Told = Callable[[int], None]
+"""Told how far an operation is."""
 
 
-class Resolved(Protocol):
-    """What a tag names now."""
-
-    @property
-    def digest(self) -> Digest:
-        """Of the manifest or index."""
-
-    @property
-    def raw(self) -> bytes | None:
-        """Its verified bytes where they were at hand."""
+def ignore(_value: int) -> None:
+    """Hear how far it is, and do nothing."""
 
 
 class Stream(Protocol):
@@ -36,24 +35,7 @@ class Stream(Protocol):
         """Yield the bytes. Raises RegistryError where asking again may help."""
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
-    """A file that holds the first *offset* bytes of a blob and is to hold the others."""
-
-    file: int
-    """Descriptor to write to; lent."""
-    lock: int
-    """Descriptor that holds the file's lock: who may write holds a copy of it, and dies with that."""
-    offset: int
-    name: str
-    """For error texts."""
-
-
-Arrived = Callable[[int], None]
-"""Told how many of the blob's bytes the file holds now."""
-
-
-class Documents(Protocol):
+class Source(Protocol):
     """Knows images. Its methods may be called from many tasks at once; all raise LayerfsError."""
 
     async def resolve(self, repository: Repository, tag: str) -> Resolved:
@@ -67,24 +49,53 @@ class Documents(Protocol):
     async def fetch_config(self, repository: Repository, descriptor: Descriptor) -> bytes:
         """Return the verified bytes of a config."""
 
-
-class Origin(Documents, Protocol):
-    """Knows images, and puts blobs into files."""
-
-    async def receive(
-        self, repository: Repository, descriptor: Descriptor, target: Target, arrived: Arrived
-    ) -> None:
-        """Write what is missing of a blob, unverified; when this returns or raises, nothing writes any more.
-
-        Raises RegistryError where asking again may help; what *arrived* was told of stays. SizeMismatch for
-        one byte too much, StoreFull, StoreError.
-        """
-
-
-class StreamingOrigin(Documents, Protocol):
-    """Knows images, and hands out blobs as streams."""
-
     def stream_blob(
         self, repository: Repository, descriptor: Descriptor, offset: int = 0
     ) -> AbstractAsyncContextManager[Stream]:
         """Open a blob at *offset*."""
+
+
+@dataclass(frozen=True, slots=True)
+class Means:
+    """What an operation is done with."""
+
+    source: Source
+    files: tuple[int, ...]
+    """Descriptors that were lent to it."""
+    told: Told
+    inline: bool
+    """Whether files may be written in the event loop: nobody else is served by it."""
+
+
+class Operation(msgspec.Struct, Generic[A], frozen=True):
+    """Something to ask of an origin. The kinds are the classes in `layerfs.fetch.operations`."""
+
+    result: ClassVar[Any]
+    """The type of the answer, for its way between processes."""
+
+    async def do(self, means: Means) -> A:
+        """Return the answer."""
+        raise NotImplementedError
+
+
+class Origin(Protocol):
+    """Has operations done, many at once."""
+
+    async def ask(self, operation: Operation[A], files: tuple[int, ...] = (), told: Told = ignore) -> A:
+        """Return the answer to *operation*; *told* hears how far it is.
+
+        When this returns, raises or is cancelled, nothing works on it any more. Raises what the source
+        raises, and WorkerDied.
+        """
+
+
+class InProcess:
+    """The origin that has operations done here; files are written by threads unless *inline*."""
+
+    def __init__(self, source: Source, *, inline: bool = False) -> None:
+        self._source = source
+        self._inline = inline
+
+    async def ask(self, operation: Operation[A], files: tuple[int, ...] = (), told: Told = ignore) -> A:
+        """Do *operation*, with *files* lent to it."""
+        return await operation.do(Means(self._source, files, told, self._inline))

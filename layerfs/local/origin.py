@@ -1,4 +1,4 @@
-"""A local source in the place of a registry: what `layerfs.fetch.origin.Origin` asks, answered from files.
+"""A local source in the place of a registry: a `layerfs.fetch.origin.Source`, answered from files.
 
 Verifies documents against their digests; blobs are verified by whoever writes them, as those of registries.
 """
@@ -6,7 +6,6 @@ Verifies documents against their digests; blobs are verified by whoever writes t
 import os
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
 
@@ -15,18 +14,10 @@ import trio
 from layerfs.errors import DigestMismatch, NotFound, SizeMismatch
 from layerfs.local.contents import Contents, SourceImage
 from layerfs.local.pieces import Piece, open_file, read_at
-from layerfs.oci import Descriptor, Digest, Repository
+from layerfs.oci import Descriptor, Digest, Repository, Resolved
 from layerfs.oci.documents import MAX_DOCUMENT_SIZE
 
 _CHUNK: Final = 1 << 20
-
-
-@dataclass(frozen=True, slots=True)
-class Resolved:
-    """What a tag names; the document itself is fetched by digest."""
-
-    digest: Digest
-    raw: None = None
 
 
 class LocalOrigin:
@@ -50,7 +41,7 @@ class LocalOrigin:
         found = self.tags.get((repository, tag))
         if found is None:
             raise NotFound(f"{repository}:{tag}: not in {self._what}, and no registry is asked")
-        return Resolved(found.digest)
+        return Resolved(found.digest, "", None)
 
     async def fetch_manifest(
         self, repository: Repository, digest: Digest, expected_size: int | None = None

@@ -5,7 +5,7 @@ Sources: OCI image-spec 1.1, distribution-spec 1.1, Docker's reference grammar.
 """
 
 from layerfs.oci.config import HistoryEntry, ImageConfig, RuntimeConfig
-from layerfs.oci.descriptor import Descriptor
+from layerfs.oci.descriptor import Descriptor, Resolved
 from layerfs.oci.digest import Digest
 from layerfs.oci.image import Image, stack_digest
 from layerfs.oci.manifest import Index, Manifest, parse_manifest
@@ -23,6 +23,7 @@ __all__ = [
     "Manifest",
     "Platform",
     "Repository",
+    "Resolved",
     "RuntimeConfig",
     "parse_manifest",
     "stack_digest",

@@ -19,3 +19,14 @@ class Descriptor:
     platform: Platform | None = None
     artifact_type: str | None = None
     annotations: dict[str, str] = field(default_factory=dict, hash=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """What a tag names now, as a registry or an archive says."""
+
+    digest: Digest
+    media_type: str
+    """As announced, without parameters; empty if nothing useful was said."""
+    raw: bytes | None
+    """The verified bytes of the document, where its digest could not be said without them."""

@@ -1,17 +1,17 @@
 """What layerfs asks of registries: resolve, manifest, config, blob, tags (distribution-spec 1.1, "Pull").
 
 Verifies manifests and configs against their digests; blobs are verified by whoever writes them.
-Whether a registry may be asked at all is decided by the callers, except for ``offline``.
+Whether a registry may be asked at all is decided here too, by name, before anything is sent.
 """
 
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final, Self
 
-from layerfs.errors import DigestMismatch, InvalidDigest, Offline, RegistryMisbehaved, SizeMismatch
-from layerfs.oci import Descriptor, Digest, Repository, mediatype
+from layerfs.errors import Denied, DigestMismatch, InvalidDigest, Offline, RegistryMisbehaved, SizeMismatch
+from layerfs.oci import Descriptor, Digest, Repository, Resolved, mediatype
 from layerfs.oci.documents import MAX_DOCUMENT_SIZE
 from layerfs.registry import blob, paging
 from layerfs.registry.blob import BlobStream
@@ -24,17 +24,6 @@ from layerfs.registry.transport import Transport
 _log = logging.getLogger("layerfs.registry")
 _ACCEPT: Final = ", ".join(mediatype.ACCEPT_MANIFESTS)
 _ANY: Final = frozenset[int]()
-
-
-@dataclass(frozen=True, slots=True)
-class Resolved:
-    """What a tag names now."""
-
-    digest: Digest
-    media_type: str
-    """As announced, without parameters; empty if the registry said nothing useful."""
-    raw: bytes | None
-    """The manifest itself, verified, where the registry could not say its digest without it."""
 
 
 class RegistryClient:
@@ -62,7 +51,7 @@ class RegistryClient:
         Raises NotFound for an unknown repository or tag, DigestMismatch if the registry contradicts itself.
         """
         what = f"manifest {repository}:{tag}"
-        self._require_online(what)
+        self._require_allowed(repository.registry, what)
         path = manifest_path(repository.path, tag)
         call = replace(_call(what, repository, path), accept=_ACCEPT)
         async with self._open(replace(call, method="HEAD", statuses=_ANY)) as reply:
@@ -85,7 +74,7 @@ class RegistryClient:
         Raises SizeMismatch or DigestMismatch for other bytes.
         """
         what = f"manifest {repository}@{digest}"
-        self._require_online(what)
+        self._require_allowed(repository.registry, what)
         path = manifest_path(repository.path, str(digest))
         raw, reply = await self._document(replace(_call(what, repository, path), accept=_ACCEPT))
         _verify(raw, digest, expected_size, what)
@@ -102,7 +91,7 @@ class RegistryClient:
         inline = _inline(descriptor)
         if inline is not None:
             return inline
-        self._require_online(what)
+        self._require_allowed(repository.registry, what)
         path = blob_path(repository.path, str(descriptor.digest))
         raw, _ = await self._document(_call(what, repository, path))
         _verify(raw, descriptor.digest, descriptor.size, what)
@@ -129,7 +118,7 @@ class RegistryClient:
         Raises NotFound for an unknown repository.
         """
         what = f"tags of {repository}"
-        self._require_online(what)
+        self._require_allowed(repository.registry, what)
         found: dict[str, None] = {}
         path: str | None = tags_path(repository.path)
         for _ in range(paging.MAX_PAGES):
@@ -150,7 +139,7 @@ class RegistryClient:
         Raises Denied if it does not, and what says which credentials were used.
         """
         what = f"login to {registry}"
-        self._require_online(what)
+        self._require_allowed(registry, what)
         async with self._open(replace(ping_call(registry), what=what)) as reply:
             await reply.drain()
 
@@ -159,7 +148,7 @@ class RegistryClient:
         inline = _inline(descriptor)
         if inline is not None or offset >= descriptor.size > 0:
             return BlobStream(what, offset, descriptor.size, None, (inline or b"")[offset:])
-        self._require_online(what)
+        self._require_allowed(repository.registry, what)
         path = blob_path(repository.path, str(descriptor.digest))
         call = replace(_call(what, repository, path), first_byte=offset)
         if self._settings.foreign_urls and descriptor.urls:
@@ -184,7 +173,15 @@ class RegistryClient:
     def _is_private(self, registry: str) -> bool:
         return registry in self._settings.insecure or Origin.of(f"https://{registry}").is_loopback
 
-    def _require_online(self, what: str) -> None:
+    def _require_allowed(self, registry: str, what: str) -> None:
+        """Raise Denied or Offline unless *registry* may be asked."""
+        allowed = self._settings.allowed
+        if allowed is not None and registry not in allowed:
+            raise Denied(
+                f"{what}: the mount may not contact {registry} "
+                f"(only: {', '.join(sorted(allowed)) or 'none'}); "
+                f"mount with --registries {registry}"
+            )
         if self._settings.offline:
             raise Offline(f"{what}: not in the store, and offline; run without --offline to fetch it")
 

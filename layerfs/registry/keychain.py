@@ -48,7 +48,7 @@ class Lookup:
 
 def places(settings: RegistrySettings, uid: int | None = None) -> Iterator[tuple[Path, bool]]:
     """Yield the files to read, first come first served, and whether each is a legacy one."""
-    env = settings.environment
+    env = settings.variables
     if settings.authfile is not None:
         yield settings.authfile, False
         return
@@ -162,7 +162,7 @@ def _read(path: Path, legacy: bool) -> AuthFile | None:
 
 
 async def _run_helper(program: str, server: str, settings: RegistrySettings) -> Credential | None:
-    env = dict(settings.environment)
+    env = dict(settings.variables)
     found = shutil.which(program, path=env.get("PATH"))
     if found is None:
         raise InvalidSettings(f"{program}: not installed, but named by a credential file")

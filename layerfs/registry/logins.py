@@ -20,7 +20,7 @@ from layerfs.registry.settings import RegistrySettings
 
 def login_file(settings: RegistrySettings) -> Path:
     """Return the file that logins are written to: the first that is read, except systemd's."""
-    environment = dict(settings.environment)
+    environment = dict(settings.variables)
     environment.pop("CREDENTIALS_DIRECTORY", None)
     path, _ = next(places(replace(settings, environment=environment)))
     return path

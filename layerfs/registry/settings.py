@@ -12,8 +12,17 @@ USER_AGENT = "layerfs/0.1.0"
 
 @dataclass(frozen=True, slots=True)
 class RegistrySettings:
-    """Settings of a `RegistryClient`; times in seconds."""
+    """Settings of a `RegistryClient`, here or in the downloader process, which they reach whole.
 
+    Times are in seconds.
+    """
+
+    allowed: frozenset[str] | None = None
+    """The registries that may be asked at all; None for any.
+
+    For mounts that other users may read: a path below ``images/`` names any host, and walking into it must
+    not lend the daemon's network, or its logins, to whoever does.
+    """
     insecure: frozenset[str] = frozenset()
     """Registries (``host[:port]``) that may be plain HTTP or have a certificate that does not verify."""
     offline: bool = False
@@ -38,5 +47,10 @@ class RegistrySettings:
     """Counted apart, so that a lookup never waits for a download to end."""
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     user_agent: str = USER_AGENT
-    environment: Mapping[str, str] = field(default_factory=lambda: dict(os.environ), repr=False)
-    """Proxies, places of credentials; not shown: it may hold secrets."""
+    environment: Mapping[str, str] | None = field(default=None, repr=False)
+    """Proxies, places of credentials; None for those of the process. Not shown: it may hold secrets."""
+
+    @property
+    def variables(self) -> Mapping[str, str]:
+        """The environment that holds."""
+        return os.environ if self.environment is None else self.environment

@@ -121,7 +121,7 @@ class Transport:
             tls=tls,
             verify=tls and not insecure and not origin.is_loopback,
             certificates=certificate_dir(origin, self._settings.certs_dirs) if tls else None,
-            proxy=proxy_for(origin, self._settings.environment),
+            proxy=proxy_for(origin, self._settings.variables),
         )
 
 

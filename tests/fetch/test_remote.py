@@ -9,16 +9,16 @@ import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
 
 from layerfs.errors import DigestMismatch, Offline, SizeMismatch, StoreError, Unreachable, WorkerDied
-from layerfs.fetch import messages
-from layerfs.fetch.messages import Setup
-from layerfs.fetch.origin import Target
+from layerfs.fetch.operations import FetchConfig, Receive, Resolve
 from layerfs.fetch.remote import RemoteOrigin, open_remote
-from layerfs.oci import Descriptor, Digest, Repository
+from layerfs.oci import Descriptor, Repository
+from layerfs.registry import RegistrySettings
 from layerfs.store import ImageStorage, StagedDownload
 from tests.support.clients import children, runs, wait_until
 from tests.support.faulty_registry import FaultyRegistry
@@ -28,27 +28,12 @@ CONTENT = bytes(range(256)) * 20_000
 PIECE = 1 << 20
 
 
-def setup(**changes: object) -> Setup:
-    values: dict[str, object] = {
-        "insecure": (),
-        "offline": False,
-        "authfile": None,
-        "log_level": logging.INFO,
-    }
-    return Setup(**(values | changes))  # type: ignore[arg-type]
-
-
 def put(faulty: FaultyRegistry, content: bytes = CONTENT) -> tuple[Repository, Descriptor]:
     return faulty.repository("a/b"), Descriptor("", faulty.push_blob(content), len(content))
 
 
 def staged_in(store: Path, descriptor: Descriptor) -> StagedDownload:
     return ImageStorage(store).stage_layer_download(descriptor.digest, descriptor.size)
-
-
-def target_of(staged: StagedDownload) -> Target:
-    file, lock = staged.descriptors
-    return Target(file, lock, staged.offset, str(staged.staged_path))
 
 
 async def until_stalled(staged: StagedDownload) -> None:
@@ -68,7 +53,8 @@ async def receive(
         told.append(received)
         staged.grown(received)
 
-    await remote.receive(repository, descriptor, target_of(staged), arrived)
+    question = Receive(repository, descriptor, staged.offset, str(staged.staged_path))
+    await remote.ask(question, staged.descriptors, arrived)
     return told
 
 
@@ -90,12 +76,12 @@ def downloaders(owner: int | None = None) -> list[int]:
 
 
 @asynccontextmanager
-async def asked(faulty: FaultyRegistry, **changes: object) -> AsyncIterator[tuple[RemoteOrigin, int]]:
+async def asked(faulty: FaultyRegistry, **changes: Any) -> AsyncIterator[tuple[RemoteOrigin, int]]:
     """Open a remote origin whose process runs; yield both."""
     repository = faulty.repository("asked/before")
     digest = faulty.push_blob(b"{}")
-    async with open_remote(setup(**changes)) as remote:
-        await remote.fetch_config(repository, Descriptor("", digest, 2))
+    async with open_remote(RegistrySettings(**changes)) as remote:
+        await remote.ask(FetchConfig(repository, Descriptor("", digest, 2)))
         (pid,) = downloaders()
         yield remote, pid
 
@@ -113,7 +99,7 @@ async def test_all_questions_are_answered_by_one_process(faulty: FaultyRegistry,
 
 
 async def test_no_process_is_started_for_no_question() -> None:
-    async with open_remote(setup()):
+    async with open_remote(RegistrySettings()):
         await trio.sleep(0.05)
         assert downloaders() == []
 
@@ -123,14 +109,14 @@ async def test_errors_come_back_as_themselves(faulty: FaultyRegistry) -> None:
     digest = faulty.push_blob(b"{}")
     async with asked(faulty) as (remote, _):
         with pytest.raises(SizeMismatch, match="expected 3"):
-            await remote.fetch_config(repository, Descriptor("", digest, 3))
+            await remote.ask(FetchConfig(repository, Descriptor("", digest, 3)))
         faulty.faults.wrong_bytes = True
         with pytest.raises(DigestMismatch, match=str(digest)):
-            await remote.fetch_config(repository, Descriptor("", digest, 2))
+            await remote.ask(FetchConfig(repository, Descriptor("", digest, 2)))
     nowhere = Repository("127.0.0.1:1", "a/b")
-    async with open_remote(setup(offline=True)) as remote:
+    async with open_remote(RegistrySettings(offline=True)) as remote:
         with pytest.raises(Offline):
-            await remote.resolve(nowhere, "latest")
+            await remote.ask(Resolve(nowhere, "latest"))
 
 
 async def test_a_broken_connection_leaves_what_arrived(faulty: FaultyRegistry, tmp_path: Path) -> None:
@@ -176,7 +162,7 @@ async def test_a_disk_that_fails_is_the_stores_fault(faulty: FaultyRegistry, tmp
     try:
         async with asked(faulty) as (remote, _):
             with pytest.raises(StoreError, match="unwritable: cannot write"):
-                await remote.receive(repository, blob, Target(fd, fd, 0, "unwritable"), lambda _: None)
+                await remote.ask(Receive(repository, blob, 0, "unwritable"), (fd, fd))
     finally:
         os.close(fd)
 
@@ -231,19 +217,19 @@ async def test_a_process_that_does_not_stop_is_ended(faulty: FaultyRegistry, tmp
 async def test_an_idle_process_ends_and_another_answers(faulty: FaultyRegistry) -> None:
     repository = faulty.repository("a/b")
     digest = faulty.push_blob(b"{}")
-    async with open_remote(setup(), idle_exit=0.2) as remote:
-        await remote.fetch_config(repository, Descriptor("", digest, 2))
+    async with open_remote(RegistrySettings(), idle_exit=0.2) as remote:
+        await remote.ask(FetchConfig(repository, Descriptor("", digest, 2)))
         (pid,) = downloaders()
         await trio.to_thread.run_sync(wait_until, lambda: not runs(pid))
-        assert await remote.fetch_config(repository, Descriptor("", digest, 2)) == b"{}"
+        assert await remote.ask(FetchConfig(repository, Descriptor("", digest, 2))) == b"{}"
 
 
 async def test_a_process_that_works_is_not_idle(faulty: FaultyRegistry) -> None:
     repository = faulty.repository("a/b")
     digest = faulty.push_blob(b"{}")
     faulty.faults.hold_blobs = threading.Event()
-    async with open_remote(setup(), idle_exit=0.05) as remote, trio.open_nursery() as nursery:
-        nursery.start_soon(remote.fetch_config, repository, Descriptor("", digest, 2))
+    async with open_remote(RegistrySettings(), idle_exit=0.05) as remote, trio.open_nursery() as nursery:
+        nursery.start_soon(remote.ask, FetchConfig(repository, Descriptor("", digest, 2)))
         await trio.sleep(1)
         faulty.faults.hold_blobs.set()
 
@@ -271,7 +257,7 @@ async def test_what_it_logs_is_logged_here(faulty: FaultyRegistry, caplog: pytes
     faulty.faults.warning = '299 - "the end is near"'
     caplog.set_level(logging.INFO)
     async with asked(faulty) as (remote, _):
-        await remote.fetch_config(repository, blob)
+        await remote.ask(FetchConfig(repository, blob))
     (record,) = [one for one in caplog.records if "the end is near" in one.getMessage()]
     assert (record.name, record.levelno) == ("layerfs.registry", logging.WARNING)
     caplog.clear()
@@ -279,22 +265,23 @@ async def test_what_it_logs_is_logged_here(faulty: FaultyRegistry, caplog: pytes
 
 async def test_one_that_cannot_be_started_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", "/nonexistent/python")
-    async with open_remote(setup()) as remote:
+    async with open_remote(RegistrySettings()) as remote:
         with pytest.raises(WorkerDied, match="cannot be started: No such file"):
-            await remote.resolve(Repository("127.0.0.1:1", "a/b"), "latest")
+            await remote.ask(Resolve(Repository("127.0.0.1:1", "a/b"), "latest"))
 
 
 _OWNER = """
 import sys, trio
 from pathlib import Path
-from tests.fetch.test_remote import receive, setup, staged_in
+from tests.fetch.test_remote import receive, staged_in
 from layerfs.fetch.remote import open_remote
 from layerfs.oci import Descriptor, Digest, Repository
+from layerfs.registry import RegistrySettings
 
 async def main(registry, digest, size, store):
     descriptor = Descriptor("", Digest.parse(digest), int(size))
     staged = staged_in(Path(store), descriptor)
-    async with open_remote(setup()) as remote:
+    async with open_remote(RegistrySettings()) as remote:
         await receive(remote, Repository(registry, "a/b"), descriptor, staged)
 
 trio.run(main, *sys.argv[1:])
@@ -326,37 +313,3 @@ def test_a_staged_file_stays_locked_until_its_writer_is_gone(faulty: FaultyRegis
     wait_until(lambda: not runs(writer))
     with staged_in(tmp_path, blob) as other:
         assert other.offset >= PIECE
-
-
-# Messages
-
-
-def test_messages_come_whole_however_they_are_cut() -> None:
-    digest = Digest.of(b"x")
-    sent = [messages.Arrived(7, 1 << 40), messages.Resolved(3, digest, b"\0\xff"), messages.Received(8)]
-    data = b"".join(map(messages.frame, sent))
-    for size in (1, 3, 7, len(data)):
-        unframer = messages.Unframer()
-        pieces = [data[start : start + size] for start in range(0, len(data), size)]
-        bodies = [body for piece in pieces for body in unframer.feed(piece)]
-        assert [messages.from_downloader.decode(body) for body in bodies] == sent
-
-
-def test_a_message_without_an_end_is_refused() -> None:
-    with pytest.raises(WorkerDied, match="at most"):
-        list(messages.Unframer().feed(b"\xff\xff\xff\xff"))
-
-
-def test_each_question_survives_the_way() -> None:
-    repository, digest = Repository("docker.io", "library/alpine"), Digest.of(b"x")
-    descriptor = Descriptor("t", digest, 5, ("https://x/y",), b"inner", None, None, {"a": "b"})
-    for question in (
-        messages.Resolve(1, repository, "3.20"),
-        messages.FetchManifest(2, repository, digest, None),
-        messages.FetchConfig(3, repository, descriptor),
-        messages.Receive(4, repository, descriptor, 17, "/store/x"),
-        messages.Cancel(5),
-        setup(authfile="/x"),
-    ):
-        (body,) = messages.Unframer().feed(messages.frame(question))
-        assert messages.to_downloader.decode(body) == question

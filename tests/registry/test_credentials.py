@@ -231,7 +231,7 @@ async def test_a_general_helper_comes_before_the_logins_of_its_file(home: Callab
     assert (await keychain.find("h", "a")).credential == Credential("docker-credential-store", "u", "s")
     keychain = home({}, {"store": UNKNOWN})
     assert (await keychain.find("h", "a")).credential == Credential(
-        keychain.settings.environment["HOME"] + "/.docker/config.json", "file", "secret"
+        keychain.settings.variables["HOME"] + "/.docker/config.json", "file", "secret"
     )
 
 

@@ -1,0 +1,77 @@
+"""What can be asked of an origin: a class for each, which is its question, its answer's type, and its way.
+
+A new operation is a class here, and in each source (`layerfs.registry.client`, `layerfs.local.origin`) a
+method where it needs one that they do not have. Nothing else knows the operations by name but those who ask.
+"""
+
+from typing import Any, ClassVar, Final, Union
+
+import msgspec
+
+from layerfs.fetch.origin import Means, Operation
+from layerfs.fetch.receiving import write_down
+from layerfs.oci import Descriptor, Digest, Repository, Resolved
+
+
+class Resolve(Operation[Resolved], frozen=True, tag="resolve"):
+    """Say what a tag names now."""
+
+    repository: Repository
+    name: str
+    result: ClassVar[Any] = Resolved
+
+    async def do(self, means: Means) -> Resolved:
+        """Ask the source."""
+        return await means.source.resolve(self.repository, self.name)
+
+
+class FetchManifest(Operation[tuple[bytes, str]], frozen=True, tag="manifest"):
+    """Return the verified bytes of a manifest or index, and its media type where that is known."""
+
+    repository: Repository
+    digest: Digest
+    expected_size: int | None = None
+    result: ClassVar[Any] = tuple[bytes, str]
+
+    async def do(self, means: Means) -> tuple[bytes, str]:
+        """Ask the source."""
+        return await means.source.fetch_manifest(self.repository, self.digest, self.expected_size)
+
+
+class FetchConfig(Operation[bytes], frozen=True, tag="config"):
+    """Return the verified bytes of a config."""
+
+    repository: Repository
+    descriptor: Descriptor
+    result: ClassVar[Any] = bytes
+
+    async def do(self, means: Means) -> bytes:
+        """Ask the source."""
+        return await means.source.fetch_config(self.repository, self.descriptor)
+
+
+class Receive(Operation[None], frozen=True, tag="receive"):
+    """Write what is missing of a blob, unverified, into a file that holds its first *offset* bytes.
+
+    Two descriptors are lent: the file's, and one that holds its lock, so that the lock is free only when
+    nobody can write any more. Tells how many of the blob's bytes the file holds. Raises RegistryError where
+    asking again may help: what was told of stays. SizeMismatch for one byte too much, StoreFull, StoreError.
+    """
+
+    repository: Repository
+    descriptor: Descriptor
+    offset: int
+    name: str
+    """The file's, for error texts."""
+    result: ClassVar[Any] = None
+
+    async def do(self, means: Means) -> None:
+        """Stream from the source into the file."""
+        async with means.source.stream_blob(self.repository, self.descriptor, self.offset) as stream:
+            await write_down(stream, self.descriptor, self.offset, self.name, means)
+
+
+operations: Final[msgspec.json.Decoder[Operation[Any]]] = msgspec.json.Decoder(
+    Union[tuple(Operation.__subclasses__())]  # noqa: UP007 - computed
+)
+"""Reads any operation: the classes above."""
