@@ -24,7 +24,7 @@ from layerfs.store.locks import ByteLock, Locks
 from layerfs.store.writer import HashingWriter
 
 _CHUNK: Final = 4 << 20
-"""Bytes hashed at once: between two pieces the thread waits for the interpreter, which a daemon keeps busy."""
+"""Bytes hashed at once: between two pieces a thread waits for the interpreter, which a daemon keeps busy."""
 
 log = logging.getLogger(__name__)
 
