@@ -50,9 +50,9 @@ class Source(Protocol):
         """Return the verified bytes of a config."""
 
     def stream_blob(
-        self, repository: Repository, descriptor: Descriptor, offset: int = 0
+        self, repository: Repository, descriptor: Descriptor, offset: int = 0, end: int | None = None
     ) -> AbstractAsyncContextManager[Stream]:
-        """Open a blob at *offset*."""
+        """Open a blob at *offset*, up to *end* if given; a source may start at 0 and go on behind *end*."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,9 +55,12 @@ class LocalOrigin:
 
     @asynccontextmanager
     async def stream_blob(
-        self, repository: Repository, descriptor: Descriptor, offset: int = 0
+        self, repository: Repository, descriptor: Descriptor, offset: int = 0, end: int | None = None
     ) -> AsyncIterator["PieceStream"]:
-        """Open a blob at *offset*. Raises NotFound, SizeMismatch, StoreError. Not verified."""
+        """Open a blob at *offset*, up to *end* if given. Not verified.
+
+        Raises NotFound, SizeMismatch, StoreError.
+        """
         found = await self._find(descriptor.digest, f"blob {descriptor.digest}")
         size = len(found) if isinstance(found, bytes) else found.size
         if size != descriptor.size:
@@ -65,11 +68,11 @@ class LocalOrigin:
                 f"{descriptor.digest}: {size} bytes in {self._what} (expected {descriptor.size})"
             )
         if isinstance(found, bytes):
-            yield PieceStream(offset, found[offset:], None, -1)
+            yield PieceStream(offset, size, found[offset:end], None, -1)
             return
         fd = await trio.to_thread.run_sync(open_file, found.path)
         try:
-            yield PieceStream(offset, b"", found, fd)
+            yield PieceStream(offset, size if end is None else min(end, size), b"", found, fd)
         finally:
             os.close(fd)
 
@@ -98,10 +101,11 @@ class LocalOrigin:
 
 
 class PieceStream:
-    """Bytes of a blob from ``offset`` on, in chunks."""
+    """Bytes of a blob from ``offset`` to *end*, in chunks: *inline*, or those of *piece*."""
 
-    def __init__(self, offset: int, inline: bytes, piece: Piece | None, fd: int) -> None:
+    def __init__(self, offset: int, end: int, inline: bytes, piece: Piece | None, fd: int) -> None:
         self.offset = offset
+        self._end = end
         self._inline = inline
         self._piece = piece
         self._fd = fd
@@ -115,7 +119,7 @@ class PieceStream:
         if piece is None:
             chunk, self._inline = self._inline, b""
         else:
-            size = min(_CHUNK, piece.size - self._position)
+            size = min(_CHUNK, self._end - self._position)
             chunk = await trio.to_thread.run_sync(
                 read_at, self._fd, piece.offset + self._position, max(0, size), piece.path
             )

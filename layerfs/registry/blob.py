@@ -13,6 +13,7 @@ from layerfs.errors import RegistryError, RegistryMisbehaved
 from layerfs.oci import Descriptor, mediatype
 from layerfs.registry import ranges
 from layerfs.registry.endpoint import Origin, is_loopback, redact
+from layerfs.registry.ranges import ALL, Range
 from layerfs.registry.redirects import Request
 from layerfs.registry.reply import Reply
 from layerfs.registry.requester import Call, Requester
@@ -27,13 +28,13 @@ class BlobStream:
     """Bytes of a blob from ``offset`` on: where the server really starts, which may be 0 again.
 
     Iterating raises Unreachable or RegistryTimeout when the connection breaks, RegistryMisbehaved when
-    the server ends before ``size``; all of them mean: resume at the bytes received.
+    the server ends before ``end``; all of them mean: resume at the bytes received.
     """
 
     what: str
     offset: int
-    size: int
-    """Of the whole blob, as its descriptor says."""
+    end: int
+    """The first byte that is not wanted; the server may send more, for the caller to refuse or to ignore."""
     reply: Reply | None
     """None for bytes that need no request."""
     inline: bytes = b""
@@ -48,8 +49,8 @@ class BlobStream:
         chunk = await self._next()
         if chunk is None:
             at = self.offset + self.received
-            if at < self.size:
-                raise RegistryMisbehaved(f"{self.what}: ended after {at} bytes (expected {self.size})")
+            if at < self.end:
+                raise RegistryMisbehaved(f"{self.what}: ended after {at} bytes (expected {self.end})")
             raise StopAsyncIteration
         self.received += len(chunk)
         return chunk
@@ -67,16 +68,16 @@ class BlobStream:
 
 
 async def open_blob(requester: Requester, call: Call, descriptor: Descriptor) -> BlobStream:
-    """Ask a registry for a blob from ``call.first_byte`` on.
+    """Ask a registry for ``call.range`` of a blob.
 
     Raises what `Requester.open` raises, and RegistryMisbehaved for a range that was not asked for.
     """
     call = replace(call, statuses=_STATUSES, download=True)
     reply = await requester.open(call)
-    if reply.status == 416 and call.first_byte:
+    if reply.status == 416 and call.range != ALL:
         await reply.drain()
-        reply = await requester.open(replace(call, first_byte=0))
-    return await _stream(reply, call.first_byte, call.what, descriptor)
+        reply = await requester.open(replace(call, range=ALL))
+    return await _stream(reply, call.range, call.what, descriptor)
 
 
 async def open_foreign(
@@ -87,10 +88,10 @@ async def open_foreign(
     *private* allows addresses of private networks, for a registry that is itself in one.
     """
     for url in _usable(descriptor, private=private):
-        request = Request("GET", url, first_byte=call.first_byte)
+        request = Request("GET", url, range=call.range)
         try:
             reply = await requester.open_foreign(request, call.what, call.registry)
-            return await _stream(reply, call.first_byte, call.what, descriptor)
+            return await _stream(reply, call.range, call.what, descriptor)
         except RegistryError as exc:
             _log.info("%s; trying elsewhere", exc)
     return None
@@ -118,18 +119,19 @@ def _is_private(host: str) -> bool:
         return is_loopback(host)
 
 
-async def _stream(reply: Reply, asked: int, what: str, descriptor: Descriptor) -> BlobStream:
+async def _stream(reply: Reply, asked: Range, what: str, descriptor: Descriptor) -> BlobStream:
     try:
         if reply.status not in (200, 206):
             raise (await reply.problem()).error(what, str(reply.request.origin))
         start = ranges.start_of_body(asked, descriptor.size, reply.status, reply.headers)
-        decoded = _is_encoded(reply, descriptor.size - start)
+        end = descriptor.size if asked.last is None else asked.last + 1
+        decoded = _is_encoded(reply, (end if reply.status == 206 else descriptor.size) - start)
         if decoded and start:
             raise RegistryMisbehaved(f"{what}: a range of compressed bytes (expected them as they are)")
     except BaseException:
         await reply.aclose()
         raise
-    return BlobStream(what, start, descriptor.size, reply, decoded=decoded)
+    return BlobStream(what, start, end, reply, decoded=decoded)
 
 
 def _is_encoded(reply: Reply, expected: int) -> bool:

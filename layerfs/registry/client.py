@@ -16,6 +16,7 @@ from layerfs.oci.documents import MAX_DOCUMENT_SIZE
 from layerfs.registry import blob, paging
 from layerfs.registry.blob import BlobStream
 from layerfs.registry.endpoint import Origin, blob_path, manifest_path, tags_path
+from layerfs.registry.ranges import Range
 from layerfs.registry.reply import Reply
 from layerfs.registry.requester import Call, Requester, ping_call
 from layerfs.registry.settings import RegistrySettings
@@ -99,14 +100,16 @@ class RegistryClient:
 
     @asynccontextmanager
     async def stream_blob(
-        self, repository: Repository, descriptor: Descriptor, offset: int = 0
+        self, repository: Repository, descriptor: Descriptor, offset: int = 0, end: int | None = None
     ) -> AsyncIterator[BlobStream]:
-        """Open a blob at *offset*; `BlobStream.offset` says where the server starts. Not verified.
+        """Open a blob at *offset*, up to *end* if given; `BlobStream.offset` says where the server starts.
+
+        Not verified. A server that knows no ranges starts at 0, and sends more than was asked for.
 
         What entering raises was retried already. What iterating raises can be met by opening again at
         the new offset; `Backoff` says when and how often.
         """
-        stream = await self._open_blob(repository, descriptor, offset)
+        stream = await self._open_blob(repository, descriptor, offset, end)
         try:
             yield stream
         finally:
@@ -143,14 +146,19 @@ class RegistryClient:
         async with self._open(replace(ping_call(registry), what=what)) as reply:
             await reply.drain()
 
-    async def _open_blob(self, repository: Repository, descriptor: Descriptor, offset: int) -> BlobStream:
+    async def _open_blob(
+        self, repository: Repository, descriptor: Descriptor, offset: int, end: int | None
+    ) -> BlobStream:
         what = f"blob {descriptor.digest} of {repository}"
         inline = _inline(descriptor)
-        if inline is not None or offset >= descriptor.size > 0:
-            return BlobStream(what, offset, descriptor.size, None, (inline or b"")[offset:])
+        stop = descriptor.size if end is None else min(end, descriptor.size)
+        if inline is not None or (offset >= stop and descriptor.size > 0):
+            return BlobStream(what, offset, stop, None, (inline or b"")[offset:stop])
         self._require_allowed(repository.registry, what)
         path = blob_path(repository.path, str(descriptor.digest))
-        call = replace(_call(what, repository, path), first_byte=offset)
+        call = replace(
+            _call(what, repository, path), range=Range(offset, None if stop == descriptor.size else stop - 1)
+        )
         if self._settings.foreign_urls and descriptor.urls:
             private = self._is_private(repository.registry)
             foreign = await blob.open_foreign(self._requester, call, descriptor, private=private)

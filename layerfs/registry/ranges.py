@@ -1,18 +1,39 @@
-"""Where the bytes of an answer start (RFC 9110, section 14). Pure.
+"""Which bytes are asked for, and where those of an answer start (RFC 9110, section 14). Pure.
 
 A server may ignore Range; a pull-through cache does for a blob that it does not have yet.
 """
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
 
 from layerfs.errors import RegistryMisbehaved
 
-_CONTENT_RANGE = re.compile(r"bytes\s+(\d{1,19})-(\d{1,19})/(\d{1,19}|\*)", re.IGNORECASE | re.ASCII)
+_CONTENT_RANGE: Final = re.compile(r"bytes\s+(\d{1,19})-(\d{1,19})/(\d{1,19}|\*)", re.IGNORECASE | re.ASCII)
 
 
-def start_of_body(asked: int, size: int, status: int, headers: Mapping[str, str]) -> int:
-    """Say at which offset of a blob of *size* bytes the body starts: *asked*, or 0 for a status 200.
+@dataclass(frozen=True, slots=True)
+class Range:
+    """Bytes of a resource: those from *first* to *last*, both included."""
+
+    first: int = 0
+    last: int | None = None
+    """None for the end of the resource."""
+
+    @property
+    def header(self) -> str | None:
+        """The value of Range; None where all is asked for."""
+        if self.last is None:
+            return f"bytes={self.first}-" if self.first else None
+        return f"bytes={self.first}-{self.last}"
+
+
+ALL: Final = Range()
+
+
+def start_of_body(asked: Range, size: int, status: int, headers: Mapping[str, str]) -> int:
+    """Say at which offset of a blob of *size* bytes the body starts: as *asked*, or 0 for a status 200.
 
     Raises RegistryMisbehaved for a range that was not asked for: appending it would damage a
     download that can still be saved.
@@ -21,8 +42,9 @@ def start_of_body(asked: int, size: int, status: int, headers: Mapping[str, str]
         return 0
     text = headers.get("content-range", "")
     match = _CONTENT_RANGE.fullmatch(text.strip())
+    last = size - 1 if asked.last is None else asked.last
     if match is not None:
         total = size if match[3] == "*" else int(match[3])
-        if (int(match[1]), int(match[2]), total) == (asked, size - 1, size):
-            return asked
-    raise RegistryMisbehaved(f"Content-Range: {text[:100]!r} (expected bytes {asked}-{size - 1}/{size})")
+        if (int(match[1]), int(match[2]), total) == (asked.first, last, size):
+            return asked.first
+    raise RegistryMisbehaved(f"Content-Range: {text[:100]!r} (expected bytes {asked.first}-{last}/{size})")

@@ -12,6 +12,7 @@ from urllib.parse import parse_qsl, urljoin, urlsplit
 
 from layerfs.errors import RegistryMisbehaved
 from layerfs.registry.endpoint import Origin, redact
+from layerfs.registry.ranges import ALL, Range
 
 MAX_REDIRECTS: Final = 10
 STATUSES: Final = frozenset({301, 302, 303, 307, 308})
@@ -26,8 +27,7 @@ class Request:
     method: str
     url: str
     accept: str = "*/*"
-    first_byte: int = 0
-    """Ask for the bytes from here on; 0 asks for all, without a Range header."""
+    range: Range = ALL
     authorization: str | None = None
     """Belongs to the origin of ``url``."""
     form: bytes | None = None
@@ -42,8 +42,8 @@ class Request:
     def headers(self, user_agent: str) -> dict[str, str]:
         """Return all headers to send: a list made anew for each hop, so that none can leak."""
         made = {"User-Agent": user_agent, "Accept": self.accept, "Accept-Encoding": "identity"}
-        if self.first_byte:
-            made["Range"] = f"bytes={self.first_byte}-"
+        if self.range.header is not None:
+            made["Range"] = self.range.header
         if self.authorization is not None:
             made["Authorization"] = self.authorization
         if self.form is not None:

@@ -19,6 +19,7 @@ from layerfs.registry.endpoint import Endpoint, endpoints
 from layerfs.registry.failures import Hopeless
 from layerfs.registry.keychain import Keychain
 from layerfs.registry.problem import Problem, clean
+from layerfs.registry.ranges import ALL, Range
 from layerfs.registry.redirects import Request
 from layerfs.registry.reply import Reply
 from layerfs.registry.settings import RegistrySettings
@@ -42,7 +43,7 @@ class Call:
     path: str
     method: str = "GET"
     accept: str = "*/*"
-    first_byte: int = 0
+    range: Range = ALL
     limit: int | None = None
     """Read the body, at most so many bytes, before returning; one that breaks off is asked for again."""
     statuses: frozenset[int] = _SUCCESS
@@ -56,7 +57,7 @@ class Call:
             method=self.method,
             url=endpoint.url(self.path),
             accept=self.accept,
-            first_byte=self.first_byte,
+            range=self.range,
             authorization=None if grant is None else grant.authorization,
             insecure=endpoint.insecure,
         )

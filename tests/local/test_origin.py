@@ -29,8 +29,8 @@ def config() -> Descriptor:
     return Descriptor(mediatype.OCI_CONFIG, BUILT.config_digest, len(BUILT.config))
 
 
-async def read(source: LocalOrigin, offset: int = 0) -> tuple[int, bytes]:
-    async with source.stream_blob(REPOSITORY, LAYER.descriptor(), offset) as stream:
+async def read(source: LocalOrigin, offset: int = 0, end: int | None = None) -> tuple[int, bytes]:
+    async with source.stream_blob(REPOSITORY, LAYER.descriptor(), offset, end) as stream:
         return stream.offset, b"".join([chunk async for chunk in stream])
 
 
@@ -68,6 +68,13 @@ async def test_a_missing_document_or_blob_is_not_found(tmp_path: Path) -> None:
 @pytest.mark.parametrize("offset", [0, 1, LAYER.size - 1, LAYER.size])
 async def test_a_blob_is_read_from_any_offset(tmp_path: Path, offset: int) -> None:
     assert await read(origin(tmp_path), offset) == (offset, LAYER.blob[offset:])
+
+
+@pytest.mark.parametrize(
+    ("offset", "end"), [(0, 1), (7, 20), (3, 3), (5, 1 << 30), (LAYER.size - 1, LAYER.size)]
+)
+async def test_a_part_of_a_blob_ends_where_it_should(tmp_path: Path, offset: int, end: int) -> None:
+    assert await read(origin(tmp_path), offset, end) == (offset, LAYER.blob[offset:end])
 
 
 async def test_a_blob_of_another_size_is_refused_at_once(tmp_path: Path) -> None:

@@ -81,6 +81,23 @@ async def test_a_broken_download_goes_on_and_fetches_no_byte_twice(faulty: Fault
     assert ranges == [None, "bytes=1000-", "bytes=1000-", "bytes=501000-"]
 
 
+async def test_a_part_of_a_blob_is_asked_for_and_no_more(faulty: FaultyRegistry) -> None:
+    repository, blob = put(faulty)
+    async with RegistryClient(quick()) as client:
+        async with client.stream_blob(repository, blob, 1000, 1500) as stream:
+            assert b"".join([chunk async for chunk in stream]) == CONTENT[1000:1500]
+        async with client.stream_blob(repository, blob, 1000, 1 << 40) as stream:
+            assert b"".join([chunk async for chunk in stream]) == CONTENT[1000:]
+        async with client.stream_blob(repository, blob, 1000, 1000) as stream:
+            assert [chunk async for chunk in stream] == []
+        faulty.faults.short_blobs = [10]
+        with pytest.raises(RegistryMisbehaved, match=r"ended after 1010 bytes \(expected 1500\)"):
+            async with client.stream_blob(repository, blob, 1000, 1500) as stream:
+                [chunk async for chunk in stream]
+    ranges = [asked.headers.get("range") for asked in faulty.asked]
+    assert ranges == ["bytes=1000-1499", "bytes=1000-", "bytes=1000-1499"]
+
+
 async def test_a_body_that_ends_early_is_no_success(faulty: FaultyRegistry) -> None:
     repository, blob = put(faulty)
     faulty.faults.short_blobs = [1000, 10]

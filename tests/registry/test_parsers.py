@@ -19,7 +19,7 @@ from layerfs.registry.endpoint import Origin, endpoints, is_loopback, redact
 from layerfs.registry.paging import next_page
 from layerfs.registry.problem import Problem, clean
 from layerfs.registry.proxies import proxy_for
-from layerfs.registry.ranges import start_of_body
+from layerfs.registry.ranges import Range, start_of_body
 from layerfs.registry.redirects import Request, follow
 from layerfs.registry.retry import parse_retry_after
 from layerfs.registry.token import parse_token
@@ -128,8 +128,25 @@ def test_the_range_that_was_asked_for_is_accepted(first: int, length: int) -> No
     size = first + length
     for total in (str(size), "*"):
         headers = {"content-range": f"bytes {first}-{size - 1}/{total}"}
-        assert start_of_body(first, size, 206, headers) == first
-    assert start_of_body(first, size, 200, {}) == 0
+        assert start_of_body(Range(first), size, 206, headers) == first
+    assert start_of_body(Range(first), size, 200, {}) == 0
+
+
+@given(st.integers(0, 1 << 40), st.integers(1, 1 << 40), st.integers(0, 1 << 40))
+def test_a_range_with_an_end_is_asked_for_and_accepted_as_such(first: int, length: int, rest: int) -> None:
+    asked = Range(first, first + length - 1)
+    assert asked.header == f"bytes={first}-{first + length - 1}"
+    size = first + length + rest
+    assert start_of_body(asked, size, 206, {"content-range": f"bytes {first}-{asked.last}/{size}"}) == first
+    with pytest.raises(RegistryMisbehaved):
+        start_of_body(asked, size, 206, {"content-range": f"bytes {first}-{first + length}/{size}"})
+
+
+@pytest.mark.parametrize(
+    ("asked", "header"), [(Range(), None), (Range(5), "bytes=5-"), (Range(0, 0), "bytes=0-0")]
+)
+def test_all_of_something_is_asked_for_without_a_range(asked: Range, header: str | None) -> None:
+    assert asked.header == header
 
 
 @given(st.integers(0, 1000), st.integers(1, 1000), st.text(max_size=40))
@@ -137,7 +154,7 @@ def test_any_other_range_is_refused(first: int, length: int, text: str) -> None:
     size = first + length
     if text not in (f"bytes {first}-{size - 1}/{size}", f"bytes {first}-{size - 1}/*"):
         with pytest.raises(RegistryMisbehaved, match=f"expected bytes {first}-"):
-            start_of_body(first, size, 206, {"content-range": text})
+            start_of_body(Range(first), size, 206, {"content-range": text})
 
 
 # URLs
@@ -216,7 +233,7 @@ def test_any_text_is_redacted_or_refused_as_a_url(text: str) -> None:
 
 # Redirects
 
-REQUEST = Request("GET", "https://h.example/v2/x", first_byte=7, authorization="secret")
+REQUEST = Request("GET", "https://h.example/v2/x", range=Range(7), authorization="secret")
 
 
 @pytest.mark.parametrize(

@@ -401,14 +401,15 @@ class FaultyRegistry:
             self._downloads -= 1
 
     def _ranged(self, asked: Asked, content: bytes) -> Answer:
-        wanted = re.fullmatch(r"bytes=(\d+)-", asked.headers.get("range", ""))
+        wanted = re.fullmatch(r"bytes=(\d+)-(\d*)", asked.headers.get("range", ""))
         if wanted is None or self.faults.ignore_range:
             return Answer(200, content)
         first = int(wanted[1])
         if first >= len(content) or self.faults.refuse_range:
             return Answer(416, b"", {"Content-Range": f"bytes */{len(content)}"})
-        content_range = self.faults.content_range or f"bytes {first}-{len(content) - 1}/{len(content)}"
-        return Answer(206, content[first:], {"Content-Range": content_range})
+        last = min(int(wanted[2] or len(content)), len(content) - 1)
+        content_range = self.faults.content_range or f"bytes {first}-{last}/{len(content)}"
+        return Answer(206, content[first : last + 1], {"Content-Range": content_range})
 
     def _encoded(self, answer: Answer) -> Answer:
         if self.faults.gzip_bodies:
