@@ -8,9 +8,13 @@ from typing import Any, ClassVar, Final, Union
 
 import msgspec
 
+from layerfs.errors import RegistryMisbehaved
 from layerfs.fetch.origin import Means, Operation
 from layerfs.fetch.receiving import write_down
 from layerfs.oci import Descriptor, Digest, Repository, Resolved
+
+RANGE_MAX: Final = 32 << 20
+"""Bytes that one `ReadRange` returns."""
 
 
 class Resolve(Operation[Resolved], frozen=True, tag="resolve"):
@@ -69,6 +73,34 @@ class Receive(Operation[None], frozen=True, tag="receive"):
         """Stream from the source into the file."""
         async with means.source.stream_blob(self.repository, self.descriptor, self.offset) as stream:
             await write_down(stream, self.descriptor, self.offset, self.name, means)
+
+
+class ReadRange(Operation[bytes], frozen=True, tag="range"):
+    """Return *length* bytes of a blob from *start* on, fewer at its end; unverified.
+
+    At most `RANGE_MAX`, for they travel as one message. Raises RegistryError where asking again may help.
+    """
+
+    repository: Repository
+    descriptor: Descriptor
+    start: int
+    length: int
+    result: ClassVar[Any] = bytes
+
+    async def do(self, means: Means) -> bytes:
+        """Read a part of a stream. A server that knows no ranges sends the blob from its first byte."""
+        end = min(self.start + min(self.length, RANGE_MAX), self.descriptor.size)
+        found = bytearray()
+        async with means.source.stream_blob(self.repository, self.descriptor, self.start, end) as stream:
+            position = stream.offset
+            async for chunk in stream:
+                found += chunk[max(0, self.start - position) : max(0, end - position)]
+                position += len(chunk)
+                if position >= end:
+                    break
+        if len(found) != max(0, end - self.start):
+            raise RegistryMisbehaved(f"{self.descriptor.digest}: {len(found)} bytes of {self.start} to {end}")
+        return bytes(found)
 
 
 operations: Final[msgspec.json.Decoder[Operation[Any]]] = msgspec.json.Decoder(

@@ -70,9 +70,7 @@ async def test_a_blob_is_read_from_any_offset(tmp_path: Path, offset: int) -> No
     assert await read(origin(tmp_path), offset) == (offset, LAYER.blob[offset:])
 
 
-@pytest.mark.parametrize(
-    ("offset", "end"), [(0, 1), (7, 20), (3, 3), (5, 1 << 30), (LAYER.size - 1, LAYER.size)]
-)
+@pytest.mark.parametrize(("offset", "end"), [(0, 1), (7, 20), (3, 3), (5, 1 << 30)])
 async def test_a_part_of_a_blob_ends_where_it_should(tmp_path: Path, offset: int, end: int) -> None:
     assert await read(origin(tmp_path), offset, end) == (offset, LAYER.blob[offset:end])
 
