@@ -60,7 +60,6 @@ OWNERS: dict[str, set[str]] = {
     "rich": {"cli"},
     "isal": {"extract", "compression", "layer"},
     "zstandard": {"extract", "compression"},
-    "platformdirs": {"settings"},
     "tomllib": {"config"},
     "subprocess": {"extract", "processes", "host", "cli", "registry"},
     "multiprocessing": {"extract", "processes"},

@@ -22,39 +22,27 @@ as_root() {
     fi
 }
 
-# What shows that a package is there: a command, a file, or "python:" and a condition.
+# What shows that a package is there: the second column of the list beside this file.
 probe_of() {
-    case $1 in
-        fuse3) echo fusermount3 ;;
-        libfuse3-dev) echo /usr/include/fuse3/fuse.h ;;
-        libc6-dev) echo /usr/include/stdio.h ;;
-        busybox-static) echo /bin/busybox ;;
-        libarchive-tools) echo bsdtar ;;
-        acl) echo setfacl ;;
-        e2fsprogs) echo mkfs.ext4 ;;
-        xz-utils) echo xz ;;
-        attr) echo setfattr ;;
-        bubblewrap) echo bwrap ;;
-        systemd-container) echo systemd-nspawn ;;
-        plocate) echo updatedb ;;
-        uidmap) echo newuidmap ;;
-        xfsprogs) echo mkfs.xfs ;;
-        btrfs-progs) echo mkfs.btrfs ;;
-        ca-certificates) echo /etc/ssl/certs/ca-certificates.crt ;;
-        python3-venv) echo "python:import ensurepip, venv" ;;
-        python3-dev) echo "python:import os, sysconfig; os.stat(sysconfig.get_path('include') + '/Python.h')" ;;
-        *) echo "$1" ;;
-    esac
+    awk -v package="$1" '$1 == package { print $2; found = 1 } END { exit !found }' "$ROOT/scripts/lib/packages" ||
+        die "$1 is not in scripts/lib/packages"
 }
 
 has_package() {
     local probe
-    probe=$(probe_of "$1")
+    probe=$(probe_of "$1") || exit 1
     case $probe in
-        python:*) PYTHON=$(find_python) && "$PYTHON" -c "${probe#python:}" 2>/dev/null ;;
+        header:*) asks_python "import os, sysconfig; os.stat(sysconfig.get_path('include') + '/${probe#*:}')" ;;
+        # A minimal Debian has venv without what it puts into an environment.
+        module:*) asks_python "import ensurepip, ${probe#*:}" ;;
         /*) [ -e "$probe" ] ;;
         *) PATH=$PATH:/usr/sbin:/sbin command -v "$probe" >/dev/null ;;
     esac
+}
+
+asks_python() {
+    local python
+    python=$(find_python) && "$python" -c "$1" 2>/dev/null
 }
 
 # Prints the first Python that is new enough; $PYTHON is asked first.

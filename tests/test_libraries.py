@@ -1,0 +1,79 @@
+"""The libraries that layerfs stands on: declared exactly, bounded, and with the private doors that it uses.
+
+A new version that closes such a door fails here, with the library's name, and not as a riddle elsewhere.
+"""
+
+import ast
+import inspect
+import io
+import re
+import sys
+import tomllib
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+_ROOT = Path(__file__).parents[1]
+_DISTRIBUTIONS = {"_pyfuse3": "pyfuse3"}
+"""Distributions whose modules have other names."""
+
+
+def _declared() -> dict[str, str]:
+    project = tomllib.loads((_ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    return dict(re.fullmatch(r"([a-z0-9]+)(.*)", line).groups() for line in project["dependencies"])  # type: ignore[union-attr,misc]
+
+
+def _imported() -> set[str]:
+    names = set()
+    for path in (_ROOT / "layerfs").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                names |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                names.add(node.module.partition(".")[0])
+    return {_DISTRIBUTIONS.get(name, name) for name in names - sys.stdlib_module_names - {"layerfs"}}
+
+
+def test_what_is_declared_is_what_is_imported() -> None:
+    assert set(_declared()) == _imported()
+
+
+def test_every_dependency_has_both_bounds() -> None:
+    assert [
+        name for name, bounds in _declared().items() if not re.fullmatch(r">=[\d.]+,<[\d.]+", bounds)
+    ] == []
+
+
+def test_isal_has_the_reader_that_takes_any_object_with_read() -> None:
+    """`layerfs` reads gzip through it without a BufferedReader in between."""
+    isal_zlib = import_module("isal.isal_zlib")
+    packed = import_module("gzip").compress(b"some bytes")
+
+    reader = isal_zlib._GzipReader(io.BytesIO(packed), 1 << 16)
+
+    target = bytearray(100)
+    assert target[: reader.readinto(target)] == b"some bytes"
+
+
+def test_typer_has_the_classes_of_its_completion() -> None:
+    """`layerfs.cli` starts without importing what only completion needs."""
+    assert callable(import_module("typer._completion_classes").completion_init)
+
+
+def test_httpcore_reads_by_a_number_of_its_class() -> None:
+    """`layerfs.registry.transport` makes it larger: most of the time of a download went into small reads."""
+    connection = import_module("httpcore").AsyncHTTP11Connection
+    source = Path(inspect.getfile(connection.handle_async_request)).read_text(encoding="utf-8")
+
+    assert isinstance(connection.READ_NUM_BYTES, int)
+    assert "self.READ_NUM_BYTES" in source
+
+
+@pytest.mark.parametrize("name", ["lowlevel", "Lock"])
+def test_pyfuse3_asks_its_own_name_for_trio(name: str) -> None:
+    """`layerfs.fuse.polling` stands in for it there."""
+    trio = import_module("pyfuse3").trio
+
+    assert trio is import_module("trio")
+    assert hasattr(trio, name)
