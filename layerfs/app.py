@@ -16,7 +16,7 @@ import msgspec
 from layerfs import __version__
 from layerfs.errors import NotFound
 from layerfs.extract.client import WORKERS_MAX, ExtractorPool
-from layerfs.fetch import Provider, open_provider
+from layerfs.fetch import Fetcher, open_fetcher
 from layerfs.fetch.origin import InProcess, Origin
 from layerfs.fetch.remote import open_remote
 from layerfs.oci import Digest
@@ -70,7 +70,7 @@ async def _origin(settings: Settings, *, serving: bool) -> AsyncIterator[Origin]
 @asynccontextmanager
 async def providing(
     settings: Settings, storage: ImageStorage, local: "LocalOrigin | None" = None, *, serving: bool = False
-) -> AsyncIterator[Provider]:
+) -> AsyncIterator[Fetcher]:
     """Own the registry client, the workers and the tasks that fetch into *storage*.
 
     With *local* its images are all there is: no registry is asked. With *serving* this process has to answer
@@ -83,7 +83,7 @@ async def providing(
     with ExtractorPool(workers) as pool:
         async with (
             origin as source,
-            open_provider(
+            open_fetcher(
                 storage,
                 source,
                 pool,
@@ -152,7 +152,7 @@ async def serve(
 class Status:
     """What ``.layerfs/status.json`` says; the view reads it when asked."""
 
-    def __init__(self, provider: Provider, settings: Settings, mountpoint: Path) -> None:
+    def __init__(self, provider: Fetcher, settings: Settings, mountpoint: Path) -> None:
         self._provider = provider
         self._settings = settings
         self._mountpoint = mountpoint

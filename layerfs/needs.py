@@ -57,7 +57,7 @@ class BlobNeed(Need):
 
 
 class Provider(Protocol):
-    """Whoever can make needed things exist in the store; `layerfs.fetch.Provider` is one."""
+    """Makes needed things exist in the store; `layerfs.fetch.Fetcher` is one."""
 
     async def obtain(self, need: Need) -> None:
         """Return once *need* is met. Raises a LayerfsError that says why it cannot be.

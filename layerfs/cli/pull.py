@@ -70,7 +70,7 @@ async def _pull(machinery: "Machinery", reference: ImageReference, *, silent: bo
 
     storage = machinery.storage
     before = storage.refs.read(reference.repository, reference.tag) if reference.tag else None
-    digest = reference.digest or await machinery.provider.documents.resolve(reference)
+    digest = reference.digest or await machinery.provider.resolve(reference)
     if reference.tag and reference.digest:
         storage.refs.write(reference.repository, reference.tag, digest)
     moved_from = before.digest if before and before.digest != digest else None

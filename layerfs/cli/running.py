@@ -9,7 +9,7 @@ import trio
 
 from layerfs import app as wiring
 from layerfs.errors import NotInStore, StoreError
-from layerfs.fetch import Provider
+from layerfs.fetch import Fetcher
 from layerfs.local.origin import LocalOrigin
 from layerfs.needs import LayersNeed, StackNeed, TagNeed
 from layerfs.oci import Digest, Image, ImageReference, Manifest
@@ -28,7 +28,7 @@ class Machinery:
     """What a verb works with: the store, and who fetches into it."""
 
     storage: ImageStorage
-    provider: Provider
+    provider: Fetcher
 
 
 def with_provider(
@@ -74,7 +74,7 @@ async def pinned(machinery: Machinery, reference: ImageReference) -> Digest:
 
 async def manifest_of(machinery: Machinery, reference: ImageReference, digest: Digest) -> Manifest:
     """Have the documents of *digest* in the store; return the manifest for this platform."""
-    return await machinery.provider.documents.image(reference.repository, digest)
+    return await machinery.provider.image(reference.repository, digest)
 
 
 def image_of(machinery: Machinery, manifest: Manifest) -> Image:

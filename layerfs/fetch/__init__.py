@@ -1,9 +1,25 @@
-"""Make it exist, once: single flight, downloads, extraction, covers. Where registry and store meet.
+"""Make it exist, once. Where an origin and the store meet; runs on trio.
 
-Runs on trio. Called by the kernel edge through `layerfs.needs.Provider` and by the command line.
+**Order of work on a digest.** Many callers want the same thing: tasks of one daemon, and daemons and commands
+on one store. Whoever wants it (1) joins the flight of this process, so that one task works and all others
+wait (`layerfs.flights`); (2) takes the digest's byte in the store's lock file, so that one process works, and
+all others look every 100 ms whether the byte is free; (3) looks at the store *again*, because the process
+that held the byte may have made it; (4) works; (5) publishes by rename; (6) releases the byte. Nothing is
+published that was not verified, and nothing is trusted because somebody else was working on it: only what the
+store has counts.
+
+**Who may wait.** Anybody, and whoever stops waiting stops nothing: the work runs in the nursery of the
+`Fetcher`. Its end cancels the work; a download then stays staged, and the next attempt, in any process, goes
+on behind what arrived. Failures are told to all who wait, and not remembered: the next caller starts anew.
+
+**Who is blamed.** A layer is extracted while it arrives. When both fail it is the download's fault; when the
+extraction fails alone, the bytes are hashed before the image is blamed, for a registry that sends other bytes
+breaks the archive before the digest can tell (`verdicts`). A damaged blob in the store is nobody's fault: it
+is fetched again. A claim of a config about a layer (its diff_id) concerns that image only, so it is part of
+the flight's key.
 """
 
+from layerfs.fetch.fetcher import Fetcher, open_fetcher
 from layerfs.fetch.progress import Failure, Journal, Progress
-from layerfs.fetch.provider import Provider, open_provider
 
-__all__ = ["Failure", "Journal", "Progress", "Provider", "open_provider"]
+__all__ = ["Failure", "Fetcher", "Journal", "Progress", "open_fetcher"]

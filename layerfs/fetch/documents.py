@@ -8,15 +8,15 @@ from collections.abc import Awaitable, Callable
 import trio
 
 from layerfs.errors import InvalidDocument
-from layerfs.fetch.locking import holding
 from layerfs.fetch.operations import FetchConfig, FetchManifest, Resolve
 from layerfs.fetch.origin import Origin
+from layerfs.fetch.tasks import holding
 from layerfs.oci import Digest, ImageReference, Index, Manifest, Platform, Repository
 from layerfs.oci.manifest import MAX_INDEX_DEPTH
 from layerfs.store import ImageStorage
 
 
-class Documents:
+class DocumentFetcher:
     """Fetch what describes images; answer from the store where it knows."""
 
     def __init__(self, storage: ImageStorage, origin: Origin, platform: Platform) -> None:

@@ -31,13 +31,24 @@ async def download(
 
     Raises RegistryError once resuming does not help, SizeMismatch for excess bytes, StoreFull, WorkerDied.
     """
+
+    def arrived(received: int) -> None:
+        staged.grown(received)
+        progress.advance(received)
+
     progress.phase = "downloading"
     progress.advance(staged.offset)
     backoff = Backoff()
     before = staged.offset
     while staged.offset < descriptor.size:
         try:
-            await _receive(origin, repository, descriptor, staged, progress)
+            question = Receive(repository, descriptor, staged.offset, str(staged.staged_path))
+            await origin.ask(question, staged.descriptors, arrived)
+            if staged.offset < descriptor.size:
+                raise RegistryMisbehaved(
+                    f"{repository}@{descriptor.digest}: the answer ended after {staged.offset} bytes "
+                    f"(expected {descriptor.size})"
+                )
         except (Unreachable, RegistryTimeout, RegistryMisbehaved) as exc:
             # Opening a stream is retried by the origin: only a download that was under way is resumed here.
             pause = backoff.failed(staged.offset) if staged.offset > before else None
@@ -48,25 +59,3 @@ async def download(
             )
             await trio.sleep(pause)
     progress.complete(staged.offset)
-
-
-async def _receive(
-    origin: Origin,
-    repository: Repository,
-    descriptor: Descriptor,
-    staged: StagedDownload,
-    progress: Progress,
-) -> None:
-    """Have the origin write once what is missing; return at the end of what it sends, whole or not."""
-
-    def arrived(received: int) -> None:
-        staged.grown(received)
-        progress.advance(received)
-
-    receive = Receive(repository, descriptor, staged.offset, str(staged.staged_path))
-    await origin.ask(receive, staged.descriptors, arrived)
-    if staged.offset < descriptor.size:
-        raise RegistryMisbehaved(
-            f"{repository}@{descriptor.digest}: the answer ended after {staged.offset} bytes "
-            f"(expected {descriptor.size})"
-        )

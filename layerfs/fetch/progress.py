@@ -5,13 +5,15 @@ One task advances a `Progress`; extraction follows it, `status.json` and progres
 
 import time
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
 import trio
 
 from layerfs.errors import LayerfsError
-from layerfs.oci import Digest, Repository
+from layerfs.oci import Descriptor, Digest, Repository
 
 Phase = Literal["queued", "downloading", "extracting", "verifying", "done", "failed"]
 
@@ -82,6 +84,21 @@ class Journal:
     def __init__(self) -> None:
         self.active: dict[Digest, Progress] = {}
         self.failures: deque[Failure] = deque(maxlen=_KEPT_FAILURES)
+
+    @contextmanager
+    def watching(self, repository: Repository, descriptor: Descriptor) -> Iterator[Progress]:
+        """Show the work on a blob while the block runs, its failure afterwards."""
+        progress = Progress(repository, descriptor.digest, descriptor.size)
+        self.active[descriptor.digest] = progress
+        try:
+            yield progress
+            progress.phase = "done"
+        except LayerfsError as exc:
+            progress.phase = "failed"
+            self.failed(f"{repository}@{descriptor.digest}", exc)
+            raise
+        finally:
+            del self.active[descriptor.digest]
 
     def failed(self, what: str, error: LayerfsError) -> None:
         """Remember a failure; old ones fall out."""

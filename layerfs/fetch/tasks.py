@@ -1,14 +1,19 @@
-"""Errors that cross a nursery as themselves, not in a group. Called by everything here that runs tasks."""
+"""Tasks and turns: errors that cross a nursery as themselves, and the right to work on a digest."""
 
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import trio
 
 from layerfs.errors import LayerfsError
+from layerfs.oci import Digest
+from layerfs.store import ImageStorage
 
 T = TypeVar("T")
+
+LOCK_POLL: Final = 0.1
+"""Seconds between tries for a byte that another process holds: OFD locks wake nobody."""
 
 
 @asynccontextmanager
@@ -25,9 +30,24 @@ async def background() -> AsyncIterator[trio.Nursery]:
         raise failure
 
 
-async def attempt(work: Awaitable[T]) -> T | LayerfsError:
-    """Return the error instead of raising it."""
+async def outcome(work: Awaitable[T]) -> T | LayerfsError:
+    """Return what *work* returns, and the LayerfsError that it raises."""
     try:
         return await work
     except LayerfsError as exc:
         return exc
+
+
+@asynccontextmanager
+async def holding(storage: ImageStorage, digest: Digest) -> AsyncIterator[None]:
+    """Hold the byte of *digest* among all processes of a store, waiting without blocking the loop.
+
+    Whoever gets it looks at the store again before working.
+    """
+    lock = storage.lock(digest)
+    while not lock.try_acquire():  # noqa: ASYNC110 - no event crosses processes
+        await trio.sleep(LOCK_POLL)
+    try:
+        yield
+    finally:
+        lock.release()

@@ -11,7 +11,7 @@ from layerfs.errors import LayerfsError
 from layerfs.extract.client import Extractor, ExtractorPool
 from layerfs.extract.job import ExtractJob
 from layerfs.fetch.progress import Progress
-from layerfs.fetch.tasks import attempt
+from layerfs.fetch.tasks import outcome
 from layerfs.layer.record import Extraction
 
 log = logging.getLogger(__name__)
@@ -50,7 +50,7 @@ async def _answer(extractor: Extractor, progress: Progress) -> Extraction | Laye
     """Wait for the answer to the job that runs, telling the worker how far the download has come."""
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_follow, extractor, progress)
-        answer = await attempt(trio.to_thread.run_sync(extractor.result, abandon_on_cancel=True))
+        answer = await outcome(trio.to_thread.run_sync(extractor.result, abandon_on_cancel=True))
         nursery.cancel_scope.cancel()
     return answer
 

@@ -1,12 +1,13 @@
-"""The provider: meets what the view needs, each thing once, whoever asks.
+"""The fetcher: meets what others need, each thing once, whoever asks.
 
-`open_provider` owns the nursery in which all work runs; leaving it cancels the work, and downloads stay
+`open_fetcher` owns the nursery in which all work runs; leaving it cancels the work, and downloads stay
 staged for the next attempt.
 """
 
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Sequence
 from contextlib import asynccontextmanager
+from typing import Any
 
 import trio
 
@@ -20,7 +21,7 @@ from layerfs.errors import (
     Unreachable,
 )
 from layerfs.extract.client import ExtractorPool
-from layerfs.fetch.documents import Documents
+from layerfs.fetch.documents import DocumentFetcher
 from layerfs.fetch.layers import BlobFiles, LayerWork
 from layerfs.fetch.origin import Origin
 from layerfs.fetch.progress import Journal
@@ -29,7 +30,7 @@ from layerfs.fetch.workers import Workers
 from layerfs.flights import SingleFlight
 from layerfs.layer.record import Budgets
 from layerfs.needs import BlobNeed, DocumentNeed, LayersNeed, Need, StackNeed, TagNeed
-from layerfs.oci import ImageReference, Platform, Repository
+from layerfs.oci import Digest, ImageReference, Manifest, Platform, Repository
 from layerfs.oci.image import ImageLayer
 from layerfs.store import ImageStorage
 
@@ -42,23 +43,23 @@ SWEEP_PERIOD = 24 * 3600.0
 """Seconds between two looks for leftovers."""
 
 
-class Provider:
-    """Make needed things exist in the store. Build it with `open_provider`."""
+class Fetcher:
+    """Make needed things exist in the store: a `layerfs.needs.Provider`. Build it with `open_fetcher`."""
 
     def __init__(
         self,
         nursery: trio.Nursery,
         storage: ImageStorage,
-        documents: Documents,
+        documents: DocumentFetcher,
         work: LayerWork,
         journal: Journal,
     ) -> None:
         self.journal = journal
-        self.documents = documents
+        self._documents = documents
         self._nursery = nursery
         self._storage = storage
         self._work = work
-        self._flights: SingleFlight[Hashable, None] = SingleFlight(nursery)
+        self._flights: SingleFlight[Hashable, Any] = SingleFlight(nursery)
         self._published = trio.Event()
         self.waiting = 0
         """Callers whose need is not met yet."""
@@ -74,11 +75,9 @@ class Provider:
     async def _obtain(self, need: Need) -> None:
         match need:
             case TagNeed(reference):
-                await self._once(need, lambda: self._resolve(reference), str(reference))
+                await self._once(need, lambda: self._pin(reference), str(reference))
             case DocumentNeed(repository, digest):
-                await self._once(
-                    need, lambda: self.documents.image(repository, digest), f"{repository}@{digest}"
-                )
+                await self.image(repository, digest)
             case LayersNeed(repository, image, numbers):
                 await self._layers(repository, [image.layers[number] for number in numbers])
             case StackNeed(repository, image):
@@ -89,14 +88,30 @@ class Provider:
             case _:
                 raise NotImplementedError(f"nothing meets {need!r}")
 
-    async def _resolve(self, reference: ImageReference) -> None:
+    async def resolve(self, reference: ImageReference) -> Digest:
+        """Ask the registry what a tag names now, whatever is known, and pin the tag to it."""
+        found: Digest = await self._once(
+            reference, lambda: self._documents.resolve(reference), str(reference)
+        )
+        return found
+
+    async def image(self, repository: Repository, digest: Digest) -> Manifest:
+        """Have the document *digest*, and the manifest and config for this platform below it."""
+        found: Manifest = await self._once(
+            DocumentNeed(repository, digest),
+            lambda: self._documents.image(repository, digest),
+            f"{repository}@{digest}",
+        )
+        return found
+
+    async def _pin(self, reference: ImageReference) -> None:
         """Pin a tag to what it names now.
 
-        While its registry is away a pinned one is pinned to the same again, so that one access in a while
-        waits for the registry, and not each.
+        If the registry is unreachable, the old pin is renewed: with ``--tag-ttl`` only one access a period
+        waits for a dead registry.
         """
         try:
-            await self.documents.resolve(reference)
+            await self._documents.resolve(reference)
         except (Unreachable, RegistryTimeout, RateLimited, RegistryMisbehaved, Offline) as exc:
             assert reference.tag is not None
             known = self._storage.refs.read(reference.repository, reference.tag)
@@ -130,15 +145,15 @@ class Provider:
             except (StoreError, OSError) as exc:  # what may be lost is not called durable
                 log.warning("layers of this boot could not be made durable: %s", exc)
 
-    async def _once(self, key: Hashable, job: Callable[[], Awaitable[object]], what: str) -> None:
-        async def run() -> None:
+    async def _once(self, key: Hashable, job: Callable[[], Awaitable[Any]], what: str) -> Any:
+        async def run() -> Any:
             try:
-                await job()
+                return await job()
             except LayerfsError as exc:
                 self.journal.failed(what, exc)
                 raise
 
-        await self._flights.do(key, run)
+        return await self._flights.do(key, run)
 
     async def _layers(self, repository: Repository, layers: Sequence[ImageLayer]) -> None:
         """Have all *layers*, in parallel. Raises the first error, once all have ended."""
@@ -166,7 +181,7 @@ class Provider:
 
 
 @asynccontextmanager
-async def open_provider(
+async def open_fetcher(
     storage: ImageStorage,
     origin: Origin,
     pool: ExtractorPool,
@@ -175,19 +190,19 @@ async def open_provider(
     budgets: Budgets,
     workers: int,
     blob_files: BlobFiles | None = None,
-) -> AsyncIterator[Provider]:
+) -> AsyncIterator[Fetcher]:
     """Own the tasks that fetch; on leaving, cancel them. A LayerfsError of the block leaves as itself.
 
     *workers* is how many extractors *pool* has; *blob_files* finds files that can be linked into the store.
     """
     journal = Journal()
     async with background() as nursery:
-        provider = Provider(
+        fetcher = Fetcher(
             nursery,
             storage,
-            Documents(storage, origin, platform),
+            DocumentFetcher(storage, origin, platform),
             LayerWork(storage, origin, Workers(pool, workers), budgets, journal, blob_files),
             journal,
         )
-        nursery.start_soon(provider.keep_durable)
-        yield provider
+        nursery.start_soon(fetcher.keep_durable)
+        yield fetcher
