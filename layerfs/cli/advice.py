@@ -22,7 +22,7 @@ _ADVICE: Final = {
     "BudgetExceeded": "raise the limit under [budgets] in config.toml if you trust the image",
     "StoreFull": "make room: layerfs df says what can go",
     "StoreReadOnly": "the daemon may not write its store",
-    "StoreDamaged": "layerfs rm the image and pull it again",
+    "StoreDamaged": "remove what the error names from the store; the next access makes it again",
     "WorkerDied": "perhaps killed for lack of memory (see dmesg); the next access tries again",
 }
 

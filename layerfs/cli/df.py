@@ -13,7 +13,7 @@ from layerfs.settings import Settings
 from layerfs.view.texts import human_size
 
 if TYPE_CHECKING:
-    from layerfs.store.inventory import Inventory
+    from layerfs.catalog.inventory import Inventory
 
 Json = dict[str, Any]
 
@@ -33,8 +33,8 @@ def df(
     extracted layers are those of their files. Local is what layerfs mount SOURCE keeps below local/ of the
     store; what is not mounted there may be removed.
     """
+    from layerfs.catalog.inventory import take_inventory
     from layerfs.store import ImageStorage
-    from layerfs.store.inventory import take_inventory
 
     storage = ImageStorage(settings.store)
     found = take_inventory(storage)

@@ -19,6 +19,7 @@ from layerfs.layer.member import Member, Type
 from layerfs.layer.paths import join
 from layerfs.oci import ImageReference
 from layerfs.settings import Settings
+from layerfs.store.layout import EXTRACTED
 
 if TYPE_CHECKING:
     from layerfs.store import LayerDir
@@ -115,7 +116,7 @@ def write_tar(layers: "list[LayerDir]", write: Write) -> None:
         _fill(member, node)
         write(tarwriter.header(member))
         if kind is Type.FILE and member.size:
-            _copy(path, node, member.size, write)
+            copy_content(path, node, member.size, write)
             write(tarwriter.padding(member.size))
     write(tarwriter.END)
 
@@ -134,7 +135,8 @@ def _fill(member: Member, node: "Node") -> None:
         member.major, member.minor = os.major(attributes.rdev), os.minor(attributes.rdev)
 
 
-def _copy(path: bytes, node: "Node", size: int, write: Write) -> None:
+def copy_content(path: bytes, node: "Node", size: int, write: Write) -> None:
+    """Write the *size* bytes of a file, and no more. Raises StoreDamaged if it has become shorter."""
     from layerfs.view.nodes import FileContent
 
     content = node.open()
@@ -144,7 +146,15 @@ def _copy(path: bytes, node: "Node", size: int, write: Write) -> None:
         while size and (chunk := os.read(fd, min(size, _CHUNK))):
             write(chunk)
             size -= len(chunk)
+        if size:
+            raise StoreDamaged(f"{os.fsdecode(path)}: {size} bytes are missing{_remedy(fd)}")
     finally:
         os.close(fd)
-    if size:
-        raise StoreDamaged(f"{os.fsdecode(path)}: {size} bytes are missing (layerfs verify says more)")
+
+
+def _remedy(fd: int) -> str:
+    """Say how the damaged layer that an open file belongs to is made anew."""
+    name = Path(f"/proc/self/fd/{fd}").readlink()
+    trees = (parent for parent in name.parents if parent.parent.name == EXTRACTED)
+    layer = next(trees, None)
+    return "" if layer is None else f"; remove the directory {layer}, and the next access extracts it again"

@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from layerfs.catalog.documents import DocumentReader
 from layerfs.cli import options
 from layerfs.cli.app import app
 from layerfs.cli.completion import complete_reference
@@ -13,7 +14,6 @@ from layerfs.needs import DocumentNeed
 from layerfs.oci import Digest, ImageReference, Repository
 from layerfs.settings import Settings
 from layerfs.store import ImageStorage
-from layerfs.view.documents import DocumentReader
 from layerfs.view.texts import human_size
 
 _SHORT_HEX = 12

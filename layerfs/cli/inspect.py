@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from layerfs.catalog.state import layer_state
 from layerfs.cli import options
 from layerfs.cli.app import app
 from layerfs.cli.output import print_json
 from layerfs.oci import Digest, Image, ImageReference, Manifest, Repository
 from layerfs.settings import Settings
-from layerfs.view.texts import ABSENT, FETCHED, command_text, history_text
+from layerfs.view.texts import command_text, history_text
 
 if TYPE_CHECKING:
     from layerfs.cli.running import Machinery
@@ -62,7 +63,7 @@ def history(settings: Settings, reference: options.Reference, as_json: options.J
         if as_json:
             print_json(_layers(machinery.storage, image))
         else:
-            _print_bytes(history_text(image, lambda blob: _state(machinery.storage, blob)))
+            _print_bytes(history_text(image, lambda blob: layer_state(machinery.storage, blob)))
 
     _with_documents(settings, reference, work)
 
@@ -144,7 +145,7 @@ def _layers(storage: "ImageStorage", image: Image) -> list[dict[str, object]]:
             "diff_id": str(layer.diff_id),
             "media_type": layer.descriptor.media_type,
             "size": layer.descriptor.size,
-            "state": _state(storage, layer.descriptor.digest),
+            "state": layer_state(storage, layer.descriptor.digest),
             "created_by": command_text(command),
         }
         for layer, command in zip(image.layers, image.commands(), strict=True)
@@ -163,10 +164,6 @@ def _runtime(image: Image) -> dict[str, object]:
         "volumes": list(config.volumes),
         "stop_signal": config.stop_signal or None,
     }
-
-
-def _state(storage: "ImageStorage", blob: Digest) -> str:
-    return ABSENT if storage.open_layer(blob) is None else FETCHED
 
 
 def _print_bytes(content: bytes) -> None:

@@ -7,12 +7,20 @@ from collections.abc import Awaitable, Callable
 
 import trio
 
-from layerfs.errors import InvalidDocument
 from layerfs.fetch.operations import FetchConfig, FetchManifest, Resolve
 from layerfs.fetch.origin import Origin
 from layerfs.fetch.tasks import holding
-from layerfs.oci import Digest, ImageReference, Index, Manifest, Platform, Repository
-from layerfs.oci.manifest import MAX_INDEX_DEPTH
+from layerfs.oci import (
+    Descriptor,
+    Digest,
+    ImageReference,
+    Index,
+    Manifest,
+    Platform,
+    Repository,
+    descend,
+    parse_manifest,
+)
 from layerfs.store import ImageStorage
 
 
@@ -29,6 +37,7 @@ class DocumentFetcher:
         assert reference.tag is not None
         found = await self._origin.ask(Resolve(reference.repository, reference.tag))
         if found.raw is not None:
+            parse_manifest(found.raw, found.digest, found.media_type)
             await trio.to_thread.run_sync(self._storage.save_manifest, found.raw, found.digest)
         await trio.to_thread.run_sync(
             self._storage.refs.write, reference.repository, reference.tag, found.digest
@@ -38,13 +47,11 @@ class DocumentFetcher:
     async def image(self, repository: Repository, digest: Digest) -> Manifest:
         """Have the document *digest*, and the manifest and config for this platform below it."""
         document = await self.document(repository, digest)
-        for _ in range(MAX_INDEX_DEPTH):
-            if isinstance(document, Manifest):
-                await self._config(repository, document)
-                return document
-            chosen = document.choose(self._platform)
-            document = await self.document(repository, chosen.digest, chosen.size)
-        raise InvalidDocument(f"{repository}@{digest}: more than {MAX_INDEX_DEPTH} indexes inside each other")
+        below: dict[Digest, Manifest | Index] = {}
+        while isinstance(found := descend(document, self._platform, below.get), Descriptor):
+            below[found.digest] = await self.document(repository, found.digest, found.size)
+        await self._config(repository, found)
+        return found
 
     async def document(
         self, repository: Repository, digest: Digest, size: int | None = None
@@ -53,7 +60,8 @@ class DocumentFetcher:
         storage = self._storage
 
         async def fetch() -> None:
-            raw, _media_type = await self._origin.ask(FetchManifest(repository, digest, size))
+            raw, media_type = await self._origin.ask(FetchManifest(repository, digest, size))
+            parse_manifest(raw, digest, media_type)
             await trio.to_thread.run_sync(storage.save_manifest, raw, digest)
 
         await self._once(digest, storage.has_manifest, fetch)

@@ -5,6 +5,7 @@ Sources: OCI image-spec 1.1, distribution-spec 1.1, Docker's reference grammar.
 """
 
 from layerfs.oci.config import HistoryEntry, ImageConfig, RuntimeConfig
+from layerfs.oci.descent import descend, documents_below
 from layerfs.oci.descriptor import Descriptor, Resolved
 from layerfs.oci.digest import Digest
 from layerfs.oci.image import Image, stack_digest
@@ -25,6 +26,8 @@ __all__ = [
     "Repository",
     "Resolved",
     "RuntimeConfig",
+    "descend",
+    "documents_below",
     "parse_manifest",
     "stack_digest",
 ]

@@ -16,9 +16,6 @@ from layerfs.oci.platform import Platform
 MAX_LAYERS: Final = 1000
 """Twice what overlayfs stacks; a manifest with more serves no one but an attacker."""
 
-MAX_INDEX_DEPTH: Final = 4
-"""Indexes in indexes that are followed; image-spec sets no limit, hostile registries need one."""
-
 _ATTESTATION = "vnd.docker.reference.type"
 
 

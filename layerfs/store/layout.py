@@ -17,6 +17,8 @@ from layerfs.oci.reference import is_tag
 
 StagedKind = Literal["downloading", "extracting", "removing", "writing"]
 
+EXTRACTED: Final = "extracted"
+"""The directory of the extracted layers."""
 BLOB_SUFFIX: Final = ".tar.gz"
 RECORD_SUFFIX: Final = ".json"
 NAME_MAX: Final = 255
@@ -70,7 +72,7 @@ class Layout:
     @property
     def extracted(self) -> Path:
         """Directory of layer directories and their records."""
-        return self.root / "extracted"
+        return self.root / EXTRACTED
 
     @property
     def covers(self) -> Path:

@@ -7,13 +7,14 @@ alone. Called by `layerfs.view.images`.
 from collections.abc import Callable, Sequence
 from typing import Final
 
+from layerfs.catalog.documents import ImageDocuments
+from layerfs.catalog.state import layer_state
 from layerfs.errors import DiffIdMismatch
 from layerfs.needs import DocumentNeed, Need
 from layerfs.oci import Digest, Image, Index, Platform, Repository
 from layerfs.oci.image import ImageLayer
 from layerfs.store import ImageStorage
 from layerfs.view import texts
-from layerfs.view.documents import Documents
 from layerfs.view.names import image_name
 from layerfs.view.nodes import FOREVER, BytesContent, Node
 from layerfs.view.virtual import ChangingText, Link, Text, VirtualDirectory, World
@@ -42,7 +43,7 @@ class ImageDirectory(DocumentDirectory):
         self._key = key
         self.repository = repository
         self.digest = digest
-        self._documents: Documents | None = None
+        self._documents: ImageDocuments | None = None
 
     def lookup(self, name: bytes) -> Node | Need | None:
         """Return an entry; waits for the manifest. Raises ImageError for what the image cannot have."""
@@ -67,7 +68,7 @@ class ImageDirectory(DocumentDirectory):
         """Drop the documents."""
         self._documents = None
 
-    def _enter(self) -> Documents | DocumentNeed:
+    def _enter(self) -> ImageDocuments | DocumentNeed:
         if self._documents is None:
             found = self.world.known.enter(self.repository, self.digest)
             if isinstance(found, DocumentNeed):
@@ -75,7 +76,7 @@ class ImageDirectory(DocumentDirectory):
             self._documents = found
         return self._documents
 
-    def _makers(self, documents: Documents) -> dict[bytes, Callable[[bytes], Node]]:
+    def _makers(self, documents: ImageDocuments) -> dict[bytes, Callable[[bytes], Node]]:
         makers: dict[bytes, Callable[[bytes], Node]] = {}
         index, manifest, image = documents.index, documents.manifest, documents.image
         created = texts.time_ns(image.config.created) if image is not None else None
@@ -268,12 +269,6 @@ def _file_name(platform: Platform) -> bytes:
 def to_top(repository: Repository, depth: int) -> bytes:
     """Return the relative path to the mountpoint from *depth* directories below an image's directory."""
     return b"../" * (depth + 2 + len(repository.path.split("/")))
-
-
-def layer_state(storage: ImageStorage, digest: Digest) -> str:
-    """Say whether the store has a layer, as a directory or as a blob."""
-    here = storage.open_layer(digest) is not None or storage.open_blob(digest) is not None
-    return texts.FETCHED if here else texts.ABSENT
 
 
 def require_diff_id(storage: ImageStorage, layer: ImageLayer) -> None:

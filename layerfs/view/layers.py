@@ -8,13 +8,13 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final
 
+from layerfs.catalog.known import LayerPlace
+from layerfs.catalog.state import layer_state
 from layerfs.errors import InvalidDigest, LayerfsError
 from layerfs.needs import Need
 from layerfs.oci import Digest, Image
 from layerfs.store import ImageStorage
 from layerfs.view import texts
-from layerfs.view.image import layer_state
-from layerfs.view.known import LayerSource
 from layerfs.view.nodes import FOREVER, Attributes, FileContent, Node
 from layerfs.view.roots import FORMS, LayerRoot
 from layerfs.view.virtual import TEXT_MODE, ChangingText, VirtualDirectory, VirtualNode, World
@@ -139,7 +139,7 @@ def describe(world: World, digest: Digest) -> bytes:
     )
 
 
-def _image_of(world: World, digest: Digest) -> tuple[LayerSource | None, Image | None]:
+def _image_of(world: World, digest: Digest) -> tuple[LayerPlace | None, Image | None]:
     """Return an image that has the layer, if one is known and its documents are here: nothing waits."""
     try:
         found = world.known.layer(digest)

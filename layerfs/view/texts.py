@@ -12,8 +12,6 @@ from typing import Final
 from layerfs.layer.record import Extraction
 from layerfs.oci import Descriptor, Digest, HistoryEntry, Image
 
-FETCHED: Final = "fetched"
-ABSENT: Final = "absent"
 EMPTY: Final = "empty"
 
 _UNITS: Final = ("B", "kB", "MB", "GB", "TB", "PB", "EB")

@@ -8,12 +8,12 @@ import time
 from dataclasses import dataclass
 from typing import Protocol
 
+from layerfs.catalog.known import KnownImages
 from layerfs.oci import Platform
 from layerfs.store import ImageStorage
 from layerfs.view import images, layers, lowers, rootfs
 from layerfs.view.content import LayerTrees
 from layerfs.view.inodes import ROOT_INO, InodeTable
-from layerfs.view.known import KnownImages
 from layerfs.view.nodes import Node
 from layerfs.view.virtual import ChangingText, FixedDirectory, World
 

@@ -16,8 +16,8 @@ from layerfs.view.inodes import InodeTable, number_of
 from layerfs.view.nodes import FOREVER, Attributes, BytesContent, Node
 
 if TYPE_CHECKING:
+    from layerfs.catalog.known import KnownImages
     from layerfs.view.content import LayerTrees
-    from layerfs.view.known import KnownImages
 
 DIRECTORY_MODE: Final = S_IFDIR | 0o755
 LINK_MODE: Final = S_IFLNK | 0o777

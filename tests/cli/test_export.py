@@ -11,8 +11,10 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 
-from layerfs.cli.export import write_tar
+from layerfs.cli.export import copy_content, write_tar
+from layerfs.errors import StoreDamaged
 from layerfs.store import ImageStorage, probe
+from layerfs.view.nodes import FileContent, Node
 from tests.cli.conftest import CommandLine
 from tests.support import canary, images, model
 from tests.support.images import (
@@ -85,6 +87,30 @@ def test_the_archive_is_what_umoci_unpacks(layerfs: CommandLine, tmp_path: Path)
         return {path: replace(fact, mtime_ns=0) if fact.kind == "d" else fact for path, fact in tree.items()}
 
     canary.assert_same(undated(expected), undated(found))
+
+
+def test_a_file_that_is_too_short_names_its_layer_and_the_advice_mends_it(
+    layerfs: CommandLine, tmp_path: Path
+) -> None:
+    imported(layerfs, tmp_path)
+    layerfs("export", "a:1", "-o", "whole.tar")
+    damaged = layerfs.store / "extracted" / LAYERS[0].digest.name
+    (damaged / "etc" / "motd").write_bytes(b"he")
+    root = os.open(damaged, os.O_RDONLY)
+    written = bytearray()
+
+    class Shrunk(Node):
+        def open(self) -> FileContent:
+            return FileContent(root, b"etc/motd", 6)
+
+    with pytest.raises(StoreDamaged, match="4 bytes are missing") as caught:
+        copy_content(b"etc/motd", Shrunk(1), 6, written.extend)
+    os.close(root)
+    assert f"remove the directory {damaged}, and the next access" in str(caught.value)
+
+    shutil.rmtree(damaged)
+    layerfs("export", "a:1", "-o", "a.tar")
+    assert (layerfs.home / "a.tar").read_bytes() == (layerfs.home / "whole.tar").read_bytes()
 
 
 def test_it_is_the_same_each_time_and_sorted_and_bsdtar_reads_it(

@@ -1,5 +1,7 @@
 """Help, manual pages and completion: of one source, complete, and of use."""
 
+import ast
+import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,10 +10,13 @@ from typing import Any
 import pytest
 import typer
 
+import layerfs.cli
 from layerfs.cli.app import VERBATIM, app, load_verbs
 from layerfs.cli.completion import SCRIPTS
 from tests.cli.conftest import CommandLine
 from tests.support.images import file, image, layer, write_layout
+
+_SOURCE = Path(layerfs.cli.__file__).parents[1]
 
 
 def verbs() -> list[tuple[str, Any]]:
@@ -58,6 +63,24 @@ def test_the_manual_pages_are_good_roff_and_name_everything(layerfs: CommandLine
             for param in command.params:
                 for flag in param.opts if param.param_type_name == "option" else ():
                     assert flag.replace("-", "\\-") in source, f"{name} {flag}"
+
+
+_NAMED = re.compile(r"\blayerfs ([a-z]+)(?= [A-Z`)/<-]|[`)]|$| says| lists| fetches)")
+
+
+def test_every_command_that_a_message_names_exists() -> None:
+    """Advice that names a command which is not there is worse than none."""
+    known = {name.split()[0] for name, _ in verbs()} | {"and", "reads"}  # the last two are English
+    named = {
+        (str(path.relative_to(_SOURCE)), word)
+        for path in _SOURCE.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+        for word in _NAMED.findall(node.value)
+    }
+
+    assert {word for _, word in named} > {"pull", "login", "umount", "df"}
+    assert {(path, word) for path, word in named if word not in known} == set()
 
 
 class Bash:

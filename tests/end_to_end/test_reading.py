@@ -168,3 +168,15 @@ def test_walking_the_mount_asks_for_nothing(registry: Registry, store: Path, mou
             assert clients.run(*command, mountpoint).stderr == b""
 
     assert registry.requests(since) == []
+
+
+def test_a_layer_whose_blob_was_read_is_fetched_for_the_mount_and_the_command(
+    registry: Registry, store: Path, mountpoint: Path
+) -> None:
+    reference = registry.push("states", "latest", images.image(images.layer(images.file("f", b"x"))))
+    with daemon.running(store, mountpoint) as running:
+        (running.images / str(reference) / "layers" / "00" / "blob").read_bytes()
+        shown = (running.images / str(reference) / "history").read_text()
+
+    assert daemon.layerfs("history", str(reference), store=store).stdout == shown
+    assert " fetched" in shown

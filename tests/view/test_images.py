@@ -458,7 +458,7 @@ def test_an_index_and_all_that_the_store_has_of_it_makes_layers_known(scene: Sce
 def test_a_tag_whose_manifest_comes_later_is_looked_at_again(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("layerfs.view.known._RESCAN_COST", 0)
+    monkeypatch.setattr("layerfs.catalog.known._RESCAN_COST", 0)
     scene.storage.refs.write(DEMO, "latest", IMAGE.digest)
     layers = scene.node("layers")
     assert layers.lookup(BASE.digest.name.encode()) is None

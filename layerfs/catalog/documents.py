@@ -1,7 +1,6 @@
 """The documents of an image, as far as the store has them: index, manifest, config.
 
-Decides which manifest an index means here, and what is missing. Asks the store only, never waits. Called by
-`layerfs.view.known`.
+Decides what is missing, and keeps what was parsed last.
 """
 
 import logging
@@ -11,8 +10,7 @@ from typing import Final
 
 from layerfs.errors import ImageError, LayerfsError, NotInStore
 from layerfs.needs import DocumentNeed
-from layerfs.oci import Digest, Image, ImageConfig, Index, Manifest, Platform, Repository
-from layerfs.oci.manifest import MAX_INDEX_DEPTH
+from layerfs.oci import Digest, Image, ImageConfig, Index, Manifest, Platform, Repository, descend
 from layerfs.store import ImageStorage
 
 log = logging.getLogger(__name__)
@@ -22,7 +20,7 @@ _KEPT: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
-class Documents:
+class ImageDocuments:
     """What ``name@digest`` leads to, for one platform."""
 
     index: Index | None
@@ -39,9 +37,9 @@ class DocumentReader:
     def __init__(self, storage: ImageStorage, platform: Platform) -> None:
         self._storage = storage
         self._platform = platform
-        self._recent: OrderedDict[Digest, Documents] = OrderedDict()
+        self._recent: OrderedDict[Digest, ImageDocuments] = OrderedDict()
 
-    def read(self, repository: Repository, digest: Digest) -> Documents | DocumentNeed:
+    def read(self, repository: Repository, digest: Digest) -> ImageDocuments | DocumentNeed:
         """Return all documents of an image, or the need for the first one that the store does not have.
 
         Raises StoreError for a document that cannot be read, ImageError for one that is no manifest.
@@ -61,38 +59,35 @@ class DocumentReader:
     def is_complete(self, repository: Repository, digest: Digest) -> bool:
         """Say whether the directory of an image can be entered without a request."""
         try:
-            return isinstance(self.read(repository, digest), Documents)
+            return isinstance(self.read(repository, digest), ImageDocuments)
         except LayerfsError as exc:
             log.debug("%s@%s: not listed: %s", repository, digest, exc)
             return False
 
-    def _load(self, repository: Repository, digest: Digest) -> Documents | DocumentNeed:
-        index: Index | None = None
-        for _ in range(MAX_INDEX_DEPTH + 1):
-            document = self.document(digest)
-            if document is None:
-                return DocumentNeed(repository, digest)
-            if isinstance(document, Manifest):
-                return self._with_config(repository, document, index)
-            index = index or document
-            try:
-                digest = document.choose(self._platform).digest
-            except ImageError as exc:
-                return Documents(index, None, None, exc)
-        problem = ImageError(f"{repository}: {MAX_INDEX_DEPTH} indexes inside each other (expected fewer)")
-        return Documents(index, None, None, problem)
+    def _load(self, repository: Repository, digest: Digest) -> ImageDocuments | DocumentNeed:
+        document = self.document(digest)
+        if document is None:
+            return DocumentNeed(repository, digest)
+        index = document if isinstance(document, Index) else None
+        try:
+            found = descend(document, self._platform, self.document)
+        except ImageError as exc:
+            return ImageDocuments(index, None, None, exc)
+        if isinstance(found, Manifest):
+            return self._with_config(repository, found, index)
+        return DocumentNeed(repository, found.digest)
 
     def _with_config(
         self, repository: Repository, manifest: Manifest, index: Index | None
-    ) -> Documents | DocumentNeed:
+    ) -> ImageDocuments | DocumentNeed:
         try:
             manifest.require_image()
             config = self._config(manifest.config.digest)
             if config is None:
                 return DocumentNeed(repository, manifest.digest)
-            return Documents(index, manifest, Image.of(manifest, config), None)
+            return ImageDocuments(index, manifest, Image.of(manifest, config), None)
         except ImageError as exc:
-            return Documents(index, manifest, None, exc)
+            return ImageDocuments(index, manifest, None, exc)
 
     def document(self, digest: Digest) -> Manifest | Index | None:
         """Return one manifest or index, None if the store does not have it. Raises as `read` does."""

@@ -1,6 +1,6 @@
 """What a store holds and what it is there for: sizes of blobs and trees, and which refs need them.
 
-Reads names, sizes, records and documents; changes nothing. Called by the command line (``layerfs df``).
+Reads names, sizes, records and documents; changes nothing.
 """
 
 import contextlib
@@ -12,9 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from layerfs.errors import InvalidDigest, LayerfsError
-from layerfs.oci import Digest, ImageReference, Index
-from layerfs.oci.manifest import MAX_INDEX_DEPTH
-from layerfs.store.layout import BLOB_SUFFIX, RECORD_SUFFIX, StagedName
+from layerfs.oci import Digest, ImageReference, Index, Manifest, documents_below
+from layerfs.store.layout import BLOB_SUFFIX, EXTRACTED, RECORD_SUFFIX, StagedName
 from layerfs.store.storage import ImageStorage
 
 
@@ -50,7 +49,7 @@ def take_inventory(storage: ImageStorage, *, depth: int = 0) -> Inventory:
         (storage.layer_dir, BLOB_SUFFIX, found.blobs),
         (storage.images_dir / "manifests", RECORD_SUFFIX, found.documents),
         (storage.images_dir / "configs", RECORD_SUFFIX, found.documents),
-        (storage.images_dir / "extracted", "", found.trees),
+        (storage.images_dir / EXTRACTED, "", found.trees),
     ):
         for name, status in _entries(directory):
             if StagedName.parse(name) is not None:
@@ -73,19 +72,19 @@ def take_inventory(storage: ImageStorage, *, depth: int = 0) -> Inventory:
     return found
 
 
-def _needed(storage: ImageStorage, digest: Digest, depth: int = 0) -> Iterator[Digest]:
+def _needed(storage: ImageStorage, digest: Digest) -> Iterator[Digest]:
+    def load(each: Digest) -> Manifest | Index | None:
+        try:
+            return storage.load_manifest(each)
+        except LayerfsError:  # only its name is known so far
+            return None
+
     yield digest
-    try:
-        document = storage.load_manifest(digest)
-    except LayerfsError:  # only the tag is known so far
-        return
-    if isinstance(document, Index):
-        for entry in document.manifests if depth < MAX_INDEX_DEPTH else ():
-            if storage.has_manifest(entry.digest):
-                yield from _needed(storage, entry.digest, depth + 1)
-    else:
-        yield document.config.digest
-        yield from (layer.digest for layer in document.layers)
+    for document in documents_below(digest, load):
+        yield document.digest
+        if isinstance(document, Manifest):
+            yield document.config.digest
+            yield from (layer.digest for layer in document.layers)
 
 
 def _entries(directory: Path) -> Iterator[tuple[str, os.stat_result]]:

@@ -1,8 +1,7 @@
 """Which manifest names which layer and stack: what turns a digest or an id back into an image to fetch.
 
 Filled by entering an image or following its links, and on demand from the refs of the store: nothing is read
-before a name is asked for that nobody has entered. Asks the store only, never waits. Called by the nodes that
-return a `Need`.
+before a name is asked for that nobody has entered.
 """
 
 import logging
@@ -11,13 +10,12 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
+from layerfs.catalog.documents import DocumentReader, ImageDocuments
 from layerfs.errors import LayerfsError, NotInStore
 from layerfs.needs import BlobNeed, DocumentNeed, LayersNeed, Need
-from layerfs.oci import Digest, Image, Manifest, Platform, Repository, stack_digest
+from layerfs.oci import Digest, Image, Index, Manifest, Platform, Repository, documents_below, stack_digest
 from layerfs.oci.image import ImageLayer
-from layerfs.oci.manifest import MAX_INDEX_DEPTH
 from layerfs.store import ImageStorage
-from layerfs.view.documents import DocumentReader, Documents
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +32,7 @@ class ImageSource:
 
 
 @dataclass(frozen=True, slots=True)
-class LayerSource:
+class LayerPlace:
     """One place in one image where a layer occurs."""
 
     image: ImageSource
@@ -42,7 +40,7 @@ class LayerSource:
 
 
 @dataclass(frozen=True, slots=True)
-class StackSource:
+class StackPlace:
     """An image that has a stack, and the layers of the stack, base first."""
 
     image: ImageSource
@@ -55,18 +53,18 @@ class KnownImages:
     def __init__(self, storage: ImageStorage, platform: Platform) -> None:
         self._storage = storage
         self.documents = DocumentReader(storage, platform)
-        self._layers: dict[Digest, LayerSource] = {}
+        self._layers: dict[Digest, LayerPlace] = {}
         self._layer_ids: dict[str, Digest] = {}
         self._without_id: list[Digest] = []
         """Layers that `_layer_ids` lacks so far: ids cost more than all else in a scan."""
-        self._stacks: dict[str, StackSource] = {}
+        self._stacks: dict[str, StackPlace] = {}
         self._seen: set[tuple[Repository, Digest]] = set()
         self._no_scan_before = 0.0
 
-    def enter(self, repository: Repository, digest: Digest) -> Documents | DocumentNeed:
+    def enter(self, repository: Repository, digest: Digest) -> ImageDocuments | DocumentNeed:
         """Return what is known of an image, and take in which layers they name."""
         found = self.documents.read(repository, digest)
-        if isinstance(found, Documents) and found.manifest is not None:
+        if isinstance(found, ImageDocuments) and found.manifest is not None:
             self._add(repository, found.manifest)
         return found
 
@@ -77,13 +75,13 @@ class KnownImages:
         """
         source = ImageSource(repository, image.manifest.digest)
         for layer in layers:
-            self._layers[layer.descriptor.digest] = LayerSource(source, layer.number)
+            self._layers[layer.descriptor.digest] = LayerPlace(source, layer.number)
 
     def prefer_stack(self, repository: Repository, image: Image) -> None:
         """Fetch the stack of *image*, and each layer of it, for this image from now on."""
         source = ImageSource(repository, image.manifest.digest)
         digests = tuple(layer.descriptor.digest for layer in image.layers)
-        self._stacks[image.stack.short_id] = StackSource(source, digests)
+        self._stacks[image.stack.short_id] = StackPlace(source, digests)
         self.prefer(repository, image, image.layers)
 
     def _add(self, repository: Repository, manifest: Manifest) -> None:
@@ -94,12 +92,14 @@ class KnownImages:
         for number, digest in enumerate(digests):
             if digest not in self._layers:
                 self._without_id.append(digest)
-                self._layers[digest] = LayerSource(source, number)
-        self._stacks.setdefault(stack_digest(digests).short_id, StackSource(source, digests))
+                self._layers[digest] = LayerPlace(source, number)
+        self._stacks.setdefault(stack_digest(digests).short_id, StackPlace(source, digests))
 
     def knows_layer(self, digest: Digest) -> bool:
         """Say whether a known manifest names *digest*."""
-        return digest in self._layers or (self._scan() and digest in self._layers)
+        if digest not in self._layers:
+            self._scan()
+        return digest in self._layers
 
     def layer_of_id(self, id_: str) -> Digest | None:
         """Return the layer whose short id is *id_*."""
@@ -117,14 +117,16 @@ class KnownImages:
 
     def knows_stack(self, id_: str) -> bool:
         """Say whether *id_* is the short id of a known image's stack."""
-        return id_ in self._stacks or (self._scan() and id_ in self._stacks)
+        if id_ not in self._stacks:
+            self._scan()
+        return id_ in self._stacks
 
     def stack_ids(self) -> list[str]:
         """Return the short ids of all known stacks, those of the refs among them."""
         self._scan()
         return list(self._stacks)
 
-    def layer(self, digest: Digest) -> tuple[LayerSource, Image] | DocumentNeed | None:
+    def layer(self, digest: Digest) -> tuple[LayerPlace, Image] | DocumentNeed | None:
         """Return an image that has the layer *digest*, and where in it; None if no known one has."""
         if not self.knows_layer(digest):
             return None
@@ -164,7 +166,7 @@ class KnownImages:
         source, image = found
         return BlobNeed(source.image.repository, image.layers[source.number].descriptor)
 
-    def _layer_or_raise(self, digest: Digest) -> tuple[LayerSource, Image] | DocumentNeed:
+    def _layer_or_raise(self, digest: Digest) -> tuple[LayerPlace, Image] | DocumentNeed:
         found = self.layer(digest)
         if found is None:
             raise NotInStore(f"layer {digest}: no known image names it; enter an image that has it first")
@@ -181,33 +183,32 @@ class KnownImages:
 
     # Refs
 
-    def _scan(self) -> bool:
-        """Take in the manifests that refs name and the store has; always True, for use in conditions."""
+    def _scan(self) -> None:
+        """Take in the manifests that refs name and the store has, unless the last scan was just now."""
         started = time.monotonic()
         if started >= self._no_scan_before:
             for repository, digest in self._ref_targets():
                 self._take_in(repository, digest)
             ended = time.monotonic()
             self._no_scan_before = ended + _RESCAN_COST * (ended - started)
-        return True
 
     def _ref_targets(self) -> Iterator[tuple[Repository, Digest]]:
         for reference, entry in self._storage.refs.all():
             if (reference.repository, entry.digest) not in self._seen:
                 yield reference.repository, entry.digest
 
-    def _take_in(self, repository: Repository, digest: Digest, depth: int = 0) -> None:
-        try:
-            document = self.documents.document(digest)
-        except LayerfsError as exc:
-            log.warning("%s@%s: skipped: %s", repository, digest, exc)
-            self._seen.add((repository, digest))
-            return
-        if document is None:
-            return  # a tag that was resolved and never entered; later it may be there
-        self._seen.add((repository, digest))
-        if isinstance(document, Manifest):
-            self._add(repository, document)
-        elif depth < MAX_INDEX_DEPTH:
-            for entry in document.manifests:
-                self._take_in(repository, entry.digest, depth + 1)
+    def _take_in(self, repository: Repository, digest: Digest) -> None:
+        def load(each: Digest) -> Manifest | Index | None:
+            try:
+                document = self.documents.document(each)
+            except LayerfsError as exc:
+                log.warning("%s@%s: skipped: %s", repository, each, exc)
+                self._seen.add((repository, each))
+                return None
+            if document is not None:  # else a tag that was resolved and never entered; later it may be there
+                self._seen.add((repository, each))
+            return document
+
+        for document in documents_below(digest, load):
+            if isinstance(document, Manifest):
+                self._add(repository, document)
