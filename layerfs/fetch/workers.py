@@ -31,18 +31,21 @@ class Workers:
         """
         async with self._free:
             extractor = await trio.to_thread.run_sync(self._pool.acquire)
+            answered = False
             try:
                 extractor.start(job)
                 answer = await _answer(extractor, progress)
-                for warning in extractor.warnings:
-                    log.warning("%s: %s", job.digest, warning)
-            except trio.Cancelled:
-                extractor.close()  # it may be in the middle of a file; the pool starts another
-                raise
+                warnings = extractor.warnings
+                answered = True
             finally:
+                # No `except trio.Cancelled`: out of a nursery it may come as a group.
+                if not answered:
+                    extractor.close()  # it may be in the middle of a file; the pool starts another
                 self._pool.release(extractor)
         if isinstance(answer, LayerfsError):
             raise answer
+        for warning in warnings:  # of a blob that did not come whole they say nothing
+            log.warning("%s: %s", job.digest, warning)
         return answer
 
 
