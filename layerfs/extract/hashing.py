@@ -10,10 +10,9 @@ from layerfs.errors import DigestMismatch
 _STOP: Final = None
 
 
-def check_digest(found: str, wanted: str) -> None:
-    """Raise DigestMismatch unless a blob hashed to what was *wanted*."""
-    if found != wanted:
-        raise DigestMismatch(f"blob: hashes to {found} (expected {wanted})")
+def mismatch(found: str, wanted: str) -> DigestMismatch | None:
+    """Return the error if a blob hashed to something else than *wanted*."""
+    return None if found == wanted else DigestMismatch(f"blob: hashes to {found} (expected {wanted})")
 
 
 class HashThread:

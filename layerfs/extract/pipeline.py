@@ -1,11 +1,16 @@
 """One job in the inflating process: blob to ring, both digests on the way, the verdict at the end.
 
-Drives `tail`, `streams`, `hashing` and the feeding side of `ring`. Called by `worker`, in a thread of its
-own.
+Who is at fault, in the order in which `verdict` looks:
 
-Whose fault a failure is depends on the bytes: of a complete blob that breaks its archive, the digest is
-computed to the end, and a blob that is not the one that was promised is called that. Of a blob that still
-grows this is the downloader's to say.
+1. The blob could not be read to its end: its size differs, the disk fails, the download was given up.
+   Nothing that was made of it says anything about the image.
+2. The whole blob was read and hashes to another digest: the registry sent other bytes, and whatever is
+   wrong with the archive in them is no wonder. Therefore the rest of a complete blob is still read after
+   its archive broke. A blob that is still growing is not: its downloader hashes it, and reports a wrong
+   digest itself.
+3. The archive is broken, or exceeds a budget: the image is at fault.
+4. The tree could not be written: the writer says whether the image, the disk or the store's owner is at
+   fault.
 """
 
 import logging
@@ -16,14 +21,16 @@ from typing import Final
 import msgspec
 
 from layerfs import errors
+from layerfs.compression import CHUNK, Prefixed, Stream, sniff
+from layerfs.compression.formats import NONE, SNIFFED
 from layerfs.errors import BudgetExceeded, DigestMismatch, LayerfsError, SizeMismatch, StoreError
-from layerfs.extract.hashing import HashThread, check_digest
+from layerfs.extract.hashing import HashThread, mismatch
 from layerfs.extract.job import Done, ExtractJob, Failed
 from layerfs.extract.ring import SLOTS, Feeder
-from layerfs.extract.streams import Prefixed, Stream, media_type_disagrees, open_stream, sniff
-from layerfs.extract.tail import CHUNK, GivenUp, Growth, NobodyReads, Tail
+from layerfs.extract.tail import GivenUp, Growth, NobodyReads, Tail
 from layerfs.extract.writer import Unwritten, Written
-from layerfs.layer.record import Compression, Extraction
+from layerfs.layer.record import Extraction
+from layerfs.oci import mediatype
 
 log = logging.getLogger(__name__)
 
@@ -36,11 +43,27 @@ _OF_THE_BLOB: Final = (SizeMismatch, StoreError, GivenUp)
 """Failures of reading the blob: they leave nothing to hash."""
 
 
+def verdict(
+    failure: LayerfsError | None, written: Written | Unwritten, wrong: DigestMismatch | None
+) -> LayerfsError | Unwritten | None:
+    """Return why a job failed, None if it did not: see the head of this module.
+
+    *failure* is of reading and inflating, *wrong* of the digest; None where no whole blob was hashed.
+    """
+    if isinstance(failure, _OF_THE_BLOB):
+        return failure
+    if wrong is not None:
+        return wrong
+    if failure is not None:
+        return failure
+    return written if isinstance(written, Unwritten) else None
+
+
 @dataclass(slots=True)
 class _Archive:
     """What the stream was found to be."""
 
-    compression: Compression = "none"
+    compression: str = "none"
     size: int = 0
     is_blob: bool = False
     """Whether the archive is the blob, byte for byte, and one hash does for both."""
@@ -84,32 +107,31 @@ class _Run:
             failure = exc
         aborted = failure is not None or self._feeder.writer_failed
         written = _RESULT.decode(self._feeder.finish(relay, aborted=aborted))
-        failed = failure is not None or isinstance(written, Unwritten)
-        if self._job.complete or not failed:
+        broken = failure is not None or isinstance(written, Unwritten)
+        whole = self._job.complete or not broken
+        if whole:
             failure = self._read_rest(failure)
         digest, diff_id = self._blob_hash.finish(), self._tar_hash.finish()
         if self._archive.is_blob:
             diff_id = digest
-        if (self._job.complete or not failed) and not isinstance(failure, _OF_THE_BLOB):
-            try:
-                check_digest(digest, self._job.digest)
-            except DigestMismatch as exc:
-                failure = exc
+        reason = verdict(failure, written, mismatch(digest, self._job.digest) if whole else None)
         warnings = (*written.warnings, *self._warnings())
-        if failure is not None:
-            return Failed(errors.name_of(failure), str(failure), warnings)
-        if isinstance(written, Unwritten):
-            return Failed(written.error, written.message, warnings)
+        if isinstance(reason, Unwritten):
+            return Failed(reason.error, reason.message, warnings)
+        if reason is not None:
+            return Failed(errors.name_of(reason), str(reason), warnings)
+        assert isinstance(written, Written), "verdict returns an Unwritten"
         return Done(self._extraction(written, digest, diff_id), warnings)
 
     def _inflate(self) -> None:
         """Move the archive into the ring, until its end or until the writer has failed."""
         start = b""
-        while len(start) < 8 and (more := self._tail.read(CHUNK)):
+        while len(start) < SNIFFED and (more := self._tail.read(CHUNK)):
             start += more
-        self._archive.compression = sniff(start)
-        self._archive.is_blob = self._archive.compression == "none" and self._blob_hash.name == _DIFF_ID_HASH
-        stream = open_stream(self._archive.compression, Prefixed(start, self._tail))
+        found = sniff(start)
+        self._archive.compression = found.name
+        self._archive.is_blob = found is NONE and self._blob_hash.name == _DIFF_ID_HASH
+        stream = found.open(Prefixed(start, self._tail))
         feeder, hasher = self._feeder, self._tar_hash
         while True:
             slot = feeder.slot()
@@ -148,7 +170,7 @@ class _Run:
 
     def _warnings(self) -> tuple[str, ...]:
         found = self._archive.compression
-        if not media_type_disagrees(self._job.media_type, found):
+        if not mediatype.promises_other(self._job.media_type, found):
             return ()
         return (f"compression is {found}, but the media type is {self._job.media_type}",)
 

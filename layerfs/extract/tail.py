@@ -9,11 +9,11 @@ import threading
 from collections.abc import Callable
 from typing import Final
 
+from layerfs.compression import CHUNK
 from layerfs.errors import LayerfsError, SizeMismatch, StoreError
 from layerfs.extract.hashing import HashThread
 from layerfs.layer.names import from_text
 
-CHUNK: Final = 128 * 1024
 _UNHASHED_MAX: Final = 16
 _PATIENCE: Final = 0.1
 

@@ -6,8 +6,6 @@ import msgspec
 
 RECORD_VERSION = 1
 
-Compression = Literal["none", "gzip", "zstd", "bzip2", "xz"]
-
 OwnerKind = Literal["root", "namespace", "user"]
 """Who writes a tree: root of the machine, root of a user namespace, an ordinary user."""
 
@@ -38,7 +36,8 @@ class Extraction(msgspec.Struct, frozen=True, kw_only=True):
     """Of the uncompressed archive, computed from its bytes (image-spec, config.md)."""
     blob_size: int
     tar_size: int
-    compression: Compression
+    compression: str
+    """What the blob's bytes were, ``none`` or the name of a row of `layerfs.compression.formats`."""
     entries: int
     files: int
     file_bytes: int

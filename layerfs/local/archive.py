@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import IO, Final
 from weakref import finalize
 
+from layerfs.compression.formats import SNIFFED
 from layerfs.errors import BudgetExceeded, InvalidArchive, InvalidLayer
 from layerfs.layer.member import Member, Type
 from layerfs.layer.paths import clean, shown
@@ -62,7 +63,7 @@ class Archive:
 
     def _inflated(self) -> IO[bytes] | None:
         with opened(self.path) as fd:
-            head = read_at(fd, 0, min(6, os.fstat(fd).st_size), self.path)
+            head = read_at(fd, 0, min(SNIFFED, os.fstat(fd).st_size), self.path)
         return inflated(self.path, head)
 
     def _take(self, member: Member, source: "_Source") -> None:

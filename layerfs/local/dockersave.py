@@ -9,6 +9,8 @@ from typing import Final
 
 import msgspec
 
+from layerfs.compression import sniff
+from layerfs.compression.formats import NONE, SNIFFED
 from layerfs.errors import InvalidDocument
 from layerfs.local.archive import Archive
 from layerfs.local.contents import SourceImage
@@ -16,15 +18,13 @@ from layerfs.local.pieces import Piece, opened, read_at
 from layerfs.oci import Digest, ImageConfig
 from layerfs.oci.documents import MAX_DOCUMENT_SIZE, decode
 from layerfs.oci.manifest import MAX_LAYERS
-from layerfs.oci.mediatype import OCI_CONFIG, OCI_MANIFEST
+from layerfs.oci.mediatype import OCI_CONFIG, OCI_MANIFEST, layer_type
 
 MANIFEST: Final = "manifest.json"
 _MAX_IMAGES: Final = 1000
 _MAX_MANIFEST: Final = 1 << 20
 """Bytes; as c/image reads at most (docker/internal/tarfile)."""
-_LAYER: Final = "application/vnd.oci.image.layer.v1.tar"
 _CHUNK: Final = 1 << 20
-_COMPRESSIONS: Final = ((b"\x1f\x8b", "+gzip"), (b"\x28\xb5\x2f\xfd", "+zstd"))
 
 
 class _ImageJson(msgspec.Struct, frozen=True, rename="pascal"):
@@ -80,11 +80,10 @@ class DockerSave:
         """Return the descriptor of a layer, and remember where it is."""
         piece = self._file(name)
         with opened(piece.path) as fd:
-            head = read_at(fd, piece.offset, min(4, piece.size), piece.path)
-            suffix = next((suffix for magic, suffix in _COMPRESSIONS if head.startswith(magic)), "")
-            digest = _hashed(fd, piece) if suffix else diff_id
+            found = sniff(read_at(fd, piece.offset, min(SNIFFED, piece.size), piece.path))
+            digest = diff_id if found is NONE else _hashed(fd, piece)
         self._found.setdefault(digest, piece)
-        return {"mediaType": _LAYER + suffix, "digest": str(digest), "size": piece.size}
+        return {"mediaType": layer_type(found.name), "digest": str(digest), "size": piece.size}
 
     def _file(self, name: str) -> Piece:
         piece = self._archive.find(name)

@@ -1,19 +1,16 @@
 """Archives that were compressed as a whole (``docker save … | gzip``): inflated once into a nameless file.
 
-Members must be found by offset, which a compressed stream does not have. Called by `archive`.
+Members must be found by offset, which a compressed stream does not have.
 """
 
-import bz2
-import gzip
-import lzma
 import os
 import tempfile
-from collections.abc import Callable
 from errno import EDQUOT, ENOSPC
 from pathlib import Path
-from typing import IO, Any, Final
-from zlib import error as zlib_error
+from typing import IO, Final
 
+from layerfs.compression import Stream, sniff
+from layerfs.compression.formats import NONE
 from layerfs.errors import BudgetExceeded, InvalidArchive, StoreError, StoreFull
 from layerfs.layer.record import Budgets
 
@@ -21,29 +18,20 @@ _CHUNK: Final = 1 << 20
 _UNJUDGED: Final = 64 << 20
 """Bytes before the ratio is looked at, as for layers."""
 
-_OPENERS: Final[tuple[tuple[bytes, Callable[[IO[bytes]], Any]], ...]] = (
-    (b"\x1f\x8b", lambda file: gzip.GzipFile(fileobj=file)),
-    (b"BZh", bz2.BZ2File),
-    (b"\xfd7zXZ", lzma.LZMAFile),
-)
-_ZSTD: Final = b"\x28\xb5\x2f\xfd"
-
 
 def inflated(path: Path, head: bytes) -> IO[bytes] | None:
     """Return a nameless file with the plain archive; None if *path*, which begins with *head*, is one.
 
     It lies in $TMPDIR, else /var/tmp. Raises InvalidArchive, BudgetExceeded, StoreFull, StoreError.
     """
-    if head.startswith(_ZSTD):
-        raise InvalidArchive(f"{path}: compressed with zstd (expected a plain tar or gzip; unzstd it first)")
-    opener = next((opener for magic, opener in _OPENERS if head.startswith(magic)), None)
-    if opener is None:
+    found = sniff(head)
+    if found is NONE:
         return None
     target = tempfile.TemporaryFile(dir=os.environ.get("TMPDIR") or "/var/tmp")  # noqa: S108, SIM115 - nameless; the caller closes it
     try:
-        with path.open("rb") as source:
-            _copy(opener(source), target, path)
-    except (EOFError, zlib_error, lzma.LZMAError, gzip.BadGzipFile) as exc:
+        with path.open("rb", buffering=0) as source:
+            _copy(found.open(source), target, path)
+    except InvalidArchive as exc:
         target.close()
         raise InvalidArchive(f"{path}: damaged: {exc}") from exc
     except OSError as exc:
@@ -56,12 +44,13 @@ def inflated(path: Path, head: bytes) -> IO[bytes] | None:
     return target
 
 
-def _copy(source: Any, target: IO[bytes], path: Path) -> None:
+def _copy(source: Stream, target: IO[bytes], path: Path) -> None:
     most = max(_UNJUDGED, path.stat().st_size * Budgets().max_ratio)
     size = 0
-    while chunk := source.read(_CHUNK):
-        size += len(chunk)
+    buffer = memoryview(bytearray(_CHUNK))
+    while read := source.readinto(buffer):
+        size += read
         if size > most:
             raise BudgetExceeded(f"{path}: inflates to more than {most} bytes (max_ratio)")
-        target.write(chunk)
+        target.write(buffer[:read])
     target.flush()

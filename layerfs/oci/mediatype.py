@@ -38,6 +38,17 @@ def is_foreign(media_type: str) -> bool:
     return ".nondistributable." in media_type or ".foreign." in media_type
 
 
+def layer_type(compression: str) -> str:
+    """Return the type of a layer; the plain one for a compression that the specification has no type for."""
+    typed = f"{_OCI_LAYERS[0]}+{compression}"
+    return typed if typed in LAYERS else _OCI_LAYERS[0]
+
+
+def promises_other(media_type: str, compression: str) -> bool:
+    """Say whether a layer's *media_type* promises another compression than the one that was found."""
+    return media_type in LAYERS and compression_of(media_type) != compression
+
+
 def compression_of(media_type: str) -> str:
     """Say what the type promises: ``gzip``, ``zstd`` or ``none``. The bytes decide, not this."""
     for name in ("gzip", "zstd"):

@@ -11,8 +11,9 @@ from layerfs.extract import worker
 USER = 65534
 
 if __name__ == "__main__":
-    for late in ("layerfs.extract.zstd", "lzma"):
-        importlib.import_module(late)  # while the interpreter's own files can be read
+    for late in ("gzip", "plain", "zstd", "bzip2", "xz"):
+        # while the interpreter's own files can be read
+        importlib.import_module(f"layerfs.compression.{late}")
     os.setgroups([])
     os.setgid(USER)
     os.setuid(USER)

@@ -1,18 +1,15 @@
 """zstd streams: several frames, skippable ones among them, and an end that is a frame's end.
 
 The library takes a stream that stops inside a frame for one that ends. So `FrameScanner` follows the frames
-(RFC 8878, section 3.1) by the lengths they state, without decoding. Called by `streams`, for zstd blobs only.
+(RFC 8878, section 3.1) by the lengths they state, without decoding.
 """
 
-from typing import IO, TYPE_CHECKING, Final, cast
+from typing import IO, Final, cast
 
 import zstandard
 
+from layerfs.compression.base import CHUNK, MEMORY_MAX, RawStream, Stream
 from layerfs.errors import InvalidArchive
-from layerfs.extract.tail import CHUNK
-
-if TYPE_CHECKING:
-    from layerfs.extract.streams import RawStream
 
 _MAGIC: Final = 0xFD2FB528
 _SKIPPABLE: Final = 0x184D2A50
@@ -81,22 +78,29 @@ class FrameScanner:
             self._wanted, self._next = 4, self._magic
 
 
-class ZstdStream:
-    """The uncompressed bytes of a zstd blob."""
+class _Followed:
+    """A raw stream whose bytes the scanner follows; not `ZstdStream`, lest the decoder keep itself alive."""
 
-    def __init__(self, raw: "RawStream", window_max: int) -> None:
+    def __init__(self, raw: RawStream, frames: FrameScanner) -> None:
         self._raw = raw
-        self._frames = FrameScanner()
-        decompressor = zstandard.ZstdDecompressor(max_window_size=window_max)
-        self._reader = decompressor.stream_reader(
-            cast("IO[bytes]", self), read_size=CHUNK, read_across_frames=True
-        )
+        self._frames = frames
 
     def read(self, size: int) -> bytes:
-        """Give the decoder its next bytes."""
+        """Return the next bytes for the decoder."""
         data = self._raw.read(size)
         self._frames.feed(data)
         return data
+
+
+class ZstdStream:
+    """The uncompressed bytes of a zstd blob."""
+
+    def __init__(self, raw: RawStream) -> None:
+        self._frames = FrameScanner()
+        decompressor = zstandard.ZstdDecompressor(max_window_size=MEMORY_MAX)
+        self._reader = decompressor.stream_reader(
+            cast("IO[bytes]", _Followed(raw, self._frames)), read_size=CHUNK, read_across_frames=True
+        )
 
     def readinto(self, buffer: memoryview, /) -> int:
         """Fill a part of *buffer*; 0 at the end. Raises InvalidArchive."""
@@ -107,3 +111,8 @@ class ZstdStream:
         if not size and not self._frames.at_boundary:
             raise InvalidArchive("zstd: the stream is truncated")
         return size
+
+
+def open_stream(raw: RawStream) -> Stream:
+    """Return the uncompressed bytes of *raw*."""
+    return ZstdStream(raw)

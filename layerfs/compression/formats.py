@@ -1,0 +1,47 @@
+"""The table of compressions: a row is all that a format needs to be read as a layer or as a local archive.
+
+The bytes decide which one it is; a media type is only compared (`layerfs.oci.mediatype`).
+"""
+
+import re
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Final, cast
+
+from layerfs.compression.base import RawStream, Stream
+
+SNIFFED: Final = 8
+"""Bytes of a blob's begin that `sniff` looks at."""
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """One compression."""
+
+    name: str
+    """As records and errors spell it; for layers of the image specification the suffix of the media type."""
+    begin: re.Pattern[bytes]
+    """What the first bytes match."""
+    module: str
+    """Module of this package with ``open_stream(raw) -> Stream``; imported for the first such stream."""
+
+    def open(self, raw: RawStream) -> Stream:
+        """Return the uncompressed bytes of *raw*."""
+        module = import_module(f"layerfs.compression.{self.module}")
+        return cast("Stream", module.open_stream(raw))
+
+
+FORMATS: Final = (
+    Format("gzip", re.compile(rb"\x1f\x8b"), "gzip"),
+    # A skippable frame, which holds nothing, may come first (RFC 8878, section 3.1.2).
+    Format("zstd", re.compile(rb"\x28\xb5\x2f\xfd|[\x50-\x5f]\x2a\x4d\x18"), "zstd"),
+    Format("bzip2", re.compile(rb"BZh"), "bzip2"),
+    Format("xz", re.compile(rb"\xfd7zXZ\0"), "xz"),
+)
+
+NONE: Final = Format("none", re.compile(b""), "plain")
+
+
+def sniff(start: bytes) -> Format:
+    """Say by the first `SNIFFED` bytes of a blob how it is compressed; ``none`` if no row matches."""
+    return next((each for each in FORMATS if each.begin.match(start)), NONE)
