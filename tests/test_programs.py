@@ -42,6 +42,8 @@ OURS = {
     "mypy": "in .venv",
     "pytest": "in .venv",
 }
+IN_EXAMPLES = {"pass", "apt", "pip", "echo", "apptainer", "singularity", "srun", "sbatch"}
+"""What examples name besides: told to people, and stood in for or left out where the tests run them."""
 # Words that begin lists of arguments, or come first in a call, without being programs.
 NO_PROGRAMS = frozenset(
     _words(
@@ -108,6 +110,7 @@ def started_by_shell(text: str) -> Iterator[str]:
     """Yield the first word of each command of a script; of quoted text only what it substitutes."""
     functions = set(re.findall(r"\b([a-z_]+)\(\)", text))
     text = re.sub(r"(^|\s)#.*", "", text.replace("\\\n", " "), flags=re.MULTILINE)
+    text = re.sub(r"(?sm)<<-?\s*['\"]?(\w+)['\"]?.*?^\1$", "", text)
     text = re.sub(r"'[^']*'", "''", text)
     text = "\n".join([re.sub(r'"[^"]*"', '""', text), *re.findall(r"\$\(([^()]*)", text)])
     text = re.sub(r"=\([^()]*\)", "=x", text)
@@ -130,6 +133,23 @@ def _shell_sources() -> list[Path]:
         for path in sorted(_SCRIPTS.rglob("*"))
         if path.is_file() and (path.suffix == ".sh" or path.read_bytes().startswith(b"#!/usr/bin/env bash"))
     ]
+
+
+def examples() -> Iterator[tuple[str, str]]:
+    """Yield name and text of what help and documents tell people to type; the tests type it, too."""
+    for path in sorted((_ROOT / "layerfs" / "cli").glob("*.py")):
+        for example in re.findall(r"Example: (.*?)[\"']\)", path.read_text(encoding="utf-8")):
+            yield path.name, example
+    for path in [_ROOT / "README.md", *sorted((_ROOT / "docs").rglob("*.md"))]:
+        for block in re.findall(
+            r"^```sh\n(.*?)^```", path.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE
+        ):
+            yield path.name, block
+
+
+@pytest.mark.parametrize(("name", "text"), [*examples()])
+def test_programs_of_examples_are_declared(name: str, text: str) -> None:
+    assert _undeclared(started_by_shell(text)) - IN_EXAMPLES == set(), name
 
 
 def _undeclared(found: Iterable[str]) -> set[str]:
