@@ -16,6 +16,7 @@ import msgspec
 
 from layerfs.errors import InvalidSettings
 from layerfs.host.files import read_at_most
+from layerfs.host.places import xdg
 from layerfs.layer.record import Budgets
 from layerfs.oci import Platform
 from layerfs.oci.reference import is_registry
@@ -117,11 +118,9 @@ def places(environ: Mapping[str, str]) -> list[Path]:
     if alone:
         return [Path(alone)]
     found = [SYSTEM_FILE]
-    base, home = environ.get("XDG_CONFIG_HOME", ""), environ.get("HOME", "")
-    if Path(base).is_absolute():  # a relative one is to be ignored (XDG base directory specification)
-        found.append(Path(base, "layerfs", "config.toml"))
-    elif home:
-        found.append(Path(home, ".config", "layerfs", "config.toml"))
+    base = xdg(environ, "config")
+    if base is not None:
+        found.append(base / "layerfs" / "config.toml")
     return found
 
 

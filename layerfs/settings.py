@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from layerfs.errors import InvalidSettings
+from layerfs.host.places import xdg
 from layerfs.layer.record import Budgets
 from layerfs.oci import Platform
 
@@ -55,13 +56,10 @@ def default_store(environ: Mapping[str, str], uid: int, *, namespace: bool = Fal
     if uid == 0 and not namespace:
         return SYSTEM_STORE
     name = "layerfs-namespace" if uid == 0 else "layerfs"
-    base = environ.get("XDG_DATA_HOME")
-    if base and Path(base).is_absolute():  # a relative one is to be ignored (XDG base directory spec)
-        return Path(base) / name
-    home = environ.get("HOME")
-    if not home:
+    base = xdg(environ, "data")
+    if base is None:
         raise InvalidSettings("no place for the store: HOME is not set (give --store DIR)")
-    return Path(home) / ".local" / "share" / name
+    return base / name
 
 
 def absolute(path: Path, what: str) -> Path:

@@ -9,26 +9,27 @@ import logging
 import logging.handlers
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
 from layerfs.host.namespaces import in_initial_user_namespace
+from layerfs.host.places import xdg
 
 _SYSTEM_LOG: Final = Path("/var/log/layerfs.log")
 _TEXT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 _PRIORITIES = ((logging.CRITICAL, 2), (logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6))
 
 
-def default_log_file() -> Path:
+def default_log_file(environ: Mapping[str, str], uid: int) -> Path:
     """Say where a daemon in the background logs: /var/log/layerfs.log, or below $XDG_STATE_HOME.
 
-    Root of a user namespace may not write the system's log.
+    Root of a user namespace may not write the system's log. Without $HOME the user database names the home.
     """
-    if os.getuid() == 0 and in_initial_user_namespace():
+    if uid == 0 and in_initial_user_namespace():
         return _SYSTEM_LOG
-    base = os.environ.get("XDG_STATE_HOME")
-    state = Path(base) if base and Path(base).is_absolute() else Path.home() / ".local" / "state"
-    return state / "layerfs" / "layerfs.log"
+    base = xdg(environ, "state") or Path.home() / ".local" / "state"
+    return base / "layerfs" / "layerfs.log"
 
 
 def log_to_stderr(level: str, *, as_json: bool = False) -> None:

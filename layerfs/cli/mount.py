@@ -156,7 +156,7 @@ def _in_background(settings: Settings, local: "LocalOrigin | None", mountpoint: 
     """Return once the mount answers. Raises MountError."""
 
     def work(ready: Callable[[], None]) -> None:
-        file = settings.log_file or logs.default_log_file()
+        file = settings.log_file or logs.default_log_file(os.environ, os.getuid())
         logs.log_to_file(file, settings.log_level, as_json=settings.log_json)
 
         def announce() -> None:

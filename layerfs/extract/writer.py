@@ -7,14 +7,13 @@ before that has threads; it ends when the worker does, whose end of the pipe it 
 import gc
 import os
 from collections.abc import Iterable, Iterator
-from errno import EDQUOT, ENOSPC, EROFS
 from itertools import islice
 from typing import Final, TypeVar
 
 import msgspec
 
 from layerfs import errors
-from layerfs.errors import BudgetExceeded, LayerfsError, StoreError, StoreFull, StoreReadOnly
+from layerfs.errors import BudgetExceeded, LayerfsError
 from layerfs.extract import overlayform
 from layerfs.extract.directories import Directories, open_max, open_root
 from layerfs.extract.job import ExtractJob, Listed
@@ -23,6 +22,7 @@ from layerfs.extract.ownership import Ownership
 from layerfs.extract.placing import Placer
 from layerfs.extract.remembered import Remembered
 from layerfs.extract.ring import Aborted, PartnerDied, Ring, RingSource
+from layerfs.host.oserrors import store_error
 from layerfs.layer.lost import Lost
 from layerfs.layer.names import from_text, to_text
 from layerfs.layer.tar import TarReader
@@ -84,18 +84,12 @@ def write_tree(job: ExtractJob, source: RingSource) -> Written | Unwritten:
     except LayerfsError as exc:
         return Unwritten(errors.name_of(exc), str(exc), tree.warnings() if tree else ())
     except OSError as exc:
-        error = as_store_error(exc)
+        name = exc.filename or "write"
+        error = store_error(exc, to_text(name) if isinstance(name, bytes) else str(name))
         return Unwritten(errors.name_of(error), str(error), tree.warnings() if tree else ())
     finally:
         if tree:
             tree.drop()
-
-
-def as_store_error(exc: OSError) -> StoreError:
-    """Say of a failed call on this machine's disk what it means for the caller."""
-    kind = {ENOSPC: StoreFull, EDQUOT: StoreFull, EROFS: StoreReadOnly}.get(exc.errno or 0, StoreError)
-    name = exc.filename or "write"
-    return kind(f"{to_text(name) if isinstance(name, bytes) else name}: {exc.strerror}")
 
 
 class Tree:

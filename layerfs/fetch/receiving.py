@@ -7,8 +7,8 @@ import trio
 
 from layerfs.errors import SizeMismatch
 from layerfs.fetch.origin import Means, Stream, Told
+from layerfs.host.oserrors import disk_errors
 from layerfs.oci import Descriptor
-from layerfs.store.disk import disk_errors
 
 ANNOUNCED: Final = 1 << 20
 """Bytes after which it is told that they arrived: each time is a message, and a step of the daemon."""

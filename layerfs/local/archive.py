@@ -10,12 +10,13 @@ from weakref import finalize
 
 from layerfs.compression.formats import SNIFFED
 from layerfs.errors import BudgetExceeded, InvalidArchive, InvalidLayer
+from layerfs.host.oserrors import source_error
 from layerfs.layer.member import Member, Type
 from layerfs.layer.paths import clean, shown
 from layerfs.layer.record import Budgets
 from layerfs.layer.tar import BLOCK, TarReader
 from layerfs.local.inflate import inflated
-from layerfs.local.pieces import Piece, disk_error, opened, read_at
+from layerfs.local.pieces import Piece, opened, read_at
 
 MAX_MEMBERS: Final = 100_000
 _MAX_LINKS: Final = 8
@@ -93,7 +94,7 @@ class _Source:
         try:
             found = os.pread(self._fd, BLOCK, self.position)
         except OSError as exc:
-            raise disk_error(exc, self._path) from exc
+            raise source_error(exc, self._path) from exc
         self.position += len(found)
         if len(found) not in (0, BLOCK):
             raise InvalidArchive(f"{self._path}: not a tar archive, or cut off")

@@ -5,13 +5,13 @@ Members must be found by offset, which a compressed stream does not have.
 
 import os
 import tempfile
-from errno import EDQUOT, ENOSPC
 from pathlib import Path
 from typing import IO, Final
 
 from layerfs.compression import Stream, sniff
 from layerfs.compression.formats import NONE
-from layerfs.errors import BudgetExceeded, InvalidArchive, StoreError, StoreFull
+from layerfs.errors import BudgetExceeded, InvalidArchive
+from layerfs.host.oserrors import store_error
 from layerfs.layer.record import Budgets
 
 _CHUNK: Final = 1 << 20
@@ -36,8 +36,7 @@ def inflated(path: Path, head: bytes) -> IO[bytes] | None:
         raise InvalidArchive(f"{path}: damaged: {exc}") from exc
     except OSError as exc:
         target.close()
-        family = StoreFull if exc.errno in (ENOSPC, EDQUOT) else StoreError
-        raise family(f"{path}: cannot be inflated: {exc.strerror or exc} (TMPDIR names the place)") from exc
+        raise store_error(exc, f"{path}: cannot be inflated (TMPDIR names the place)") from exc
     except BaseException:
         target.close()
         raise

@@ -5,10 +5,10 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from errno import EACCES, EISDIR, ELOOP, ENOENT, ENOTDIR, EPERM
 from pathlib import Path
 
-from layerfs.errors import Denied, InvalidArchive, LayerfsError, NotFound, StoreError
+from layerfs.errors import InvalidArchive
+from layerfs.host.oserrors import source_error
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ def open_file(path: Path) -> int:
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a FIFO must not hold us up
     except OSError as exc:
-        raise disk_error(exc, path) from exc
+        raise source_error(exc, path) from exc
     if not stat.S_ISREG(os.fstat(fd).st_mode):
         os.close(fd)
         raise InvalidArchive(f"{path}: not a regular file")
@@ -66,18 +66,7 @@ def read_at(fd: int, offset: int, size: int, path: Path) -> bytes:
             offset += len(part)
             size -= len(part)
     except OSError as exc:
-        raise disk_error(exc, path) from exc
+        raise source_error(exc, path) from exc
     if size > 0:
         raise InvalidArchive(f"{path}: ends at byte {offset} (expected {size} more)")
     return b"".join(parts)
-
-
-def disk_error(exc: OSError, path: Path) -> LayerfsError:
-    """Return what *exc* means for somebody who named *path*."""
-    if exc.errno in (ENOENT, ENOTDIR):
-        return NotFound(f"{path}: {exc.strerror}")
-    if exc.errno in (EACCES, EPERM):
-        return Denied(f"{path}: {exc.strerror}")
-    if exc.errno in (EISDIR, ELOOP):
-        return InvalidArchive(f"{path}: {exc.strerror} (expected a file)")
-    return StoreError(f"{path}: {exc.strerror}")

@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from layerfs.host.oserrors import disk_errors
 from layerfs.oci import Digest
-from layerfs.store.disk import disk_errors, file_size
+from layerfs.store.disk import file_size
 from layerfs.store.layout import BLOB_SUFFIX, Layout
 
 _PROOF: Final = object()

@@ -1,42 +1,17 @@
-"""Small files and directories: written whole or not at all, read without trust, errors put into words.
+"""Small files and directories: written whole or not at all, read without trust.
 
-Decides which errno is which StoreError. Knows nothing of images. Called by every other module of
-this package; must never import them, `layout` excepted.
+Knows nothing of images; must never import another module of this package, `layout` excepted.
 """
 
 import contextlib
 import os
 import stat
-from collections.abc import Iterator
-from errno import EACCES, EDQUOT, EIO, EISDIR, ELOOP, ENOSPC, ENOTDIR, EPERM, EROFS
+from errno import EACCES, EIO, EISDIR, ELOOP, ENOTDIR, EPERM
 from pathlib import Path
-from typing import Final
 
-from layerfs.errors import StoreDamaged, StoreError, StoreFull, StoreReadOnly
+from layerfs.errors import StoreDamaged, StoreError
 from layerfs.host.files import read_opened
-
-_FAMILIES: Final = {
-    ENOSPC: StoreFull,
-    EDQUOT: StoreFull,
-    EROFS: StoreReadOnly,
-    EACCES: StoreReadOnly,
-    EPERM: StoreReadOnly,
-}
-
-
-def store_error(exc: OSError, what: str) -> StoreError:
-    """Return the StoreError that *exc* means while *what* was being done."""
-    family = _FAMILIES.get(exc.errno or 0, StoreError)
-    return family(f"{what}: {exc.strerror or exc}")
-
-
-@contextlib.contextmanager
-def disk_errors(what: str) -> Iterator[None]:
-    """Turn an OSError of the block into a StoreError that begins with *what*."""
-    try:
-        yield
-    except OSError as exc:
-        raise store_error(exc, what) from exc
+from layerfs.host.oserrors import store_error
 
 
 def utf8_path(path: str | os.PathLike[str]) -> Path:

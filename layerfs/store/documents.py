@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Final, Generic, TypeVar
 
 from layerfs.errors import DigestMismatch, NotInStore, StoreDamaged
+from layerfs.host.oserrors import disk_errors
 from layerfs.oci import Digest
 from layerfs.oci.documents import MAX_DOCUMENT_SIZE
-from layerfs.store.disk import disk_errors, file_size, read_small, write_durably
+from layerfs.store.disk import file_size, read_small, write_durably
 from layerfs.store.layout import staged
 from layerfs.store.locks import Locks
 

@@ -16,9 +16,10 @@ from types import TracebackType
 from typing import Final, Self
 
 from layerfs.errors import DigestMismatch, ImageError, SizeMismatch, StoreDamaged, StoreError
+from layerfs.host.oserrors import disk_errors
 from layerfs.oci import Digest
 from layerfs.store.blobs import VerifiedBlob, verified
-from layerfs.store.disk import disk_errors, sync_directory
+from layerfs.store.disk import sync_directory
 from layerfs.store.layout import staged
 from layerfs.store.locks import ByteLock, Locks
 from layerfs.store.writer import HashingWriter

@@ -18,7 +18,7 @@ from typing import Final
 
 from layerfs import host
 from layerfs.errors import StoreError
-from layerfs.store.disk import disk_errors, store_error
+from layerfs.host.oserrors import disk_errors, store_error
 
 _NOT_TRIED: Final = frozenset({EACCES, EBADF, EINTR, ENOSYS, EPERM})
 """What syncfs says when it was not let; with anything else it has reported a loss, and will not again."""

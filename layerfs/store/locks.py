@@ -19,8 +19,8 @@ from types import TracebackType
 from typing import Final, Self
 
 from layerfs.errors import StoreError, StoreReadOnly
+from layerfs.host.oserrors import disk_errors, store_error
 from layerfs.oci import Digest
-from layerfs.store.disk import disk_errors, store_error
 
 POLL_SECONDS: Final = 0.1
 """How long a waiting holder sleeps between two attempts (design, section 3)."""

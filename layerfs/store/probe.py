@@ -17,8 +17,9 @@ import xattr
 from layerfs.errors import StoreDamaged, StoreMismatch
 from layerfs.extract.job import OwnerKind
 from layerfs.host.namespaces import id_mapping, in_initial_user_namespace
+from layerfs.host.oserrors import disk_errors
 from layerfs.oci import Digest
-from layerfs.store.disk import disk_errors, read_small, write_durably
+from layerfs.store.disk import read_small, write_durably
 from layerfs.store.layout import Layout, staged
 from layerfs.store.locks import Locks
 from layerfs.store.staging import stage_tree

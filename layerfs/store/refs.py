@@ -16,9 +16,10 @@ from typing import Final
 import msgspec
 
 from layerfs.errors import InvalidDigest, InvalidReference, StoreError
+from layerfs.host.oserrors import disk_errors
 from layerfs.oci import Digest, ImageReference, Repository
 from layerfs.oci.reference import is_component, is_registry, is_tag
-from layerfs.store.disk import disk_errors, read_small, write_durably
+from layerfs.store.disk import read_small, write_durably
 from layerfs.store.layout import Layout
 from layerfs.store.locks import Locks
 

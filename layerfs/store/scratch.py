@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from layerfs.errors import StoreError
-from layerfs.store.disk import disk_errors
+from layerfs.host.oserrors import disk_errors
 from layerfs.store.removal import remove_tree
 from layerfs.store.usage import mounts_with
 

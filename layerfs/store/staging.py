@@ -6,8 +6,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from layerfs.host.oserrors import disk_errors
 from layerfs.oci import Digest
-from layerfs.store.disk import disk_errors
 from layerfs.store.layout import staged
 from layerfs.store.locks import ByteLock, Locks
 from layerfs.store.removal import remove_tree

@@ -1,8 +1,7 @@
 """`ImageStorage`: the store of one images directory, for a daemon, a command line or a sandbox runtime.
 
 A facade: finds the module that does the work, holds what they share. Blocking and thread-safe; callers own
-the threads, and several processes may use one store at once. Fetches nothing and must never import the
-registry. Called by fetch, view, app and by programs that embed layerfs.
+the threads, and several processes may use one store at once. Must never import the registry.
 """
 
 import contextlib
@@ -24,12 +23,13 @@ from layerfs.errors import (
     VerificationError,
 )
 from layerfs.extract.job import OwnerKind
+from layerfs.host.oserrors import disk_errors
 from layerfs.layer.names import from_text
 from layerfs.layer.record import Budgets, Extraction, LayerRecord
 from layerfs.oci import Digest, ImageConfig, Index, Manifest, parse_manifest, stack_digest
 from layerfs.store.blobs import BlobShelf, VerifiedBlob, verified
 from layerfs.store.covers import build_cover
-from layerfs.store.disk import disk_errors, utf8_path
+from layerfs.store.disk import utf8_path
 from layerfs.store.documents import DocumentShelf
 from layerfs.store.download import StagedDownload, find_suspended, stage_download
 from layerfs.store.durable import settle

@@ -19,8 +19,9 @@ import msgspec
 
 from layerfs import host
 from layerfs.errors import InvalidDigest, StoreDamaged, StoreError
+from layerfs.host.oserrors import disk_errors
 from layerfs.oci import Digest
-from layerfs.store.disk import disk_errors, read_small, sync_directory, write_durably
+from layerfs.store.disk import read_small, sync_directory, write_durably
 from layerfs.store.filesystem import Filesystem
 from layerfs.store.layout import RECORD_SUFFIX, staged
 from layerfs.store.locks import Locks
