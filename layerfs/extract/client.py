@@ -1,6 +1,6 @@
 """The daemon's side of the workers: one handle for each process, and a pool of them.
 
-Moves messages; blocks, so it belongs into threads. Called by `fetch`, and by command lines through it.
+Moves messages; blocks, so it belongs into threads.
 
 A worker has nothing that it could leak: no credentials in its environment, no descriptors but the two pipes
 and standard error, a session of its own. It ends when its standard input does, however the daemon ends.

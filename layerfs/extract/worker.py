@@ -2,7 +2,7 @@
 
 Moves messages (`layerfs.extract.job`) and moves nothing else: `pipeline` extracts, in a thread, so that a
 message about the running job is heard at once. Ends when standard input does, in the middle of whatever it
-does: that is how it learns that the daemon is gone. Started by `client`; imports only what an extraction
+does: that is how it learns that the daemon is gone. Imports only what an extraction
 needs.
 """
 

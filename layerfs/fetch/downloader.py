@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 import msgspec
 
 from layerfs.fetch.operations import operations
-from layerfs.fetch.origin import InProcess, Told
+from layerfs.fetch.origin import InProcess, Listener
 from layerfs.processes import answering
 from layerfs.processes.messages import packed, unpacked
 from layerfs.registry import RegistrySettings
@@ -22,7 +22,7 @@ async def _opened(settings: msgspec.Raw) -> AsyncIterator[answering.Handler]:
     async with RegistryClient(unpacked(settings, RegistrySettings)) as client:
         origin = InProcess(client, inline=True)
 
-        async def answered(raw: msgspec.Raw, files: tuple[int, ...], told: Told) -> msgspec.Raw:
+        async def answered(raw: msgspec.Raw, files: tuple[int, ...], told: Listener) -> msgspec.Raw:
             return packed(await origin.ask(operations.decode(raw), files, told))
 
         yield answered

@@ -16,15 +16,15 @@ from layerfs.oci import Descriptor, Digest, Repository, Resolved
 
 A = TypeVar("A")
 
-Told = Callable[[int], None]
-"""Told how far an operation is."""
+Listener = Callable[[int], None]
+"""Hears how far an operation is."""
 
 
 def ignore(_value: int) -> None:
     """Hear how far it is, and do nothing."""
 
 
-class Stream(Protocol):
+class BlobChunks(Protocol):
     """Bytes of a blob, unverified, in chunks."""
 
     @property
@@ -35,7 +35,7 @@ class Stream(Protocol):
         """Yield the bytes. Raises RegistryError where asking again may help."""
 
 
-class Source(Protocol):
+class ImageSource(Protocol):
     """Knows images. Its methods may be called from many tasks at once; all raise LayerfsError."""
 
     async def resolve(self, repository: Repository, tag: str) -> Resolved:
@@ -51,7 +51,7 @@ class Source(Protocol):
 
     def stream_blob(
         self, repository: Repository, descriptor: Descriptor, offset: int = 0, end: int | None = None
-    ) -> AbstractAsyncContextManager[Stream]:
+    ) -> AbstractAsyncContextManager[BlobChunks]:
         """Open a blob at *offset*, up to *end* if given; a source may start at 0 and go on behind *end*."""
 
 
@@ -59,10 +59,10 @@ class Source(Protocol):
 class Means:
     """What an operation is done with."""
 
-    source: Source
+    source: ImageSource
     files: tuple[int, ...]
     """Descriptors that were lent to it."""
-    told: Told
+    told: Listener
     inline: bool
     """Whether files may be written in the event loop: nobody else is served by it."""
 
@@ -81,7 +81,7 @@ class Operation(msgspec.Struct, Generic[A], frozen=True):
 class Origin(Protocol):
     """Has operations done, many at once."""
 
-    async def ask(self, operation: Operation[A], files: tuple[int, ...] = (), told: Told = ignore) -> A:
+    async def ask(self, operation: Operation[A], files: tuple[int, ...] = (), told: Listener = ignore) -> A:
         """Return the answer to *operation*; *told* hears how far it is.
 
         When this returns, raises or is cancelled, nothing works on it any more. Raises what the source
@@ -92,10 +92,10 @@ class Origin(Protocol):
 class InProcess:
     """The origin that has operations done here; files are written by threads unless *inline*."""
 
-    def __init__(self, source: Source, *, inline: bool = False) -> None:
+    def __init__(self, source: ImageSource, *, inline: bool = False) -> None:
         self._source = source
         self._inline = inline
 
-    async def ask(self, operation: Operation[A], files: tuple[int, ...] = (), told: Told = ignore) -> A:
+    async def ask(self, operation: Operation[A], files: tuple[int, ...] = (), told: Listener = ignore) -> A:
         """Do *operation*, with *files* lent to it."""
         return await operation.do(Means(self._source, files, told, self._inline))

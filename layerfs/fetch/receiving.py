@@ -6,7 +6,7 @@ from typing import Final
 import trio
 
 from layerfs.errors import SizeMismatch
-from layerfs.fetch.origin import Means, Stream, Told
+from layerfs.fetch.origin import BlobChunks, Listener, Means
 from layerfs.host.oserrors import disk_errors
 from layerfs.oci import Descriptor
 
@@ -14,7 +14,9 @@ ANNOUNCED: Final = 1 << 20
 """Bytes after which it is told that they arrived: each time is a message, and a step of the daemon."""
 
 
-async def write_down(stream: Stream, descriptor: Descriptor, offset: int, name: str, means: Means) -> None:
+async def write_down(
+    stream: BlobChunks, descriptor: Descriptor, offset: int, name: str, means: Means
+) -> None:
     """Append *stream* to the first of the files lent, which holds *offset* bytes; *name* is for error texts.
 
     Raises what the stream raises, SizeMismatch for one byte too much, StoreFull, StoreError.
@@ -39,7 +41,7 @@ async def write_down(stream: Stream, descriptor: Descriptor, offset: int, name: 
 class _File:
     """The file that a blob goes to, and how far it is."""
 
-    def __init__(self, fd: int, name: str, descriptor: Descriptor, offset: int, told: Told) -> None:
+    def __init__(self, fd: int, name: str, descriptor: Descriptor, offset: int, told: Listener) -> None:
         self._fd = fd
         self._name = name
         self._descriptor = descriptor

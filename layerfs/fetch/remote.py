@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final, TypeVar, cast
 
-from layerfs.fetch.origin import Operation, Told, ignore
+from layerfs.fetch.origin import Listener, Operation, ignore
 from layerfs.fetch.tasks import background
 from layerfs.processes.asking import Helper
 from layerfs.processes.messages import packed, unpacked
@@ -26,7 +26,7 @@ class RemoteOrigin:
     def __init__(self, helper: Helper) -> None:
         self._helper = helper
 
-    async def ask(self, operation: Operation[A], files: tuple[int, ...] = (), told: Told = ignore) -> A:
+    async def ask(self, operation: Operation[A], files: tuple[int, ...] = (), told: Listener = ignore) -> A:
         """Have *operation* done; *files* are lent to it."""
         raw = await self._helper.ask(packed(operation), files, told)
         return cast("A", unpacked(raw, operation.result))

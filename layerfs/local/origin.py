@@ -1,4 +1,4 @@
-"""A local source in the place of a registry: a `layerfs.fetch.origin.Source`, answered from files.
+"""A local source in the place of a registry: a `layerfs.fetch.origin.ImageSource`, answered from files.
 
 Verifies documents against their digests; blobs are verified by whoever writes them, as those of registries.
 """

@@ -27,10 +27,10 @@ from layerfs.processes.messages import (
     Ask,
     Cancel,
     Cancelled,
-    Failed,
     Logged,
     Start,
     Told,
+    Unanswered,
     frame,
     to_helper,
 )
@@ -121,12 +121,12 @@ class _Server:
         def told(value: int) -> None:
             self.say(Told(ask.number, value))
 
-        answer: Answered | Cancelled | Failed = Cancelled(ask.number)
+        answer: Answered | Cancelled | Unanswered = Cancelled(ask.number)
         try:
             with scope:
                 answer = Answered(ask.number, await handler(ask.operation, files, told))
         except LayerfsError as exc:
-            answer = Failed(ask.number, errors.name_of(exc), str(exc))
+            answer = Unanswered(ask.number, errors.name_of(exc), str(exc))
         finally:
             del self._running[ask.number]
             for descriptor in files:

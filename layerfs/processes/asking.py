@@ -27,10 +27,10 @@ from layerfs.processes.messages import (
     Ask,
     Cancel,
     Cancelled,
-    Failed,
     Logged,
     Start,
     Told,
+    Unanswered,
     frame,
     from_helper,
 )
@@ -45,7 +45,7 @@ class _Question:
     """A question without an answer."""
 
     told: Callable[[int], None]
-    answer: Answered | Cancelled | Failed | None = None
+    answer: Answered | Cancelled | Unanswered | None = None
     answered: trio.Event = field(default_factory=trio.Event)
 
 
@@ -108,7 +108,7 @@ class _Process:
         match question.answer:
             case Answered(_, result):
                 return result
-            case Failed(_, error, message):
+            case Unanswered(_, error, message):
                 raise errors.named(error, message)
             case answer:
                 raise WorkerDied(f"{self._name} {self._process.pid}: {answer} (expected an answer)")
@@ -138,7 +138,7 @@ class _Process:
                 for body in unframer.feed(data):
                     self._take(from_helper.decode(body))
 
-    def _take(self, message: Answered | Failed | Cancelled | Told | Logged) -> None:
+    def _take(self, message: Answered | Unanswered | Cancelled | Told | Logged) -> None:
         if isinstance(message, Logged):
             logging.getLogger(message.logger).log(message.level, "%s", message.text)
         elif (question := self._questions.get(message.number)) is not None:
@@ -157,7 +157,7 @@ class _Process:
 
     def _give_up(self, why: str) -> None:
         for number, question in self._questions.items():
-            question.answer = question.answer or Failed(number, WorkerDied.__name__, why)
+            question.answer = question.answer or Unanswered(number, WorkerDied.__name__, why)
             question.answered.set()
 
 

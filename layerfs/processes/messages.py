@@ -1,7 +1,8 @@
 """What a helper is asked and what it answers, whatever the question is about: values on a socket.
 
 The owner sends `Start` once, then `Ask` and `Cancel`; each `Ask` gets exactly one answer (`Answered`,
-`Failed` or `Cancelled`), in any order, and any number of `Told` before it. `Logged` belongs to no question.
+`Unanswered` or `Cancelled`), in any order, and any number of `Told` before it. `Logged` belongs to no
+question.
 """
 
 import os
@@ -57,7 +58,7 @@ class Cancelled(msgspec.Struct, frozen=True, tag="cancelled"):
     number: int
 
 
-class Failed(msgspec.Struct, frozen=True, tag="failed"):
+class Unanswered(msgspec.Struct, frozen=True, tag="unanswered"):
     """Why a question has no answer."""
 
     number: int
@@ -75,7 +76,7 @@ class Logged(msgspec.Struct, frozen=True, tag="logged"):
 
 
 to_helper: Final = msgspec.json.Decoder(Start | Ask | Cancel)
-from_helper: Final = msgspec.json.Decoder(Answered | Failed | Cancelled | Told | Logged)
+from_helper: Final = msgspec.json.Decoder(Answered | Unanswered | Cancelled | Told | Logged)
 
 
 def frame(message: msgspec.Struct) -> bytes:

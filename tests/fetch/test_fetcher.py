@@ -304,3 +304,11 @@ async def test_published_layers_become_durable_by_themselves(scene: Scene) -> No
     async with scene.fetching() as fetcher:
         await fetcher.obtain(StackNeed(REPOSITORY, await scene.image(fetcher)))
         await trio.to_thread.run_sync(wait_until, is_durable)
+
+
+async def test_a_daemon_sweeps_what_others_left(scene: Scene) -> None:
+    leftover = scene.storage.images_dir / "extracted" / f"sha256-{'0' * 64}.{'ab' * 16}.extracting"
+    (leftover / "d").mkdir(parents=True)
+    async with scene.fetching() as fetcher:
+        fetcher.sweep_soon()
+        await trio.to_thread.run_sync(wait_until, lambda: not leftover.exists())

@@ -14,7 +14,7 @@ from typing import Literal, Self, TypeVar
 import trio
 
 from layerfs.errors import LayerfsError, NotFound
-from layerfs.fetch.origin import InProcess, Operation, Told, ignore
+from layerfs.fetch.origin import InProcess, Listener, Operation, ignore
 from layerfs.oci import Descriptor, Digest, Repository, Resolved
 from tests.support.images import Built
 
@@ -58,7 +58,7 @@ class FakeOrigin:
     on_open: Callable[[], None] = lambda: None
     """Called when a stream has been opened."""
 
-    async def ask(self, operation: Operation[A], files: tuple[int, ...] = (), told: Told = ignore) -> A:
+    async def ask(self, operation: Operation[A], files: tuple[int, ...] = (), told: Listener = ignore) -> A:
         """Have *operation* done by this source, as the product does."""
         return await InProcess(self, inline=self.inline).ask(operation, files, told)
 
