@@ -18,7 +18,7 @@ _SOURCE = Path(__file__).parents[1] / "layerfs"
 ARROWS: dict[str, set[str]] = {
     "errors": set(),
     "oci": {"errors"},
-    "host": {"errors"},
+    "host": {"errors", "layer.overlayfs"},  # the text of an overlay's options
     "needs": {"errors", "oci"},
     "layer": {"errors", "oci"},
     "compression": {"errors", "oci"},

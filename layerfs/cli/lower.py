@@ -8,9 +8,9 @@ import typer
 from layerfs.cli import options
 from layerfs.cli.app import app
 from layerfs.cli.output import print_json
+from layerfs.layer.overlayfs import lowerdir_option
 from layerfs.oci import ImageReference
 from layerfs.settings import Settings
-from layerfs.view.texts import lowerdir_option
 
 Format = Literal["option", "lines", "json"]
 

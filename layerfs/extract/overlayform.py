@@ -1,40 +1,36 @@
-"""The overlay form beside the markers: what kernel overlayfs needs to see (design.md, section 4).
+"""The overlay form on the disk, beside the markers: whiteout devices and opaque attributes are made.
 
-Decides from the markers of a layer and what the finished tree has at the names they hide, and makes whiteout
-devices and opaque attributes. Called by `writer` once all members are in place, so that the order of marker
-and content does not matter.
-
-A whiteout below an opaque directory would hide nothing, and overlayfs lists it
-(facts/fuse-and-overlay.md, section 4): it is not made.
+`layerfs.layer.overlayfs` decides which. The writer does this once all members are in place, so the order of
+marker and content in the archive does not matter.
 """
 
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import groupby
-from stat import S_IFCHR, S_ISDIR
-from typing import Final
+from stat import S_IFCHR
 
 from layerfs.errors import InvalidLayer
 from layerfs.extract.directories import Directories
 from layerfs.extract.job import OwnerKind
-from layerfs.layer.paths import join, split
-from layerfs.layer.whiteout import Opaque, Whiteout, parse_marker
-
-_OPAQUE_VALUE: Final = b"y"
+from layerfs.layer.kinds import Kind, kind_of
+from layerfs.layer.merge import hidden_by
+from layerfs.layer.overlayfs import OPAQUE_VALUE, opaque_xattr, overlay_form
+from layerfs.layer.paths import split
+from layerfs.layer.whiteout import Opaque, parse_marker
 
 
 @dataclass(frozen=True, slots=True)
-class Marks:
+class FoundMarkers:
     """What a layer says of the layers below it. Paths are sorted."""
 
     whiteouts: tuple[bytes, ...]
-    """Of the markers, those without an effect among them."""
+    """Paths of all markers but the opaque ones, those without an effect among them."""
     opaques: tuple[bytes, ...]
-    """Of directories that hold an opaque marker."""
+    """Directories that hold an opaque marker."""
 
 
-def settle(directories: Directories, markers: Iterable[bytes]) -> Marks:
+def settle(directories: Directories, markers: Iterable[bytes]) -> FoundMarkers:
     """Return the markers that are still there: a later member may have replaced their directory."""
     whiteouts, opaques = [], []
     for path, _ in groupby(sorted(markers)):
@@ -44,37 +40,23 @@ def settle(directories: Directories, markers: Iterable[bytes]) -> Marks:
                 opaques.append(parent)
             else:
                 whiteouts.append(path)
-    return Marks(tuple(whiteouts), tuple(sorted(opaques)))
+    return FoundMarkers(tuple(whiteouts), tuple(sorted(opaques)))
 
 
-def write_overlay_form(directories: Directories, marks: Marks, owner: OwnerKind) -> None:
+def write_overlay_form(directories: Directories, marks: FoundMarkers, owner: OwnerKind) -> None:
     """Make the whiteouts and opaque attributes that *marks* stand for. Raises OSError."""
-    opaque = set(marks.opaques)
-    devices = []
-    for path in marks.whiteouts:
-        parent, leaf = split(path)
-        marker = parse_marker(leaf)
-        if isinstance(marker, Whiteout):
-            hidden = join(parent, marker.hidden)
-            status = _status(directories, hidden)
-            if status is None:
-                devices.append(hidden)
-            elif S_ISDIR(status.st_mode):
-                opaque.add(hidden)
-    name = "trusted.overlay.opaque" if owner == "root" else "user.overlay.opaque"
-    for path in sorted(opaque):
-        os.setxattr(directories.get(path).fd, name, _OPAQUE_VALUE)
-    for path in devices:
-        parent, leaf = split(path)
-        if not opaque.intersection(_with_ancestors(parent)):
-            os.mknod(leaf, S_IFCHR, 0, dir_fd=directories.get(parent).fd)
 
+    def kind(path: bytes) -> Kind | None:
+        status = _status(directories, path)
+        return None if status is None else kind_of(status.st_mode, status.st_rdev)
 
-def _with_ancestors(path: bytes) -> Iterable[bytes]:
-    yield path
-    while path:
-        path = split(path)[0]
-        yield path
+    form = overlay_form(hidden_by(marks.whiteouts), marks.opaques, kind)
+    name = opaque_xattr(owner)
+    for path in sorted(form.opaque):
+        os.setxattr(directories.get(path).fd, name, OPAQUE_VALUE)
+    for path, leaves in form.whiteouts.items():
+        for leaf in leaves:
+            os.mknod(leaf, S_IFCHR, 0, dir_fd=directories.get(path).fd)
 
 
 def _status(directories: Directories, path: bytes) -> os.stat_result | None:

@@ -17,7 +17,7 @@ from layerfs.errors import BudgetExceeded, LayerfsError
 from layerfs.extract import overlayform
 from layerfs.extract.directories import Directories, open_max, open_root
 from layerfs.extract.job import ExtractJob, Listed
-from layerfs.extract.overlayform import Marks
+from layerfs.extract.overlayform import FoundMarkers
 from layerfs.extract.ownership import Ownership
 from layerfs.extract.placing import Placer
 from layerfs.extract.remembered import Remembered
@@ -155,7 +155,7 @@ class Tree:
         self._directories.drop()
 
 
-def _pieces(marks: Marks, implied: Iterable[bytes], lost: dict[str, Lost]) -> Iterator[Listed]:
+def _pieces(marks: FoundMarkers, implied: Iterable[bytes], lost: dict[str, Lost]) -> Iterator[Listed]:
     """Say what the record lists in pieces small enough to forget; sorted here, where nobody else waits."""
     for whiteouts in _batches(marks.whiteouts):
         yield Listed(whiteouts=_texts(whiteouts))

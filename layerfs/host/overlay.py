@@ -14,6 +14,7 @@ from typing import Final
 from layerfs.errors import MountError
 from layerfs.host.libc import call, syscall
 from layerfs.host.namespaces import in_initial_user_namespace
+from layerfs.layer.overlayfs import directory_option, lowerdir_option
 
 MAX_LOWERS: Final = 500
 """In both APIs; the kernel's OVL_MAX_STACK."""
@@ -150,18 +151,13 @@ def by_option_string(overlay: Overlay, target: bytes) -> None:
 
 
 def option_string(overlay: Overlay) -> bytes:
-    r"""Write the options as mount(2) wants them: ``\`` and ``,`` escaped, in lower directories ``:`` too."""
-    lowers = b":".join(_escape(path).replace(b":", b"\\:") for path in overlay.lowers)
-    words = [b"lowerdir=" + lowers]
+    """Write the options as mount(2) wants them."""
+    words = [lowerdir_option(overlay.lowers)]
     if overlay.upper is not None and overlay.work is not None:
-        words += [b"upperdir=" + _escape(overlay.upper), b"workdir=" + _escape(overlay.work)]
+        words += [directory_option(b"upperdir", overlay.upper), directory_option(b"workdir", overlay.work)]
     if overlay.marks_by_user:
         words.append(b"userxattr")
     return b",".join(words)
-
-
-def _escape(path: bytes) -> bytes:
-    return path.replace(b"\\", b"\\\\").replace(b",", b"\\,")
 
 
 def _fsconfig(

@@ -23,12 +23,14 @@ its directories takes the attributes that the union has there.
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from layerfs.layer.merge import Kind, LayerMarks, Merged, marks_of, merge_entry, merge_root
+from layerfs.layer.kinds import Kind
+from layerfs.layer.merge import LayerMarks, Merged, marks_of, merge_entry, merge_root
+from layerfs.layer.overlayfs import with_ancestors
 from layerfs.layer.paths import join, split
 from layerfs.layer.record import Extraction
 
 LayerKind = Callable[[int, bytes], Kind | None]
-"""What layer *number*, counted from the base, has at a path; `layerfs.layer.merge.kind_of` of its lstat."""
+"""What layer *number*, counted from the base, has at a path; `layerfs.layer.kinds.kind_of` of its lstat."""
 
 LayerNames = Callable[[int, bytes], Iterable[bytes]]
 """All names in a directory of layer *number*, as os.listdir gives them."""
@@ -72,7 +74,7 @@ def plan_cover(layers: Sequence[Extraction], kind: LayerKind, names: LayerNames)
         )
     wanted = {split(path)[0] for path in whiteouts}
     wanted.update(union.inheriting_directories())
-    wanted.update(ancestor for path in tuple(wanted) for ancestor in _ancestors(path))
+    wanted.update(ancestor for path in tuple(wanted) for ancestor in with_ancestors(path))
     wanted.add(b"")
     directories = [
         CoverDirectory(path, merged.attributes)
@@ -159,10 +161,4 @@ class _Union:
 def _directories_of(mark: LayerMarks) -> frozenset[bytes]:
     """Return the paths that one layer's markers prove to be directories of it."""
     proven = {split(path)[0] for path in mark.markers} | mark.implied
-    return frozenset(proven.union(*map(_ancestors, proven)))
-
-
-def _ancestors(path: bytes) -> Iterable[bytes]:
-    while path:
-        path = split(path)[0]
-        yield path
+    return frozenset(proven.union(*map(with_ancestors, proven)))

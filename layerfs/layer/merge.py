@@ -1,7 +1,7 @@
 """The rules of the union: what is visible when layers lie on top of each other, with whose attributes.
 
-Decides from kinds and markers alone, before and without I/O: must never import a package that does any.
-Called by `layer.cover` (the native stack) and by `view` (``rootfs/``), so that both show the same.
+Decides from kinds and markers alone, before and without I/O. The cover of the native stack and the
+``rootfs/`` of the mount are both made by these rules, so they show the same.
 
 How a caller works, all layers of a stack numbered from the base, 0:
 
@@ -12,8 +12,9 @@ How a caller works, all layers of a stack numbered from the base, 0:
 - a listing: ``merge_entries(path, parent, marks, listing)``, where *path* is the directory's and
   ``listing(number)`` gives the names and kinds that layer *number* has in it, asked once a layer.
 
-What a layer "has" is what stands in ``extracted/<digest>/``, read with `kind_of`: a 0:0 device is the overlay
-form of a marker and counts as nothing. Markers are never entries of the union: both functions leave them out.
+What a layer "has" is what stands in ``extracted/<digest>/``, read with `layerfs.layer.kinds.kind_of`: a 0:0
+device is the overlay form of a marker and counts as nothing. Markers are never entries of the union: both
+functions leave them out.
 
 The rules (image-spec layer.md, "Whiteouts" and "Applying Changesets"):
 
@@ -27,22 +28,14 @@ The rules (image-spec layer.md, "Whiteouts" and "Applying Changesets"):
    above it there is nothing left to inherit.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from enum import Enum
-from stat import S_ISCHR, S_ISDIR
 
+from layerfs.layer.kinds import Kind
 from layerfs.layer.names import from_text
 from layerfs.layer.paths import join, split
 from layerfs.layer.record import Extraction
 from layerfs.layer.whiteout import OPAQUE_MARKER, Whiteout, is_marker, parse_marker
-
-
-class Kind(Enum):
-    """What matters of a file type here: only directories merge."""
-
-    DIRECTORY = "directory"
-    OTHER = "other"
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,28 +68,25 @@ class Merged:
         return self.kind is Kind.DIRECTORY
 
 
-def kind_of(mode: int, rdev: int) -> Kind | None:
-    """Return the kind of what lstat(2) found in a layer directory; None for a whiteout device."""
-    if S_ISDIR(mode):
-        return Kind.DIRECTORY
-    return None if S_ISCHR(mode) and rdev == 0 else Kind.OTHER
-
-
 def marks_of(extraction: Extraction) -> LayerMarks:
     """Return the markers of a layer from its record. Raises InvalidWhiteout for a record with a bad name."""
     whiteouts = [from_text(path) for path in extraction.whiteouts]
     opaque = frozenset(from_text(path) for path in extraction.opaques)
-    hidden = set()
-    for directory, name in map(split, whiteouts):
-        marker = parse_marker(name)
-        if isinstance(marker, Whiteout):
-            hidden.add(join(directory, marker.hidden))
     return LayerMarks(
-        hidden=frozenset(hidden),
+        hidden=frozenset(hidden_by(whiteouts)),
         opaque=opaque,
         implied=frozenset(from_text(path) for path in extraction.implied),
         markers=frozenset(whiteouts).union(join(directory, OPAQUE_MARKER) for directory in opaque),
     )
+
+
+def hidden_by(markers: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield what the whiteouts among *markers*, paths all, hide. Raises InvalidWhiteout for a bad name."""
+    for path in markers:
+        directory, name = split(path)
+        marker = parse_marker(name)
+        if isinstance(marker, Whiteout):
+            yield join(directory, marker.hidden)
 
 
 def merge_root(marks: Sequence[LayerMarks]) -> Merged:

@@ -10,6 +10,7 @@ directories, redirects or override owners.
 from typing import Final
 
 from layerfs.errors import InvalidArchive
+from layerfs.layer.overlayfs import XATTR_PREFIXES
 from layerfs.layer.paths import shown
 
 _DROPPED: Final = frozenset(
@@ -27,8 +28,7 @@ _DROPPED: Final = frozenset(
     }
 )
 _DROPPED_PREFIXES: Final = (
-    b"trusted.overlay.",
-    b"user.overlay.",
+    *XATTR_PREFIXES,
     b"user.overlayfs.",
     b"user.fuseoverlayfs.",
     b"trusted.glusterfs.",

@@ -16,12 +16,12 @@ from typing import Final
 import xattr
 
 from layerfs.layer.cover import Cover, plan_cover
-from layerfs.layer.merge import Kind, kind_of
+from layerfs.layer.kinds import Kind, kind_of
+from layerfs.layer.overlayfs import XATTR_PREFIXES
 from layerfs.layer.paths import split
 from layerfs.layer.record import Extraction
 from layerfs.layer.whiteout import is_marker
 
-_OVERLAY_PREFIXES: Final = ("trusted.overlay.", "user.overlay.")
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -94,7 +94,7 @@ def _copy(source: int, target: int) -> None:
             os.fchown(target, status.st_uid, status.st_gid)
     os.fchmod(target, stat.S_IMODE(status.st_mode))
     for name in xattr.listxattr(source):
-        if not name.startswith(_OVERLAY_PREFIXES):
+        if not os.fsencode(name).startswith(XATTR_PREFIXES):
             _copy_xattr(source, target, name)
     os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns))
 

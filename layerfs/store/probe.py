@@ -18,6 +18,7 @@ from layerfs.errors import StoreDamaged, StoreMismatch
 from layerfs.extract.job import OwnerKind
 from layerfs.host.namespaces import id_mapping, in_initial_user_namespace
 from layerfs.host.oserrors import disk_errors
+from layerfs.layer.overlayfs import OPAQUE_VALUE, opaque_xattr
 from layerfs.oci import Digest
 from layerfs.store.disk import read_small, write_durably
 from layerfs.store.layout import Layout, staged
@@ -57,11 +58,6 @@ def owner_kind() -> OwnerKind:
     return "root" if in_initial_user_namespace() else "namespace"
 
 
-def opaque_xattr(owner: OwnerKind) -> str:
-    """Name the attribute that makes a directory opaque for the overlays that *owner* can mount."""
-    return "trusted.overlay.opaque" if owner == "root" else "user.overlay.opaque"
-
-
 def open_capabilities(layout: Layout, locks: Locks, *, writable: bool) -> Capabilities:
     """Check that this process may use the store, and find out what its trees look like.
 
@@ -91,7 +87,7 @@ def probe(directory: Path, locks: Locks, owner: OwnerKind) -> bool:
     with stage_tree(locks, directory, _PROBE) as tree:
         try:
             os.mknod(tree.path / "whiteout", stat.S_IFCHR, os.makedev(0, 0))
-            xattr.setxattr(os.fspath(tree.path), opaque_xattr(owner), b"y")
+            xattr.setxattr(os.fspath(tree.path), opaque_xattr(owner), OPAQUE_VALUE)
         except OSError as exc:
             log.info("%s: no whiteouts or no overlay attributes: %s", directory, exc)
             return False

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Final
 
 from layerfs.host.mounts import Mount, parse_mountinfo
+from layerfs.layer.overlayfs import split_lowerdir
 from layerfs.oci import Digest
 
 _DIGEST: Final = re.compile(rb"(?:sha256-[0-9a-f]{64}|sha512-[0-9a-f]{128})")
@@ -99,20 +100,6 @@ def lower_directories(mount: Mount) -> Iterator[bytes]:
             yield value
         elif name == b"lowerdir":
             yield from split_lowerdir(value)
-
-
-def split_lowerdir(value: bytes) -> list[bytes]:
-    r"""Split the value of ``lowerdir=`` at its colons, and undo ``\:``, ``\,`` and ``\\``.
-
-    Kernels 6.5 to 6.7 show paths without these escapes; where the two readings differ, both are returned.
-    """
-    escaped = [re.sub(rb"\\(.)", rb"\1", part, flags=re.DOTALL) for part in _split_escaped(value)]
-    plain = value.split(b":")
-    return [part for part in dict.fromkeys([*escaped, *plain]) if part]
-
-
-def _split_escaped(value: bytes) -> list[bytes]:
-    return re.findall(rb"(?:[^:\\]|\\.|\\$)+", value, flags=re.DOTALL)
 
 
 def _namespaces(proc: Path) -> Iterator[tuple[int, list[Mount] | None]]:

@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Final
 
+from layerfs.layer.kinds import is_whiteout
 from layerfs.layer.names import to_text
 from layerfs.oci import Digest
 from layerfs.store.xattrs import read_all
@@ -71,7 +72,7 @@ def _difference(here: bytes, there: bytes, *, timed: bool) -> str | None:
     if not os.path.lexists(here):
         return "missing"
     found, expected = os.lstat(here), os.lstat(there)
-    whiteout = stat.S_ISCHR(expected.st_mode) and expected.st_rdev == 0
+    whiteout = is_whiteout(expected.st_mode, expected.st_rdev)
     compared = _COMPARED if whiteout or not timed else (*_COMPARED, "st_mtime_ns")
     for name in compared:
         if getattr(found, name) != getattr(expected, name):

@@ -13,7 +13,7 @@ from itertools import islice
 from typing import Final
 from weakref import finalize
 
-from layerfs.layer.merge import Kind, kind_of
+from layerfs.layer.kinds import Kind, kind_of
 from layerfs.store.xattrs import read_all
 from layerfs.view.nodes import FileContent
 

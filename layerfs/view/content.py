@@ -5,18 +5,19 @@ forms `diff`, `lower` and `rootfs`.
 """
 
 import os
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from errno import ENOENT
 from functools import cached_property
-from stat import S_IFMT, S_ISCHR, S_ISDIR, S_ISREG
+from stat import S_IFMT, S_ISDIR, S_ISREG
 from typing import Final, TypeVar
 from weakref import WeakValueDictionary
 
+from layerfs.layer.kinds import Kind, kind_of
 from layerfs.layer.lost import Lost
 from layerfs.layer.merge import LayerMarks, marks_of
 from layerfs.layer.names import to_text
-from layerfs.layer.paths import join, split
+from layerfs.layer.overlayfs import XATTR_PREFIXES, OverlayForm, overlay_form
+from layerfs.layer.paths import join
 from layerfs.needs import Need
 from layerfs.store import LayerDir
 from layerfs.view.backing import Backing, Shelf
@@ -28,19 +29,6 @@ FILE: Final = b"file"
 """The form of everything but directories: the same node wherever the layer is shown."""
 
 N = TypeVar("N", bound=Node)
-
-_OVERLAY_PREFIXES: Final = (b"trusted.overlay.", b"user.overlay.")
-
-
-@dataclass(frozen=True, slots=True)
-class OverlayForm:
-    """The markers of a layer as overlayfs wants them. Paths are relative, the root is empty."""
-
-    opaque: frozenset[bytes]
-    """Directories that say so themselves, or whose name a marker beside them hides."""
-    whiteouts: Mapping[bytes, tuple[bytes, ...]]
-    """By directory, the hidden names that the layer itself does not have. None below an opaque directory:
-    there is nothing to hide there, and overlayfs would list them (facts/fuse-and-overlay.md section 4)."""
 
 
 class LayerTree(Backing):
@@ -64,20 +52,11 @@ class LayerTree(Backing):
     @cached_property
     def form(self) -> OverlayForm:
         """What the markers stand for in overlay form. Raises OSError."""
-        marks = self.marks
-        opaque, missing = set(marks.opaque), []
-        for path in marks.hidden:
-            status = self.lstat(path)
-            if status is None or is_overlay_whiteout(status):
-                missing.append(path)
-            elif is_directory(status):
-                opaque.add(path)
-        whiteouts: dict[bytes, list[bytes]] = {}
-        for path in sorted(missing):
-            directory, name = split(path)
-            if not opaque.intersection(_with_ancestors(directory)):
-                whiteouts.setdefault(directory, []).append(name)
-        return OverlayForm(frozenset(opaque), {path: tuple(names) for path, names in whiteouts.items()})
+        return overlay_form(self.marks.hidden, self.marks.opaque, self._kind)
+
+    def _kind(self, path: bytes) -> Kind | None:
+        status = self.lstat(path)
+        return None if status is None else kind_of(status.st_mode, status.st_rdev)
 
     def xattrs(self, path: bytes) -> Mapping[bytes, bytes]:
         """Return the attributes of *path*, without those that only the kernel's overlay should see."""
@@ -85,8 +64,8 @@ class LayerTree(Backing):
         lost = self._lost(path)
         if lost is not None and lost.xattrs:
             found = {**found, **lost.xattrs}
-        if any(name.startswith(_OVERLAY_PREFIXES) for name in found):
-            return {name: value for name, value in found.items() if not name.startswith(_OVERLAY_PREFIXES)}
+        if any(name.startswith(XATTR_PREFIXES) for name in found):
+            return {name: value for name, value in found.items() if not name.startswith(XATTR_PREFIXES)}
         return found
 
     def attributes(self, path: bytes, status: os.stat_result) -> Attributes:
@@ -213,18 +192,6 @@ class ContentFile(Node):
     def forgotten(self) -> None:
         """Drop the attributes that are on disk."""
         self._xattrs = None
-
-
-def _with_ancestors(path: bytes) -> Iterator[bytes]:
-    yield path
-    while path:
-        path = split(path)[0]
-        yield path
-
-
-def is_overlay_whiteout(status: os.stat_result) -> bool:
-    """Say whether this is the overlay form of a marker, which stands beside it for the kernel alone."""
-    return S_ISCHR(status.st_mode) and status.st_rdev == 0
 
 
 def is_directory(status: os.stat_result) -> bool:

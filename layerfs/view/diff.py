@@ -9,8 +9,9 @@ from collections.abc import Mapping, Sequence
 from stat import S_ISREG
 from typing import Final
 
+from layerfs.layer.kinds import is_whiteout
 from layerfs.layer.paths import join
-from layerfs.view.content import LayerTree, is_directory, is_overlay_whiteout
+from layerfs.view.content import LayerTree, is_directory
 from layerfs.view.directory import LISTED_AT_ONCE, ContentDirectory
 from layerfs.view.nodes import Node
 
@@ -66,7 +67,7 @@ class DiffDirectory(LayerDirectory):
             return None
         if S_ISREG(status.st_mode):  # first, as most are
             return self.tree.file(self.path, name, status)
-        if is_overlay_whiteout(status):
+        if is_whiteout(status.st_mode, status.st_rdev):
             return None
         if not is_directory(status):
             return self.tree.file(self.path, name, status)

@@ -10,6 +10,7 @@ from typing import Final
 from layerfs.catalog.documents import ImageDocuments
 from layerfs.catalog.state import layer_state
 from layerfs.errors import DiffIdMismatch
+from layerfs.layer.overlayfs import lowerdir_option
 from layerfs.needs import DocumentNeed, Need
 from layerfs.oci import Digest, Image, Index, Platform, Repository
 from layerfs.oci.image import ImageLayer
@@ -119,7 +120,7 @@ class ImageDirectory(DocumentDirectory):
         return texts.history_text(image, lambda digest: layer_state(self.world.storage, digest))
 
     def _lowerdir(self, image: Image) -> bytes:
-        return texts.lowerdir_option(texts.lower_paths(self.world.mountpoint, image)) + b"\n"
+        return lowerdir_option(texts.lower_paths(self.world.mountpoint, image)) + b"\n"
 
     def _lowerdirs(self, image: Image) -> bytes:
         return b"".join(path + b"\n" for path in texts.lower_paths(self.world.mountpoint, image))

@@ -1,7 +1,7 @@
 """``lower/``: a layer in the form that overlayfs wants, computed from its markers.
 
 Decides by the record, so it is right where the filesystem refuses 0:0 devices and overlay xattrs, too. Shows
-each marker as what it stands for and no marker as a file. Called by `layerfs.view.layers`.
+each marker as what it stands for and no marker as a file.
 """
 
 import os
@@ -9,17 +9,16 @@ from collections.abc import Mapping
 from stat import S_IFCHR
 from typing import Final
 
+from layerfs.layer.kinds import is_whiteout
+from layerfs.layer.overlayfs import OPAQUE_XATTRS
 from layerfs.layer.paths import join
 from layerfs.layer.whiteout import is_marker
-from layerfs.view.content import is_directory, is_overlay_whiteout
+from layerfs.view.content import is_directory
 from layerfs.view.diff import LayerDirectory
 from layerfs.view.inodes import number_of
 from layerfs.view.nodes import Attributes, Node
 
 FORM: Final = b"lower"
-
-OPAQUE: Final[Mapping[bytes, bytes]] = {b"trusted.overlay.opaque": b"y", b"user.overlay.opaque": b"y"}
-"""Each kind of overlay mount looks at one of the two only (facts/fuse-and-overlay.md section 4)."""
 
 _WHITEOUT_MODE: Final = S_IFCHR
 """The kernel makes whiteouts without permissions."""
@@ -40,7 +39,7 @@ class LowerDirectory(LayerDirectory):
         if is_marker(name):
             return None
         path, tree = join(self.path, name), self.tree
-        if status is None or is_overlay_whiteout(status):
+        if status is None or is_whiteout(status.st_mode, status.st_rdev):
             return self._whiteout(path) if name in tree.form.whiteouts.get(self.path, ()) else None
         if not is_directory(status):
             return tree.file(self.path, name, status)
@@ -54,7 +53,7 @@ class LowerDirectory(LayerDirectory):
     def read_xattrs(self) -> Mapping[bytes, bytes]:
         """Return the layer's attributes, and the opaque one under both of its names."""
         found = super().read_xattrs()
-        return {**found, **OPAQUE} if self.is_opaque else found
+        return {**found, **OPAQUE_XATTRS} if self.is_opaque else found
 
     def _whiteout(self, path: bytes) -> "WhiteoutNode":
         key = b"whiteout/%s/%s" % (self.tree.name, path)

@@ -8,15 +8,8 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from layerfs.layer.merge import (
-    Kind,
-    LayerMarks,
-    Merged,
-    kind_of,
-    merge_entries,
-    merge_entry,
-    merge_root,
-)
+from layerfs.layer.kinds import Kind, kind_of
+from layerfs.layer.merge import LayerMarks, Merged, merge_entries, merge_entry, merge_root
 from layerfs.layer.paths import join
 from layerfs.needs import DocumentNeed, LayersNeed, Need
 from layerfs.view.content import LayerTree

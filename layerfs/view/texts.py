@@ -5,7 +5,7 @@ Pure: values in, bytes out. Must never ask the store. Called by the nodes of `im
 
 import json
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Final
 
@@ -17,7 +17,6 @@ EMPTY: Final = "empty"
 _UNITS: Final = ("B", "kB", "MB", "GB", "TB", "PB", "EB")
 _ROUNDS_UP: Final = 999.95
 """From here on one decimal would show four digits before it."""
-_LOWERDIR_SPECIAL: Final = re.compile(rb"([\\:,])")
 _SHELL: Final = re.compile(r"(?:RUN )?/bin/sh -c ")
 _NO_OPERATION: Final = re.compile(r"/bin/sh -c #\(nop\)\s*")
 _BUILDKIT: Final = " # buildkit"
@@ -30,14 +29,6 @@ def lower_paths(mountpoint: bytes, image: Image) -> list[bytes]:
     """
     ids = [image.stack.short_id, *(digest.short_id for digest in image.lower_order())]
     return [b"%s/lower/%s" % (mountpoint, id_.encode("ascii")) for id_ in ids]
-
-
-def lowerdir_option(paths: Iterable[bytes]) -> bytes:
-    r"""Return ``lowerdir=a:b``, with ``\``, ``:`` and ``,`` escaped as mount(2) and mount(8) want it.
-
-    Spaces stay raw (facts/fuse-and-overlay.md section 6).
-    """
-    return b"lowerdir=" + b":".join(_LOWERDIR_SPECIAL.sub(rb"\\\1", path) for path in paths)
 
 
 def human_size(size: int) -> str:

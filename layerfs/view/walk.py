@@ -9,7 +9,7 @@ from operator import itemgetter
 from typing import Final
 
 from layerfs.layer.changes import Entry, EntryKind
-from layerfs.layer.merge import kind_of
+from layerfs.layer.kinds import kind_of
 from layerfs.layer.paths import join
 from layerfs.layer.whiteout import is_marker
 from layerfs.store import LayerDir

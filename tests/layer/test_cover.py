@@ -9,7 +9,7 @@ from hypothesis import given
 
 from layerfs.errors import InvalidWhiteout
 from layerfs.layer.cover import Cover, CoverDirectory, plan_cover
-from layerfs.layer.merge import Kind
+from layerfs.layer.kinds import Kind
 from layerfs.layer.paths import split
 from tests.layer.records import record_of
 from tests.support import model

@@ -5,16 +5,8 @@ from collections.abc import Iterable, Iterator, Sequence
 import pytest
 from hypothesis import given
 
-from layerfs.layer.merge import (
-    Kind,
-    LayerMarks,
-    Merged,
-    kind_of,
-    marks_of,
-    merge_entries,
-    merge_entry,
-    merge_root,
-)
+from layerfs.layer.kinds import Kind, kind_of
+from layerfs.layer.merge import LayerMarks, Merged, marks_of, merge_entries, merge_entry, merge_root
 from layerfs.layer.paths import join, split
 from tests.layer.records import record_of
 from tests.support import model

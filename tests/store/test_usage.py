@@ -8,9 +8,10 @@ import pytest
 
 from layerfs.errors import StoreError
 from layerfs.host.mounts import parse_mountinfo
+from layerfs.layer.overlayfs import split_lowerdir
 from layerfs.oci import Digest
 from layerfs.store import ImageStorage
-from layerfs.store.usage import lower_directories, read_usage, split_lowerdir
+from layerfs.store.usage import lower_directories, read_usage
 from tests.store.helpers import leftovers, publish
 
 FIRST, SECOND = Digest.of(b"first"), Digest.of(b"second")

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from layerfs.layer.overlayfs import lowerdir_option
 from layerfs.oci import HistoryEntry, Image, ImageConfig, Manifest, parse_manifest
 from layerfs.view.texts import (
     command_text,
@@ -16,7 +17,6 @@ from layerfs.view.texts import (
     human_size,
     layer_json,
     lower_paths,
-    lowerdir_option,
     number_width,
     time_ns,
 )

@@ -1,0 +1,114 @@
+r"""How layers speak to kernel overlayfs: its names, its overlay form, the text of its options. Pure.
+
+overlayfs (the kernel's Documentation/filesystems/overlayfs.rst) knows two statements about lower directories:
+
+- a **whiteout**, a character device with the number 0:0, hides one name of the directories below; - an
+  **opaque** directory, one with the extended attribute ``overlay.opaque`` of value ``y``, hides all of
+  them.
+
+The attribute is ``trusted.overlay.opaque``, which only root of the machine can set. A mount with the option
+``userxattr``, the only kind that a user namespace can make, looks at ``user.overlay.opaque`` instead. Each
+kind of mount looks at one of the two names only.
+
+An archive says the same with markers: ``.wh.foo``, ``.wh..wh..opq``. The **overlay form** of a layer is
+what its markers stand for there:
+
+- for ``.wh.foo`` a whiteout ``foo``; but if the layer itself has a directory ``foo``, that one is opaque,
+  and if it has another file ``foo``, which hides what is below anyway, nothing; - for ``.wh..wh..opq`` an
+  opaque directory. It needs no whiteouts in it or below it, and gets none: overlayfs does not hide a
+  whiteout in a directory that only one layer has, it lists a name that cannot be looked up.
+
+The text of an option list escapes ``\`` and ``,``, in lower directories ``:`` too, each by ``\``.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from layerfs.layer.kinds import Kind
+from layerfs.layer.paths import split
+from layerfs.layer.record import OwnerKind
+
+XATTR_PREFIXES: Final = (b"trusted.overlay.", b"user.overlay.")
+"""Begin the names of all attributes that are between overlayfs and its directories."""
+
+OPAQUE_VALUE: Final = b"y"
+OPAQUE_XATTRS: Final[Mapping[bytes, bytes]] = {
+    b"trusted.overlay.opaque": OPAQUE_VALUE,
+    b"user.overlay.opaque": OPAQUE_VALUE,
+}
+
+_LOWER_SPECIAL: Final = re.compile(rb"([\\:,])")
+_SPECIAL: Final = re.compile(rb"([\\,])")
+
+
+def opaque_xattr(owner: OwnerKind) -> str:
+    """Name the attribute that makes a directory opaque for the overlays that *owner* can mount."""
+    return "trusted.overlay.opaque" if owner == "root" else "user.overlay.opaque"
+
+
+@dataclass(frozen=True, slots=True)
+class OverlayForm:
+    """What the markers of one layer stand for. Paths are relative, the root is empty."""
+
+    opaque: frozenset[bytes]
+    """Opaque directories."""
+    whiteouts: Mapping[bytes, tuple[bytes, ...]]
+    """Names of whiteouts, sorted, by the path of their directory."""
+
+
+def overlay_form(
+    hidden: Iterable[bytes], opaque: Iterable[bytes], kind: Callable[[bytes], Kind | None]
+) -> OverlayForm:
+    """Return the overlay form of a layer.
+
+    *hidden* are the paths that its whiteout markers hide, *opaque* the directories that hold an opaque
+    marker, and *kind* says what the layer itself has at a hidden path: None for nothing, or for a whiteout
+    that is the overlay form of the marker already (`layerfs.layer.kinds.kind_of`).
+    """
+    opaques, missing = set(opaque), []
+    for path in hidden:
+        found = kind(path)
+        if found is None:
+            missing.append(path)
+        elif found is Kind.DIRECTORY:
+            opaques.add(path)
+    whiteouts: dict[bytes, list[bytes]] = {}
+    for path in sorted(set(missing)):
+        directory, name = split(path)
+        if opaques.isdisjoint(with_ancestors(directory)):
+            whiteouts.setdefault(directory, []).append(name)
+    return OverlayForm(frozenset(opaques), {path: tuple(names) for path, names in whiteouts.items()})
+
+
+def with_ancestors(path: bytes) -> Iterator[bytes]:
+    """Yield *path* and all directories above it, the root last."""
+    yield path
+    while path:
+        path = split(path)[0]
+        yield path
+
+
+def lowerdir_option(paths: Iterable[bytes]) -> bytes:
+    r"""Return ``lowerdir=a:b``, escaped as mount(2) and mount(8) want it; spaces stay as they are."""
+    return b"lowerdir=" + b":".join(_LOWER_SPECIAL.sub(rb"\\\1", path) for path in paths)
+
+
+def directory_option(key: bytes, path: bytes) -> bytes:
+    """Return ``upperdir=…`` or ``workdir=…``, escaped."""
+    return key + b"=" + _SPECIAL.sub(rb"\\\1", path)
+
+
+def split_lowerdir(value: bytes) -> list[bytes]:
+    r"""Split the value of ``lowerdir=`` at its colons, and undo ``\:``, ``\,`` and ``\\``.
+
+    Kernels 6.5 to 6.7 show paths without these escapes; where the two readings differ, both are returned.
+    """
+    escaped = [re.sub(rb"\\(.)", rb"\1", part, flags=re.DOTALL) for part in _split_escaped(value)]
+    plain = value.split(b":")
+    return [part for part in dict.fromkeys([*escaped, *plain]) if part]
+
+
+def _split_escaped(value: bytes) -> list[bytes]:
+    return re.findall(rb"(?:[^:\\]|\\.|\\$)+", value, flags=re.DOTALL)

@@ -1,0 +1,104 @@
+"""What markers stand for in kernel overlayfs, and the text of its options."""
+
+from collections.abc import Mapping
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from layerfs.layer.kinds import Kind, is_whiteout, kind_of
+from layerfs.layer.overlayfs import (
+    OPAQUE_XATTRS,
+    OverlayForm,
+    directory_option,
+    lowerdir_option,
+    opaque_xattr,
+    overlay_form,
+    split_lowerdir,
+    with_ancestors,
+)
+from layerfs.layer.paths import join, split
+
+DIRECTORY, OTHER = Kind.DIRECTORY, Kind.OTHER
+
+
+@pytest.mark.parametrize(
+    ("hidden", "opaque", "has", "form"),
+    [
+        pytest.param([b"a"], [], {}, OverlayForm(frozenset(), {b"": (b"a",)}), id="a name that is not there"),
+        pytest.param(
+            [b"a"], [], {b"a": DIRECTORY}, OverlayForm(frozenset([b"a"]), {}), id="a directory is opaque"
+        ),
+        pytest.param([b"a"], [], {b"a": OTHER}, OverlayForm(frozenset(), {}), id="a file hides by itself"),
+        pytest.param([b"d/a"], [b"d"], {}, OverlayForm(frozenset([b"d"]), {}), id="in an opaque directory"),
+        pytest.param([b"d/e/a"], [b""], {}, OverlayForm(frozenset([b""]), {}), id="below an opaque root"),
+        pytest.param(
+            [b"d", b"d/e"],
+            [],
+            {b"d": DIRECTORY},
+            OverlayForm(frozenset([b"d"]), {}),
+            id="below a directory that a marker makes opaque",
+        ),
+        pytest.param(
+            [b"d/b", b"d/a", b"d/a"],
+            [],
+            {},
+            OverlayForm(frozenset(), {b"d": (b"a", b"b")}),
+            id="sorted, once",
+        ),
+    ],
+)
+def test_markers_stand_for_whiteouts_and_opaque_directories(
+    hidden: list[bytes], opaque: list[bytes], has: Mapping[bytes, Kind], form: OverlayForm
+) -> None:
+    assert overlay_form(hidden, opaque, has.get) == form
+
+
+NAMES = st.sampled_from([b"a", b"b", b"c"])
+PATHS = st.lists(NAMES, min_size=1, max_size=3).map(b"/".join)
+
+
+@given(st.lists(PATHS), st.lists(PATHS), st.dictionaries(PATHS, st.sampled_from(Kind)))
+def test_no_whiteout_stands_where_it_hides_nothing_or_something_of_its_own_layer(
+    hidden: list[bytes], opaque: list[bytes], has: dict[bytes, Kind]
+) -> None:
+    form = overlay_form(hidden, opaque, has.get)
+
+    assert form.opaque == {*opaque} | {path for path in hidden if has.get(path) is DIRECTORY}
+    made = {join(directory, name) for directory, names in form.whiteouts.items() for name in names}
+    wanted = {path for path in hidden if path not in has}
+    assert made == {path for path in wanted if form.opaque.isdisjoint(with_ancestors(split(path)[0]))}
+
+
+@pytest.mark.parametrize(("owner", "name"), [("root", "trusted"), ("namespace", "user"), ("user", "user")])
+def test_who_writes_decides_about_the_attribute(owner: str, name: str) -> None:
+    assert opaque_xattr(owner) == f"{name}.overlay.opaque"  # type: ignore[arg-type]
+    assert opaque_xattr(owner).encode() in OPAQUE_XATTRS  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("mode", "rdev", "kind"),
+    [
+        pytest.param(0o040755, 0, DIRECTORY, id="directory"),
+        pytest.param(0o100644, 0, OTHER, id="file"),
+        pytest.param(0o020666, 0x103, OTHER, id="device"),
+        pytest.param(0o060666, 0, OTHER, id="block device 0:0"),
+        pytest.param(0o020000, 0, None, id="whiteout"),
+    ],
+)
+def test_a_whiteout_counts_as_nothing(mode: int, rdev: int, kind: Kind | None) -> None:
+    assert kind_of(mode, rdev) is kind
+    assert is_whiteout(mode, rdev) == (kind is None)
+
+
+@given(st.lists(st.binary(min_size=1).filter(lambda path: b"\0" not in path), min_size=1))
+def test_lower_directories_survive_the_option(paths: list[bytes]) -> None:
+    text = lowerdir_option(paths)
+
+    assert text.startswith(b"lowerdir=")
+    found = split_lowerdir(text.removeprefix(b"lowerdir="))
+    assert [path for path in found if path in paths] == list(dict.fromkeys(paths))
+
+
+def test_other_directories_escape_no_colon() -> None:
+    assert directory_option(b"upperdir", rb"/a:b,c\d") == rb"upperdir=/a:b\,c\\d"
