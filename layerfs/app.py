@@ -42,7 +42,7 @@ def _registries(settings: Settings) -> RegistrySettings:
     """Say what may be asked, and how; a mount that others may read asks configured registries only."""
     found = RegistrySettings(
         insecure=settings.insecure_registries,
-        authfile=settings.authfile and settings.authfile.absolute(),
+        authfile=settings.authfile,
         offline=settings.offline,
         allowed=settings.registries,
     )

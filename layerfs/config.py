@@ -1,7 +1,8 @@
 """The configuration files: TOML, read strictly; every error names file, key and line.
 
-Flags beat the environment, which beats the user's file, which beats the system's. Imports only errors, oci,
-layer, settings and how to read a file; never any machinery. Called by the command line.
+Flags beat the environment, which beats the user's file, which beats the system's. The keys are those of
+`layerfs.settings.ROWS` and of `Budgets`. Imports only errors, layer, settings and how to read a file; never
+any machinery.
 """
 
 import difflib
@@ -10,7 +11,7 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, NoReturn
+from typing import Annotated, Any, Final, NoReturn
 
 import msgspec
 
@@ -18,10 +19,9 @@ from layerfs.errors import InvalidSettings
 from layerfs.host.files import read_at_most
 from layerfs.host.places import xdg
 from layerfs.layer.record import Budgets
-from layerfs.oci import Platform
-from layerfs.oci.reference import is_registry
-from layerfs.settings import Settings, default_store
+from layerfs.settings import ROWS, Settings, absolute
 
+SYSTEM_STORE: Final = Path("/var/lib/layerfs")
 SYSTEM_FILE: Final = Path("/etc/layerfs/config.toml")
 VARIABLE: Final = "LAYERFS_CONFIG"
 """Names one file that is read instead of both; it must exist."""
@@ -33,22 +33,11 @@ _UNKNOWN: Final = re.compile(r"unknown field `(?P<name>[^`]*)`")
 _TABLE: Final = re.compile(r"\s*\[\s*(?P<name>[^\[\]]+?)\s*\]\s*(?:#.*)?")
 _KEY: Final = re.compile(r"\s*(?P<name>[A-Za-z0-9_.\"' -]+?)\s*=")
 
-Level = Literal["debug", "info", "warning", "error"]
 Count = Annotated[int, msgspec.Meta(ge=1)]
 
 
 def _about(text: str) -> msgspec.Meta:
     return msgspec.Meta(description=text)
-
-
-class LogSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The table ``[log]``: what the daemon writes down, and where."""
-
-    level: Annotated[Level | None, _about("debug, info, warning or error; info by default.")] = None
-    json: Annotated[bool | None, _about("One JSON object a line instead of text.")] = None
-    file: Annotated[
-        str | None, _about("Where a daemon in the background logs; absolute. Default: /var/log/layerfs.log.")
-    ] = None
 
 
 class BudgetsSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -68,35 +57,34 @@ class BudgetsSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     ] = None
 
 
-class ConfigFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """All keys. Every one may be left out."""
+def _section(name: str, table: str) -> type[msgspec.Struct]:
+    """Return the struct of the keys of `ROWS` that are in *table*; each may be left out."""
+    keys = [(key.rpartition("."), row) for key, row in _BY_KEY.items()]
+    found = [
+        (key, Annotated[row.kind.toml | None, _about(row.about)], None)
+        for (place, _, key), row in keys
+        if place == table
+    ]
+    return msgspec.defstruct(name, found, frozen=True, kw_only=True, forbid_unknown_fields=True)
 
-    store: Annotated[str | None, _about("Where layers are kept; absolute, or below ~.")] = None
-    platform: Annotated[str | None, _about("OS/ARCH[/VARIANT] to choose of an index.")] = None
-    insecure_registries: Annotated[
-        list[str] | None, _about("HOST[:PORT] of registries that are spoken to by plain HTTP.")
-    ] = None
-    authfile: Annotated[str | None, _about("Read credentials from this file only; absolute, or below ~.")] = (
-        None
-    )
-    offline: Annotated[bool | None, _about("Contact no registry.")] = None
-    fetch_timeout: Annotated[
-        Annotated[float, msgspec.Meta(ge=1)] | None,
-        _about("Seconds that one access waits for a fetch; 900 by default."),
-    ] = None
-    tag_ttl: Annotated[
-        Annotated[float, msgspec.Meta(ge=1)] | None,
-        _about("Seconds after which a tag is resolved anew; never by default."),
-    ] = None
-    allow_other: Annotated[bool | None, _about("Let other users read the mount.")] = None
-    registries: Annotated[
-        list[str] | None,
-        _about(
-            "HOST[:PORT] of the only registries that may be contacted; any by default in a private mount."
-        ),
-    ] = None
-    log: Annotated[LogSection, _about("See [log].")] = LogSection()
-    budgets: Annotated[BudgetsSection, _about("See [budgets].")] = BudgetsSection()
+
+_BY_KEY: Final = {row.key: row for row in ROWS.values()}
+_FIELD: Final = {row.key: name for name, row in ROWS.items()}
+_SECTIONS: Final[dict[str, type[msgspec.Struct]]] = {
+    "": _section("Top", ""),
+    "log": _section("LogSection", "log"),
+    "budgets": BudgetsSection,
+}
+"""The tables of a file by name, the keys outside of any first."""
+
+_ConfigFile: Final = msgspec.defstruct(
+    "ConfigFile",
+    [(name, Annotated[kind, _about(f"See [{name}].")], kind()) for name, kind in _SECTIONS.items() if name],
+    bases=(_SECTIONS[""],),
+    frozen=True,
+    kw_only=True,
+    forbid_unknown_fields=True,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +93,8 @@ class Loaded:
 
     path: Path
     text: str
-    values: ConfigFile
+    values: msgspec.Struct
+    """All keys, None where one is left out."""
 
     def fail(self, key: str, problem: str) -> NoReturn:
         """Raise InvalidSettings that names *key* and its line."""
@@ -163,23 +152,32 @@ def settings_of(environ: Mapping[str, str], uid: int, *, namespace: bool = False
     budgets = {
         key.partition(".")[2]: value for key, value in merged.items() if key.partition(".")[0] == "budgets"
     }
-    store = None if environ.get("LAYERFS_STORE") else merged.get("store")
-    place = _path(store) if store else default_store(environ, uid, namespace=namespace)
-    given: dict[str, Any] = {"store": place}
-    if "platform" in merged:
-        given["platform"] = Platform.parse(merged["platform"])
-    for key in ("insecure_registries", "registries"):
-        if key in merged:
-            given[key] = frozenset(merged[key])
-    for key in ("authfile", "log.file"):
-        if key in merged:
-            given[key.replace(".", "_")] = _path(merged[key])
-    for key in ("offline", "fetch_timeout", "tag_ttl", "allow_other", "log.level", "log.json"):
-        if key in merged:
-            given[key.replace(".", "_")] = merged[key]
+    given: dict[str, Any] = {
+        _FIELD[key]: _BY_KEY[key].kind.of_file(value, key) for key, value in merged.items() if key in _FIELD
+    }
+    if environ.get("LAYERFS_STORE") or "store" not in given:
+        given["store"] = default_store(environ, uid, namespace=namespace)
     if budgets:
         given["budgets"] = msgspec.structs.replace(Budgets(), **budgets)
     return Settings(**given)
+
+
+def default_store(environ: Mapping[str, str], uid: int, *, namespace: bool = False) -> Path:
+    """Say where the store is unless ``--store`` says otherwise.
+
+    ``$LAYERFS_STORE``, else /var/lib/layerfs for root, else below ``$XDG_DATA_HOME``. In a user *namespace*
+    root is its maker, who has another store outside: the two cannot share one. Raises InvalidSettings.
+    """
+    chosen = environ.get("LAYERFS_STORE")
+    if chosen:
+        return absolute(Path(chosen), "LAYERFS_STORE")
+    if uid == 0 and not namespace:
+        return SYSTEM_STORE
+    name = "layerfs-namespace" if uid == 0 else "layerfs"
+    base = xdg(environ, "data")
+    if base is None:
+        raise InvalidSettings("no place for the store: HOME is not set (give --store DIR)")
+    return base / name
 
 
 def values(files: list[Loaded]) -> Iterator[tuple[Path, str, Any]]:
@@ -192,10 +190,9 @@ def values(files: list[Loaded]) -> Iterator[tuple[Path, str, Any]]:
 
 def described() -> Iterator[tuple[str, str, str]]:
     """Yield table (empty for the top), key and description of all keys, for the manual."""
-    for table, struct in (("", ConfigFile), ("log", LogSection), ("budgets", BudgetsSection)):
+    for table, struct in _SECTIONS.items():
         for field in msgspec.structs.fields(struct):
-            if field.name not in ("log", "budgets"):
-                yield table, field.name, _description(field.type)
+            yield table, field.name, _description(field.type)
 
 
 def _description(type_: Any) -> str:
@@ -212,9 +209,9 @@ def _flat(struct: msgspec.Struct, prefix: str = "") -> Iterator[tuple[str, Any]]
             yield prefix + field.name, value
 
 
-def _convert(path: Path, text: str, document: dict[str, Any]) -> ConfigFile:
+def _convert(path: Path, text: str, document: dict[str, Any]) -> msgspec.Struct:
     try:
-        return msgspec.convert(document, ConfigFile)
+        return msgspec.convert(document, _ConfigFile)
     except msgspec.ValidationError as exc:
         problem = str(exc)
         where = _WHERE.search(problem)
@@ -268,23 +265,9 @@ def _plain(name: str) -> str:
 
 def _check(loaded: Loaded) -> None:
     """Judge what the types cannot. Raises InvalidSettings."""
-    found = loaded.values
-    for key, text in (("store", found.store), ("authfile", found.authfile), ("log.file", found.log.file)):
-        if text is not None and not (text.startswith("~/") or Path(text).is_absolute()):
-            loaded.fail(key, f"{text!r} (expected an absolute path, or one that begins with ~/)")
-    if found.platform is not None:
-        try:
-            Platform.parse(found.platform)
-        except InvalidSettings as exc:
-            loaded.fail("platform", str(exc))
-    for key, hosts in (("insecure_registries", found.insecure_registries), ("registries", found.registries)):
-        for host in hosts or ():
-            if not is_registry(host):
-                loaded.fail(key, f"{host!r} is no registry (expected HOST or HOST:PORT)")
-
-
-def _path(text: str) -> Path:
-    try:
-        return Path(text).expanduser()
-    except RuntimeError as exc:
-        raise InvalidSettings(f"{text}: no home directory to put in the place of ~") from exc
+    for key, value in _flat(loaded.values):
+        if value is not None and key in _BY_KEY:
+            try:
+                _BY_KEY[key].kind.of_file(value, key)
+            except InvalidSettings as exc:
+                loaded.fail(key, str(exc))

@@ -1,65 +1,24 @@
-"""What the user decided: flags, `LAYERFS_` variables, configuration files, defaults. Parsed once, frozen.
+"""What the user decided: flags, ``LAYERFS_`` variables, words of ``-o``, configuration files, defaults.
 
-Imports only errors, oci and layer; the command line makes one `Settings`, `layerfs.app` reads it.
+`Settings` is the one table: a row says what a setting is called, what may stand for it where, and how that is
+read. Files (`layerfs.config`), options, words of ``-o`` and the manual (`layerfs.cli`) follow from it: a new
+setting is a row here and its use. Imports only errors, oci, layer and host.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Final
+from typing import Annotated, Any, Final, Literal
+
+import msgspec
 
 from layerfs.errors import InvalidSettings
-from layerfs.host.places import xdg
 from layerfs.layer.record import Budgets
 from layerfs.oci import Platform
+from layerfs.oci.reference import is_registry
 
-SYSTEM_STORE: Final = Path("/var/lib/layerfs")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
-    """Everything a daemon or a command needs to know."""
-
-    store: Path
-    platform: Platform = field(default_factory=Platform.of_this_machine)
-    insecure_registries: frozenset[str] = frozenset()
-    """Hosts that are spoken to over plain HTTP, beside the loopback ones."""
-    authfile: Path | None = None
-    offline: bool = False
-    """Contact no registry; serve what the store has."""
-    fetch_timeout: float = 900.0
-    """Seconds that one waiting system call waits at most; the download goes on."""
-    tag_ttl: float | None = None
-    """Seconds after which a pinned tag is resolved anew; None for never."""
-    allow_other: bool = False
-    registries: frozenset[str] | None = None
-    """Those that may be contacted. None: any by a private mount, and by one that others may read only those
-    that have a login or are configured."""
-    budgets: Budgets = field(default_factory=Budgets)
-    mount_options: tuple[str, ...] = ()
-    """Words for the kernel, from ``-o``."""
-    log_level: str = "info"
-    log_json: bool = False
-    log_file: Path | None = None
-    """Where a daemon in the background logs, if not at the default place."""
-
-
-def default_store(environ: Mapping[str, str], uid: int, *, namespace: bool = False) -> Path:
-    """Say where the store is unless ``--store`` says otherwise.
-
-    ``$LAYERFS_STORE``, else /var/lib/layerfs for root, else below ``$XDG_DATA_HOME``. In a user *namespace*
-    root is its maker, who has another store outside: the two cannot share one. Raises InvalidSettings.
-    """
-    chosen = environ.get("LAYERFS_STORE")
-    if chosen:
-        return absolute(Path(chosen), "LAYERFS_STORE")
-    if uid == 0 and not namespace:
-        return SYSTEM_STORE
-    name = "layerfs-namespace" if uid == 0 else "layerfs"
-    base = xdg(environ, "data")
-    if base is None:
-        raise InvalidSettings("no place for the store: HOME is not set (give --store DIR)")
-    return base / name
+Level = Literal["debug", "info", "warning", "error"]
 
 
 def absolute(path: Path, what: str) -> Path:
@@ -67,3 +26,264 @@ def absolute(path: Path, what: str) -> Path:
     if path == Path():
         raise InvalidSettings(f"{what}: empty path")
     return Path.cwd() / path
+
+
+def _as_it_is(value: Any, _: str) -> Any:
+    return value
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kind:
+    """How values of one kind are written.
+
+    A reader gets what was written and what to call it in an error. Raises InvalidSettings.
+    """
+
+    toml: Any
+    """Type in a file."""
+    option: Any
+    """Type of the option's argument, as Typer makes it; a value of it is never None."""
+    of_file: Callable[[Any, str], Any] = _as_it_is
+    of_option: Callable[[Any, str], Any] = _as_it_is
+    of_word: Callable[[str, str], Any] = _as_it_is
+    """For the text behind ``=`` after ``-o``."""
+    least: int | None = None
+    """The smallest number, of an option; *toml* says it for a file."""
+
+
+def _path_of_file(text: str, _: str) -> Path:
+    if not (text.startswith("~/") or Path(text).is_absolute()):
+        raise InvalidSettings(f"{text!r} (expected an absolute path, or one that begins with ~/)")
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as exc:
+        raise InvalidSettings(f"{text}: no home directory to put in the place of ~") from exc
+
+
+def _hosts_of_file(hosts: list[str], _: str) -> frozenset[str]:
+    for host in hosts:
+        if not is_registry(host):
+            raise InvalidSettings(f"{host!r} is no registry (expected HOST or HOST:PORT)")
+    return frozenset(hosts)
+
+
+def _hosts_between(separator: str) -> Callable[[str, str], frozenset[str]]:
+    return lambda text, _: frozenset(filter(None, text.split(separator)))
+
+
+def _seconds_of_word(text: str, what: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not seconds >= 1:
+        raise InvalidSettings(f"{what}={text}: not a number of seconds (expected at least 1)")
+    return seconds
+
+
+FLAG: Final = Kind(toml=bool, option=bool)
+"""Yes or no. Its words are the name, and the name behind ``no``, as of mount(8)."""
+SECONDS: Final = Kind(
+    toml=Annotated[float, msgspec.Meta(ge=1)], option=float, of_word=_seconds_of_word, least=1
+)
+PATH: Final = Kind(
+    toml=str,
+    option=Path,
+    of_file=_path_of_file,
+    of_option=absolute,
+    of_word=lambda text, what: absolute(Path(text), what),
+)
+PLATFORM: Final = Kind(
+    toml=str,
+    option=str,
+    of_file=lambda text, _: Platform.parse(text),
+    of_option=lambda text, _: Platform.parse(text),
+    of_word=lambda text, _: Platform.parse(text),
+)
+HOSTS: Final = Kind(
+    toml=list[str],
+    option=str,
+    of_file=_hosts_of_file,
+    of_option=_hosts_between(","),
+    of_word=_hosts_between("+"),  # a comma ends the word, a colon the host
+)
+"""Hosts with something between them, which as an option may be none."""
+HOSTS_EACH: Final = Kind(
+    toml=list[str],
+    option=list[str],
+    of_file=_hosts_of_file,
+    of_option=lambda hosts, _: frozenset(hosts),
+)
+"""Hosts, one each time that the option is given."""
+LEVEL: Final = Kind(toml=Level, option=Level)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """How a user may say one field of `Settings`."""
+
+    kind: Kind
+    about: str
+    """For layerfs.toml(5), and for ``--help`` unless there is a *help*."""
+    help: str = ""
+    key: str = ""
+    """Of the file, with its table and a dot; empty for the name of the field."""
+    flags: str = ""
+    """How the option is written, ``--on/--off`` for a flag; empty if there is none."""
+    metavar: str | None = None
+    variable: str | None = None
+    """Of the environment. It stands for the option, and is weaker than a word of ``-o``."""
+    word: bool = False
+    """Whether the field's name is a word of ``-o``."""
+
+
+def _by(kind: Kind, about: str, **more: Any) -> dict[str, Row]:
+    return {"row": Row(kind=kind, about=about, **more)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Everything a daemon or a command needs to know."""
+
+    store: Path = field(
+        metadata=_by(
+            PATH,
+            "Where layers are kept; absolute, or below ~.",
+            help="Where layers are kept (default: /var/lib/layerfs, or ~/.local/share/layerfs).",
+            flags="--store",
+            metavar="DIR",
+            variable="LAYERFS_STORE",
+            word=True,
+        )
+    )
+    platform: Platform = field(
+        default_factory=Platform.of_this_machine,
+        metadata=_by(
+            PLATFORM,
+            "OS/ARCH[/VARIANT] to choose of an index.",
+            help="Choose this platform of an index.",
+            flags="--platform",
+            metavar="OS/ARCH[/VARIANT]",
+            variable="LAYERFS_PLATFORM",
+            word=True,
+        ),
+    )
+    insecure_registries: frozenset[str] = field(
+        default=frozenset(),
+        metadata=_by(
+            HOSTS_EACH,
+            "HOST[:PORT] of registries that are spoken to by plain HTTP.",
+            help="Speak plain HTTP to this registry (loopback ones always). May be repeated.",
+            flags="--insecure-registry",
+            metavar="HOST[:PORT]",
+            variable="LAYERFS_INSECURE_REGISTRY",
+        ),
+    )
+    """Hosts that are spoken to over plain HTTP, beside the loopback ones."""
+    authfile: Path | None = field(
+        default=None,
+        metadata=_by(
+            PATH,
+            "Read credentials from this file only; absolute, or below ~.",
+            help="Read credentials from this file only.",
+            flags="--authfile",
+            metavar="FILE",
+            variable="LAYERFS_AUTHFILE",
+            word=True,
+        ),
+    )
+    offline: bool = field(
+        default=False,
+        metadata=_by(
+            FLAG,
+            "Contact no registry.",
+            help="Contact no registry; use what the store has.",
+            flags="--offline/--online",
+            variable="LAYERFS_OFFLINE",
+            word=True,
+        ),
+    )
+    """Contact no registry; serve what the store has."""
+    fetch_timeout: float = field(
+        default=900.0,
+        metadata=_by(
+            SECONDS,
+            "Seconds that one access waits for a fetch; 900 by default.",
+            help="How long one access waits for a fetch (default: 900).",
+            flags="--fetch-timeout",
+            metavar="SECONDS",
+            word=True,
+        ),
+    )
+    """Seconds that one waiting system call waits at most; the download goes on."""
+    tag_ttl: float | None = field(
+        default=None,
+        metadata=_by(
+            SECONDS,
+            "Seconds after which a tag is resolved anew; never by default.",
+            help="Ask the registry again what a tag means after this long (default: never; see pull).",
+            flags="--tag-ttl",
+            metavar="SECONDS",
+            word=True,
+        ),
+    )
+    """Seconds after which a pinned tag is resolved anew; None for never."""
+    allow_other: bool = field(
+        default=False,
+        metadata=_by(FLAG, "Let other users read the mount.", flags="--allow-other/--private", word=True),
+    )
+    registries: frozenset[str] | None = field(
+        default=None,
+        metadata=_by(
+            HOSTS,
+            "HOST[:PORT] of the only registries that may be contacted; any by default in a private mount.",
+            help="Contact only these (default: any, with --allow-other those with a login or configuration).",
+            flags="--registries",
+            metavar="HOST,...",
+            word=True,
+        ),
+    )
+    """Those that may be contacted. None: any by a private mount, and by one that others may read only those
+    that have a login or are configured."""
+    log_level: Level = field(
+        default="info",
+        metadata=_by(
+            LEVEL,
+            "debug, info, warning or error; info by default.",
+            help="debug, info, warning, error (info).",
+            key="log.level",
+            flags="--log-level",
+            metavar="LEVEL",
+        ),
+    )
+    log_json: bool = field(
+        default=False,
+        metadata=_by(
+            FLAG,
+            "One JSON object a line instead of text.",
+            help="Log one JSON object a line.",
+            key="log.json",
+            flags="--log-json/--log-text",
+        ),
+    )
+    log_file: Path | None = field(
+        default=None,
+        metadata=_by(
+            PATH,
+            "Where a daemon in the background logs; absolute. Default: /var/log/layerfs.log.",
+            key="log.file",
+        ),
+    )
+    """Where a daemon in the background logs, if not at the default place."""
+    budgets: Budgets = field(default_factory=Budgets)
+    """What one layer may cost: the table ``[budgets]`` of a file, which has the fields of `Budgets`."""
+    mount_options: tuple[str, ...] = ()
+    """Words for the kernel, from ``-o``."""
+
+
+ROWS: Final[Mapping[str, Row]] = {
+    one.name: replace(one.metadata["row"], key=one.metadata["row"].key or one.name)
+    for one in fields(Settings)
+    if "row" in one.metadata
+}
+"""By field of `Settings`."""

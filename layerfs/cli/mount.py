@@ -4,14 +4,13 @@ import dataclasses
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from layerfs.cli import logs, mountoptions, options
+from layerfs.cli import logs, options
 from layerfs.cli.app import app
 from layerfs.cli.completion import complete_mountpoint
-from layerfs.config import Level
 from layerfs.errors import MountError, UsageError
 from layerfs.host import mounts, readiness
 from layerfs.settings import Settings
@@ -27,36 +26,6 @@ Places = Annotated[
         help="An existing directory; before it a local image to serve in place, oci:DIR[:TAG] for instance.",
     ),
 ]
-Registries = Annotated[
-    str | None,
-    typer.Option(
-        "--registries",
-        metavar="HOST,...",
-        help="Contact only these (default: any, with --allow-other those with a login or configuration).",
-    ),
-]
-MountOptions = Annotated[
-    list[str] | None,
-    typer.Option("-o", metavar="OPTIONS", help="As mount(8) and fstab give them, with commas between."),
-]
-FetchTimeout = Annotated[
-    float | None,
-    typer.Option(
-        "--fetch-timeout",
-        metavar="SECONDS",
-        min=1,
-        help="How long one access waits for a fetch (default: 900).",
-    ),
-]
-TagTtl = Annotated[
-    float | None,
-    typer.Option(
-        "--tag-ttl",
-        metavar="SECONDS",
-        min=1,
-        help="Ask the registry again what a tag means after this long (default: never; see pull).",
-    ),
-]
 LogFile = Annotated[
     Path | None,
     typer.Option("--log-file", metavar="FILE", help="Log to FILE; without -f /var/log/layerfs.log for root."),
@@ -64,27 +33,13 @@ LogFile = Annotated[
 
 
 @app.command(epilog="Example: layerfs mount ~/oci && cat ~/oci/images/docker.io/library/alpine:3.20/lowerdir")
-@options.configured(*options.FETCHING)
+@options.configured(*options.SERVING)
 def mount(
     settings: Settings,
     places: Places,
     foreground: Annotated[
         bool, typer.Option("--foreground", "-f", help="Stay in the foreground; Ctrl-C unmounts.")
     ] = False,
-    allow_other: Annotated[
-        bool | None, typer.Option("--allow-other/--private", help="Let other users read the mount.")
-    ] = None,
-    registries: Registries = None,
-    mount_options: MountOptions = None,
-    fetch_timeout: FetchTimeout = None,
-    tag_ttl: TagTtl = None,
-    log_level: Annotated[
-        Level | None,
-        typer.Option("--log-level", metavar="LEVEL", help="debug, info, warning, error (info)."),
-    ] = None,
-    log_json: Annotated[
-        bool | None, typer.Option("--log-json/--log-text", help="Log one JSON object a line.")
-    ] = None,
     log_file: LogFile = None,
 ) -> None:
     """Mount the image store at MOUNTPOINT. Returns once the mount answers.
@@ -92,20 +47,8 @@ def mount(
     With SOURCE (oci:DIR[:TAG], oci-archive:FILE, docker-archive:FILE, dir:DIR) its images are served instead,
     from where they lie, and no registry is asked; what is extracted goes into local/ of the store.
     """
-    words = mountoptions.parse(mount_options or ())
-    named = None if registries is None else frozenset(filter(None, registries.split(",")))
-    given = {
-        "registries": named,
-        "mount_options": words.kernel,
-        "fetch_timeout": fetch_timeout,
-        "tag_ttl": tag_ttl,
-        "allow_other": allow_other,
-        "log_level": log_level,
-        "log_json": log_json,
-        "log_file": log_file,
-    }
-    chosen: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-    settings = dataclasses.replace(settings, **(words.settings | chosen))
+    if log_file is not None:  # unlike log.file of a configuration it counts in the foreground, too
+        settings = dataclasses.replace(settings, log_file=log_file)
     source, mountpoint = _places(places)
     mounts.clean_up(mountpoint)  # a dead mount answers no question about its directory
     where = Path(os.path.realpath(mountpoint))

@@ -1,17 +1,15 @@
 """The words after ``-o``, as mount(8), fstab and mount.fuse3 pass them on. Pure.
 
 Most of them mean nothing to a mount that is read-only whatever one says; they are accepted, because fstab
-lines and helpers are full of them. Our own have the names and the meaning of the long options.
+lines and helpers are full of them. Our own are those of `layerfs.settings.ROWS`.
 """
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
 from layerfs.errors import UsageError
-from layerfs.oci import Platform
-from layerfs.settings import absolute
+from layerfs.settings import FLAG, ROWS
 
 _KERNEL: Final = frozenset({"noexec", "noatime", "nodiratime", "relatime", "strictatime", "sync", "dirsync"})
 """Passed on."""
@@ -24,8 +22,7 @@ _IGNORED: Final = frozenset(
         "silent",
     }
 )  # fmt: skip
-_FLAGS: Final = {"allow_other": ("allow_other", True), "offline": ("offline", True)}
-_VALUES: Final = ("store", "platform", "authfile", "registries", "fetch_timeout")
+_WORDS: Final = {name: row.kind for name, row in ROWS.items() if row.word}
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,27 +39,20 @@ def parse(texts: Iterable[str]) -> MountOptions:
     kernel: dict[str, None] = {}
     for word in filter(None, ",".join(texts).split(",")):
         name, equals, value = word.partition("=")
-        if not equals and name in _FLAGS:
-            field, setting = _FLAGS[name]
-            settings[field] = setting
-        elif equals and name in _VALUES:
-            settings[name] = _value(name, value)
+        kind = _WORDS.get(name)
+        negated = _WORDS.get(name.removeprefix("no"))
+        if not equals and FLAG in (kind, negated):
+            settings[name if kind else name.removeprefix("no")] = kind is FLAG
+        elif equals and kind not in (None, FLAG):
+            settings[name] = kind.of_word(value, f"-o {name}")
         elif not equals and name in _KERNEL:
             kernel[name] = None
         elif name not in _IGNORED and not name.startswith(("x-", "X-", "comment")):
-            known = ", ".join(sorted([*_FLAGS, *(f"{one}=" for one in _VALUES), *_KERNEL]))
-            raise UsageError(f"-o {word}: not an option of layerfs (expected one of: {known})")
+            expected = f"{known()}, {', '.join(sorted(_KERNEL))}"
+            raise UsageError(f"-o {word}: not an option of layerfs (expected one of: {expected})")
     return MountOptions(settings, tuple(kernel))
 
 
-def _value(name: str, text: str) -> Any:
-    if name == "platform":
-        return Platform.parse(text)
-    if name == "registries":
-        return frozenset(filter(None, text.split("+")))  # a comma ends the option, a colon the host
-    if name == "fetch_timeout":
-        try:
-            return float(text)
-        except ValueError:
-            raise UsageError(f"-o fetch_timeout={text}: not a number of seconds") from None
-    return absolute(Path(text), f"-o {name}")
+def known() -> str:
+    """Return the words that set something of layerfs, as people read them."""
+    return ", ".join(f"[no]{name}" if kind is FLAG else f"{name}=" for name, kind in sorted(_WORDS.items()))

@@ -8,16 +8,15 @@ import functools
 import inspect
 import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import Annotated, Any, Final, get_type_hints
 
 import typer
 
+from layerfs.cli import mountoptions
 from layerfs.cli.completion import complete_reference
 from layerfs.config import settings_of
 from layerfs.host.namespaces import in_initial_user_namespace
-from layerfs.oci import Platform
-from layerfs.settings import Settings, absolute
+from layerfs.settings import ROWS, Settings
 
 Reference = Annotated[
     str,
@@ -25,76 +24,36 @@ Reference = Annotated[
         metavar="REFERENCE", help="[REGISTRY/]NAME[:TAG][@DIGEST]", autocompletion=complete_reference
     ),
 ]
+WORDS: Final = "mount_options"
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 
-_SHARED: Final[dict[str, tuple[Any, Any]]] = {
-    "store": (
-        Annotated[
-            Path | None,
-            typer.Option(
-                "--store",
-                metavar="DIR",
-                envvar="LAYERFS_STORE",
-                help="Where layers are kept (default: /var/lib/layerfs, or ~/.local/share/layerfs).",
-            ),
-        ],
-        None,
-    ),
-    "platform": (
-        Annotated[
-            str | None,
-            typer.Option(
-                "--platform",
-                metavar="OS/ARCH[/VARIANT]",
-                envvar="LAYERFS_PLATFORM",
-                help="Choose this platform of an index.",
-            ),
-        ],
-        None,
-    ),
-    "insecure_registry": (
-        Annotated[
-            list[str] | None,
-            typer.Option(
-                "--insecure-registry",
-                metavar="HOST[:PORT]",
-                envvar="LAYERFS_INSECURE_REGISTRY",
-                help="Speak plain HTTP to this registry (loopback ones always). May be repeated.",
-            ),
-        ],
-        None,
-    ),
-    "authfile": (
-        Annotated[
-            Path | None,
-            typer.Option(
-                "--authfile",
-                metavar="FILE",
-                envvar="LAYERFS_AUTHFILE",
-                help="Read credentials from this file only.",
-            ),
-        ],
-        None,
-    ),
-    "offline": (
-        Annotated[
-            bool | None,
-            typer.Option(
-                "--offline/--online",
-                envvar="LAYERFS_OFFLINE",
-                help="Contact no registry; use what the store has.",
-            ),
-        ],
-        None,
-    ),
-}
 STORE: Final = ("store",)
-REGISTRY: Final = ("insecure_registry", "authfile")
+REGISTRY: Final = ("insecure_registries", "authfile")
 FETCHING: Final = (*STORE, "platform", *REGISTRY, "offline")
+SERVING: Final = (*FETCHING, *(name for name, row in ROWS.items() if row.flags and not row.variable), WORDS)
+"""Whatever has an option, and ``-o``: what a mount may be told."""
+
+
+def _option(name: str) -> Any:
+    """Return the annotation that makes the option of a field of Settings."""
+    if name == WORDS:
+        about = f"As mount(8) and fstab give them, with commas between. Of layerfs: {mountoptions.known()}."
+        return Annotated[list[str] | None, typer.Option("-o", metavar="OPTIONS", help=about)]
+    row = ROWS[name]
+    return Annotated[
+        row.kind.option | None,
+        typer.Option(
+            row.flags,
+            metavar=row.metavar,
+            envvar=row.variable,
+            min=row.kind.least,
+            help=row.help or row.about,
+        ),
+    ]
 
 
 def configured(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a verb the shared options *names*; it gets them as ``settings``, its first parameter.
+    """Give a verb the options of the fields *names* of Settings; it gets ``settings``, its first parameter.
 
     Typer reads signatures, so the wrapper shows one made of the verb's own parameters and the shared ones.
     """
@@ -104,14 +63,13 @@ def configured(*names: str) -> Callable[[Callable[..., None]], Callable[..., Non
         own = list(inspect.signature(verb).parameters.values())[1:]
         parameters = [parameter.replace(annotation=hints[parameter.name]) for parameter in own]
         for name in names:
-            annotation, default = _SHARED[name]
             kind = inspect.Parameter.KEYWORD_ONLY
-            parameters.append(inspect.Parameter(name, kind, default=default, annotation=annotation))
+            parameters.append(inspect.Parameter(name, kind, default=None, annotation=_option(name)))
 
         @functools.wraps(verb)
         def wrapper(**values: Any) -> None:
             shared = {name: values.pop(name) for name in names}
-            verb(_settings(**shared), **values)
+            verb(_settings(shared), **values)
 
         del wrapper.__wrapped__  # inspect would look at the verb instead
         wrapper.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # read by inspect
@@ -121,25 +79,16 @@ def configured(*names: str) -> Callable[[Callable[..., None]], Callable[..., Non
     return decorate
 
 
-def _settings(
-    *,
-    store: Path | None = None,
-    platform: str | None = None,
-    insecure_registry: list[str] | None = None,
-    authfile: Path | None = None,
-    offline: bool | None = None,
-) -> Settings:
-    """Put option values over what the configuration files say. Raises InvalidSettings."""
-    given: dict[str, Any] = {}
-    if store is not None:
-        given["store"] = absolute(store, "--store")
-    if platform is not None:
-        given["platform"] = Platform.parse(platform)
-    if insecure_registry:
-        given["insecure_registries"] = frozenset(insecure_registry)
-    if authfile is not None:
-        given["authfile"] = authfile
-    if offline is not None:
-        given["offline"] = offline
+def _settings(given: dict[str, Any]) -> Settings:
+    """Put the values of options over what the configuration files say. Raises InvalidSettings, UsageError.
+
+    A word of ``-o`` stands between the options that a variable may stand for and those that have none.
+    """
+    said = {name: value for name, value in given.items() if value is not None and value != []}
+    words = mountoptions.parse(said.pop(WORDS, ()))
+    read = {name: ROWS[name].kind.of_option(value, ROWS[name].flags) for name, value in said.items()}
+    weak = {name: value for name, value in read.items() if ROWS[name].variable}
+    strong = {name: value for name, value in read.items() if name not in weak}
     namespace = not in_initial_user_namespace()
-    return dataclasses.replace(settings_of(os.environ, os.getuid(), namespace=namespace), **given)
+    found = settings_of(os.environ, os.getuid(), namespace=namespace)
+    return dataclasses.replace(found, mount_options=words.kernel, **(weak | words.settings | strong))

@@ -5,9 +5,8 @@ from pathlib import Path
 import pytest
 
 from layerfs.cli import logs
-from layerfs.config import places
+from layerfs.config import default_store, places
 from layerfs.host.places import Kind, xdg
-from layerfs.settings import default_store
 
 KINDS: list[tuple[Kind, str, str]] = [
     ("config", "XDG_CONFIG_HOME", ".config"),
