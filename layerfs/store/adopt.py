@@ -1,7 +1,6 @@
 """A file of this machine as the bytes of a blob, without copying them: a reflink, else a hard link.
 
 Decides when sharing is safe. Verifies nothing: `StagedDownload.commit` judges the bytes, as after a download.
-Called by `layerfs.fetch` for local sources.
 """
 
 import fcntl

@@ -1,7 +1,7 @@
 """Blobs that are there: verified once, found under their final name ever after.
 
-Decides what counts as a published blob. `VerifiedBlob` is the proof that others ask for. Called by
-`download`, `storage`; must never import them.
+Decides what counts as a published blob. `VerifiedBlob` is the proof that others ask for. Never
+imports `download` or `storage`.
 """
 
 import os

@@ -1,7 +1,7 @@
 """Covers on disk: the plan of `layerfs.layer.cover`, written as directories and whiteouts.
 
 Decides nothing; copies attributes and makes what the plan says, in a private directory. Reads the layer
-trees of the stack, writes nothing to them. Called by `storage`.
+trees of the stack, writes nothing to them.
 """
 
 import os

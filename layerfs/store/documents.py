@@ -1,6 +1,6 @@
 """Manifests, indexes and configs: exact bytes in, parsed values out, verified in both directions.
 
-Decides when a file may be believed. Called by `storage`; fetches nothing.
+Decides when a file may be believed. Fetches nothing.
 """
 
 import logging

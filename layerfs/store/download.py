@@ -1,7 +1,7 @@
 """Bytes of a blob on their way in: a private file, verified while it grows, published under its final name.
 
 Decides whether the bytes are the ones that were asked for, and what becomes of them when the caller
-leaves. Never decides what to fetch. Called by `storage`.
+leaves. Never decides what to fetch.
 """
 
 import contextlib

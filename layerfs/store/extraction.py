@@ -1,6 +1,6 @@
 """Extraction of local blobs by worker processes, for callers that fetch by their own means.
 
-Moves nothing itself: owns a pool of extractors, started when it is first needed. Called by `storage`; the
+Moves nothing itself: owns a pool of extractors, started when it is first needed. The
 daemon has a pool of its own, in fetch.
 """
 

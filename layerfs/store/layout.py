@@ -1,7 +1,7 @@
 """Where everything in the store lies. The one place that turns digests and references into paths.
 
 Does no I/O and decides nothing else. A path is only ever made of a parsed value: a `Digest`, a
-`Repository`, a tag that passed the grammar. Called by every other module of this package.
+`Repository`, a tag that passed the grammar.
 """
 
 import hashlib
@@ -50,7 +50,7 @@ class StagedName:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """The directories and files of one store (design, section 3)."""
+    """The directories and files of one store."""
 
     root: Path
 

@@ -23,7 +23,7 @@ from layerfs.host.oserrors import disk_errors, store_error
 from layerfs.oci import Digest
 
 POLL_SECONDS: Final = 0.1
-"""How long a waiting holder sleeps between two attempts (design, section 3)."""
+"""How long a waiting holder sleeps between two attempts."""
 
 _FLOCK: Final = "hhqqi0q"
 """struct flock: type, whence, start, length, pid (must be 0), padding."""

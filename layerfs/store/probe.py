@@ -2,7 +2,7 @@
 
 Decides between owners who must not share a store: root, an ordinary user, root of a user namespace with its
 ids. What each writes (owners, devices, names of overlay attributes) the others cannot read back. Only what an
-ordinary user wrote any other user can read, as its record says all that matters. Called by `storage`.
+ordinary user wrote any other user can read, as its record says all that matters.
 """
 
 import logging

@@ -1,8 +1,8 @@
 """The records beside trees: read strictly, believed only in the boot that wrote them or when durable.
 
-Decides whether a record vouches for its tree (design, section 3); pure but for logging. A power
+Decides whether a record vouches for its tree; pure but for logging. A power
 cut loses the page cache and nothing else does: so ``pending`` with this boot's id is as good as ``durable``,
-and ``pending`` of another boot is worth nothing. Called by `trees` and `sweep`.
+and ``pending`` of another boot is worth nothing.
 """
 
 import logging

@@ -2,7 +2,7 @@
 
 Only legal references become paths, and only legal names are listed. In a directory of refs a name with
 a colon is a tag and any other a further component, so ``a`` and ``a/b`` are neighbours in peace; at
-the top everything is a registry. Called by `storage`, fetch, view and the command line.
+the top everything is a registry.
 """
 
 import contextlib

@@ -1,7 +1,7 @@
 """Removal of trees that may hold anything: no permissions, any depth, links that lead outside.
 
 Follows no symlink, leaves no filesystem and needs two descriptors whatever the depth: a subdirectory
-is first moved up to the top. Knows nothing of layers. Called by `staging`, `trees` and `sweep`.
+is first moved up to the top. Knows nothing of layers.
 """
 
 import contextlib

@@ -1,7 +1,7 @@
 """Scratch directories of writable overlays: made for one mount, removed with it.
 
 ``overlays/<32 hex>/`` of the store holds ``upper``, ``work`` and ``target``, a link to the directory that the
-overlay was made for. Never removes one that a mount in any namespace names. Called by the command line.
+overlay was made for. Never removes one that a mount in any namespace names.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""Trees on their way in: private directories, removed unless published. Called by `trees` and `probe`."""
+"""Trees on their way in: private directories, removed unless published."""
 
 import logging
 import os
@@ -18,11 +18,11 @@ log = logging.getLogger(__name__)
 class StagedTree:
     """A private directory that becomes a layer directory or a cover; removed unless published."""
 
-    def __init__(self, digest: Digest, path: Path, lock: ByteLock, losses: int) -> None:
+    def __init__(self, digest: Digest, path: Path, lock: ByteLock, begun: int) -> None:
         self.digest = digest
         self.path = path
-        self.losses = losses
-        """Of the `layerfs.store.filesystem.Filesystem`, when this was begun."""
+        self.begun = begun
+        """What `layerfs.store.durability.Durability.began` said when this was begun."""
         self._lock = lock
 
     def close(self) -> None:
@@ -43,7 +43,7 @@ class StagedTree:
         self.close()
 
 
-def stage_tree(locks: Locks, directory: Path, digest: Digest, losses: int = 0) -> StagedTree:
+def stage_tree(locks: Locks, directory: Path, digest: Digest, begun: int = 0) -> StagedTree:
     """Make a fresh private directory in *directory*. Raises StoreFull, StoreError."""
     path = staged(directory, digest.name, "extracting")
     lock = locks.take(path)
@@ -53,4 +53,4 @@ def stage_tree(locks: Locks, directory: Path, digest: Digest, losses: int = 0) -
     except BaseException:
         lock.release()
         raise
-    return StagedTree(digest, path, lock, losses)
+    return StagedTree(digest, path, lock, begun)

@@ -32,9 +32,8 @@ from layerfs.store.covers import build_cover
 from layerfs.store.disk import utf8_path
 from layerfs.store.documents import DocumentShelf
 from layerfs.store.download import StagedDownload, find_suspended, stage_download
-from layerfs.store.durable import settle
+from layerfs.store.durability import Durability, writing_back
 from layerfs.store.extraction import Extractors
-from layerfs.store.filesystem import Filesystem, writing_back
 from layerfs.store.layout import Layout, as_digest
 from layerfs.store.locks import DigestLock, Locks
 from layerfs.store.paths import StorePaths
@@ -76,7 +75,7 @@ class ImageStorage(StorePaths):
         """Whether this process may only read the store; what is missing then raises StoreReadOnly."""
         self.capabilities = open_capabilities(self._layout, self._locks, writable=not self.readonly)
         """Who owns the store, and the form of its trees."""
-        self._filesystem = Filesystem(self.images_dir, readonly=self.readonly)
+        self._durability = Durability(self.images_dir, readonly=self.readonly)
         self._mounts = UsageCache()
         self._extractors = Extractors(self.capabilities, budgets or Budgets())
         self.refs = Refs(self._layout, self._locks)
@@ -89,10 +88,10 @@ class ImageStorage(StorePaths):
         )
         self._blobs = BlobShelf(self._layout)
         self._layers: TreeShelf[LayerRecord] = TreeShelf(
-            self._layout.extracted, LayerRecord, self._locks, self._filesystem, self._mounts.uses
+            self._layout.extracted, LayerRecord, self._locks, self._durability, self._mounts.uses
         )
         self._covers: TreeShelf[CoverRecord] = TreeShelf(
-            self._layout.covers, CoverRecord, self._locks, self._filesystem, self._mounts.uses
+            self._layout.covers, CoverRecord, self._locks, self._durability, self._mounts.uses
         )
 
     def __repr__(self) -> str:
@@ -112,7 +111,7 @@ class ImageStorage(StorePaths):
         Call `make_durable` before: what the disk loses while nobody watches, nobody is told of.
         """
         self._extractors.close()
-        self._filesystem.close()
+        self._durability.close()
 
     @property
     def owner(self) -> OwnerKind:
@@ -340,7 +339,7 @@ class ImageStorage(StorePaths):
         a reboot will have them extracted again. If the disk lost something since this process began them, or
         met them, they are taken away instead.
         """
-        return 0 if self.readonly else settle(self._filesystem, (self._layers, self._covers))
+        return self._durability.make_durable((self._layers, self._covers))
 
     def writing_back(self) -> contextlib.AbstractContextManager[None]:
         """Have the disk write while trees are made: `make_durable`, after that, has little left to do."""

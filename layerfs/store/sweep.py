@@ -1,7 +1,7 @@
 """Leftovers of processes that were killed: found by name, removed unless somebody holds them.
 
 Decides by names, locks and age; never touches what is complete. Any number of sweepers, daemons and commands
-may run on one store at once: each removal happens under the lock of what is removed. Called by `storage`.
+may run on one store at once: each removal happens under the lock of what is removed.
 """
 
 import logging

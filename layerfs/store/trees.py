@@ -2,7 +2,7 @@
 
 Order of publication: an invalid tree out of the way, the record, then one rename of the tree. Order of
 removal: the tree aside, then the record. So at any kill a tree has its record, and a record without a tree
-means nothing. The data of a tree is durable later: `settle`. Called by `storage` and `sweep`.
+means nothing. The data of a tree is durable later: `layerfs.store.durability`.
 """
 
 import contextlib
@@ -22,7 +22,7 @@ from layerfs.errors import InvalidDigest, StoreDamaged, StoreError
 from layerfs.host.oserrors import disk_errors
 from layerfs.oci import Digest
 from layerfs.store.disk import read_small, sync_directory, write_durably
-from layerfs.store.filesystem import Filesystem
+from layerfs.store.durability import Durability, TreeIdentity
 from layerfs.store.layout import RECORD_SUFFIX, staged
 from layerfs.store.locks import Locks
 from layerfs.store.records import MAX_RECORD_SIZE, Record, decode_record, vouches
@@ -50,17 +50,6 @@ class Tree(Generic[Record]):
     record: Record
 
 
-@dataclass(frozen=True, slots=True)
-class Pending:
-    """A tree that a power cut would lose: the identity of its record and of its root directory."""
-
-    digest: Digest
-    record_inode: int
-    tree_inode: int
-    losses: int
-    """Of the `Filesystem`, when the tree was begun, or met."""
-
-
 class TreeShelf(Generic[Record]):
     """All trees of one kind: ``<directory>/<digest name>`` and ``<digest name>.json``. Thread-safe."""
 
@@ -69,19 +58,17 @@ class TreeShelf(Generic[Record]):
         directory: Path,
         record_type: type[Record],
         locks: Locks,
-        filesystem: Filesystem,
+        durability: Durability,
         in_use: InUse = lambda digest, max_age: False,
     ) -> None:
         self._directory = directory
         self._prefix = f"{directory}/"
         self._type: type[Record] = record_type
         self._locks = locks
-        self._filesystem = filesystem
+        self._durability = durability
         self._in_use = in_use
         self._boot_id = host.boot_id()
         self._known: dict[Digest, tuple[int, Tree[Record]]] = {}
-        self._pending: dict[Digest, int] = {}
-        """With the losses of the filesystem by then."""
 
     @property
     def directory(self) -> Path:
@@ -114,7 +101,7 @@ class TreeShelf(Generic[Record]):
 
     def stage(self, digest: Digest) -> StagedTree:
         """Make a private directory for the tree of *digest*. Raises StoreFull, StoreReadOnly, StoreError."""
-        return stage_tree(self._locks, self._directory, digest, self._filesystem.watch())
+        return stage_tree(self._locks, self._directory, digest, self._durability.began())
 
     def publish(self, tree: StagedTree, record: Record) -> Tree[Record]:
         """Give *tree* its final name, with *record*. If another was first, return that one; both are success.
@@ -123,7 +110,7 @@ class TreeShelf(Generic[Record]):
         StoreDamaged if something unknown stands in the way.
         """
         digest = tree.digest
-        self._refuse_lost(tree)
+        self._durability.refuse_lost(digest, tree.begun)
         with self._locks.publication(digest):
             present = self.find(digest)
             if present is not None:
@@ -133,7 +120,7 @@ class TreeShelf(Generic[Record]):
                 self._set_aside(digest, _RECENT)
                 self._write_record(digest, record)
                 os.rename(tree.path, self._directory / digest.name)
-        self._pending[digest] = tree.losses
+        self._durability.published(self._directory, digest, tree.begun)
         return Tree(self._directory / digest.name, record)
 
     def discard(self, digest: Digest) -> bool:
@@ -180,41 +167,36 @@ class TreeShelf(Generic[Record]):
         record = None if raw is None else decode_record(raw, self._type, digest)
         return record if record is not None and vouches(record, self._boot_id) else None
 
-    def pending(self) -> list[Pending]:
-        """Return what this process published or met that is not durable yet."""
-        found = []
-        for digest, losses in list(self._pending.items()):
-            with contextlib.suppress(FileNotFoundError):
-                found.append(self._identify(digest, losses))
-        return found
+    # What `Durability` asks of a shelf (`layerfs.store.durability.PendingTrees`)
 
-    def settle(self, pending: Pending) -> bool:
-        """Mark a tree durable, after a syncfs that began after `pending` returned it.
+    def identify(self, digest: Digest) -> TreeIdentity | None:
+        """Return the identity of a tree; None if tree or record is missing. Raises StoreError."""
+        record, tree = self.record_path(digest), self._directory / digest.name
+        with disk_errors(f"{tree}: cannot look at"), contextlib.suppress(FileNotFoundError):
+            return TreeIdentity(os.lstat(record).st_ino, os.lstat(tree).st_ino)
+        return None
 
-        False if it is not the same tree any more. Raises StoreError.
-        """
-        digest = pending.digest
+    def mark_durable(self, digest: Digest, identity: TreeIdentity) -> bool:
+        """Let the record say ``durable``; False if the tree is another by now. Raises StoreError."""
         with self._locks.publication(digest), disk_errors(f"{self.record_path(digest)}: cannot write"):
-            record = self._record_of(pending)
+            record = self._record_of(digest, identity)
             if record is None:
                 return False
             if record.state != "durable":
-                record = msgspec.structs.replace(record, state="durable")
-                self._write_record(digest, record)
+                self._write_record(digest, msgspec.structs.replace(record, state="durable"))
                 self._known.pop(digest, None)
-        self._pending.pop(digest, None)
         return True
 
-    def doubt(self, pending: Pending) -> None:
-        """Take a tree away of which the disk may have lost some; whoever needs it has it made anew.
+    def withdraw(self, digest: Digest, identity: TreeIdentity) -> None:
+        """Take the tree away unless it is durable, or another by now; whoever needs it has it made anew.
 
-        Where a mount uses it, its record goes, so that nobody else begins to. Raises StoreError.
+        Where a mount uses the tree only its record goes, so that nobody else begins to use it. Raises
+        StoreError.
         """
-        digest = pending.digest
         with self._locks.publication(digest):
-            record = self._record_of(pending)
+            record = self._record_of(digest, identity)
             if record is None or record.state == "durable":
-                self._pending.pop(digest, None)
+                self._durability.forget(self._directory, digest)
                 return
             self._known.pop(digest, None)
             try:
@@ -222,19 +204,14 @@ class TreeShelf(Generic[Record]):
                     self._set_aside(digest, _RECENT)
             finally:
                 self._remove_record(digest)
-                self._pending.pop(digest, None)  # not while the record is there: the next call tries again
 
-    def _record_of(self, pending: Pending) -> Record | None:
+    def _record_of(self, digest: Digest, identity: TreeIdentity) -> Record | None:
         """Return the record of a tree; None if it is not the same tree any more."""
-        with contextlib.suppress(FileNotFoundError):
-            if self._identify(pending.digest, pending.losses) == pending:
-                return self.read_record(pending.digest)
-        return None
+        return self.read_record(digest) if self.identify(digest) == identity else None
 
     def _take_away(self, digest: Digest, recheck: float) -> bool:
         with disk_errors(f"{self._directory / digest.name}: cannot remove"):
             self._known.pop(digest, None)
-            self._pending.pop(digest, None)
             removed = self._set_aside(digest, recheck)
             self._remove_record(digest)
         return removed
@@ -245,20 +222,14 @@ class TreeShelf(Generic[Record]):
             os.unlink(path)
             # Durable before the sweeper empties the tree: no power cut may bring this record back.
             sync_directory(self._directory)
-
-    def _refuse_lost(self, tree: StagedTree) -> None:
-        if tree.losses != self._filesystem.losses:
-            raise StoreError(
-                f"{tree.digest}: the disk lost something that was written meanwhile (expected a sound one)"
-            )
+        self._durability.forget(self._directory, digest)
 
     def _look(self, digest: Digest, path: Path, status: os.stat_result) -> Tree[Record] | None:
         record = self.read_record(digest) if stat.S_ISDIR(status.st_mode) else None
         if record is None:
             return None
-        if record.state == "pending" and digest not in self._pending:
-            with contextlib.suppress(StoreError):  # so it stays pending, which is safe
-                self._pending[digest] = self._filesystem.watch()
+        if record.state == "pending":
+            self._durability.met(self._directory, digest)
         tree = Tree(path, record)
         if len(self._known) >= _CACHED:
             self._known.clear()
@@ -299,11 +270,3 @@ class TreeShelf(Generic[Record]):
         temporary = staged(self._directory, digest.name, "writing")
         with self._locks.holding(temporary):
             write_durably(temporary, final, msgspec.json.encode(record))
-
-    def _identify(self, digest: Digest, losses: int) -> Pending:
-        return Pending(
-            digest,
-            os.lstat(self.record_path(digest)).st_ino,
-            os.lstat(self._directory / digest.name).st_ino,
-            losses,
-        )

@@ -2,7 +2,7 @@ r"""Which layers and covers the mounts of this machine use, as far as /proc show
 
 Decides by the text of mountinfo, in every mount namespace that can be read: a digest's file name or short id
 in an overlay's lower directory, or in what a bind mount shows, is a use. Errs on the side of use: a name that
-only looks like one keeps a layer alive. Called by `trees` before anything is taken away.
+only looks like one keeps a layer alive.
 
 Overlay shows its lower directories as they were given, relative ones and symlinks too, in two spellings:
 ``lowerdir=a:b`` (mount(2), ``:`` and ``\`` escaped by backslashes) and ``lowerdir+=a`` (fsconfig(2), not

@@ -1,7 +1,6 @@
 """Reading again what was stored: blobs against their digests, layer directories against a second extraction.
 
 Decides what counts as a difference; changes nothing and never fails on a file that is not as it should be.
-Called by `storage`.
 """
 
 import filecmp

@@ -1,4 +1,4 @@
-"""Bytes hashed and counted on their way to a file. Called by `download`; part of the public API."""
+"""Bytes hashed and counted on their way to a file; part of the public API."""
 
 import hashlib
 from errno import EIO

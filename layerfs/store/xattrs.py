@@ -1,6 +1,6 @@
 """Reading extended attributes of what the store holds, without following links.
 
-The view shows them and may not import xattr itself. Decides nothing. Called by `layerfs.view.content`.
+The view shows them and may not import xattr itself. Decides nothing.
 """
 
 import os

@@ -18,7 +18,7 @@ from benchlib.results import SUBJECT, Measurement, NotAble, Run, Sample, measure
 from layerfs.errors import LayerfsError
 from layerfs.extract.client import Extractor, ExtractorPool
 from layerfs.extract.job import ExtractJob
-from layerfs.store.filesystem import writing_back
+from layerfs.store.durability import writing_back
 from tests.support import mounts
 
 _BOTH = "blob, diff_id"
