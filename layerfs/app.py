@@ -137,16 +137,7 @@ async def serve(
         provider.sweep_soon()
         status = Status(provider, settings, mountpoint)
         view = tree.build(storage, mountpoint, settings.platform, status, tag_ttl=settings.tag_ttl)
-        await session.serve(
-            view,
-            provider,
-            mountpoint,
-            allow_other=settings.allow_other,
-            mount_options=settings.mount_options,
-            fetch_timeout=settings.fetch_timeout,
-            disk=str(settings.store),
-            ready=ready,
-        )
+        await session.serve(view, provider, mountpoint, settings, ready=ready)
 
 
 class Status:

@@ -33,7 +33,7 @@ ARROWS: dict[str, set[str]] = {
         "errors", "oci", "needs", "layer", "extract", "processes", "registry", "store", "host", "flights",
     },
     "view": {"errors", "oci", "needs", "layer", "extract", "store", "catalog", "status"},
-    "fuse": {"errors", "oci", "needs", "layer", "store", "view", "host"},
+    "fuse": {"errors", "oci", "needs", "layer", "store", "view", "host", "settings"},
     "status": {"errors", "oci"},
     "settings": {"errors", "oci", "layer", "host"},
     "config": {"errors", "oci", "layer", "settings", "host"},

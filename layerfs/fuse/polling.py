@@ -142,11 +142,14 @@ def namespace(reader: EagerReader) -> SimpleNamespace:
 
 
 @contextmanager
-def installed(pyfuse3: Any) -> Iterator[None]:
-    """Let the module *pyfuse3* use the faster loop in the block; to be entered in the main thread."""
+def installed(pyfuse3: Any, spin: float) -> Iterator[None]:
+    """Let the module *pyfuse3* use the faster loop in the block, looking for *spin* seconds.
+
+    To be entered in the main thread.
+    """
     alarm = Alarm()
     original = pyfuse3.trio
-    pyfuse3.trio = namespace(EagerReader(spin_seconds(), alarm))
+    pyfuse3.trio = namespace(EagerReader(spin, alarm))
     alarm.arm()
     try:
         yield

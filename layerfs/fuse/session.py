@@ -24,6 +24,7 @@ from layerfs.host.bdi import raise_read_ahead
 from layerfs.host.mounts import FSNAME, clean_up, mounts_at
 from layerfs.host.namespaces import in_initial_user_namespace
 from layerfs.needs import Provider
+from layerfs.settings import Settings
 
 log = logging.getLogger(__name__)
 
@@ -49,32 +50,27 @@ async def serve(
     tree: Tree,
     provider: Provider,
     mountpoint: str | bytes | os.PathLike[str],
+    settings: Settings,
     *,
     ready: Callable[[], None],
-    fetch_timeout: float,
-    allow_other: bool = False,
-    mount_options: Sequence[str] = (),
-    disk: str | None = None,
 ) -> None:
     """Mount *tree* and serve it until it is unmounted, a signal says to end, or the call is cancelled.
 
-    *ready* is called once the mount answers. One request waits at most *fetch_timeout* seconds.
-    *mount_options* are words that libfuse knows; statfs(2) describes the filesystem of *disk*.
-    Raises MountError; whatever happens, nothing stays mounted.
+    *ready* is called once the mount answers. Raises MountError; whatever happens, nothing stays mounted.
     """
     point = os.path.realpath(os.fsdecode(mountpoint))  # noqa: ASYNC240 - nothing is served yet
-    options = _options(mount_options, allow_other=allow_other)
+    options = _options(settings.mount_options, allow_other=settings.allow_other)
     sys.setswitchinterval(SWITCH_SECONDS)
     _raise_descriptor_limit()
-    waits = Waits(fetch_timeout)
-    operations = Operations(tree, provider, waits, disk=disk)
+    waits = Waits(settings.fetch_timeout)
+    operations = Operations(tree, provider, waits, disk=str(settings.store))
     _mount(operations, point, options)
     try:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(waits.run)
             nursery.start_soon(_end_on_signal, nursery.cancel_scope)
             nursery.start_soon(_announce, point, ready)
-            with polling.installed(pyfuse3):
+            with polling.installed(pyfuse3, spin(settings)):
                 _spare_collections()
                 await pyfuse3.main(max_tasks=MAX_TASKS)
             nursery.cancel_scope.cancel()
@@ -83,6 +79,11 @@ async def serve(
     finally:
         pyfuse3.close()
         operations.close()
+
+
+def spin(settings: Settings) -> float:
+    """Return for how many seconds the loop looks at the device before it lets its thread sleep."""
+    return polling.spin_seconds()
 
 
 def _options(more: Sequence[str], *, allow_other: bool) -> frozenset[str]:

@@ -226,7 +226,7 @@ async def test_a_handler_that_sleeps_does_not_hold_up_the_reader(pipe: tuple[int
 
 def test_the_namespace_is_trio_but_for_two_names_and_taken_back() -> None:
     module = SimpleNamespace(trio=trio)
-    with installed(module):
+    with installed(module, spin=0.0):
         assert module.trio is not trio
         assert module.trio.Lock is EagerLock
         assert module.trio.open_nursery is trio.open_nursery

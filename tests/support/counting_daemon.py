@@ -14,6 +14,7 @@ from layerfs.errors import NotInStore
 from layerfs.fuse import session
 from layerfs.needs import Need
 from layerfs.oci import Platform
+from layerfs.settings import Settings
 from layerfs.store import ImageStorage
 from layerfs.view import tree
 from layerfs.view.nodes import Node
@@ -37,7 +38,8 @@ class _Silence:
 
 async def main(store: str, mountpoint: str, file: str) -> None:
     """Serve until unmounted."""
-    view = tree.build(ImageStorage(Path(store)), mountpoint, Platform("linux", "amd64"), _Silence())
+    settings = Settings(store=Path(store), fetch_timeout=5)
+    view = tree.build(ImageStorage(settings.store), mountpoint, Platform("linux", "amd64"), _Silence())
 
     async def tell() -> None:
         while True:
@@ -50,7 +52,7 @@ async def main(store: str, mountpoint: str, file: str) -> None:
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(tell)
-        await session.serve(view, _Nobody(), mountpoint, ready=lambda: None, fetch_timeout=5)
+        await session.serve(view, _Nobody(), mountpoint, settings, ready=lambda: None)
         nursery.cancel_scope.cancel()
 
 

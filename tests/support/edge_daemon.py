@@ -20,6 +20,7 @@ import trio
 
 from layerfs.fuse import session
 from layerfs.fuse.operations import Operations
+from layerfs.settings import Settings
 from tests.support.memory_tree import ControlledProvider, directory_tree, memory_tree
 
 OPERATIONS = (
@@ -128,10 +129,8 @@ def main() -> None:
         tree,
         provider,
         given.mountpoint,
+        Settings(store=given.control, fetch_timeout=given.fetch_timeout, allow_other=given.allow_other),
         ready=lambda: logging.info("ready"),
-        fetch_timeout=given.fetch_timeout,
-        allow_other=given.allow_other,
-        disk=str(given.control),
     )
 
     async def run() -> None:
