@@ -4,6 +4,7 @@ import contextlib
 import json
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,7 +12,9 @@ from hypothesis import strategies as st
 from layerfs import config
 from layerfs.cli.manual import EXAMPLE
 from layerfs.errors import InvalidSettings
+from layerfs.layer.record import Budgets
 from layerfs.oci import Platform
+from layerfs.settings import ROWS
 from tests.cli.conftest import CommandLine
 
 EVERYTHING = """\
@@ -59,8 +62,9 @@ def test_every_key_has_its_effect(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     budgets = found.budgets
     assert (budgets.max_layer_bytes, budgets.max_entries, budgets.max_depth) == (1, 2, 3)
     assert (budgets.max_ratio, budgets.max_pax_bytes, budgets.max_record_bytes) == (4, 5, 6)
-    keys = [key for _, key, _ in config.values(config.load(written(tmp_path, EVERYTHING)))]
-    assert sorted(keys) == sorted(f"{table}.{key}" if table else key for table, key, _ in config.described())
+    keys = [f"{table}.{key}" if table else key for table, key, _ in config.described()]
+    limits = [f"budgets.{field.name}" for field in msgspec.structs.fields(Budgets)]
+    assert sorted(keys) == sorted([*(row.key for row in ROWS.values()), *limits])
 
 
 @pytest.mark.parametrize(
