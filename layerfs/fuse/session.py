@@ -83,7 +83,7 @@ async def serve(
 
 def spin(settings: Settings) -> float:
     """Return for how many seconds the loop looks at the device before it lets its thread sleep."""
-    return polling.spin_seconds()
+    return polling.spin_seconds() if settings.poll else 0.0
 
 
 def _options(more: Sequence[str], *, allow_other: bool) -> frozenset[str]:

@@ -25,6 +25,7 @@ SAID: dict[str, tuple[str, Any, Any]] = {
     "tag_ttl": ("8", 8.0, 8.0),
     "allow_other": ("true", True, True),
     "registries": ('["a.b:1", "c.d"]', "a.b:1,c.d", frozenset({"a.b:1", "c.d"})),
+    "poll": ("false", False, False),
     "log_level": ('"debug"', "debug", "debug"),
     "log_json": ("true", True, True),
     "log_file": ('"/l"', Path("/l"), Path("/l")),

@@ -5,15 +5,17 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import trio
 import trio.testing
 
-from layerfs.fuse import polling
+from layerfs.fuse import polling, session
 from layerfs.fuse.alarm import INTERVAL_SECONDS, Alarm
 from layerfs.fuse.polling import EagerLock, EagerReader, installed
+from layerfs.settings import Settings
 
 
 @pytest.fixture
@@ -241,3 +243,9 @@ def test_one_processor_means_no_looking(monkeypatch: pytest.MonkeyPatch) -> None
     assert polling.spin_seconds() == 0.0
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
     assert polling.spin_seconds() == polling.SPIN_SECONDS
+
+
+def test_who_wants_no_polling_sleeps_at_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
+    assert session.spin(Settings(store=tmp_path)) == polling.SPIN_SECONDS
+    assert session.spin(Settings(store=tmp_path, poll=False)) == 0.0
