@@ -75,12 +75,12 @@ class KnownImages:
         """
         source = ImageSource(repository, image.manifest.digest)
         for layer in layers:
-            self._layers[layer.descriptor.digest] = LayerPlace(source, layer.number)
+            self._layers[layer.digest] = LayerPlace(source, layer.number)
 
     def prefer_stack(self, repository: Repository, image: Image) -> None:
         """Fetch the stack of *image*, and each layer of it, for this image from now on."""
         source = ImageSource(repository, image.manifest.digest)
-        digests = tuple(layer.descriptor.digest for layer in image.layers)
+        digests = tuple(layer.digest for layer in image.layers)
         self._stacks[image.stack.short_id] = StackPlace(source, digests)
         self.prefer(repository, image, image.layers)
 

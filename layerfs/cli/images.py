@@ -73,7 +73,7 @@ def _details(
     if isinstance(found, DocumentNeed) or found.image is None:  # only the tag is known, or it is an artifact
         return {}
     image = found.image
-    blobs = {layer.descriptor.digest: layer.descriptor.size for layer in image.layers}
+    blobs = {layer.digest: layer.size for layer in image.layers}
     return {
         "platform": str(image.config.platform),
         "layers": len(blobs),

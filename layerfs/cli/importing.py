@@ -81,7 +81,7 @@ async def _import(
 
     storage = machinery.storage
     image = image_of(machinery, await manifest_of(machinery, target, source.digest))
-    blobs = {layer.descriptor.digest for layer in image.layers}
+    blobs = {layer.digest for layer in image.layers}
     present = frozenset(blob for blob in blobs if storage.open_layer(blob) is not None)
     async with made_durable(storage):
         async with shown(machinery.provider.journal, image, present, silent=silent):
@@ -91,9 +91,7 @@ async def _import(
     return {
         "reference": str(target),
         "digest": str(source.digest),
-        "layers": [
-            {"digest": str(layer.descriptor.digest), "size": layer.descriptor.size} for layer in image.layers
-        ],
+        "layers": [{"digest": str(layer.digest), "size": layer.size} for layer in image.layers],
     }
 
 

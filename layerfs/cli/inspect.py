@@ -132,7 +132,7 @@ def _summary(image: Image, reference: str, digest: Digest) -> dict[str, object]:
         "media_type": image.manifest.media_type,
         "platform": str(image.config.platform),
         "created": image.config.created,
-        "size": sum({x.descriptor.digest: x.descriptor.size for x in image.layers}.values()),
+        "size": sum({x.digest: x.size for x in image.layers}.values()),
         "labels": image.config.runtime.labels,
     }
 
@@ -141,11 +141,11 @@ def _layers(storage: "ImageStorage", image: Image) -> list[dict[str, object]]:
     return [
         {
             "number": layer.number,
-            "digest": str(layer.descriptor.digest),
+            "digest": str(layer.digest),
             "diff_id": str(layer.diff_id),
             "media_type": layer.descriptor.media_type,
-            "size": layer.descriptor.size,
-            "state": layer_state(storage, layer.descriptor.digest),
+            "size": layer.size,
+            "state": layer_state(storage, layer.digest),
             "created_by": command_text(command),
         }
         for layer, command in zip(image.layers, image.commands(), strict=True)

@@ -21,7 +21,7 @@ async def shown(
     journal: Journal, image: Image, present: frozenset[Digest], *, silent: bool
 ) -> AsyncIterator[None]:
     """Show the work on the layers of *image* while the block runs."""
-    layers = [layer for layer in image.layers if layer.descriptor.digest not in present]
+    layers = [layer for layer in image.layers if layer.digest not in present]
     if silent or not layers:
         yield
     elif sys.stdout.isatty():
@@ -30,7 +30,7 @@ async def shown(
     else:
         yield
         for layer in layers:
-            typer.echo(f"{_label(layer)}  {human_size(layer.descriptor.size)}  fetched")
+            typer.echo(f"{_label(layer)}  {human_size(layer.size)}  fetched")
 
 
 @asynccontextmanager
@@ -46,9 +46,7 @@ async def _bars(journal: Journal, layers: list[ImageLayer]) -> AsyncIterator[Non
     )
     with Progress(*columns) as display:
         tasks = {
-            layer.descriptor.digest: display.add_task(
-                _label(layer), total=layer.descriptor.size, phase="queued"
-            )
+            layer.digest: display.add_task(_label(layer), total=layer.size, phase="queued")
             for layer in layers
         }
 
@@ -79,6 +77,4 @@ async def _bars(journal: Journal, layers: list[ImageLayer]) -> AsyncIterator[Non
 
 
 def _label(layer: ImageLayer) -> str:
-    return (
-        f"{layer.number:02d} {layer.descriptor.digest.algorithm}:{layer.descriptor.digest.hex[:_SHOWN_HEX]}"
-    )
+    return f"{layer.number:02d} {layer.digest.algorithm}:{layer.digest.hex[:_SHOWN_HEX]}"

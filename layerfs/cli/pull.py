@@ -78,7 +78,7 @@ async def _pull(machinery: "Machinery", reference: ImageReference, *, silent: bo
         moved = f" (moved from {moved_from})" if moved_from else ""
         typer.echo(f"{reference}: {digest}{moved}")
     image = image_of(machinery, await manifest_of(machinery, reference, digest))
-    blobs = {layer.descriptor.digest for layer in image.layers}
+    blobs = {layer.digest for layer in image.layers}
     present = frozenset(blob for blob in blobs if storage.open_layer(blob) is not None)
     async with shown(machinery.provider.journal, image, present, silent=silent):
         await fetch_stack(machinery, reference, image)
@@ -86,8 +86,8 @@ async def _pull(machinery: "Machinery", reference: ImageReference, *, silent: bo
 
 
 def _summary(pulled: Pulled) -> str:
-    fetched = [x for x in pulled.image.layers if x.descriptor.digest not in pulled.present]
-    size = human_size(sum(layer.descriptor.size for layer in fetched))
+    fetched = [x for x in pulled.image.layers if x.digest not in pulled.present]
+    size = human_size(sum(layer.size for layer in fetched))
     return f"{pulled.reference}: {len(pulled.image.layers)} layers, {len(fetched)} fetched ({size})"
 
 
@@ -98,9 +98,9 @@ def _to_json(pulled: Pulled) -> dict[str, object]:
         "moved_from": str(pulled.moved_from) if pulled.moved_from else None,
         "layers": [
             {
-                "digest": str(layer.descriptor.digest),
-                "size": layer.descriptor.size,
-                "fetched": layer.descriptor.digest not in pulled.present,
+                "digest": str(layer.digest),
+                "size": layer.size,
+                "fetched": layer.digest not in pulled.present,
             }
             for layer in pulled.image.layers
         ],

@@ -86,14 +86,14 @@ def image_of(machinery: Machinery, manifest: Manifest) -> Image:
 async def fetch_stack(machinery: Machinery, reference: ImageReference, image: Image) -> list[str]:
     """Have all layers and the cover; return the native lower directories, topmost first."""
     await machinery.provider.obtain(StackNeed(reference.repository, image))
-    if machinery.storage.cover([layer.descriptor.digest for layer in image.layers]) is None:
+    if machinery.storage.cover([layer.digest for layer in image.layers]) is None:
         raise NotInStore(f"{reference}: fetched, but removed again meanwhile; try again")
     return stack_paths(machinery.storage, image)
 
 
 def stack_paths(storage: ImageStorage, image: Image) -> list[str]:
     """Return the native lower directories of an image, topmost first, whether they are there or not."""
-    cover = storage.cover_path([layer.descriptor.digest for layer in image.layers])
+    cover = storage.cover_path([layer.digest for layer in image.layers])
     return [str(cover), *(str(storage.layer_extracted_path(digest)) for digest in image.lower_order())]
 
 
@@ -150,7 +150,7 @@ def have_image(
         )
         opened = []
         for layer in image.layers:
-            found = machinery.storage.open_layer(layer.descriptor.digest)
+            found = machinery.storage.open_layer(layer.digest)
             if found is None:
                 raise NotInStore(f"{reference}: fetched, but removed again meanwhile; try again")
             opened.append((layer, found))

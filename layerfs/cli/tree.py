@@ -113,7 +113,7 @@ def _matching(changes: Sequence[Changed], glob: str | None) -> Sequence[Changed]
 
 
 def _print(made: LayerChanges, limit: int, width: int) -> None:
-    digest = made.layer.descriptor.digest
+    digest = made.layer.digest
     sums = "  ".join(
         f"{sign}{human_size(made.size(change))} ({made.count(change)} {change})"
         for change, sign in _SIGNS.items()
@@ -137,8 +137,8 @@ def _print(made: LayerChanges, limit: int, width: int) -> None:
 def _to_json(made: LayerChanges) -> dict[str, object]:
     return {
         "number": made.layer.number,
-        "digest": str(made.layer.descriptor.digest),
-        "size": made.layer.descriptor.size,
+        "digest": str(made.layer.digest),
+        "size": made.layer.size,
         "created_by": made.command,
         "added": {"count": made.count("added"), "size": made.size("added")},
         "changed": {"count": made.count("changed"), "size": made.size("changed")},

@@ -162,20 +162,20 @@ class Fetcher:
         async def have(layer: ImageLayer) -> None:
             try:
                 # The claimed diff_id is part of the key: an image that lies must not fail an honest one.
-                key = (layer.descriptor.digest, layer.diff_id)
+                key = (layer.digest, layer.diff_id)
                 await self._flights.do(key, lambda: self._work.layer(repository, layer))
             except LayerfsError as exc:
                 errors.append(exc)
 
         async with trio.open_nursery() as nursery:
-            for layer in {(layer.descriptor.digest, layer.diff_id): layer for layer in layers}.values():
+            for layer in {(layer.digest, layer.diff_id): layer for layer in layers}.values():
                 nursery.start_soon(have, layer)
         self._published.set()
         if errors:
             raise errors[0]
 
     async def _cover(self, need: StackNeed) -> None:
-        layers = [layer.descriptor.digest for layer in need.image.layers]
+        layers = [layer.digest for layer in need.image.layers]
         if await trio.to_thread.run_sync(self._storage.cover, layers) is None:
             await trio.to_thread.run_sync(self._storage.publish_cover, layers)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import trio
 
-from layerfs.errors import DiffIdMismatch, LayerfsError
+from layerfs.errors import LayerfsError
 from layerfs.extract.job import ExtractJob
 from layerfs.fetch.download import download
 from layerfs.fetch.origin import Origin
@@ -59,7 +59,7 @@ class LayerWork:
         async with holding(self._storage, descriptor.digest):
             known = await trio.to_thread.run_sync(self._storage.open_layer, descriptor.digest)
             if known is not None:
-                check_diff_id(layer, known.record.layer.diff_id)
+                layer.require(known.record.layer.diff_id)
                 return
             with self._journal.watching(repository, descriptor) as progress:
                 blob = await trio.to_thread.run_sync(self._storage.open_blob, descriptor.digest)
@@ -90,9 +90,7 @@ class LayerWork:
         verify = partial(self._storage.verify_layer, blob.digest, tree=False)
         if not is_stored_blob_suspect(extraction) or await trio.to_thread.run_sync(verify):
             raise extraction
-        log.warning(
-            "%s: the blob in the store is damaged, fetching it again: %s", layer.descriptor.digest, extraction
-        )
+        log.warning("%s: the blob in the store is damaged, fetching it again: %s", layer.digest, extraction)
         await trio.to_thread.run_sync(self._storage.discard_blob, blob.digest)
         progress.restart()
         return False
@@ -146,7 +144,7 @@ class LayerWork:
     async def _publish(
         self, layer: ImageLayer, tree: StagedTree, blob: VerifiedBlob, extraction: Extraction
     ) -> None:
-        check_diff_id(layer, extraction.diff_id)
+        layer.require(extraction.diff_id)
         await trio.to_thread.run_sync(self._storage.publish, tree, blob, extraction)
 
     async def _adopted(self, descriptor: Descriptor, progress: Progress) -> VerifiedBlob | None:
@@ -169,8 +167,8 @@ class LayerWork:
         job = ExtractJob(
             blob=str(blob),
             target=str(tree.path),
-            digest=str(layer.descriptor.digest),
-            size=layer.descriptor.size,
+            digest=str(layer.digest),
+            size=layer.size,
             media_type=layer.descriptor.media_type,
             owner=self._storage.capabilities.owner,
             whiteout_devices=self._storage.capabilities.whiteout_devices,
@@ -199,12 +197,3 @@ async def _hashed_and_committed(staged: StagedDownload, progress: Progress) -> V
     """Commit a whole blob that no extractor has hashed. Raises VerificationError, StoreError."""
     progress.phase = "verifying"
     return await trio.to_thread.run_sync(staged.commit, trio.from_thread.check_cancelled)
-
-
-def check_diff_id(layer: ImageLayer, found: str) -> None:
-    """Raise DiffIdMismatch unless the bytes of *layer* are what its image's config claims."""
-    if found != str(layer.diff_id):
-        raise DiffIdMismatch(
-            f"layer {layer.number} ({layer.descriptor.digest}): uncompressed digest is {found} "
-            f"(expected {layer.diff_id}, as the image's config says)"
-        )

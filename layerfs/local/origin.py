@@ -11,7 +11,7 @@ from typing import Final, Self
 
 import trio
 
-from layerfs.errors import DigestMismatch, NotFound, SizeMismatch
+from layerfs.errors import NotFound, SizeMismatch
 from layerfs.local.contents import Contents, SourceImage
 from layerfs.local.pieces import Piece, open_file, read_at
 from layerfs.oci import Descriptor, Digest, Repository, Resolved
@@ -87,10 +87,7 @@ class LocalOrigin:
         found = await self._find(digest, what)
         if isinstance(found, Piece):
             found = await trio.to_thread.run_sync(found.read, MAX_DOCUMENT_SIZE)
-        if size is not None and len(found) != size:
-            raise SizeMismatch(f"{what}: {len(found)} bytes in {self._what} (expected {size})")
-        if (actual := Digest.of(found, digest.algorithm)) != digest:
-            raise DigestMismatch(f"{what}: the bytes in {self._what} hash to {actual}")
+        digest.check(found, f"{what} in {self._what}", size=size)
         return found
 
     async def _find(self, digest: Digest, what: str) -> Piece | bytes:

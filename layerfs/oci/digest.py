@@ -5,7 +5,7 @@ from base64 import b32encode
 from dataclasses import dataclass
 from typing import Protocol, Self
 
-from layerfs.errors import InvalidDigest
+from layerfs.errors import DigestMismatch, InvalidDigest, SizeMismatch
 
 _HEX_DIGITS = {"sha256": 64, "sha512": 128}
 _LOWER_HEX = frozenset("0123456789abcdef")
@@ -56,6 +56,17 @@ class Digest:
     def finish(cls, algorithm: str, hasher: Hasher) -> Self:
         """Return what *hasher*, made for *algorithm*, has computed."""
         return cls(algorithm, hasher.hexdigest())
+
+    def check(self, raw: bytes, what: str, *, size: int | None = None) -> None:
+        """Raise SizeMismatch or DigestMismatch unless *raw* hashes to this, and is *size* bytes if known."""
+        if size is not None and len(raw) != size:
+            raise SizeMismatch(f"{what}: {len(raw)} bytes (expected {size})")
+        self.require(Digest.of(raw, self.algorithm), what)
+
+    def require(self, found: "Digest", what: str) -> None:
+        """Raise DigestMismatch unless *found*, computed from the bytes of *what*, is this digest."""
+        if found != self:
+            raise DigestMismatch(f"{what}: the bytes hash to {found} (expected {self})")
 
     def hasher(self) -> Hasher:
         """Return a fresh hash object of this digest's algorithm."""

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
-from layerfs.errors import InvalidDocument
+from layerfs.errors import DiffIdMismatch, InvalidDocument
 from layerfs.oci.config import HistoryEntry, ImageConfig
 from layerfs.oci.descriptor import Descriptor
 from layerfs.oci.digest import Digest
@@ -27,6 +27,28 @@ class ImageLayer:
     """0 is the base."""
     descriptor: Descriptor
     diff_id: Digest
+    """What the image's config claims that the uncompressed archive hashes to; `require` compares."""
+
+    @property
+    def digest(self) -> Digest:
+        """Digest of the compressed blob."""
+        return self.descriptor.digest
+
+    @property
+    def size(self) -> int:
+        """Bytes of the compressed blob."""
+        return self.descriptor.size
+
+    def require(self, diff_id: str) -> None:
+        """Compare *diff_id*, which a record has computed from the bytes, with the claim of the config.
+
+        Raises DiffIdMismatch: then this image may not use the layer (image-spec, config.md#layer-diffid).
+        """
+        if diff_id != str(self.diff_id):
+            raise DiffIdMismatch(
+                f"layer {self.number} ({self.digest}): uncompressed digest is {diff_id} "
+                f"(expected {self.diff_id}, as the image's config says)"
+            )
 
 
 @dataclass(frozen=True)
@@ -56,11 +78,11 @@ class Image:
     @cached_property
     def stack(self) -> Digest:
         """The digest of the stack of all layers."""
-        return stack_digest(layer.descriptor.digest for layer in self.layers)
+        return stack_digest(layer.digest for layer in self.layers)
 
     def lower_order(self) -> list[Digest]:
         """Return the layers top first, each once at its topmost place: overlayfs refuses repeats."""
-        return list(dict.fromkeys(layer.descriptor.digest for layer in reversed(self.layers)))
+        return list(dict.fromkeys(layer.digest for layer in reversed(self.layers)))
 
     def commands(self) -> list[HistoryEntry | None]:
         """Return for each layer, base first, the history entry that made it, None if unknown."""

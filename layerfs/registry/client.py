@@ -78,7 +78,7 @@ class RegistryClient:
         self._require_allowed(repository.registry, what)
         path = manifest_path(repository.path, str(digest))
         raw, reply = await self._document(replace(_call(what, repository, path), accept=_ACCEPT))
-        _verify(raw, digest, expected_size, what)
+        digest.check(raw, what, size=expected_size)
         return raw, _media_type(reply)
 
     async def fetch_config(self, repository: Repository, descriptor: Descriptor) -> bytes:
@@ -95,7 +95,7 @@ class RegistryClient:
         self._require_allowed(repository.registry, what)
         path = blob_path(repository.path, str(descriptor.digest))
         raw, _ = await self._document(_call(what, repository, path))
-        _verify(raw, descriptor.digest, descriptor.size, what)
+        descriptor.digest.check(raw, what, size=descriptor.size)
         return raw
 
     @asynccontextmanager
@@ -218,11 +218,3 @@ def _inline(descriptor: Descriptor) -> bytes | None:
         return data
     _log.warning("descriptor of %s embeds other bytes; fetching it instead", descriptor.digest)
     return None
-
-
-def _verify(raw: bytes, digest: Digest, size: int | None, what: str) -> None:
-    if size is not None and len(raw) != size:
-        raise SizeMismatch(f"{what}: {len(raw)} bytes (expected {size})")
-    found = Digest.of(raw, digest.algorithm)
-    if found != digest:
-        raise DigestMismatch(f"{what}: the bytes hash to {found} (expected {digest})")

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final, Generic, TypeVar
 
-from layerfs.errors import DigestMismatch, NotInStore, StoreDamaged
+from layerfs.errors import NotInStore, StoreDamaged
 from layerfs.host.oserrors import disk_errors
 from layerfs.oci import Digest
 from layerfs.oci.documents import MAX_DOCUMENT_SIZE
@@ -47,9 +47,7 @@ class DocumentShelf(Generic[T]):
 
         Raises DigestMismatch if *raw* is not what *digest* names, StoreFull, StoreReadOnly, StoreError.
         """
-        found = Digest.of(raw, digest.algorithm)
-        if found != digest:
-            raise DigestMismatch(f"{self._kind} {digest}: the bytes hash to {found}")
+        digest.check(raw, f"{self._kind} {digest}")
         final = self.path(digest)
         if self._holds(raw, final):
             return final

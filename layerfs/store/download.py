@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-from layerfs.errors import DigestMismatch, ImageError, SizeMismatch, StoreDamaged, StoreError
+from layerfs.errors import ImageError, SizeMismatch, StoreDamaged, StoreError
 from layerfs.host.oserrors import disk_errors
 from layerfs.oci import Digest
 from layerfs.store.blobs import VerifiedBlob, verified
@@ -168,8 +168,7 @@ class StagedDownload:
         held = os.fstat(self._raw.fileno()).st_size
         if held != size:
             raise SizeMismatch(f"{self.digest}: {size} bytes were hashed (expected {held}, all of the file)")
-        if found != self.digest:
-            raise DigestMismatch(f"{self.digest}: the bytes hash to {found}")
+        self.digest.require(found, str(self.digest))
 
     def _is_ours(self) -> bool:
         try:

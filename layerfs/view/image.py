@@ -9,7 +9,6 @@ from typing import Final
 
 from layerfs.catalog.documents import ImageDocuments
 from layerfs.catalog.state import layer_state
-from layerfs.errors import DiffIdMismatch
 from layerfs.layer.overlayfs import lowerdir_option
 from layerfs.needs import DocumentNeed, Need
 from layerfs.oci import Digest, Image, Index, Platform, Repository
@@ -231,7 +230,7 @@ class ImageLayers(DocumentDirectory):
     def _link(self, layer: ImageLayer) -> LayerLink:
         world, repository, image = self.world, self._repository, self._image
         key = self._key + b"/" + self._name(layer.number)
-        target = to_top(self._repository, 1) + b"layers/" + layer.descriptor.digest.name.encode("ascii")
+        target = to_top(self._repository, 1) + b"layers/" + layer.digest.name.encode("ascii")
         return world.node(key, lambda ino: LayerLink(ino, world, target, repository, image, layer))
 
 
@@ -274,9 +273,6 @@ def to_top(repository: Repository, depth: int) -> bytes:
 
 def require_diff_id(storage: ImageStorage, layer: ImageLayer) -> None:
     """Raise DiffIdMismatch if *layer* is extracted and the image claims another diff_id for it."""
-    found = storage.open_layer(layer.descriptor.digest)
-    if found is not None and found.record.layer.diff_id != str(layer.diff_id):
-        raise DiffIdMismatch(
-            f"layer {layer.number} ({layer.descriptor.digest}): diff_id {found.record.layer.diff_id} "
-            f"(expected {layer.diff_id}, as the image's config claims)"
-        )
+    found = storage.open_layer(layer.digest)
+    if found is not None:
+        layer.require(found.record.layer.diff_id)

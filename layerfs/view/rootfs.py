@@ -66,9 +66,7 @@ class MergedRoot(ContentRoot):
             return found
         repository, image = found
         storage = self.world.storage
-        missing = [
-            layer.number for layer in image.layers if storage.open_layer(layer.descriptor.digest) is None
-        ]
+        missing = [layer.number for layer in image.layers if storage.open_layer(layer.digest) is None]
         return LayersNeed(repository, image, tuple(missing))
 
     def find(self) -> Node | None:

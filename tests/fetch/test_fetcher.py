@@ -196,7 +196,7 @@ async def test_one_bad_layer_fails_the_stack_once_all_others_are_there(scene: Sc
         with pytest.raises(InvalidArchive):
             await fetcher.obtain(StackNeed(REPOSITORY, image))
         assert scene.has_trees() == [True, True]
-        assert scene.storage.cover([layer.descriptor.digest for layer in image.layers]) is None
+        assert scene.storage.cover([layer.digest for layer in image.layers]) is None
 
 
 async def test_an_image_that_lies_about_a_layer_fails_no_honest_one(scene: Scene) -> None:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from layerfs.errors import InvalidDigest
+from layerfs.errors import DigestMismatch, InvalidDigest, LayerfsError, SizeMismatch
 from layerfs.oci import Digest
 from tests.oci.strategies import digests
 
@@ -89,3 +89,27 @@ def test_an_endless_text_is_not_repeated_in_the_error() -> None:
     with pytest.raises(InvalidDigest) as caught:
         Digest.parse("x" * 1_000_000)
     assert len(str(caught.value)) < 400
+
+
+@given(st.binary(max_size=100))
+def test_the_right_bytes_pass(content: bytes) -> None:
+    for algorithm in ("sha256", "sha512"):
+        wanted = Digest.of(content, algorithm)
+        wanted.check(content, "thing")
+        wanted.check(content, "thing", size=len(content))
+
+
+@pytest.mark.parametrize(
+    ("content", "size", "error", "text"),
+    [
+        pytest.param(b"abcd", 3, SizeMismatch, r"thing: 4 bytes \(expected 3\)", id="one byte too many"),
+        pytest.param(b"ab", 3, SizeMismatch, r"thing: 2 bytes \(expected 3\)", id="truncated"),
+        pytest.param(b"abd", 3, DigestMismatch, r"thing: .* sha256:.* \(expected sha256:", id="others"),
+        pytest.param(b"ab", None, DigestMismatch, "thing: the bytes hash to sha256:", id="of unknown size"),
+    ],
+)
+def test_other_bytes_are_refused(
+    content: bytes, size: int | None, error: type[LayerfsError], text: str
+) -> None:
+    with pytest.raises(error, match=text):
+        Digest.of(b"abc").check(content, "thing", size=size)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from layerfs.errors import InvalidDocument, LayerfsError, PlatformMissing, UnsupportedImage
+from layerfs.errors import DiffIdMismatch, InvalidDocument, LayerfsError, PlatformMissing, UnsupportedImage
 from layerfs.oci import (
     Digest,
     HistoryEntry,
@@ -403,6 +403,18 @@ def test_layers_are_paired_with_their_diff_ids_base_first() -> None:
         (0, A, Digest.of(b"\0")),
         (1, B, Digest.of(b"\1")),
     ]
+
+
+def test_a_layer_has_the_digest_and_the_size_of_its_blob() -> None:
+    [found] = an_image(A).layers
+    assert (found.digest, found.size) == (A, 1)
+
+
+def test_a_layer_that_is_not_what_the_config_claims_is_refused() -> None:
+    layer = an_image(A, B).layers[1]
+    layer.require(str(Digest.of(b"\1")))
+    with pytest.raises(DiffIdMismatch, match=rf"layer 1 \({B}\): .* {C} \(expected {layer.diff_id}, as"):
+        layer.require(str(C))
 
 
 def test_manifest_and_config_must_agree_on_the_number_of_layers() -> None:
