@@ -4,17 +4,14 @@ Built once, since making an answer costs more than giving it (facts/fuse-speed.m
 while both timeouts of the node are FOREVER. Called by `operations` and `files`.
 """
 
-import os
 from collections.abc import Mapping, Sequence
 from typing import Final, cast
 
 from pyfuse3 import EntryAttributes, FileInfo
 
-from layerfs.view.nodes import FOREVER, Attributes, Node
+from layerfs.view.nodes import FOREVER, Attributes, Node, Status, blocks_of
 
 BLOCK_SIZE: Final = 4096
-
-_STAT_BLOCK: Final = 512
 
 Listing = Sequence[tuple[bytes, Node]]
 
@@ -79,7 +76,7 @@ def forget(node: Node) -> None:
 def _make_entry(node: Node) -> EntryAttributes:
     entry = EntryAttributes()
     entry.st_ino = node.ino
-    status = node.take_status()
+    status = node.pop_status()
     if status is None:
         _describe(entry, node.attributes())
     else:
@@ -105,15 +102,14 @@ def _describe(entry: EntryAttributes, attributes: Attributes) -> None:
     entry.st_ctime_ns = attributes.ctime_ns
 
 
-def _copy(entry: EntryAttributes, status: os.stat_result) -> None:
+def _copy(entry: EntryAttributes, status: Status) -> None:
     entry.st_mode = status.st_mode
     entry.st_nlink = status.st_nlink
     entry.st_uid = status.st_uid
     entry.st_gid = status.st_gid
     entry.st_rdev = status.st_rdev
-    size = entry.st_size = status.st_size
-    # What the disk uses may be 0 for a full file, and GNU tar takes such a file for a hole.
-    entry.st_blocks = (size + _STAT_BLOCK - 1) // _STAT_BLOCK
+    entry.st_size = status.st_size
+    entry.st_blocks = blocks_of(status.st_size)
     entry.st_atime_ns = status.st_atime_ns
     entry.st_mtime_ns = status.st_mtime_ns
     entry.st_ctime_ns = status.st_ctime_ns

@@ -1,7 +1,6 @@
 """What the files of one layer are: nodes, numbers, markers, and what the disk could not carry.
 
-Decides that a file is the same in ``diff/``, ``lower/`` and ``rootfs/``: one node, one number. Called by the
-forms `diff`, `lower` and `rootfs`.
+Decides that a file is the same in ``diff/``, ``lower/`` and ``rootfs/``: one node, one number.
 """
 
 import os
@@ -18,12 +17,13 @@ from layerfs.layer.merge import LayerMarks, marks_of
 from layerfs.layer.names import to_text
 from layerfs.layer.overlayfs import XATTR_PREFIXES, OverlayForm, overlay_form
 from layerfs.layer.paths import join
+from layerfs.layer.record import Extraction
 from layerfs.needs import Need
 from layerfs.store import LayerDir
-from layerfs.view.backing import Backing, Shelf
+from layerfs.view.disk import DiskSource, OpenDirectory
 from layerfs.view.inodes import LAST_NUMBER, InodeTable, number_of, offset_number
-from layerfs.view.nodes import Attributes, Content, Node
-from layerfs.view.virtual import blocks_of
+from layerfs.view.nodes import Attributes, Content, Node, Status, blocks_of
+from layerfs.view.source import LayerSource
 
 FILE: Final = b"file"
 """The form of everything but directories: the same node wherever the layer is shown."""
@@ -31,14 +31,17 @@ FILE: Final = b"file"
 N = TypeVar("N", bound=Node)
 
 
-class LayerTree(Backing):
-    """One layer directory, shared by its nodes. Paths are relative to it; its root is the empty path."""
+class LayerTree:
+    """One layer, shared by its nodes: what its source has, and what its record adds.
 
-    def __init__(self, shelf: Shelf, layer: LayerDir, inodes: InodeTable) -> None:
-        super().__init__(shelf, os.fsencode(layer.path.name))
-        self.digest = layer.digest
+    Nodes hold it, so a layer keeps its source, and with it its inode numbers, for as long as the kernel
+    knows one of its files. Paths are relative to the layer; its root is the empty path.
+    """
+
+    def __init__(self, source: LayerSource, extraction: Extraction, inodes: InodeTable) -> None:
+        self.source = source
         self.inodes = inodes
-        self._extraction = layer.record.layer
+        self._extraction = extraction
         self._keys: dict[bytes, tuple[bytes, int]] = {}
         self._file_key, self._file_base = self._key(FILE)
         self.is_plain = not self._extraction.lost and self._extraction.owner != "user"
@@ -55,12 +58,12 @@ class LayerTree(Backing):
         return overlay_form(self.marks.hidden, self.marks.opaque, self._kind)
 
     def _kind(self, path: bytes) -> Kind | None:
-        status = self.lstat(path)
+        status = self.source.lstat(path)
         return None if status is None else kind_of(status.st_mode, status.st_rdev)
 
     def xattrs(self, path: bytes) -> Mapping[bytes, bytes]:
         """Return the attributes of *path*, without those that only the kernel's overlay should see."""
-        found = self.raw_xattrs(path)
+        found = self.source.xattrs(path)
         lost = self._lost(path)
         if lost is not None and lost.xattrs:
             found = {**found, **lost.xattrs}
@@ -68,11 +71,11 @@ class LayerTree(Backing):
             return {name: value for name, value in found.items() if not name.startswith(XATTR_PREFIXES)}
         return found
 
-    def attributes(self, path: bytes, status: os.stat_result) -> Attributes:
+    def attributes(self, path: bytes, status: Status) -> Attributes:
         """Return what stat(2) shows of *path*: its *status* on disk and what that could not carry.
 
-        On the disk of an ordinary user everything is his own, whatever the archive says. So an owner that was
-        lost is in the record, and where none is, it is root.
+        On the disk of an ordinary user every file is their own, whatever the archive says. So an owner that
+        was lost is in the record, and where none is, it is root.
         """
         found = attributes_of(status)
         if self._extraction.owner == "user":
@@ -86,7 +89,7 @@ class LayerTree(Backing):
         text = lost.get(to_text(path)) if lost else None
         return None if text is None else Lost.parse(text)
 
-    def file(self, directory: bytes, name: bytes, status: os.stat_result) -> "ContentFile":
+    def file(self, directory: bytes, name: bytes, status: Status) -> "ContentFile":
         """Return the node of what is no directory. All hard links to it are one node.
 
         As `node` does, but without a call that could be spared: most of a layer comes through here.
@@ -98,7 +101,7 @@ class LayerTree(Backing):
             return found  # type: ignore[return-value]  # one identity has one class
         return self.inodes.add(ContentFile(found, self, directory, name, status), identity)
 
-    def node(self, form: bytes, status: os.stat_result, make: Callable[[int], N]) -> N:
+    def node(self, form: bytes, status: Status, make: Callable[[int], N]) -> N:
         """Return the one node of what *status* describes, in one of the forms that a layer is shown in."""
         found = self._keys.get(form)
         if found is None:
@@ -109,7 +112,7 @@ class LayerTree(Backing):
         return self.inodes.intern(offset_number(base, status.st_ino), identity, make)
 
     def _key(self, form: bytes) -> tuple[bytes, int]:
-        key = form + b"/" + self.name
+        key = form + b"/" + self.source.name
         return key, number_of(key)
 
 
@@ -118,7 +121,7 @@ class LayerTrees:
 
     def __init__(self, inodes: InodeTable) -> None:
         self._inodes = inodes
-        self._shelves: dict[bytes, Shelf] = {}
+        self._directories: dict[bytes, OpenDirectory] = {}
         self._trees: WeakValueDictionary[bytes, LayerTree] = WeakValueDictionary()
 
     def open(self, layer: LayerDir) -> LayerTree:
@@ -126,15 +129,16 @@ class LayerTrees:
         path = os.fsencode(layer.path)
         tree = self._trees.get(path)
         if tree is None:
-            tree = self._trees[path] = LayerTree(self.shelf(os.path.dirname(path)), layer, self._inodes)
+            source = DiskSource(self.directory(os.path.dirname(path)), os.path.basename(path))
+            tree = self._trees[path] = LayerTree(source, layer.record.layer, self._inodes)
         return tree
 
-    def shelf(self, path: bytes) -> Shelf:
+    def directory(self, path: bytes) -> OpenDirectory:
         """Return the open directory *path*; it stays open. Raises OSError."""
-        shelf = self._shelves.get(path)
-        if shelf is None:
-            shelf = self._shelves[path] = Shelf(path)
-        return shelf
+        found = self._directories.get(path)
+        if found is None:
+            found = self._directories[path] = OpenDirectory(path)
+        return found
 
 
 class ContentFile(Node):
@@ -142,16 +146,14 @@ class ContentFile(Node):
 
     __slots__ = ("_directory", "_name", "_size", "_status", "_tree", "_xattrs")
 
-    def __init__(
-        self, ino: int, tree: LayerTree, directory: bytes, name: bytes, status: os.stat_result
-    ) -> None:
+    def __init__(self, ino: int, tree: LayerTree, directory: bytes, name: bytes, status: Status) -> None:
         super().__init__(ino)
         self._tree = tree
         self._directory = directory
         self._name = name
-        self._status: os.stat_result | None = status
+        self._status: Status | None = status
         self._size: int | None = status.st_size if S_ISREG(status.st_mode) else None
-        """Of what can be opened."""
+        """Bytes of a regular file; None for what cannot be opened."""
         self._xattrs: Mapping[bytes, bytes] | None = None
 
     @property
@@ -161,12 +163,12 @@ class ContentFile(Node):
 
     def attributes(self) -> Attributes:
         """Return what the layer says. Raises OSError."""
-        status = self._status or self._tree.lstat(self.path)
+        status = self._status or self._tree.source.lstat(self.path)
         if status is None:
             raise FileNotFoundError(ENOENT, f"{to_text(self.path)}: the layer was removed")
         return self._tree.attributes(self.path, status)
 
-    def take_status(self) -> os.stat_result | None:
+    def pop_status(self) -> Status | None:
         """Return what the disk said, if the layer says no more."""
         status = self._status if self._tree.is_plain else None
         self._status = None
@@ -174,14 +176,14 @@ class ContentFile(Node):
 
     def readlink(self) -> bytes:
         """Return the target, unchanged. Raises OSError."""
-        return self._tree.readlink(self.path)
+        return self._tree.source.readlink(self.path)
 
     def open(self) -> Content | Need:
         """Return the file on disk. Raises OSError for what only the kernel can open."""
         size = self._size
         if size is None or not (self._tree.is_plain or S_ISREG(self.attributes().mode)):
             return super().open()
-        return self._tree.content(self.path, size)
+        return self._tree.source.content(self.path, size)
 
     def xattrs(self) -> Mapping[bytes, bytes]:
         """Return what the layer says. Raises OSError."""
@@ -194,12 +196,12 @@ class ContentFile(Node):
         self._xattrs = None
 
 
-def is_directory(status: os.stat_result) -> bool:
+def is_directory(status: Status) -> bool:
     """Say whether this is a directory."""
     return S_ISDIR(status.st_mode)
 
 
-def attributes_of(status: os.stat_result) -> Attributes:
+def attributes_of(status: Status) -> Attributes:
     """Return *status* as it is on disk, but with the blocks that the size needs."""
     size = status.st_size
     return Attributes(

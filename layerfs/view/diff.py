@@ -3,7 +3,6 @@
 What stands beside the markers for the kernel alone is left out. Called by `layerfs.view.roots`.
 """
 
-import os
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from stat import S_ISREG
@@ -13,7 +12,7 @@ from layerfs.layer.kinds import is_whiteout
 from layerfs.layer.paths import join
 from layerfs.view.content import LayerTree, is_directory
 from layerfs.view.directory import LISTED_AT_ONCE, ContentDirectory
-from layerfs.view.nodes import Node
+from layerfs.view.nodes import Node, Status
 
 FORM: Final = b"diff"
 
@@ -23,29 +22,29 @@ class LayerDirectory(ContentDirectory):
 
     __slots__ = ("path", "tree")
 
-    def __init__(self, ino: int, tree: LayerTree, path: bytes, status: os.stat_result) -> None:
+    def __init__(self, ino: int, tree: LayerTree, path: bytes, status: Status) -> None:
         super().__init__(ino, tree.attributes(path, status))
         self.tree = tree
         self.path = path
 
     def find(self, name: bytes) -> Node | None:
         """Return one entry. Raises OSError."""
-        return self.entry(name, self.tree.lstat(join(self.path, name)))
+        return self.entry(name, self.tree.source.lstat(join(self.path, name)))
 
     def find_all(self, names: Sequence[bytes]) -> Sequence[Node | None]:
         """Return some entries. Raises OSError."""
-        return list(map(self.entry, names, self.tree.statuses(self.path, names)))
+        return list(map(self.entry, names, self.tree.source.statuses(self.path, names)))
 
     def names(self) -> list[bytes]:
         """Return all names that the disk has, without what stands beside markers. Raises OSError."""
-        return [name for name, kind in self.tree.kinds(self.path) if kind is not None]
+        return [name for name, kind in self.tree.source.kinds(self.path) if kind is not None]
 
     def read_xattrs(self) -> Mapping[bytes, bytes]:
         """Return the attributes that the layer has. Raises OSError."""
         return self.tree.xattrs(self.path)
 
     @abstractmethod
-    def entry(self, name: bytes, status: os.stat_result | None) -> Node | None:
+    def entry(self, name: bytes, status: Status | None) -> Node | None:
         """Return what *name* is here, given what the disk has."""
 
 
@@ -54,14 +53,14 @@ class DiffDirectory(LayerDirectory):
 
     __slots__ = ()
 
-    def few(self) -> list[tuple[bytes, Node]] | None:
+    def small_listing(self) -> list[tuple[bytes, Node]] | None:
         """Return all entries of a small directory. Raises OSError."""
-        found = self.tree.few(self.path, LISTED_AT_ONCE)
+        found = self.tree.source.scan_small(self.path, LISTED_AT_ONCE)
         if found is None:
             return None
         return [(name, node) for name, status in found if (node := self.entry(name, status)) is not None]
 
-    def entry(self, name: bytes, status: os.stat_result | None) -> Node | None:
+    def entry(self, name: bytes, status: Status | None) -> Node | None:
         """Return what the archive has."""
         if status is None:
             return None

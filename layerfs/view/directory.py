@@ -136,7 +136,7 @@ class ContentDirectory(Node, ABC):
     def entries(self) -> "Listing":
         """List the names; each node is made when somebody gets to it. Raises OSError."""
         if self._listing is None:
-            found = self.few()
+            found = self.small_listing()
             if found is None:
                 self._listing = Listing(self.names(), self)
             else:
@@ -154,7 +154,7 @@ class ContentDirectory(Node, ABC):
         self._listing = None
         self._xattrs = None
 
-    def few(self) -> list[tuple[bytes, Node]] | None:
+    def small_listing(self) -> list[tuple[bytes, Node]] | None:
         """Return all entries if they can be had at once, and in no more time than a reply. Raises OSError."""
         return None
 

@@ -17,7 +17,7 @@ from layerfs.store import ImageStorage
 from layerfs.view import texts
 from layerfs.view.names import image_name
 from layerfs.view.nodes import FOREVER, BytesContent, Node
-from layerfs.view.virtual import ChangingText, Link, Text, VirtualDirectory, World
+from layerfs.view.virtual import ChangingText, Link, MountContext, Text, VirtualDirectory
 
 LAYER_DIRECTORY: Final = b"layers"
 
@@ -38,8 +38,10 @@ class ImageDirectory(DocumentDirectory):
 
     __slots__ = ("_documents", "_key", "digest", "repository")
 
-    def __init__(self, ino: int, world: World, key: bytes, repository: Repository, digest: Digest) -> None:
-        super().__init__(ino, world)
+    def __init__(
+        self, ino: int, context: MountContext, key: bytes, repository: Repository, digest: Digest
+    ) -> None:
+        super().__init__(ino, context)
         self._key = key
         self.repository = repository
         self.digest = digest
@@ -70,7 +72,7 @@ class ImageDirectory(DocumentDirectory):
 
     def _enter(self) -> ImageDocuments | DocumentNeed:
         if self._documents is None:
-            found = self.world.known.enter(self.repository, self.digest)
+            found = self.context.known.enter(self.repository, self.digest)
             if isinstance(found, DocumentNeed):
                 return found
             self._documents = found
@@ -102,40 +104,40 @@ class ImageDirectory(DocumentDirectory):
     # Entries
 
     def _text(self, name: bytes, data: bytes, created: int | None) -> Text:
-        world = self.world
-        return world.node(self._below(name), lambda ino: Text(ino, world, data, created))
+        context = self.context
+        return context.node(self._below(name), lambda ino: Text(ino, context, data, created))
 
     def _changing(self, name: bytes, render: Callable[[], bytes], created: int | None) -> ChangingText:
-        world = self.world
-        return world.node(self._below(name), lambda ino: ChangingText(ino, world, render, created))
+        context = self.context
+        return context.node(self._below(name), lambda ino: ChangingText(ino, context, render, created))
 
     def _lower_text(self, name: bytes, image: Image, data: bytes, created: int | None) -> "LowerText":
-        world, repository = self.world, self.repository
-        return world.node(
-            self._below(name), lambda ino: LowerText(ino, world, data, created, repository, image)
+        context, repository = self.context, self.repository
+        return context.node(
+            self._below(name), lambda ino: LowerText(ino, context, data, created, repository, image)
         )
 
     def _history(self, image: Image) -> bytes:
-        return texts.history_text(image, lambda digest: layer_state(self.world.storage, digest))
+        return texts.history_text(image, lambda digest: layer_state(self.context.storage, digest))
 
     def _lowerdir(self, image: Image) -> bytes:
-        return lowerdir_option(texts.lower_paths(self.world.mountpoint, image)) + b"\n"
+        return lowerdir_option(texts.lower_paths(self.context.mountpoint, image)) + b"\n"
 
     def _lowerdirs(self, image: Image) -> bytes:
-        return b"".join(path + b"\n" for path in texts.lower_paths(self.world.mountpoint, image))
+        return b"".join(path + b"\n" for path in texts.lower_paths(self.context.mountpoint, image))
 
     def _layers(self, name: bytes, image: Image) -> "ImageLayers":
-        world, key = self.world, self._below(name)
-        return world.node(key, lambda ino: ImageLayers(ino, world, key, self.repository, image))
+        context, key = self.context, self._below(name)
+        return context.node(key, lambda ino: ImageLayers(ino, context, key, self.repository, image))
 
     def _rootfs(self, name: bytes, image: Image) -> "StackLink":
-        world, repository = self.world, self.repository
+        context, repository = self.context, self.repository
         target = to_top(self.repository, 0) + b"rootfs/" + image.stack.short_id.encode("ascii")
-        return world.node(self._below(name), lambda ino: StackLink(ino, world, target, repository, image))
+        return context.node(self._below(name), lambda ino: StackLink(ino, context, target, repository, image))
 
     def _platforms(self, name: bytes, index: Index) -> "Platforms":
-        world, key = self.world, self._below(name)
-        return world.node(key, lambda ino: Platforms(ino, world, key, self.repository, index))
+        context, key = self.context, self._below(name)
+        return context.node(key, lambda ino: Platforms(ino, context, key, self.repository, index))
 
     def _below(self, name: bytes) -> bytes:
         return self._key + b"/" + name
@@ -152,15 +154,21 @@ class LowerText(Text):
     __slots__ = ("_image", "_repository")
 
     def __init__(
-        self, ino: int, world: World, data: bytes, mtime_ns: int | None, repository: Repository, image: Image
+        self,
+        ino: int,
+        context: MountContext,
+        data: bytes,
+        mtime_ns: int | None,
+        repository: Repository,
+        image: Image,
     ) -> None:
-        super().__init__(ino, world, data, mtime_ns)
+        super().__init__(ino, context, data, mtime_ns)
         self._repository = repository
         self._image = image
 
     def open(self) -> BytesContent:
         """Return the text."""
-        self.world.known.prefer_stack(self._repository, self._image)
+        self.context.known.prefer_stack(self._repository, self._image)
         return super().open()
 
 
@@ -169,16 +177,18 @@ class StackLink(Link):
 
     __slots__ = ("_image", "_repository")
 
-    def __init__(self, ino: int, world: World, target: bytes, repository: Repository, image: Image) -> None:
-        super().__init__(ino, world, target)
+    def __init__(
+        self, ino: int, context: MountContext, target: bytes, repository: Repository, image: Image
+    ) -> None:
+        super().__init__(ino, context, target)
         self._repository = repository
         self._image = image
 
     def readlink(self) -> bytes | Need:
         """Return the target. Raises DiffIdMismatch if an extracted layer is not what the config claims."""
         for layer in self._image.layers:
-            require_diff_id(self.world.storage, layer)
-        self.world.known.prefer_stack(self._repository, self._image)
+            require_diff_id(self.context.storage, layer)
+        self.context.known.prefer_stack(self._repository, self._image)
         return super().readlink()
 
 
@@ -188,17 +198,23 @@ class LayerLink(Link):
     __slots__ = ("_image", "_layer", "_repository")
 
     def __init__(
-        self, ino: int, world: World, target: bytes, repository: Repository, image: Image, layer: ImageLayer
+        self,
+        ino: int,
+        context: MountContext,
+        target: bytes,
+        repository: Repository,
+        image: Image,
+        layer: ImageLayer,
     ) -> None:
-        super().__init__(ino, world, target)
+        super().__init__(ino, context, target)
         self._repository = repository
         self._image = image
         self._layer = layer
 
     def readlink(self) -> bytes | Need:
         """Return the target. Raises DiffIdMismatch if the extracted layer is not what the config claims."""
-        require_diff_id(self.world.storage, self._layer)
-        self.world.known.prefer(self._repository, self._image, [self._layer])
+        require_diff_id(self.context.storage, self._layer)
+        self.context.known.prefer(self._repository, self._image, [self._layer])
         return super().readlink()
 
 
@@ -207,8 +223,10 @@ class ImageLayers(DocumentDirectory):
 
     __slots__ = ("_image", "_key", "_repository")
 
-    def __init__(self, ino: int, world: World, key: bytes, repository: Repository, image: Image) -> None:
-        super().__init__(ino, world)
+    def __init__(
+        self, ino: int, context: MountContext, key: bytes, repository: Repository, image: Image
+    ) -> None:
+        super().__init__(ino, context)
         self._key = key
         self._repository = repository
         self._image = image
@@ -228,10 +246,10 @@ class ImageLayers(DocumentDirectory):
         return b"%0*d" % (texts.number_width(len(self._image.layers)), number)
 
     def _link(self, layer: ImageLayer) -> LayerLink:
-        world, repository, image = self.world, self._repository, self._image
+        context, repository, image = self.context, self._repository, self._image
         key = self._key + b"/" + self._name(layer.number)
         target = to_top(self._repository, 1) + b"layers/" + layer.digest.name.encode("ascii")
-        return world.node(key, lambda ino: LayerLink(ino, world, target, repository, image, layer))
+        return context.node(key, lambda ino: LayerLink(ino, context, target, repository, image, layer))
 
 
 class Platforms(DocumentDirectory):
@@ -239,8 +257,10 @@ class Platforms(DocumentDirectory):
 
     __slots__ = ("_by_name", "_key", "_repository")
 
-    def __init__(self, ino: int, world: World, key: bytes, repository: Repository, index: Index) -> None:
-        super().__init__(ino, world)
+    def __init__(
+        self, ino: int, context: MountContext, key: bytes, repository: Repository, index: Index
+    ) -> None:
+        super().__init__(ino, context)
         self._key = key
         self._repository = repository
         self._by_name = {_file_name(platform): entry.digest for platform, entry in index.platforms().items()}
@@ -255,9 +275,9 @@ class Platforms(DocumentDirectory):
         return [(name, self._link(name, digest)) for name, digest in self._by_name.items()]
 
     def _link(self, name: bytes, digest: Digest) -> Link:
-        world = self.world
+        context = self.context
         target = b"../../" + image_name(self._repository, digest)
-        return world.node(self._key + b"/" + name, lambda ino: Link(ino, world, target))
+        return context.node(self._key + b"/" + name, lambda ino: Link(ino, context, target))
 
 
 def _file_name(platform: Platform) -> bytes:

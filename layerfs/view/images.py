@@ -13,7 +13,7 @@ from layerfs.store.refs import RefEntry
 from layerfs.view import names
 from layerfs.view.image import ImageDirectory
 from layerfs.view.nodes import Attributes, Node
-from layerfs.view.virtual import LINK_MODE, Link, VirtualDirectory, VirtualNode, World
+from layerfs.view.virtual import LINK_MODE, Link, MountContext, VirtualDirectory, VirtualNode
 
 KEY = b"images"
 
@@ -32,7 +32,7 @@ class ImagesDirectory(VirtualDirectory):
         """Return a registry, by grammar."""
         match names.parse_registry(name):
             case names.Alias(target):
-                return link(self.world, KEY + b"/" + name, target)
+                return link(self.context, KEY + b"/" + name, target)
             case names.Component(registry):
                 return self._registry(registry)
             case _:
@@ -42,11 +42,11 @@ class ImagesDirectory(VirtualDirectory):
         """List the registries that the store knows."""
         return [
             (registry.encode("ascii"), self._registry(registry))
-            for registry in self.world.storage.refs.registries()
+            for registry in self.context.storage.refs.registries()
         ]
 
     def _registry(self, registry: str) -> "RepositoryDirectory":
-        return directory(self.world, registry, "")
+        return directory(self.context, registry, "")
 
 
 class RepositoryDirectory(VirtualDirectory):
@@ -54,8 +54,8 @@ class RepositoryDirectory(VirtualDirectory):
 
     __slots__ = ("_prefix", "_registry")
 
-    def __init__(self, ino: int, world: World, registry: str, prefix: str) -> None:
-        super().__init__(ino, world)
+    def __init__(self, ino: int, context: MountContext, registry: str, prefix: str) -> None:
+        super().__init__(ino, context)
         self._registry = registry
         self._prefix = prefix
 
@@ -63,9 +63,9 @@ class RepositoryDirectory(VirtualDirectory):
         """Return an entry, by grammar."""
         match names.parse_entry(self._registry, self._prefix, name):
             case names.Component(component):
-                return directory(self.world, self._registry, join(self._prefix, component))
+                return directory(self.context, self._registry, join(self._prefix, component))
             case names.Alias(target):
-                return link(self.world, self._key(name), target)
+                return link(self.context, self._key(name), target)
             case names.TagName(repository, tag):
                 return self._tag(repository, tag)
             case names.ImageName(repository, digest):
@@ -75,14 +75,14 @@ class RepositoryDirectory(VirtualDirectory):
 
     def entries(self) -> Sequence[tuple[bytes, Node]]:
         """List components and tags that the store knows, and the images of these tags if they are there."""
-        refs = self.world.storage.refs
+        refs = self.context.storage.refs
         found: dict[bytes, Node] = {}
         for component in refs.children(self._registry, self._prefix):
             name = component.encode("ascii")
-            found[name] = directory(self.world, self._registry, join(self._prefix, component))
-        for repository, tag, entry in tags_in(self.world, self._registry, self._prefix):
+            found[name] = directory(self.context, self._registry, join(self._prefix, component))
+        for repository, tag, entry in tags_in(self.context, self._registry, self._prefix):
             found[names.tag_name(repository, tag)] = self._tag(repository, tag)
-            if self.world.known.documents.is_complete(repository, entry.digest):
+            if self.context.known.documents.is_complete(repository, entry.digest):
                 found[names.image_name(repository, entry.digest)] = self._image(repository, entry.digest)
         return list(found.items())
 
@@ -90,14 +90,14 @@ class RepositoryDirectory(VirtualDirectory):
         return _directory_key(self._registry, self._prefix) + b"/" + name
 
     def _tag(self, repository: Repository, tag: str) -> "TagLink":
-        world = self.world
+        context = self.context
         key = self._key(names.tag_name(repository, tag))
-        return world.node(key, lambda ino: TagLink(ino, world, repository, tag))
+        return context.node(key, lambda ino: TagLink(ino, context, repository, tag))
 
     def _image(self, repository: Repository, digest: Digest) -> ImageDirectory:
-        world = self.world
+        context = self.context
         key = self._key(names.image_name(repository, digest))
-        return world.node(key, lambda ino: ImageDirectory(ino, world, key, repository, digest))
+        return context.node(key, lambda ino: ImageDirectory(ino, context, key, repository, digest))
 
 
 class TagLink(VirtualNode):
@@ -105,8 +105,8 @@ class TagLink(VirtualNode):
 
     __slots__ = ("_repository", "_tag")
 
-    def __init__(self, ino: int, world: World, repository: Repository, tag: str) -> None:
-        super().__init__(ino, world)
+    def __init__(self, ino: int, context: MountContext, repository: Repository, tag: str) -> None:
+        super().__init__(ino, context)
         self._repository = repository
         self._tag = tag
 
@@ -125,9 +125,9 @@ class TagLink(VirtualNode):
         entry = self._entry()
         if entry is None:
             size = len(names.last_component(self._repository)) + _SHA256_NAME_LENGTH
-            return self.world.attributes(LINK_MODE, size)
+            return self.context.attributes(LINK_MODE, size)
         resolved_ns = int(entry.resolved_at.timestamp()) * 10**9
-        return self.world.attributes(LINK_MODE, len(self._target(entry)), resolved_ns)
+        return self.context.attributes(LINK_MODE, len(self._target(entry)), resolved_ns)
 
     def readlink(self) -> bytes | Need:
         """Return the name of the image; waits for a tag that the store does not know, or not newly enough."""
@@ -137,26 +137,26 @@ class TagLink(VirtualNode):
         return self._target(entry)
 
     def _entry(self) -> RefEntry | None:
-        return self.world.storage.refs.read(self._repository, self._tag)
+        return self.context.storage.refs.read(self._repository, self._tag)
 
     def _is_old(self, entry: RefEntry) -> bool:
-        ttl = self.world.tag_ttl
+        ttl = self.context.tag_ttl
         return ttl is not None and time.time() - entry.resolved_at.timestamp() >= ttl
 
     def _target(self, entry: RefEntry) -> bytes:
         return names.image_name(self._repository, entry.digest)
 
 
-def directory(world: World, registry: str, prefix: str) -> RepositoryDirectory:
+def directory(context: MountContext, registry: str, prefix: str) -> RepositoryDirectory:
     """Return the directory ``images/<registry>/<prefix>``."""
-    return world.node(
-        _directory_key(registry, prefix), lambda ino: RepositoryDirectory(ino, world, registry, prefix)
+    return context.node(
+        _directory_key(registry, prefix), lambda ino: RepositoryDirectory(ino, context, registry, prefix)
     )
 
 
-def link(world: World, key: bytes, target: str) -> Link:
+def link(context: MountContext, key: bytes, target: str) -> Link:
     """Return a link to another spelling."""
-    return world.node(key, lambda ino: Link(ino, world, target.encode("ascii")))
+    return context.node(key, lambda ino: Link(ino, context, target.encode("ascii")))
 
 
 def join(prefix: str, component: str) -> str:
@@ -169,9 +169,9 @@ def _directory_key(registry: str, prefix: str) -> bytes:
     return KEY + b"/" + path.encode("ascii")
 
 
-def tags_in(world: World, registry: str, prefix: str) -> Iterator[tuple[Repository, str, RefEntry]]:
+def tags_in(context: MountContext, registry: str, prefix: str) -> Iterator[tuple[Repository, str, RefEntry]]:
     """Yield the pinned tags of the repositories right below *prefix*."""
-    refs = world.storage.refs
+    refs = context.storage.refs
     for name, tag in refs.tagged(registry, prefix):
         repository = Repository.of(registry, join(prefix, name))
         entry = refs.read(repository, tag)

@@ -17,7 +17,7 @@ from layerfs.store import ImageStorage
 from layerfs.view import texts
 from layerfs.view.nodes import FOREVER, Attributes, FileContent, Node
 from layerfs.view.roots import FORMS, LayerRoot
-from layerfs.view.virtual import TEXT_MODE, ChangingText, VirtualDirectory, VirtualNode, World
+from layerfs.view.virtual import TEXT_MODE, ChangingText, MountContext, VirtualDirectory, VirtualNode
 
 KEY: Final = b"layers"
 
@@ -32,16 +32,17 @@ class LayersDirectory(VirtualDirectory):
         digest = parse_digest_name(name)
         if digest is None:
             return None
-        world = self.world
-        if world.storage.open_layer(digest) is None and not world.known.knows_layer(digest):
+        context = self.context
+        if context.storage.open_layer(digest) is None and not context.known.knows_layer(digest):
             return None
-        return layer_node(world, digest)
+        return layer_node(context, digest)
 
     def entries(self) -> Sequence[tuple[bytes, Node]]:
         """List the extracted layers."""
-        world = self.world
+        context = self.context
         return [
-            (digest.name.encode("ascii"), layer_node(world, digest)) for digest in held_layers(world.storage)
+            (digest.name.encode("ascii"), layer_node(context, digest))
+            for digest in held_layers(context.storage)
         ]
 
 
@@ -50,8 +51,8 @@ class LayerNode(VirtualDirectory):
 
     __slots__ = ("_digest", "_key")
 
-    def __init__(self, ino: int, world: World, key: bytes, digest: Digest) -> None:
-        super().__init__(ino, world)
+    def __init__(self, ino: int, context: MountContext, key: bytes, digest: Digest) -> None:
+        super().__init__(ino, context)
         self._key = key
         self._digest = digest
 
@@ -73,17 +74,17 @@ class LayerNode(VirtualDirectory):
         return {**dict.fromkeys(FORMS, self._root), b"blob": self._blob, b"layer.json": self._description}
 
     def _root(self, form: bytes) -> LayerRoot:
-        world, digest = self.world, self._digest
-        return world.node(self._below(form), lambda ino: LayerRoot(ino, world, digest, form))
+        context, digest = self.context, self._digest
+        return context.node(self._below(form), lambda ino: LayerRoot(ino, context, digest, form))
 
     def _blob(self, name: bytes) -> "Blob":
-        world, digest = self.world, self._digest
-        return world.node(self._below(name), lambda ino: Blob(ino, world, digest))
+        context, digest = self.context, self._digest
+        return context.node(self._below(name), lambda ino: Blob(ino, context, digest))
 
     def _description(self, name: bytes) -> ChangingText:
-        world, digest = self.world, self._digest
-        return world.node(
-            self._below(name), lambda ino: ChangingText(ino, world, lambda: describe(world, digest))
+        context, digest = self.context, self._digest
+        return context.node(
+            self._below(name), lambda ino: ChangingText(ino, context, lambda: describe(context, digest))
         )
 
     def _below(self, name: bytes) -> bytes:
@@ -95,43 +96,43 @@ class Blob(VirtualNode):
 
     __slots__ = ("_digest",)
 
-    def __init__(self, ino: int, world: World, digest: Digest) -> None:
-        super().__init__(ino, world)
+    def __init__(self, ino: int, context: MountContext, digest: Digest) -> None:
+        super().__init__(ino, context)
         self._digest = digest
 
     def attributes(self) -> Attributes:
         """Return a file of the blob's size: what is in the store, or what a manifest or record says."""
-        return self.world.attributes(TEXT_MODE, self._size())
+        return self.context.attributes(TEXT_MODE, self._size())
 
     def open(self) -> FileContent | Need:
         """Return the file in the store; waits for it. Raises NotInStore if no known image names it."""
-        blob = self.world.storage.open_blob(self._digest)
+        blob = self.context.storage.open_blob(self._digest)
         if blob is None:
-            return self.world.known.blob_need(self._digest)
+            return self.context.known.blob_need(self._digest)
         path = os.fsencode(blob.path)
-        shelf = self.world.trees.shelf(os.path.dirname(path))
-        return FileContent(shelf.fd, os.path.basename(path), blob.size)
+        directory = self.context.trees.directory(os.path.dirname(path))
+        return FileContent(directory.fd, os.path.basename(path), blob.size)
 
     def _size(self) -> int:
-        storage = self.world.storage
+        storage = self.context.storage
         blob = storage.open_blob(self._digest)
         if blob is not None:
             return blob.size
         layer = storage.open_layer(self._digest)
         if layer is not None:
             return layer.record.layer.blob_size
-        return self.world.known.blob_size(self._digest)
+        return self.context.known.blob_size(self._digest)
 
 
-def describe(world: World, digest: Digest) -> bytes:
+def describe(context: MountContext, digest: Digest) -> bytes:
     """Return ``layer.json`` as far as it is known now."""
-    source, image = _image_of(world, digest)
-    layer = world.storage.open_layer(digest)
+    source, image = _image_of(context, digest)
+    layer = context.storage.open_layer(digest)
     described = None if image is None or source is None else image.layers[source.number]
     command = None if image is None or source is None else image.commands()[source.number]
     return texts.layer_json(
         digest,
-        state=layer_state(world.storage, digest),
+        state=layer_state(context.storage, digest),
         descriptor=described.descriptor if described else None,
         diff_id=described.diff_id if described else None,
         command=texts.command_text(command),
@@ -139,19 +140,19 @@ def describe(world: World, digest: Digest) -> bytes:
     )
 
 
-def _image_of(world: World, digest: Digest) -> tuple[LayerPlace | None, Image | None]:
+def _image_of(context: MountContext, digest: Digest) -> tuple[LayerPlace | None, Image | None]:
     """Return an image that has the layer, if one is known and its documents are here: nothing waits."""
     try:
-        found = world.known.layer(digest)
+        found = context.known.layer(digest)
     except LayerfsError:  # what is wrong with that image is said where it is entered
         return None, None
     return found if isinstance(found, tuple) else (None, None)
 
 
-def layer_node(world: World, digest: Digest) -> LayerNode:
+def layer_node(context: MountContext, digest: Digest) -> LayerNode:
     """Return the directory of a layer."""
     key = KEY + b"/" + digest.name.encode("ascii")
-    return world.node(key, lambda ino: LayerNode(ino, world, key, digest))
+    return context.node(key, lambda ino: LayerNode(ino, context, key, digest))
 
 
 def held_layers(storage: ImageStorage) -> Iterator[Digest]:

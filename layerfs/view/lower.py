@@ -4,7 +4,6 @@ Decides by the record, so it is right where the filesystem refuses 0:0 devices a
 each marker as what it stands for and no marker as a file.
 """
 
-import os
 from collections.abc import Mapping
 from stat import S_IFCHR
 from typing import Final
@@ -16,7 +15,7 @@ from layerfs.layer.whiteout import is_marker
 from layerfs.view.content import is_directory
 from layerfs.view.diff import LayerDirectory
 from layerfs.view.inodes import number_of
-from layerfs.view.nodes import Attributes, Node
+from layerfs.view.nodes import Attributes, Node, Status
 
 FORM: Final = b"lower"
 
@@ -34,7 +33,7 @@ class LowerDirectory(LayerDirectory):
         """Whether nothing of lower layers shows here."""
         return self.path in self.tree.form.opaque
 
-    def entry(self, name: bytes, status: os.stat_result | None) -> Node | None:
+    def entry(self, name: bytes, status: Status | None) -> Node | None:
         """Return what overlayfs should see: the entry, or the whiteout that a marker stands for."""
         if is_marker(name):
             return None
@@ -56,7 +55,7 @@ class LowerDirectory(LayerDirectory):
         return {**found, **OPAQUE_XATTRS} if self.is_opaque else found
 
     def _whiteout(self, path: bytes) -> "WhiteoutNode":
-        key = b"whiteout/%s/%s" % (self.tree.name, path)
+        key = b"whiteout/%s/%s" % (self.tree.source.name, path)
         own = self.attributes()
         return self.tree.inodes.intern(number_of(key), key, lambda ino: WhiteoutNode(ino, own))
 

@@ -14,7 +14,7 @@ from layerfs.oci import Digest
 from layerfs.view.layers import has_layers, held_layers
 from layerfs.view.names import parse_id
 from layerfs.view.nodes import Attributes, Node
-from layerfs.view.virtual import LINK_MODE, VirtualDirectory, VirtualNode, World
+from layerfs.view.virtual import LINK_MODE, MountContext, VirtualDirectory, VirtualNode
 
 KEY: Final = b"lower"
 
@@ -29,10 +29,10 @@ class LowersDirectory(VirtualDirectory):
         id_ = parse_id(name)
         if id_ is None:
             return None
-        known = self.world.known
+        known = self.context.known
         digest = known.layer_of_id(id_)
         if digest is None and not known.knows_stack(id_):
-            digest = next((one for one in held_layers(self.world.storage) if one.short_id == id_), None)
+            digest = next((one for one in held_layers(self.context.storage) if one.short_id == id_), None)
             if digest is None:
                 return None
         return self._stack(id_) if digest is None else self._layer(digest)
@@ -41,21 +41,21 @@ class LowersDirectory(VirtualDirectory):
         """List the ids of extracted layers, and of stacks that are complete."""
         found: list[tuple[bytes, Node]] = [
             (digest.short_id.encode("ascii"), self._layer(digest))
-            for digest in held_layers(self.world.storage)
+            for digest in held_layers(self.context.storage)
         ]
-        for id_ in self.world.known.stack_ids():
+        for id_ in self.context.known.stack_ids():
             link = self._stack(id_)
             if link.is_here():
                 found.append((id_.encode("ascii"), link))
         return found
 
     def _layer(self, digest: Digest) -> "LayerLower":
-        world = self.world
-        return world.node(_key(digest.short_id), lambda ino: LayerLower(ino, world, digest))
+        context = self.context
+        return context.node(_key(digest.short_id), lambda ino: LayerLower(ino, context, digest))
 
     def _stack(self, id_: str) -> "CoverLower":
-        world = self.world
-        return world.node(_key(id_), lambda ino: CoverLower(ino, world, id_))
+        context = self.context
+        return context.node(_key(id_), lambda ino: CoverLower(ino, context, id_))
 
 
 class LayerLower(VirtualNode):
@@ -63,25 +63,25 @@ class LayerLower(VirtualNode):
 
     __slots__ = ("_digest",)
 
-    def __init__(self, ino: int, world: World, digest: Digest) -> None:
-        super().__init__(ino, world)
+    def __init__(self, ino: int, context: MountContext, digest: Digest) -> None:
+        super().__init__(ino, context)
         self._digest = digest
 
     def attributes(self) -> Attributes:
         """Return a link of the target's length, which is known before the target is there."""
-        return self.world.attributes(LINK_MODE, len(self._target()))
+        return self.context.attributes(LINK_MODE, len(self._target()))
 
     def readlink(self) -> bytes | Need:
         """Return the directory; waits for the layer. Raises NotInStore if no known image names it."""
-        if self.world.storage.open_layer(self._digest) is None:
-            return self.world.known.layer_need(self._digest)
+        if self.context.storage.open_layer(self._digest) is None:
+            return self.context.known.layer_need(self._digest)
         return self._target()
 
     def _target(self) -> bytes:
-        storage = self.world.storage
+        storage = self.context.storage
         if storage.capabilities.whiteout_devices:
             return os.fsencode(storage.layer_extracted_path(self._digest))
-        return b"%s/layers/%s/lower" % (self.world.mountpoint, self._digest.name.encode("ascii"))
+        return b"%s/layers/%s/lower" % (self.context.mountpoint, self._digest.name.encode("ascii"))
 
 
 class CoverLower(VirtualNode):
@@ -89,21 +89,21 @@ class CoverLower(VirtualNode):
 
     __slots__ = ("_id",)
 
-    def __init__(self, ino: int, world: World, id_: str) -> None:
-        super().__init__(ino, world)
+    def __init__(self, ino: int, context: MountContext, id_: str) -> None:
+        super().__init__(ino, context)
         self._id = id_
 
     def attributes(self) -> Attributes:
         """Return a link of the target's length, which is known before the target is there."""
-        size = len(os.fsencode(self.world.storage.images_dir)) + len(b"/covers/sha256-") + 64
-        return self.world.attributes(LINK_MODE, size)
+        size = len(os.fsencode(self.context.storage.images_dir)) + len(b"/covers/sha256-") + 64
+        return self.context.attributes(LINK_MODE, size)
 
     def readlink(self) -> bytes | Need:
         """Return the directory; waits for all layers and the cover. Raises StoreError, ImageError."""
         cover = self._find()
         if cover is not None:
             return os.fsencode(cover)
-        found = self.world.known.stack(self._id)
+        found = self.context.known.stack(self._id)
         return found if isinstance(found, DocumentNeed) else StackNeed(*found)
 
     def is_here(self) -> bool:
@@ -112,8 +112,8 @@ class CoverLower(VirtualNode):
 
     def _find(self) -> Path | None:
         """Return the cover if it and all layers are there."""
-        layers = self.world.known.stack_layers(self._id)
-        storage = self.world.storage
+        layers = self.context.known.stack_layers(self._id)
+        storage = self.context.storage
         return storage.cover(layers) if has_layers(storage, layers) else None
 
 

@@ -4,16 +4,18 @@ An operation answers from memory or from a local published tree, or returns a `N
 end to end. Subclasses override what their kind of file supports; the rest answers as the kernel would.
 """
 
-import os
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from errno import EINVAL, ENOTDIR
-from typing import NamedTuple
+from typing import Final, NamedTuple, Protocol
 
 from layerfs.needs import Need
 
 FOREVER = 1e9
 """Seconds; the timeout of what cannot change because its digest names it."""
+
+
+_BLOCK: Final = 512
 
 
 @dataclass(slots=True)
@@ -30,6 +32,58 @@ class Attributes:
     atime_ns: int = 0
     mtime_ns: int = 0
     ctime_ns: int = 0
+
+
+class Status(Protocol):
+    """What lstat(2) says of a file; times in nanoseconds."""
+
+    @property
+    def st_mode(self) -> int:
+        """Kind and permissions."""
+
+    @property
+    def st_ino(self) -> int:
+        """The number of the file in its layer."""
+
+    @property
+    def st_nlink(self) -> int:
+        """How many names it has."""
+
+    @property
+    def st_uid(self) -> int:
+        """Its owner."""
+
+    @property
+    def st_gid(self) -> int:
+        """Its group."""
+
+    @property
+    def st_rdev(self) -> int:
+        """The device that it is."""
+
+    @property
+    def st_size(self) -> int:
+        """Its bytes."""
+
+    @property
+    def st_atime_ns(self) -> int:
+        """When it was read."""
+
+    @property
+    def st_mtime_ns(self) -> int:
+        """When its content changed."""
+
+    @property
+    def st_ctime_ns(self) -> int:
+        """When it came to the disk; tells it from another file that has its number later."""
+
+
+def blocks_of(size: int) -> int:
+    """Return how many blocks of 512 bytes *size* fills.
+
+    What the disk uses may be 0 for a full file, and GNU tar takes such a file for a hole.
+    """
+    return (size + _BLOCK - 1) // _BLOCK
 
 
 class FileContent(NamedTuple):
@@ -89,7 +143,7 @@ class Node:
         """Return the attributes; never waits. Raises OSError."""
         raise NotImplementedError
 
-    def take_status(self) -> os.stat_result | None:
+    def pop_status(self) -> Status | None:
         """Return what lstat(2) said, if that is all that `attributes` would say; at most once.
 
         Reading it is quicker; keeping it would cost more memory than all the rest of a node.

@@ -4,7 +4,6 @@ The same as the kernel shows of the cover and the extracted layers. Decides noth
 Called by `layerfs.view.tree`.
 """
 
-import os
 from collections.abc import Mapping, Sequence
 from typing import Final
 
@@ -17,9 +16,9 @@ from layerfs.view.directory import ContentDirectory
 from layerfs.view.inodes import InodeTable, number_of
 from layerfs.view.layers import has_layers
 from layerfs.view.names import parse_id
-from layerfs.view.nodes import Node
+from layerfs.view.nodes import Node, Status
 from layerfs.view.roots import ContentRoot, open_tree
-from layerfs.view.virtual import FixedDirectory, VirtualDirectory, World
+from layerfs.view.virtual import FixedDirectory, MountContext, VirtualDirectory
 
 KEY: Final = b"rootfs"
 
@@ -32,21 +31,21 @@ class RootfsDirectory(VirtualDirectory):
     def lookup(self, name: bytes) -> Node | None:
         """Return the merged tree of a known stack."""
         id_ = parse_id(name)
-        return None if id_ is None or not self.world.known.knows_stack(id_) else self._root(id_)
+        return None if id_ is None or not self.context.known.knows_stack(id_) else self._root(id_)
 
     def entries(self) -> Sequence[tuple[bytes, Node]]:
         """List the stacks whose layers are all extracted."""
         found: list[tuple[bytes, Node]] = []
-        for id_ in self.world.known.stack_ids():
+        for id_ in self.context.known.stack_ids():
             root = self._root(id_)
             if root.is_here():
                 found.append((id_.encode("ascii"), root))
         return found
 
     def _root(self, id_: str) -> "MergedRoot":
-        world = self.world
+        context = self.context
         key = KEY + b"/" + id_.encode("ascii")
-        return world.node(key, lambda ino: MergedRoot(ino, world, key, id_))
+        return context.node(key, lambda ino: MergedRoot(ino, context, key, id_))
 
 
 class MergedRoot(ContentRoot):
@@ -54,34 +53,34 @@ class MergedRoot(ContentRoot):
 
     __slots__ = ("_id", "_key")
 
-    def __init__(self, ino: int, world: World, key: bytes, id_: str) -> None:
-        super().__init__(ino, world)
+    def __init__(self, ino: int, context: MountContext, key: bytes, id_: str) -> None:
+        super().__init__(ino, context)
         self._key = key
         self._id = id_
 
     def need(self) -> Need:
         """Return the need for the layers that are not extracted. Raises StoreError, ImageError."""
-        found = self.world.known.stack(self._id)
+        found = self.context.known.stack(self._id)
         if isinstance(found, DocumentNeed):
             return found
         repository, image = found
-        storage = self.world.storage
+        storage = self.context.storage
         missing = [layer.number for layer in image.layers if storage.open_layer(layer.digest) is None]
         return LayersNeed(repository, image, tuple(missing))
 
     def find(self) -> Node | None:
         """Return the merged root once all layers are extracted. Raises OSError."""
-        layers = self.world.known.stack_layers(self._id)
+        layers = self.context.known.stack_layers(self._id)
         if not layers:
-            return FixedDirectory(self.ino, self.world, {})
-        trees = [tree for digest in layers if (tree := open_tree(self.world, digest)) is not None]
+            return FixedDirectory(self.ino, self.context, {})
+        trees = [tree for digest in layers if (tree := open_tree(self.context, digest)) is not None]
         if len(trees) < len(layers):
             return None
-        return Stack(self._key, trees, self.world.inodes).root(self.ino)
+        return Stack(self._key, trees, self.context.inodes).root(self.ino)
 
     def is_here(self) -> bool:
         """Say whether all layers are extracted."""
-        return has_layers(self.world.storage, self.world.known.stack_layers(self._id))
+        return has_layers(self.context.storage, self.context.known.stack_layers(self._id))
 
 
 class Stack:
@@ -96,7 +95,7 @@ class Stack:
     def root(self, ino: int) -> "MergedDirectory | None":
         """Return the root of the union; it answers for the node *ino*. Raises OSError."""
         merged = merge_root(self.marks)
-        status = self.trees[merged.attributes].lstat(b"")
+        status = self.trees[merged.attributes].source.lstat(b"")
         return None if status is None else MergedDirectory(ino, self, b"", merged, status)
 
 
@@ -105,7 +104,7 @@ class MergedDirectory(ContentDirectory):
 
     __slots__ = ("_merged", "_path", "_stack", "_visible")
 
-    def __init__(self, ino: int, stack: Stack, path: bytes, merged: Merged, status: os.stat_result) -> None:
+    def __init__(self, ino: int, stack: Stack, path: bytes, merged: Merged, status: Status) -> None:
         attributes = stack.trees[merged.attributes].attributes(path, status)
         if len(merged.layers) > 1:
             # As overlayfs: nobody has counted the subdirectories, and find(1) takes 1 as "unknown".
@@ -122,10 +121,10 @@ class MergedDirectory(ContentDirectory):
         path = join(self._path, name)
         if self._visible is not None and name in self._visible:
             return self._find_visible(self._visible[name], name, path)
-        found: dict[int, os.stat_result] = {}
+        found: dict[int, Status] = {}
 
         def kind(number: int) -> Kind | None:
-            status = self._stack.trees[number].lstat(path)
+            status = self._stack.trees[number].source.lstat(path)
             if status is None:
                 return None
             found[number] = status
@@ -142,9 +141,9 @@ class MergedDirectory(ContentDirectory):
         by_layer: dict[int, list[bytes]] = {}
         for name in names:
             by_layer.setdefault(visible[name].attributes, []).append(name)
-        statuses: dict[bytes, os.stat_result | None] = {}
+        statuses: dict[bytes, Status | None] = {}
         for number, some in by_layer.items():
-            statuses |= zip(some, self._stack.trees[number].statuses(self._path, some), strict=True)
+            statuses |= zip(some, self._stack.trees[number].source.statuses(self._path, some), strict=True)
         return [
             None if (status := statuses[name]) is None else self._entry(name, visible[name], status)
             for name in names
@@ -154,7 +153,7 @@ class MergedDirectory(ContentDirectory):
         """Return the names of all that is visible. Raises OSError."""
         trees = self._stack.trees
         self._visible = merge_entries(
-            self._path, self._merged, self._stack.marks, lambda number: trees[number].kinds(self._path)
+            self._path, self._merged, self._stack.marks, lambda number: trees[number].source.kinds(self._path)
         )
         return list(self._visible)
 
@@ -169,10 +168,10 @@ class MergedDirectory(ContentDirectory):
 
     def _find_visible(self, merged: Merged, name: bytes, path: bytes) -> Node | None:
         """Return what `names` found, without asking all layers again. Raises OSError."""
-        status = self._stack.trees[merged.attributes].lstat(path)
+        status = self._stack.trees[merged.attributes].source.lstat(path)
         return None if status is None else self._entry(name, merged, status)
 
-    def _entry(self, name: bytes, merged: Merged, status: os.stat_result) -> Node:
+    def _entry(self, name: bytes, merged: Merged, status: Status) -> Node:
         stack = self._stack
         if not merged.is_directory:
             return stack.trees[merged.attributes].file(self._path, name, status)

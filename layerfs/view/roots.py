@@ -14,7 +14,7 @@ from layerfs.view.content import LayerTree
 from layerfs.view.diff import DiffDirectory, LayerDirectory
 from layerfs.view.lower import LowerDirectory
 from layerfs.view.nodes import FOREVER, Attributes, Node
-from layerfs.view.virtual import DIRECTORY_MODE, VirtualNode, World
+from layerfs.view.virtual import DIRECTORY_MODE, MountContext, VirtualNode
 
 FORMS: Final[dict[bytes, type[LayerDirectory]]] = {b"diff": DiffDirectory, b"lower": LowerDirectory}
 
@@ -24,8 +24,8 @@ class ContentRoot(VirtualNode, ABC):
 
     __slots__ = ("_directory",)
 
-    def __init__(self, ino: int, world: World) -> None:
-        super().__init__(ino, world)
+    def __init__(self, ino: int, context: MountContext) -> None:
+        super().__init__(ino, context)
         self._directory: Node | None = None
 
     @property
@@ -43,7 +43,7 @@ class ContentRoot(VirtualNode, ABC):
         directory = self._look()
         if directory is not None:
             return directory.attributes()
-        plain = self.world.attributes(DIRECTORY_MODE)
+        plain = self.context.attributes(DIRECTORY_MODE)
         plain.uid = plain.gid = 0
         return plain
 
@@ -89,19 +89,19 @@ class LayerRoot(ContentRoot):
 
     __slots__ = ("_digest", "_form")
 
-    def __init__(self, ino: int, world: World, digest: Digest, form: bytes) -> None:
-        super().__init__(ino, world)
+    def __init__(self, ino: int, context: MountContext, digest: Digest, form: bytes) -> None:
+        super().__init__(ino, context)
         self._digest = digest
         self._form = form
 
     def need(self) -> Need:
         """Return the need for the layer. Raises NotInStore if no known image names it."""
-        return self.world.known.layer_need(self._digest)
+        return self.context.known.layer_need(self._digest)
 
     def find(self) -> Node | None:
         """Return the root of the extracted layer. Raises OSError."""
-        tree = open_tree(self.world, self._digest)
-        status = None if tree is None else tree.lstat(b"")
+        tree = open_tree(self.context, self._digest)
+        status = None if tree is None else tree.source.lstat(b"")
         if tree is None or status is None:
             return None
         # It answers for this node and under its number, so it is no node of the table.
@@ -109,10 +109,10 @@ class LayerRoot(ContentRoot):
 
     def is_here(self) -> bool:
         """Say whether the layer is still extracted."""
-        return self.world.storage.open_layer(self._digest) is not None
+        return self.context.storage.open_layer(self._digest) is not None
 
 
-def open_tree(world: World, digest: Digest) -> LayerTree | None:
+def open_tree(context: MountContext, digest: Digest) -> LayerTree | None:
     """Return the tree of an extracted layer, None if it is not there. Raises OSError."""
-    layer = world.storage.open_layer(digest)
-    return None if layer is None else world.trees.open(layer)
+    layer = context.storage.open_layer(digest)
+    return None if layer is None else context.trees.open(layer)

@@ -15,7 +15,7 @@ from layerfs.view import images, layers, lowers, rootfs
 from layerfs.view.content import LayerTrees
 from layerfs.view.inodes import ROOT_INO, InodeTable
 from layerfs.view.nodes import Node
-from layerfs.view.virtual import ChangingText, FixedDirectory, World
+from layerfs.view.virtual import ChangingText, FixedDirectory, MountContext
 
 
 class StatusSource(Protocol):
@@ -53,7 +53,7 @@ def build(
     if not where.startswith(b"/"):
         raise ValueError(f"mountpoint {where!r} (expected an absolute path)")
     inodes = InodeTable()
-    world = World(
+    context = MountContext(
         storage=storage,
         mountpoint=where.rstrip(b"/"),
         platform=platform,
@@ -65,17 +65,19 @@ def build(
         gid=os.getegid() if gid is None else gid,
         born_ns=time.time_ns(),
     )
-    root = FixedDirectory(ROOT_INO, world, _top(world, status))
+    root = FixedDirectory(ROOT_INO, context, _top(context, status))
     inodes.set_root(root)
     return Tree(root, inodes)
 
 
-def _top(world: World, status: StatusSource) -> dict[bytes, Node]:
-    about = world.node(b".layerfs/status.json", lambda ino: ChangingText(ino, world, status.read))
+def _top(context: MountContext, status: StatusSource) -> dict[bytes, Node]:
+    about = context.node(b".layerfs/status.json", lambda ino: ChangingText(ino, context, status.read))
     return {
-        images.KEY: world.node(images.KEY, lambda ino: images.ImagesDirectory(ino, world)),
-        layers.KEY: world.node(layers.KEY, lambda ino: layers.LayersDirectory(ino, world)),
-        rootfs.KEY: world.node(rootfs.KEY, lambda ino: rootfs.RootfsDirectory(ino, world)),
-        lowers.KEY: world.node(lowers.KEY, lambda ino: lowers.LowersDirectory(ino, world)),
-        b".layerfs": world.node(b".layerfs", lambda ino: FixedDirectory(ino, world, {b"status.json": about})),
+        images.KEY: context.node(images.KEY, lambda ino: images.ImagesDirectory(ino, context)),
+        layers.KEY: context.node(layers.KEY, lambda ino: layers.LayersDirectory(ino, context)),
+        rootfs.KEY: context.node(rootfs.KEY, lambda ino: rootfs.RootfsDirectory(ino, context)),
+        lowers.KEY: context.node(lowers.KEY, lambda ino: lowers.LowersDirectory(ino, context)),
+        b".layerfs": context.node(
+            b".layerfs", lambda ino: FixedDirectory(ino, context, {b"status.json": about})
+        ),
     }

@@ -1,40 +1,31 @@
 """Nodes that no disk holds: directories, links and texts that the view makes up.
 
-They share a `World`, their attributes are the daemon's own, and their inode number follows from a path-like
-key. Must never wait. Called by every module that builds a part of the tree.
+They share a `MountContext`, their attributes are the daemon's own, and their inode number follows from a
+key that looks like a path. They never wait.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from stat import S_IFDIR, S_IFLNK, S_IFREG
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import Final, TypeVar
 
+from layerfs.catalog.known import KnownImages
 from layerfs.needs import Need
 from layerfs.oci import Platform
 from layerfs.store import ImageStorage
+from layerfs.view.content import LayerTrees
 from layerfs.view.inodes import InodeTable, number_of
-from layerfs.view.nodes import FOREVER, Attributes, BytesContent, Node
-
-if TYPE_CHECKING:
-    from layerfs.catalog.known import KnownImages
-    from layerfs.view.content import LayerTrees
+from layerfs.view.nodes import FOREVER, Attributes, BytesContent, Node, blocks_of
 
 DIRECTORY_MODE: Final = S_IFDIR | 0o755
 LINK_MODE: Final = S_IFLNK | 0o777
 TEXT_MODE: Final = S_IFREG | 0o444
 
-_BLOCK: Final = 512
-
 N = TypeVar("N", bound=Node)
 
 
-def blocks_of(size: int) -> int:
-    """Return how many blocks of 512 bytes *size* fills; with 0, GNU tar takes a file for a hole."""
-    return (size + _BLOCK - 1) // _BLOCK
-
-
 @dataclass(frozen=True, slots=True)
-class World:
+class MountContext:
     """What all nodes of one tree share."""
 
     storage: ImageStorage
@@ -42,8 +33,8 @@ class World:
     """Absolute, without a trailing slash."""
     platform: Platform
     inodes: InodeTable
-    known: "KnownImages"
-    trees: "LayerTrees"
+    known: KnownImages
+    trees: LayerTrees
     tag_ttl: float | None
     """Seconds after which a pinned tag must be resolved anew; None for never."""
     uid: int
@@ -74,13 +65,13 @@ class World:
 
 
 class VirtualNode(Node):
-    """A node with a world."""
+    """A node with a context."""
 
-    __slots__ = ("world",)
+    __slots__ = ("context",)
 
-    def __init__(self, ino: int, world: World) -> None:
+    def __init__(self, ino: int, context: MountContext) -> None:
         super().__init__(ino)
-        self.world = world
+        self.context = context
 
 
 class VirtualDirectory(VirtualNode):
@@ -90,7 +81,7 @@ class VirtualDirectory(VirtualNode):
 
     def attributes(self) -> Attributes:
         """Return a directory of the daemon's owner."""
-        return self.world.attributes(DIRECTORY_MODE)
+        return self.context.attributes(DIRECTORY_MODE)
 
 
 class FixedDirectory(VirtualDirectory):
@@ -98,8 +89,8 @@ class FixedDirectory(VirtualDirectory):
 
     __slots__ = ("_entries",)
 
-    def __init__(self, ino: int, world: World, entries: Mapping[bytes, Node]) -> None:
-        super().__init__(ino, world)
+    def __init__(self, ino: int, context: MountContext, entries: Mapping[bytes, Node]) -> None:
+        super().__init__(ino, context)
         self._entries = entries
 
     @property
@@ -121,13 +112,13 @@ class Link(VirtualNode):
 
     __slots__ = ("_target",)
 
-    def __init__(self, ino: int, world: World, target: bytes) -> None:
-        super().__init__(ino, world)
+    def __init__(self, ino: int, context: MountContext, target: bytes) -> None:
+        super().__init__(ino, context)
         self._target = target
 
     def attributes(self) -> Attributes:
         """Return a link of the target's length."""
-        return self.world.attributes(LINK_MODE, len(self._target))
+        return self.context.attributes(LINK_MODE, len(self._target))
 
     def readlink(self) -> bytes | Need:
         """Return the target."""
@@ -139,14 +130,14 @@ class Text(VirtualNode):
 
     __slots__ = ("_data", "_mtime_ns")
 
-    def __init__(self, ino: int, world: World, data: bytes, mtime_ns: int | None = None) -> None:
-        super().__init__(ino, world)
+    def __init__(self, ino: int, context: MountContext, data: bytes, mtime_ns: int | None = None) -> None:
+        super().__init__(ino, context)
         self._data = data
         self._mtime_ns = mtime_ns
 
     def attributes(self) -> Attributes:
         """Return a file of the right size."""
-        return self.world.attributes(TEXT_MODE, len(self._data), self._mtime_ns)
+        return self.context.attributes(TEXT_MODE, len(self._data), self._mtime_ns)
 
     def open(self) -> BytesContent:
         """Return the bytes."""
@@ -159,9 +150,9 @@ class ChangingText(VirtualNode):
     __slots__ = ("_mtime_ns", "_render")
 
     def __init__(
-        self, ino: int, world: World, render: Callable[[], bytes], mtime_ns: int | None = None
+        self, ino: int, context: MountContext, render: Callable[[], bytes], mtime_ns: int | None = None
     ) -> None:
-        super().__init__(ino, world)
+        super().__init__(ino, context)
         self._render = render
         self._mtime_ns = mtime_ns
 
@@ -172,7 +163,7 @@ class ChangingText(VirtualNode):
 
     def attributes(self) -> Attributes:
         """Return a file of the size that it has now."""
-        return self.world.attributes(TEXT_MODE, len(self._render()), self._mtime_ns)
+        return self.context.attributes(TEXT_MODE, len(self._render()), self._mtime_ns)
 
     def open(self) -> BytesContent:
         """Return the bytes of now."""

@@ -60,7 +60,7 @@ def layer_entries(layer: LayerDir) -> Iterator[Entry]:
     waiting = [b""]
     while waiting:
         directory = waiting.pop()
-        for name, status in sorted(tree.scan(directory), key=itemgetter(0)):
+        for name, status in sorted(tree.source.scan(directory), key=itemgetter(0)):
             if is_marker(name) or kind_of(status.st_mode, status.st_rdev) is None:
                 continue
             path = join(directory, name)

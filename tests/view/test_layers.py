@@ -235,7 +235,7 @@ def test_a_layer_that_goes_away_while_it_is_listed_is_an_error(
 def test_the_tree_of_a_layer_can_be_scanned(held: Scene) -> None:
     etc = held.layer(LAYER, "diff", "etc")
     assert isinstance(etc, DiffDirectory)
-    assert {name: stat.S_IFMT(found.st_mode) for name, found in etc.tree.scan(b"etc")} == {
+    assert {name: stat.S_IFMT(found.st_mode) for name, found in etc.tree.source.scan(b"etc")} == {
         b"motd": stat.S_IFREG,
         b"copy": stat.S_IFREG,
         b"up": stat.S_IFLNK,

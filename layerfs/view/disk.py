@@ -1,7 +1,7 @@
 """The files of one published layer directory, by path below one directory fd; links are never followed.
 
-Metadata of published trees is read inline (design.md section 6). Must never decide what a file means.
-Called by `layerfs.view.content`.
+Metadata is read in the event loop: a call on a published tree costs a few microseconds, and to hand it to a
+thread would cost fifty times that (docs/performance.md). Must never decide what a file means.
 """
 
 import os
@@ -35,7 +35,7 @@ _ERRORS: Final = sys.getfilesystemencodeerrors()
 """As in os.fsencode, which costs as much as all else of an entry."""
 
 
-class Shelf:
+class OpenDirectory:
     """An open directory in which layer directories lie: one fd for all of them, as there may be thousands."""
 
     def __init__(self, path: bytes) -> None:
@@ -44,11 +44,11 @@ class Shelf:
         finalize(self, os.close, self.fd)
 
 
-class Backing:
-    """One layer directory. Paths are relative to it; its root is the empty path."""
+class DiskSource:
+    """One layer directory, a `layerfs.view.source.LayerSource`."""
 
-    def __init__(self, shelf: Shelf, name: bytes) -> None:
-        self.shelf = shelf
+    def __init__(self, directory: OpenDirectory, name: bytes) -> None:
+        self.directory = directory
         self.name = name
         self._below = name + b"/"
         self._far: dict[bytes, int] = {}
@@ -57,7 +57,7 @@ class Backing:
         """Return what is at *path*, None if nothing is. Raises OSError."""
         try:
             if len(path) <= _NEAR:
-                return os.lstat(self._below + path, dir_fd=self.shelf.fd)
+                return os.lstat(self._below + path, dir_fd=self.directory.fd)
             fd, rest = self._reach(path)
             return os.lstat(rest, dir_fd=fd)
         except FileNotFoundError:
@@ -97,7 +97,7 @@ class Backing:
         with self._opened(path) as fd, os.scandir(fd) as found:
             return [(os.fsencode(entry.name), entry.stat(follow_symlinks=False)) for entry in found]
 
-    def few(self, path: bytes, most: int) -> list[tuple[bytes, os.stat_result]] | None:
+    def scan_small(self, path: bytes, most: int) -> list[tuple[bytes, os.stat_result]] | None:
         """Return what the directory *path* holds, None if it is more than *most* entries. Raises OSError.
 
         Most directories are small, and the way to them is then walked once in all. None, too, if an entry
@@ -123,10 +123,10 @@ class Backing:
         fd, rest = self._reach(path)
         return FileContent(fd, rest, size)
 
-    def raw_xattrs(self, path: bytes) -> Mapping[bytes, bytes]:
+    def xattrs(self, path: bytes) -> Mapping[bytes, bytes]:
         """Return the attributes of *path* on disk. Raises OSError."""
         if len(path) <= _NEAR:
-            return read_all(b"%s/%s%s" % (self.shelf.path, self._below, path))
+            return read_all(b"%s/%s%s" % (self.directory.path, self._below, path))
         return read_all(b"/proc/self/fd/%d/%s" % self._reach(path))
 
     @contextmanager
@@ -143,7 +143,7 @@ class Backing:
 
         A path that is longer than a system call takes is cut, at the same places for all that lie below.
         """
-        fd, rest, done = self.shelf.fd, self._below + path, 0
+        fd, rest, done = self.directory.fd, self._below + path, 0
         while len(path) - done > _NEAR:
             cut = path.rfind(b"/", done, done + _NEAR)
             if cut < 0:

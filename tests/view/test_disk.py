@@ -74,7 +74,7 @@ def test_deep_directories_are_closed_with_the_last_node_of_their_layer(scene: Sc
 
 def test_a_hostile_layer_does_not_get_all_descriptors(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     scene.has(LAYER)
-    monkeypatch.setattr("layerfs.view.backing._MAX_FAR", 1)
+    monkeypatch.setattr("layerfs.view.disk._MAX_FAR", 1)
     with pytest.raises(OSError, match="more than 1 directories as deep") as failed:
         bottom(scene, "diff").entries()
     assert failed.value.errno == EMFILE
@@ -105,12 +105,12 @@ def test_what_cannot_be_looked_at_is_left_to_whoever_asks_for_it(
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "lstat", lstat)
-        assert found.few() is None
+        assert found.small_listing() is None
     assert len(found.entries()) == LISTED_AT_ONCE
 
 
 def test_only_small_directories_are_had_at_once(scene: Scene) -> None:
-    few, many = sized(scene, b"few").few(), sized(scene, b"many").few()
+    few, many = sized(scene, b"few").small_listing(), sized(scene, b"many").small_listing()
     assert few is not None
     assert len(few) == LISTED_AT_ONCE
     assert many is None
