@@ -1,6 +1,6 @@
 """Hard links: made at once where the target exists, kept until the end where it comes later in the archive.
 
-Follows no link. Called by `placing`; `LateLinks.make` by `writer` when all members are in place.
+Follows no link.
 """
 
 import os

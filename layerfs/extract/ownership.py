@@ -1,7 +1,7 @@
 """Owner, mode and extended attributes of what was made, in the order that keeps them: as far as one may.
 
-Moves metadata to open files or to names in open directories; follows no link. What the writer is not allowed
-to set, or the filesystem cannot hold, is collected as `layerfs.layer.lost.Lost`. Called by `placing`.
+Moves metadata to open files or to names in open directories; follows no link. What the writer is not
+allowed to set, or the filesystem cannot hold, is collected as `layerfs.layer.lost.Lost`.
 
 Owner first: chown(2) clears setuid bits and file capabilities. Then mode, then xattrs, then times.
 """

@@ -1,8 +1,7 @@
 """Members to files: each member of an archive is put in its place below one root.
 
 Moves content and metadata of one member at a time. Every call takes the descriptor of a directory that
-`directories` opened without following a link, and follows none itself. Called by `writer`; what can only be
-decided when all members are known is left to `latelinks` and `overlayform`.
+`directories` opened without following a link, and follows none itself.
 
 A member replaces what an earlier one of the same name made, whatever either is (the last wins, as in all
 tools); only a directory keeps its content when it is listed again.

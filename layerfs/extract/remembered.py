@@ -1,6 +1,6 @@
 """The budget on what is kept until the end of an archive: paths of markers, of implied directories, of links.
 
-Counts only. Called by `directories` and `placing`.
+Counts only.
 """
 
 from typing import Final

@@ -1,4 +1,4 @@
-"""Removal of what a later member replaces. Follows no link. Called by `placing`."""
+"""Removal of what a later member replaces. Follows no link."""
 
 import os
 from collections.abc import Callable

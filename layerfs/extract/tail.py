@@ -1,7 +1,6 @@
 """A blob that may still grow, read once from the start: its bytes on their way to the decompressor.
 
-Moves bytes; judges their number and, with the hasher it feeds, their digest. Called by `pipeline`; `Growth`
-is moved on by `worker`, in another thread. Must know no compression.
+Moves bytes; judges their number and, with the hasher it feeds, their digest. Must know no compression.
 """
 
 import os

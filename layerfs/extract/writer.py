@@ -1,7 +1,7 @@
 """The writing process: takes archives from the ring, one after another, and makes trees of them.
 
 Drives `layer.tar` and `placing`, and settles at the end what needs all members. A fork of the worker, made
-before that has threads; it ends when the worker does, whose end of the pipe it reads. Called by `worker`.
+before that has threads; it ends when the worker does, whose end of the pipe it reads.
 """
 
 import gc

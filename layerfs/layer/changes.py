@@ -1,7 +1,7 @@
 """What each layer of a stack changes in the layers below it: entries added, changed and removed, with sizes.
 
 Decides from paths, kinds and markers alone; does no I/O. Follows the rules of `layer.merge`, but keeps the
-whole union in memory and applies layer after layer, base first. Called by ``layerfs tree``.
+whole union in memory and applies layer after layer, base first.
 """
 
 from collections.abc import Iterable, Iterator

@@ -2,7 +2,7 @@
 
 Decides which directories and whiteouts it holds, from the records of the layers, so that nothing is walked.
 Must never import a package that does I/O; what records do not hold, what a layer has at a path, is asked
-through callables. Called by `store`, which writes the plan (design.md section 4).
+through callables.
 
 Three things are wrong when overlayfs merges layer directories as they are: marker files show, a directory
 that a layer only implies hides the attributes of lower layers, and an opaque attribute on the root of a layer

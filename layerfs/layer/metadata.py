@@ -1,6 +1,6 @@
 """Which metadata of a member is kept: extended attributes, owners, device numbers.
 
-Decides on values alone; pure. Called by `layerfs.extract`.
+Decides on values alone; pure.
 
 Dropped is what speaks to another machine's kernel or security policy, and what would speak to overlayfs or to
 a container engine about the layer directory itself: an archive must not be able to write whiteouts, opaque

@@ -1,7 +1,7 @@
 """Safe relative paths: what a member's name or a hard link's target means below the layer's root.
 
 Decides on bytes alone, before anything touches a disk; that no symlink is followed on the way is
-`layerfs.extract.directories`'s part. Pure. Called by `layerfs.extract`.
+`layerfs.extract.directories`'s part. Pure.
 
 A leading ``/`` and ``./`` are dropped, as all tools of the field do; ``..`` is refused wherever it stands,
 also where it would stay inside: no tool writes it, and tools disagree on what it means.

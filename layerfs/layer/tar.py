@@ -1,7 +1,7 @@
 """Archive headers to members: ustar, v7, GNU and PAX, read forwards and judged.
 
 Decides what a header means; moves nothing: the content of a member is left in the source, which the caller
-passes over before the next call. Pure. Called by `layerfs.extract.writer`.
+passes over before the next call. Pure.
 
 It is stricter than most, like Go's archive/tar, which the tools of the field use: a number, record or
 checksum that is wrong ends the archive. Formats: POSIX.1-2017 pax, "ustar Interchange Format" and "pax

@@ -1,7 +1,7 @@
 """Members to archive headers: ustar where it suffices, PAX records for the rest. The reverse of `layer.tar`.
 
-Pure: the same member always gives the same bytes. Called by the export of merged trees. Format: POSIX.1-2017
-pax, "ustar Interchange Format" and "pax Extended Header"; xattrs as star and GNU tar write them.
+Pure: the same member always gives the same bytes. Format: POSIX.1-2017 pax, "ustar Interchange Format" and
+"pax Extended Header"; xattrs as star and GNU tar write them.
 """
 
 from typing import Final

@@ -1,7 +1,6 @@
 """Whiteout markers: what a name that begins with ``.wh.`` says about the layers below.
 
 Decides on a name alone, before anything touches a disk. Pure: must never import a package that does I/O.
-Called by `extract` for each member, by `layer.cover`, `layer.merge` and the views.
 
 A marker's effect depends on its name, never on its type or content (image-spec layer.md, "Whiteouts"; the
 tools of the field do not look either). It acts on *lower* layers only: a sibling of the hidden name in the

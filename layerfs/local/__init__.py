@@ -1,8 +1,8 @@
 """Images on this disk: OCI layouts, archives of docker and podman, directories of skopeo. No network.
 
-Offers what `layerfs.fetch` asks of a registry, so that local images go through the same verification. Imports
-only `errors`, `oci` and the tar reader of `layer`. `layerfs.local.origin`, which needs trio, is not imported
-here: completion must be quick. Called by `layerfs.app` and the command line.
+Offers what `layerfs.fetch` asks of a registry, so that local images go through the same verification.
+Imports only `errors`, `oci` and the tar reader of `layer`. `layerfs.local.origin`, which needs trio, is not
+imported here: completion must be quick.
 """
 
 from layerfs.local.contents import Contents, SourceImage, choose

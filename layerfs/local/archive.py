@@ -1,6 +1,6 @@
 """The table of contents of a tar archive: names to byte ranges. Nothing is unpacked; no name becomes a path.
 
-Called by `opening`. Uses the reader that judges layers, with its limits.
+Uses the reader that judges layers, with its limits.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""Archives of ``docker save`` and ``podman save``: a config and layers, no manifest. Called by `opening`.
+"""Archives of ``docker save`` and ``podman save``: a config and layers, no manifest.
 
 The manifest is made here, always the same for the same archive: layers that are plain tars have their
 diff_id as digest, so nothing needs hashing but compressed ones. What it claims is verified on import.

@@ -1,4 +1,4 @@
-"""OCI image layouts, in a directory or in an archive (image-spec, image-layout.md). Called by `opening`."""
+"""OCI image layouts, in a directory or in an archive (image-spec, image-layout.md)."""
 
 from collections.abc import Callable
 from typing import Final

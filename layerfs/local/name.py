@@ -1,6 +1,6 @@
 """Names of local images, ``oci:DIR:TAG``, as skopeo and podman write them (containers-transports(5)).
 
-Decides on text alone. Called by the command line.
+Decides on text alone.
 """
 
 import re

@@ -1,4 +1,4 @@
-"""From the name of a local source to its contents. Called by `layerfs.app` and the command line."""
+"""From the name of a local source to its contents."""
 
 import functools
 from pathlib import Path

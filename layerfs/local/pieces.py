@@ -1,4 +1,4 @@
-"""Ranges of files on this disk, read without trust in what they are. Called by the formats and `origin`."""
+"""Ranges of files on this disk, read without trust in what they are."""
 
 import os
 import stat

@@ -1,4 +1,4 @@
-"""Directories of ``skopeo copy … dir:DIR``: a manifest and blobs named by their hex. Called by `opening`."""
+"""Directories of ``skopeo copy … dir:DIR``: a manifest and blobs named by their hex."""
 
 from pathlib import Path
 from typing import Final

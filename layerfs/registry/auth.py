@@ -1,7 +1,7 @@
 """Keeps what was granted: one token for each repository, asked for once, renewed in time.
 
-Drives the decisions of `layerfs.registry.token`. Called by `layerfs.registry.requester` before a
-request, and after a 401. Many layers are fetched at once, and only one task asks the token server.
+Drives the decisions of `layerfs.registry.token`. Many layers are fetched at once, and only one task asks
+the token server.
 """
 
 from collections.abc import Awaitable, Callable

@@ -1,7 +1,7 @@
 """Where a redirect may lead, and what may be sent there. Pure.
 
-httpx follows redirects too, but forwards every header except Authorization to the new host, and
-goes from https to http. Called by `layerfs.registry.transport` for each 3xx answer.
+httpx follows redirects too, but forwards every header except Authorization to the new host, and goes from
+https to http.
 """
 
 from base64 import b64decode

@@ -1,7 +1,6 @@
 """Whom to believe in TLS: the system's authorities, those of one registry, or anyone. Blocking.
 
 Sources: containers-certs.d(5). ``SSL_CERT_FILE`` and ``SSL_CERT_DIR`` work as for all of OpenSSL.
-Called by `layerfs.registry.transport` in a thread.
 """
 
 import ssl

@@ -1,7 +1,7 @@
 """One HTTP exchange: a request out, redirects followed, an answer in. Decides nothing about registries.
 
-Called by `layerfs.registry.requester`. Every error it raises is a RegistryError whose text holds no secret,
-or InvalidSettings; the logs of httpx and httpcore, which do, are silenced.
+Every error it raises is a RegistryError whose text holds no secret, or InvalidSettings; the logs of httpx
+and httpcore, which do, are silenced.
 """
 
 import logging

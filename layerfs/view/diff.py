@@ -1,6 +1,6 @@
 """``diff/``: a layer exactly as in its archive, markers among the files.
 
-What stands beside the markers for the kernel alone is left out. Called by `layerfs.view.roots`.
+What stands beside the markers for the kernel alone is left out.
 """
 
 from abc import abstractmethod

@@ -1,7 +1,4 @@
-"""A directory of content that is on disk: names read once, kept while the kernel knows it, complete for ever.
-
-Called by the forms in which layers are shown: `diff`, `lower`, `rootfs`.
-"""
+"""A directory of content that is on disk: names read once, kept while the kernel knows it, never changed."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence

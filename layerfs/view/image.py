@@ -1,7 +1,7 @@
 """The directory of one image, ``<name>@sha256:<hex>``: its documents, texts, and links to its layers.
 
-All of it follows from the manifest and the config, so only entering the directory may wait, and for those two
-alone. Called by `layerfs.view.images`.
+All of it follows from the manifest and the config, so only entering the directory may wait, and for those
+two alone.
 """
 
 from collections.abc import Callable, Sequence

@@ -1,7 +1,7 @@
 """``images/``: registries and repositories, tags and images, as directories and links.
 
-Every name that the grammar allows can be entered at once (`layerfs.view.names`); listings show what the store
-knows. Only reading the link of an unknown tag waits. Called by `layerfs.view.tree`.
+Every name that the grammar allows can be entered at once (`layerfs.view.names`); listings show what the
+store knows. Only reading the link of an unknown tag waits.
 """
 
 import time

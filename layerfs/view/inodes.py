@@ -1,8 +1,8 @@
 """Inode numbers, and which nodes the kernel knows.
 
 A node is owed to the kernel from its first counted reply until the kernel has forgotten as many: only that
-long does the table hold it. Numbers follow from what a node stands for, so they are the same after a remount.
-Must never import anything that knows FUSE. Called by all nodes (`intern`) and by the kernel edge (the rest).
+long does the table hold it. Numbers follow from what a node stands for, so they are the same after a
+remount. Must never import anything that knows FUSE.
 """
 
 import logging

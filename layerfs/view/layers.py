@@ -1,7 +1,6 @@
 """``layers/``: each layer by its blob digest, in both forms, with its blob and a description.
 
-Any layer that a known manifest names can be entered, only extracted ones are listed. Called by
-`layerfs.view.tree`.
+Any layer that a known manifest names can be entered, only extracted ones are listed.
 """
 
 import os

@@ -1,7 +1,7 @@
 """``lower/<id>``: short links to the directories that overlayfs is given, on native disk where it can be.
 
 A link is there as soon as its id follows from a known manifest; reading it waits for the layer, or for the
-whole stack if it is that of a cover. Called by `layerfs.view.tree`.
+whole stack if it is that of a cover.
 """
 
 import os

@@ -1,8 +1,8 @@
 """What a name below ``images/`` stands for, by grammar alone.
 
 Decides without asking the store or a registry, so that a LOOKUP of any name is answered at once: what no
-reference can contain (``.git``, ``HEAD``, ``.hidden``) does not exist, everything else can be entered. Pure.
-Called by `images`, `lowers` and `rootfs`.
+reference can contain (``.git``, ``HEAD``, ``.hidden``) does not exist, everything else can be entered.
+Pure.
 
 At the first level ``host:port`` is a registry; below, a colon starts a tag and an ``@`` a digest. Docker Hub
 keeps its official images in ``library/``, and users leave that out: so the short names are links to the long

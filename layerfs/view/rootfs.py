@@ -1,7 +1,6 @@
 """``rootfs/<id>``: all layers of a stack as one tree, by the rules of `layerfs.layer.merge`.
 
 The same as the kernel shows of the cover and the extracted layers. Decides nothing about the union itself.
-Called by `layerfs.view.tree`.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,7 @@
 """The roots of content: known before what is below them, and the only directories that wait for layers.
 
 Decides when a root is ready; attributes and xattrs never wait, so before that they are those of a plain
-directory, for no time at all. Called by `layers` and `rootfs`.
+directory, for no time at all.
 """
 
 from abc import ABC, abstractmethod

@@ -1,6 +1,6 @@
 """The texts that the mount makes: lowerdir options, the history of an image, the description of a layer.
 
-Pure: values in, bytes out. Must never ask the store. Called by the nodes of `image` and `layers`.
+Pure: values in, bytes out. Must never ask the store.
 """
 
 import json

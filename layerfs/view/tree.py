@@ -1,4 +1,4 @@
-"""The tree of one mount, put together. Called by `layerfs.app`; served by `layerfs.fuse`.
+"""The tree of one mount, put together.
 
 ``images/``, ``layers/``, ``rootfs/``, ``lower/`` and ``.layerfs/`` (design.md section 2).
 """

@@ -1,6 +1,6 @@
 """All of an image or a layer at once, for programs: no mount, no kernel, the same rules.
 
-Decides the order: depth first, names sorted, a directory before what is in it. Called by the command line.
+Decides the order: depth first, names sorted, a directory before what is in it.
 """
 
 import stat
