@@ -68,25 +68,22 @@ class Fetcher:
         """Return once *need* is met. Raises the LayerfsError that says why it cannot be."""
         self.waiting += 1
         try:
-            await self._obtain(need)
+            match need:
+                case TagNeed(reference):
+                    await self._once(need, lambda: self._pin(reference), str(reference))
+                case DocumentNeed(repository, digest):
+                    await self.image(repository, digest)
+                case LayersNeed(repository, image, numbers):
+                    await self._layers(repository, [image.layers[number] for number in numbers])
+                case StackNeed(repository, image):
+                    await self._layers(repository, image.layers)
+                    await self._flights.do(image.stack, lambda: self._cover(need))
+                case BlobNeed(repository, descriptor):
+                    await self._flights.do(descriptor.digest, lambda: self._work.blob(repository, descriptor))
+                case _:
+                    raise NotImplementedError(f"nothing meets {need!r}")
         finally:
             self.waiting -= 1
-
-    async def _obtain(self, need: Need) -> None:
-        match need:
-            case TagNeed(reference):
-                await self._once(need, lambda: self._pin(reference), str(reference))
-            case DocumentNeed(repository, digest):
-                await self.image(repository, digest)
-            case LayersNeed(repository, image, numbers):
-                await self._layers(repository, [image.layers[number] for number in numbers])
-            case StackNeed(repository, image):
-                await self._layers(repository, image.layers)
-                await self._flights.do(image.stack, lambda: self._cover(need))
-            case BlobNeed(repository, descriptor):
-                await self._flights.do(descriptor.digest, lambda: self._work.blob(repository, descriptor))
-            case _:
-                raise NotImplementedError(f"nothing meets {need!r}")
 
     async def resolve(self, reference: ImageReference) -> Digest:
         """Ask the registry what a tag names now, whatever is known, and pin the tag to it."""
