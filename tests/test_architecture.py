@@ -22,7 +22,7 @@ ARROWS: dict[str, set[str]] = {
     "needs": {"errors", "oci"},
     "layer": {"errors", "oci"},
     "compression": {"errors", "oci"},
-    "processes": {"errors", "oci", "host"},
+    "processes": {"errors", "host"},
     "extract": {"errors", "oci", "layer", "compression", "processes", "host"},
     "registry": {"errors", "oci", "processes", "host", "flights"},
     "local": {"errors", "oci", "layer", "compression", "host"},

@@ -1,8 +1,8 @@
 """One blob from an origin into a staged file, resumed as long as that helps.
 
 A download survives broken connections as long as it makes progress, and a restart of the process: what was
-received stays staged and the next attempt goes on behind it. Judges no bytes: whoever reads the staged file
-does, and what it found is what the store commits by.
+received stays staged and the next attempt goes on behind it. Judges no bytes: an extractor that reads the
+staged file hashes them, and otherwise the store does before it commits.
 """
 
 import logging
