@@ -1,27 +1,26 @@
 """The wiring: from Settings to a running daemon, or to a provider for a command.
 
-The only place that knows all parts. Called by the command line; decides nothing that a
-package below could decide.
+The only place that knows all parts; decides nothing that a package below could decide.
 """
 
 import dataclasses
 import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from layerfs import __version__
-from layerfs.errors import NotFound
 from layerfs.extract.client import WORKERS_MAX, ExtractorPool
 from layerfs.fetch import Fetcher, open_fetcher
 from layerfs.fetch.origin import InProcess, Origin
 from layerfs.fetch.remote import open_remote
-from layerfs.oci import Digest
 from layerfs.registry import RegistrySettings
 from layerfs.settings import Settings
+from layerfs.status import Status
 from layerfs.store import ImageStorage
 from layerfs.store.layout import Layout
 
@@ -101,22 +100,11 @@ def open_bundle(settings: Settings, source: "SourceName") -> "tuple[Settings, Lo
 
     Its images are known by the names that they carry. Raises NotFound, UsageError, ImageError, StoreError.
     """
-    from layerfs.local import choose, open_source  # what most mounts do not need
-    from layerfs.local.origin import LocalOrigin
+    from layerfs.local.origin import open_local  # what most mounts do not need
 
-    contents = open_source(source)
-    images = [choose(contents.images, source)] if source.image else contents.images
-    if not images:
-        raise NotFound(f"{source}: holds no image")
-    tags = {}
-    for image in images:
-        reference = image.reference(source)
-        assert reference.tag is not None
-        tags[reference.repository, reference.tag] = image
-    digests = sorted({str(image.digest) for image in images})
-    key = Digest.parse(digests[0]) if len(digests) == 1 else Digest.of("\n".join(digests).encode("ascii"))
-    store = Layout(settings.store).bundle_cache(source.path, key)
-    return dataclasses.replace(settings, store=store), LocalOrigin(contents, str(source), tags)
+    local = open_local(source)
+    store = Layout(settings.store).bundle_cache(source.path, local.key)
+    return dataclasses.replace(settings, store=store), local
 
 
 async def serve(
@@ -135,43 +123,28 @@ async def serve(
             storage.refs.write(repository, tag, image.digest)
     async with providing(settings, storage, local, serving=True) as provider:
         provider.sweep_soon()
-        status = Status(provider, settings, mountpoint)
+        status = _Reporter(provider, settings, mountpoint)
         view = tree.build(storage, mountpoint, settings.platform, status, tag_ttl=settings.tag_ttl)
         await session.serve(view, provider, mountpoint, settings, ready=ready)
 
 
-class Status:
-    """What ``.layerfs/status.json`` says; the view reads it when asked."""
+@dataclass(frozen=True, slots=True)
+class _Reporter:
+    """What the view asks for ``.layerfs/status.json``."""
 
-    def __init__(self, provider: Fetcher, settings: Settings, mountpoint: Path) -> None:
-        self._provider = provider
-        self._settings = settings
-        self._mountpoint = mountpoint
+    fetcher: Fetcher
+    settings: Settings
+    mountpoint: Path
 
     def read(self) -> bytes:
-        """Return the status as JSON, one object, times in seconds since the epoch, sizes in bytes."""
-        status = {
-            "version": __version__,
-            "pid": os.getpid(),
-            "mountpoint": str(self._mountpoint),
-            "store": str(self._settings.store),
-            "platform": str(self._settings.platform),
-            "offline": self._settings.offline,
-            "waiting": self._provider.waiting,
-            "fetching": [
-                {
-                    "repository": str(progress.repository),
-                    "digest": str(progress.digest),
-                    "phase": progress.phase,
-                    "received": progress.received,
-                    "size": progress.size,
-                    "since": progress.started,
-                }
-                for progress in self._provider.journal.active.values()
-            ],
-            "errors": [
-                {"time": entry.time, "what": entry.what, "error": entry.error, "message": entry.message}
-                for entry in self._provider.journal.failures
-            ],
-        }
-        return msgspec.json.format(msgspec.json.encode(status), indent=2) + b"\n"
+        """Return the file as of now."""
+        about = Status(
+            version=__version__,
+            pid=os.getpid(),
+            mountpoint=str(self.mountpoint),
+            store=str(self.settings.store),
+            platform=str(self.settings.platform),
+            offline=self.settings.offline,
+            **msgspec.structs.asdict(self.fetcher.statistics()),
+        )
+        return about.encode()

@@ -31,10 +31,11 @@ ARROWS: dict[str, set[str]] = {
     "flights": {"errors"},
     "fetch": {
         "errors", "oci", "needs", "layer", "extract", "processes", "registry", "store", "host", "flights",
+        "status",
     },
-    "view": {"errors", "oci", "needs", "layer", "extract", "store", "catalog", "status"},
+    "view": {"errors", "oci", "needs", "layer", "extract", "store", "catalog"},
     "fuse": {"errors", "oci", "needs", "layer", "store", "view", "host", "settings"},
-    "status": {"errors", "oci"},
+    "status": set(),
     "settings": {"errors", "oci", "layer", "host"},
     "config": {"errors", "oci", "layer", "settings", "host"},
     "app": {

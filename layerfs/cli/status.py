@@ -2,10 +2,11 @@
 
 import os
 import time
+from dataclasses import dataclass
 from datetime import datetime
 from errno import ENOTCONN
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 import typer
@@ -18,13 +19,30 @@ from layerfs.cli.output import print_json
 from layerfs.errors import MountError
 from layerfs.host import mounts
 from layerfs.host.patience import read_within
+from layerfs.status import Status, Underway, parse_status
 from layerfs.view.texts import human_size
 
 _STATUS_FILE: Final = b"/.layerfs/status.json"
 _SECONDS: Final = 3.0
 _SHOWN_ERRORS: Final = 5
 
-Json = dict[str, Any]
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """One mount and how its daemon is."""
+
+    mountpoint: str
+    state: Literal["serving", "hanging", "dead", "unreadable"]
+    reason: str = ""
+    """Why it is unreadable."""
+    status: Status | None = None
+    """What it says of itself, if it is serving."""
+
+    def builtins(self) -> dict[str, Any]:
+        """Return what ``--json`` prints."""
+        said = {} if self.status is None else msgspec.to_builtins(self.status)
+        about = {"mountpoint": self.mountpoint, "state": self.state}
+        return said | about | ({"reason": self.reason} if self.reason else {})
 
 
 @app.command(epilog="Example: layerfs status --json | jq -r '.[].mountpoint'")
@@ -41,13 +59,13 @@ def status(
     """
     found = [_look(point) for point in _points(mountpoint)]
     if as_json:
-        print_json(found)
+        print_json([one.builtins() for one in found])
     elif not found:
         typer.echo("no layerfs mounts (layerfs mount DIRECTORY makes one)")
     else:
         for one in found:
             typer.echo("\n".join(_lines(one)))
-    if mountpoint is not None and found[0]["state"] != "serving":
+    if mountpoint is not None and found[0].state != "serving":
         raise typer.Exit(1)
 
 
@@ -65,52 +83,46 @@ def _points(wanted: Path | None) -> list[bytes]:
     return [point]
 
 
-def _look(point: bytes) -> Json:
+def _look(point: bytes) -> Look:
     """Return what the mount at *point* says of itself, and its state."""
-    about: Json = {"mountpoint": os.fsdecode(point)}
+    where = os.fsdecode(point)
     try:
-        return (
-            msgspec.json.decode(read_within(point + _STATUS_FILE, _SECONDS), type=Json)
-            | about
-            | {"state": "serving"}
-        )
+        return Look(where, "serving", status=parse_status(read_within(point + _STATUS_FILE, _SECONDS)))
     except TimeoutError:
-        return about | {"state": "hanging"}
+        return Look(where, "hanging")
     except (OSError, msgspec.DecodeError) as exc:
         if getattr(exc, "errno", None) == ENOTCONN:
-            return about | {"state": "dead"}
-        return about | {"state": "unreadable", "reason": str(getattr(exc, "strerror", None) or exc)}
+            return Look(where, "dead")
+        return Look(where, "unreadable", reason=str(getattr(exc, "strerror", None) or exc))
 
 
-def _lines(about: Json) -> list[str]:
-    point = about["mountpoint"]
-    match about["state"]:
+def _lines(look: Look) -> list[str]:
+    point = look.mountpoint
+    match look.state:
         case "dead":
             return [f"{point}: dead, its daemon has ended (layerfs umount {point})"]
         case "hanging":
             return [f"{point}: no answer within {_SECONDS:g} s (is its daemon stopped?)"]
-        case "unreadable":
-            return [f"{point}: {about['reason']} (only the user who mounted it may look)"]
-    lines = [
-        f"{point}: serving {about.get('store', '?')} (pid {about.get('pid', '?')}, "
-        f"{about.get('platform', '?')}{', offline' if about.get('offline') else ''})"
-    ]
-    if about.get("waiting"):
-        lines.append(f"  {about['waiting']} waiting")
-    lines += [f"  {_fetch_line(fetch)}" for fetch in about.get("fetching", ())]
-    for error in about.get("errors", ())[-_SHOWN_ERRORS:]:
-        when = datetime.fromtimestamp(error["time"]).astimezone().strftime("%Y-%m-%d %H:%M:%S")
-        lines.append(f"  {when}  {error['what']}: {error['message']}")
-        if (hint := error.get("advice") or advice(error["error"])) and hint not in error["message"]:
+    about = look.status
+    if about is None:
+        return [f"{point}: {look.reason} (only the user who mounted it may look)"]
+    offline = ", offline" if about.offline else ""
+    lines = [f"{point}: serving {about.store} (pid {about.pid}, {about.platform}{offline})"]
+    if about.waiting:
+        lines.append(f"  {about.waiting} waiting")
+    lines += [f"  {_fetch_line(one)}" for one in about.fetching]
+    for failure in about.errors[-_SHOWN_ERRORS:]:
+        when = datetime.fromtimestamp(failure.time).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+        lines.append(f"  {when}  {failure.what}: {failure.message}")
+        if (hint := advice(failure.error)) and hint not in failure.message:
             lines.append(f"    {hint}")
     return lines
 
 
-def _fetch_line(fetch: Json) -> str:
-    size, received = fetch.get("size", 0), fetch.get("received", 0)
-    share = f" ({100 * received // size} %)" if size else ""
-    seconds = max(0.0, time.time() - fetch.get("since", time.time()))
+def _fetch_line(one: Underway) -> str:
+    share = f" ({100 * one.received // one.size} %)" if one.size else ""
+    seconds = max(0.0, time.time() - one.since)
     return (
-        f"{fetch.get('phase')} {fetch.get('repository')}@{fetch.get('digest')}: {human_size(received)} of "
-        f"{human_size(size)}{share}, {seconds:.0f} s"
+        f"{one.phase} {one.repository}@{one.digest}: {human_size(one.received)} of "
+        f"{human_size(one.size)}{share}, {seconds:.0f} s"
     )

@@ -20,6 +20,6 @@ the flight's key.
 """
 
 from layerfs.fetch.fetcher import Fetcher, open_fetcher
-from layerfs.fetch.progress import Failure, Journal, Progress
+from layerfs.fetch.progress import Journal, Progress
 
-__all__ = ["Failure", "Fetcher", "Journal", "Progress", "open_fetcher"]
+__all__ = ["Fetcher", "Journal", "Progress", "open_fetcher"]

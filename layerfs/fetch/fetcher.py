@@ -32,6 +32,7 @@ from layerfs.layer.record import Budgets
 from layerfs.needs import BlobNeed, DocumentNeed, LayersNeed, Need, StackNeed, TagNeed
 from layerfs.oci import Digest, ImageReference, Manifest, Platform, Repository
 from layerfs.oci.image import ImageLayer
+from layerfs.status import Fetching
 from layerfs.store import ImageStorage
 
 log = logging.getLogger(__name__)
@@ -63,6 +64,10 @@ class Fetcher:
         self._published = trio.Event()
         self.waiting = 0
         """Callers whose need is not met yet."""
+
+    def statistics(self) -> Fetching:
+        """Return what is being done and what was."""
+        return self.journal.statistics(self.waiting)
 
     async def obtain(self, need: Need) -> None:
         """Return once *need* is met. Raises the LayerfsError that says why it cannot be."""

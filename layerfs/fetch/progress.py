@@ -7,15 +7,13 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Literal
 
 import trio
 
 from layerfs.errors import LayerfsError
 from layerfs.oci import Descriptor, Digest, Repository
-
-Phase = Literal["queued", "downloading", "extracting", "verifying", "done", "failed"]
+from layerfs.status import Failure, Fetching, Phase, Underway
 
 _KEPT_FAILURES = 32
 
@@ -67,23 +65,13 @@ class Progress:
         self._changed = trio.Event()
 
 
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """Something that went wrong, for people who ask later."""
-
-    time: float
-    """Seconds since the epoch."""
-    what: str
-    error: str
-    message: str
-
-
 class Journal:
     """What is under way and what failed lately."""
 
     def __init__(self) -> None:
         self.active: dict[Digest, Progress] = {}
         self.failures: deque[Failure] = deque(maxlen=_KEPT_FAILURES)
+        self._fetched = self._fetched_bytes = self._failed = 0
 
     @contextmanager
     def watching(self, repository: Repository, descriptor: Descriptor) -> Iterator[Progress]:
@@ -93,6 +81,8 @@ class Journal:
         try:
             yield progress
             progress.phase = "done"
+            self._fetched += 1
+            self._fetched_bytes += descriptor.size
         except LayerfsError as exc:
             progress.phase = "failed"
             self.failed(f"{repository}@{descriptor.digest}", exc)
@@ -102,4 +92,28 @@ class Journal:
 
     def failed(self, what: str, error: LayerfsError) -> None:
         """Remember a failure; old ones fall out."""
-        self.failures.append(Failure(time.time(), what, type(error).__name__, str(error)))
+        self._failed += 1
+        self.failures.append(
+            Failure(time=time.time(), what=what, error=type(error).__name__, message=str(error))
+        )
+
+    def statistics(self, waiting: int) -> Fetching:
+        """Return what is known now, of a fetcher with *waiting* callers."""
+        return Fetching(
+            waiting=waiting,
+            fetching=tuple(
+                Underway(
+                    repository=str(progress.repository),
+                    digest=str(progress.digest),
+                    phase=progress.phase,
+                    received=progress.received,
+                    size=progress.size,
+                    since=progress.started,
+                )
+                for progress in self.active.values()
+            ),
+            errors=tuple(self.failures),
+            fetched=self._fetched,
+            fetched_bytes=self._fetched_bytes,
+            failed=self._failed,
+        )

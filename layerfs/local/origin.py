@@ -12,7 +12,9 @@ from typing import Final, Self
 import trio
 
 from layerfs.errors import NotFound, SizeMismatch
-from layerfs.local.contents import Contents, SourceImage
+from layerfs.local.contents import Contents, SourceImage, choose
+from layerfs.local.name import SourceName
+from layerfs.local.opening import open_source
 from layerfs.local.pieces import Piece, open_file, read_at
 from layerfs.oci import Descriptor, Digest, Repository, Resolved
 from layerfs.oci.documents import MAX_DOCUMENT_SIZE
@@ -35,6 +37,14 @@ class LocalOrigin:
         self._link = link
         self._what = what
         self.tags = tags
+
+    @property
+    def key(self) -> Digest:
+        """What its images are together: the digest of the only one, else one over all of theirs."""
+        digests = sorted({str(image.digest) for image in self.tags.values()})
+        return (
+            Digest.parse(digests[0]) if len(digests) == 1 else Digest.of("\n".join(digests).encode("ascii"))
+        )
 
     async def resolve(self, repository: Repository, tag: str) -> Resolved:
         """Say which digest *tag* names. Raises NotFound."""
@@ -124,3 +134,20 @@ class PieceStream:
         if not chunk:
             raise StopAsyncIteration
         return chunk
+
+
+def open_local(source: SourceName) -> LocalOrigin:
+    """Open *source*; its images are known by the names that they carry, one of them if *source* names it.
+
+    Raises NotFound if it holds none, UsageError, ImageError, StoreError.
+    """
+    contents = open_source(source)
+    images = [choose(contents.images, source)] if source.image else contents.images
+    if not images:
+        raise NotFound(f"{source}: holds no image")
+    tags = {}
+    for image in images:
+        reference = image.reference(source)
+        assert reference.tag is not None
+        tags[reference.repository, reference.tag] = image
+    return LocalOrigin(contents, str(source), tags)

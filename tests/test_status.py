@@ -1,0 +1,67 @@
+"""What a daemon says of itself: counted by the journal, and readable by other versions."""
+
+import json
+
+import pytest
+
+from layerfs.errors import DigestMismatch
+from layerfs.fetch.progress import Journal
+from layerfs.oci import Descriptor, Digest, ImageReference
+from layerfs.status import Failure, Status, Underway, parse_status
+
+REPOSITORY = ImageReference.parse("example.org/a:1").repository
+BLOB = Descriptor("application/octet-stream", Digest.of(b"blob"), 4)
+STATUS = Status(
+    version="1",
+    pid=2,
+    mountpoint="/m",
+    store="/s",
+    platform="linux/amd64",
+    offline=False,
+    waiting=3,
+    fetching=(
+        Underway(repository="a/b", digest=str(BLOB.digest), phase="queued", received=1, size=4, since=5.0),
+    ),
+    errors=(Failure(time=6.0, what="a/b:1", error="NotFound", message="gone"),),
+)
+
+
+def test_a_status_is_read_as_it_was_written() -> None:
+    assert parse_status(STATUS.encode()) == STATUS
+
+
+def test_what_is_unknown_is_passed_over_and_what_is_new_may_be_missing() -> None:
+    """A command reads daemons that are older and newer than it."""
+    written = json.loads(STATUS.encode())
+    for new in ("fetched", "fetched_bytes", "failed"):
+        del written[new]
+
+    assert parse_status(json.dumps(written | {"later": 1}).encode()) == STATUS
+
+
+def test_the_journal_counts_what_ends_and_shows_what_runs() -> None:
+    journal = Journal()
+    with journal.watching(REPOSITORY, BLOB) as progress:
+        progress.phase = "downloading"
+        progress.received = 3
+        running = journal.statistics(waiting=2)
+    with pytest.raises(DigestMismatch), journal.watching(REPOSITORY, BLOB):
+        raise DigestMismatch("other bytes")
+    done = journal.statistics(waiting=0)
+
+    assert (running.waiting, running.fetched, running.failed) == (2, 0, 0)
+    (shown,) = running.fetching
+    assert (shown.digest, shown.phase, shown.received, shown.size) == (str(BLOB.digest), "downloading", 3, 4)
+    assert (done.fetching, done.fetched, done.fetched_bytes, done.failed) == ((), 1, 4, 1)
+    assert [(one.error, one.message) for one in done.errors] == [("DigestMismatch", "other bytes")]
+
+
+def test_failures_are_counted_though_only_the_latest_are_kept() -> None:
+    journal = Journal()
+    for number in range(100):
+        journal.failed(str(number), DigestMismatch("x"))
+    found = journal.statistics(waiting=0)
+
+    assert found.failed == 100
+    assert found.errors[-1].what == "99"
+    assert len(found.errors) < 100
