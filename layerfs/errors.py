@@ -1,9 +1,9 @@
-"""Everything that can go wrong, by who is at fault. Imports nothing.
+"""Every error that crosses a room, by who is at fault. Imports nothing.
 
 The family decides what a caller may do about it: data that is wrong stays wrong, so an
 `ImageError` is never retried; a `RegistryError` may pass; a `StoreError` is this machine's.
 The errno and the exit code of each class stand in one table each, at the edge that needs
-them (`layerfs.fuse.errnos`, `layerfs.cli.exits`).
+them (`layerfs.fuse.errnos`, `layerfs.cli.failures`).
 
 ::
 
@@ -40,6 +40,8 @@ them (`layerfs.fuse.errnos`, `layerfs.cli.exits`).
     │   ├── StoreMismatch               made by another kind of owner or version
     │   └── NotInStore                  asked for something that was never fetched
     ├── WorkerDied                  an extractor or downloader ended without an answer
+    ├── GivenUp                     work that its caller called off
+    │   └── NobodyReads                 whoever would use the bytes has failed
     ├── WaitInterrupted             the caller got a signal while it waited
     ├── WaitTimedOut                the deadline of one wait; the work goes on
     └── MountError                  the mount could not be made or undone
@@ -178,6 +180,14 @@ class WorkerDied(LayerfsError):
     """A process that worked for us ended without an answer; the next access starts another."""
 
 
+class GivenUp(LayerfsError):
+    """Whoever asked for the work called it off."""
+
+
+class NobodyReads(GivenUp):
+    """Whoever would use the bytes has failed, and says why."""
+
+
 class WaitInterrupted(LayerfsError):
     """The waiting caller got a signal that ends a system call."""
 
@@ -191,7 +201,7 @@ class MountError(LayerfsError):
 
 
 def name_of(error: LayerfsError) -> str:
-    """Return the name of the nearest class of this module: what another process of layerfs can make of it."""
+    """Return the name under which `named` rebuilds *error* in another process."""
     return next(kind.__name__ for kind in type(error).__mro__ if kind.__module__ == __name__)
 
 

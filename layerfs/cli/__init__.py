@@ -15,10 +15,10 @@ _COLLECTIONS: Final = 100_000
 
 
 def main() -> None:
-    """Run the command line and exit with the code of `layerfs.cli.exits`."""
+    """Run the command line and exit with the code of `layerfs.cli.failures`."""
     gc.set_threshold(_COLLECTIONS)
     from layerfs.cli.app import app, load_verbs
-    from layerfs.cli.exits import INTERRUPTED, report
+    from layerfs.cli.failures import INTERRUPTED, report
     from layerfs.errors import LayerfsError
 
     load_verbs(sys.argv[1] if len(sys.argv) > 1 else "")

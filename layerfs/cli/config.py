@@ -9,7 +9,7 @@ import typer
 from layerfs import config as files
 from layerfs.cli import options
 from layerfs.cli.app import app
-from layerfs.cli.exits import report
+from layerfs.cli.failures import report
 from layerfs.cli.output import print_json
 from layerfs.errors import InvalidSettings
 

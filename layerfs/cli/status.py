@@ -12,9 +12,9 @@ import msgspec
 import typer
 
 from layerfs.cli import options
-from layerfs.cli.advice import advice
 from layerfs.cli.app import app
 from layerfs.cli.completion import complete_mountpoint
+from layerfs.cli.failures import advice
 from layerfs.cli.output import print_json
 from layerfs.errors import MountError
 from layerfs.host import mounts

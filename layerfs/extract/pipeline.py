@@ -23,11 +23,19 @@ import msgspec
 from layerfs import errors
 from layerfs.compression import CHUNK, Prefixed, Stream, sniff
 from layerfs.compression.formats import NONE, SNIFFED
-from layerfs.errors import BudgetExceeded, DigestMismatch, LayerfsError, SizeMismatch, StoreError
+from layerfs.errors import (
+    BudgetExceeded,
+    DigestMismatch,
+    GivenUp,
+    LayerfsError,
+    NobodyReads,
+    SizeMismatch,
+    StoreError,
+)
 from layerfs.extract.hashing import HashThread, mismatch
 from layerfs.extract.job import Done, ExtractJob, Failed
 from layerfs.extract.ring import SLOTS, Feeder
-from layerfs.extract.tail import GivenUp, Growth, NobodyReads, Tail
+from layerfs.extract.tail import Growth, Tail
 from layerfs.extract.writer import Unwritten, Written
 from layerfs.layer.record import Extraction
 from layerfs.oci import mediatype

@@ -9,20 +9,12 @@ from collections.abc import Callable
 from typing import Final
 
 from layerfs.compression import CHUNK
-from layerfs.errors import LayerfsError, SizeMismatch, StoreError
+from layerfs.errors import GivenUp, NobodyReads, SizeMismatch, StoreError
 from layerfs.extract.hashing import HashThread
 from layerfs.layer.names import from_text
 
 _UNHASHED_MAX: Final = 16
 _PATIENCE: Final = 0.1
-
-
-class GivenUp(LayerfsError):
-    """The other side aborted the job."""
-
-
-class NobodyReads(GivenUp):
-    """Who would use the bytes has failed."""
 
 
 class Growth:

@@ -20,7 +20,7 @@ from layerfs.errors import MountError
 from layerfs.fuse import polling
 from layerfs.fuse.operations import Operations, Tree
 from layerfs.fuse.waiting import Waits
-from layerfs.host.bdi import raise_read_ahead
+from layerfs.host.kernel import raise_read_ahead
 from layerfs.host.mounts import FSNAME, clean_up, mounts_at
 from layerfs.host.namespaces import in_initial_user_namespace
 from layerfs.needs import Provider

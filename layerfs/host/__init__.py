@@ -1,9 +1,8 @@
 """This machine: mount(2), mountinfo, other processes, syncfs, readiness. The only place for ctypes.
 
-Imports nothing of layerfs but errors; the store, the kernel edge and the command line call it.
+Imports nothing of layerfs but errors and the text of an overlay's options.
 """
 
-from layerfs.host.boot import boot_id
-from layerfs.host.syncfs import syncfs
+from layerfs.host.kernel import boot_id, syncfs
 
 __all__ = ["boot_id", "syncfs"]

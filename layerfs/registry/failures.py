@@ -14,8 +14,13 @@ from layerfs.registry.problem import clean
 from layerfs.registry.redirects import Request
 
 
-class Hopeless(Unreachable):
+class _Hopeless(Unreachable):
     """No connection, and no use in trying again at once."""
+
+
+def is_hopeless(error: RegistryError) -> bool:
+    """Say whether trying again at once would end the same way."""
+    return isinstance(error, _Hopeless)
 
 
 def translated(exc: Exception, request: Request, what: str) -> RegistryError:
@@ -24,12 +29,12 @@ def translated(exc: Exception, request: Request, what: str) -> RegistryError:
     cause = _cause(exc)
     reason = clean(str(cause), request.secrets()) or type(cause).__name__
     if isinstance(cause, ssl.SSLCertVerificationError):
-        return Hopeless(
+        return _Hopeless(
             f"{what}: the certificate of {origin} is not to be believed: {clean(cause.verify_message)}; "
             "add its authority to /etc/containers/certs.d, or name the registry insecure"
         )
     if isinstance(cause, socket.gaierror) and cause.errno == socket.EAI_NONAME:
-        return Hopeless(f"{what}: no host of the name {origin.host}; check the registry's name, and DNS")
+        return _Hopeless(f"{what}: no host of the name {origin.host}; check the registry's name, and DNS")
     if isinstance(exc, httpx.ConnectTimeout):
         return Unreachable(f"{what}: no connection to {origin} in time; check network and firewall")
     if isinstance(exc, httpx.TimeoutException):

@@ -16,7 +16,7 @@ from layerfs.registry import retry
 from layerfs.registry.auth import Authenticator, Grant
 from layerfs.registry.challenge import Challenge, parse_challenges
 from layerfs.registry.endpoint import Endpoint, endpoints
-from layerfs.registry.failures import Hopeless
+from layerfs.registry.failures import is_hopeless
 from layerfs.registry.keychain import Keychain
 from layerfs.registry.problem import Problem, clean
 from layerfs.registry.ranges import ALL, Range
@@ -168,7 +168,7 @@ class Requester:
                 wish = retry.parse_retry_after(reply.headers.get("retry-after"))
                 error = explain(await reply.problem())
             delay = self._settings.retry.delay(attempt, trio.current_time() - began, wish)
-            if delay is None or isinstance(error, Hopeless):
+            if delay is None or is_hopeless(error):
                 raise error
             _log.info("%s; asking again in %.1f s", error, delay)
             if wish is not None and registry is not None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from layerfs.cli.advice import advice
+from layerfs.cli.failures import advice
 from layerfs.host.patience import read_within
 from tests.cli.conftest import CommandLine
 from tests.support import clients, daemon

@@ -5,13 +5,13 @@ import pytest
 from layerfs.errors import (
     BudgetExceeded,
     DigestMismatch,
+    GivenUp,
     InvalidArchive,
     LayerfsError,
     SizeMismatch,
     StoreError,
 )
 from layerfs.extract.pipeline import verdict
-from layerfs.extract.tail import GivenUp
 from layerfs.extract.writer import Unwritten, Written
 
 WRITTEN = Written(entries=1, files=1, file_bytes=1, markers=0, warnings=())

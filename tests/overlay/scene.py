@@ -14,7 +14,7 @@ from pathlib import Path
 import typer
 
 from layerfs.cli.app import app, load_verbs
-from layerfs.cli.exits import report
+from layerfs.cli.failures import report
 from layerfs.errors import LayerfsError
 from layerfs.oci import ImageReference
 from layerfs.store import ImageStorage

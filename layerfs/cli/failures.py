@@ -1,6 +1,28 @@
-"""What to do about an error that a daemon noted, by its class. A table for people; decides nothing."""
+"""What a person gets for an error: an exit code, a line on stderr, and what to do about it. Tables only."""
 
+import sys
 from typing import Final
+
+from layerfs import errors
+
+INTERRUPTED: Final = 130
+"""As a shell reports a process that Ctrl-C ended."""
+
+EXIT_CODES: Final[tuple[tuple[type[errors.LayerfsError], int], ...]] = (
+    (errors.UsageError, 2),
+    (errors.NotFound, 3),
+    (errors.PlatformMissing, 3),
+    (errors.NotInStore, 3),
+    (errors.Denied, 4),
+    (errors.RegistryMisbehaved, 1),
+    (errors.RegistryError, 5),
+    (errors.VerificationError, 6),
+    (errors.LayerfsError, 1),
+)
+"""The first match counts.
+
+0 is success; 1 any failure, 2 usage, 3 not found, 4 denied, 5 network, 6 verification failed.
+"""
 
 _ADVICE: Final = {
     "NotFound": "check the name; layerfs tags REPOSITORY lists what the registry has",
@@ -25,6 +47,18 @@ _ADVICE: Final = {
     "StoreDamaged": "remove what the error names from the store; the next access makes it again",
     "WorkerDied": "perhaps killed for lack of memory (see dmesg); the next access tries again",
 }
+"""By the name of a class, as `status.json` has it."""
+
+
+def exit_code(error: errors.LayerfsError) -> int:
+    """Return the exit code that scripts can tell *error* by."""
+    return next(code for class_, code in EXIT_CODES if isinstance(error, class_))
+
+
+def report(error: errors.LayerfsError) -> int:
+    """Print *error* to stderr and return its exit code."""
+    sys.stderr.write(f"layerfs: {error}\n")
+    return exit_code(error)
 
 
 def advice(error: str) -> str:
