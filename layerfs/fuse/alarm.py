@@ -5,7 +5,7 @@ request back, and pyfuse3's blocking read(2), which holds the interpreter's lock
 somebody else asks something: downloads, timers and threads (measured: 4 % of the kills of a busy client).
 While requests come in, this alarm interrupts such a read every few milliseconds, and pyfuse3 tries again.
 It goes off once more in a sleep of the daemon, and then stays off until it wakes: most sleeps are shorter
-than the interval, and to stop and start the timer in each would cost more. Called by `polling` alone.
+than the interval, and to stop and start the timer in each would cost more.
 """
 
 import signal
@@ -51,7 +51,7 @@ class Alarm:
             signal.setitimer(signal.ITIMER_REAL, 0.0)
 
     def _ring(self, _number: int, _frame: FrameType | None) -> None:
-        # That the signal came is all there is to it for a read. Between two lines of `arm` it does no harm:
-        # who has said that he does not rest finds the timer running, or starts it.
+        # The signal alone interrupts the read. Safe at any point of `arm`, which clears `_resting` first: the
+        # timer is then still running, or `arm` starts it.
         if self._resting:
             self.disarm()

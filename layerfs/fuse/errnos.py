@@ -1,7 +1,7 @@
 """Which errno a caller sees for which error: one table, and the decorator that applies it to a request.
 
 Everything that is not in the table is a bug of ours: it is logged with the operation and answered with EIO,
-so that no single request can end the mount. Called by `operations` alone.
+so that no single request can end the mount.
 """
 
 import logging

@@ -1,7 +1,6 @@
 """Open files: bytes of small ones are given to the kernel at open, large ones are read from the disk at once.
 
 A read may not wait (it has no caller that could be interrupted), but for a disk it does, in a thread.
-Called by `operations` alone.
 """
 
 import logging

@@ -1,7 +1,7 @@
 """FUSE requests on the nodes of a tree: each one answers, or awaits what the node needs and asks it again.
 
 Counts exactly what the kernel owes us forgets for: each successful lookup and each entry that a listing
-reply accepted. Must never decide what the tree looks like. Called by pyfuse3, made by `session`.
+reply accepted. Must never decide what the tree looks like. The package says which request may wait, and why.
 """
 
 import logging
@@ -37,7 +37,7 @@ _FORGETS: Final = 128
 _LISTED_AT_ONCE: Final = 128
 
 # Unsupported, not missing: ls and the kernel ask once for each mount, not once for each file. Never ENOSYS,
-# which would hide all attributes from overlays (facts/fuse-and-overlay.md section 9).
+# which the kernel takes for all attributes of the mount: overlays would see none any more.
 _ACL_PREFIX: Final = b"system.posix_acl_"
 _SELINUX: Final = b"security.selinux"
 _TRUSTED_PREFIX: Final = b"trusted."

@@ -2,8 +2,8 @@
 
 pyfuse3 takes its event loop from its module global ``trio``, at call time. `installed` puts a namespace there
 that is trio but for two names. Why: to sleep and to be woken on another core costs some 45 of the 60
-microseconds that a request takes, and all Python in it 10 (facts/fuse-speed.md section 2); a client that got
-its answer sends the next request soon after it. Stands alone; only `session` calls it.
+microseconds that a request takes, and all Python in it 10; a client that got its answer sends the next
+request soon after it. docs/performance.md has the numbers with and without.
 """
 
 import os

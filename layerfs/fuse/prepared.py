@@ -1,7 +1,7 @@
 """What the edge keeps for a node while the kernel knows it: ready attributes, listing, attribute names.
 
-Built once, since making an answer costs more than giving it (facts/fuse-speed.md section 3); kept only
-while both timeouts of the node are FOREVER. Called by `operations` and `files`.
+Built once: making an EntryAttributes takes longer than the rest of a request's Python. Kept only while both
+timeouts of the node are FOREVER.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,6 +1,6 @@
 """One mount from mount(2) to umount(2): options, the loop, signals, the end.
 
-Called by `layerfs.app`. A process has one session: pyfuse3 keeps it in globals.
+A process has one session: pyfuse3 keeps it in globals.
 """
 
 import gc
@@ -39,7 +39,7 @@ COLLECTIONS: Final = (2_000, 2, 6_000)
 served meanwhile, all once in a long time."""
 
 _BASE_OPTIONS: Final = frozenset(
-    # No max_read: libfuse then ends the session (facts/fuse-and-overlay.md section 3).
+    # No max_read: libfuse 3.14 ends the session if pyfuse3 did not ask for the same at its start.
     {"ro", "nosuid", "nodev", f"fsname={FSNAME}", f"subtype={FSNAME}"}
 )
 _PERMISSIONS: Final = "default_permissions"
@@ -89,8 +89,8 @@ def spin(settings: Settings) -> float:
 def _options(more: Sequence[str], *, allow_other: bool) -> frozenset[str]:
     """Return the words of the mount.
 
-    Only whoever mounted privately may enter, and what the daemon can read is his. The kernel would go by the
-    owners and modes of the archive, which say nothing of a plain user, and would refuse him.
+    A private mount is readable by its user only. ``default_permissions`` would apply the owners and modes of
+    the archive to that user and deny access, so it is left out.
     """
     options = _BASE_OPTIONS | set(more)
     if allow_other:

@@ -1,7 +1,7 @@
 """Waits of callers: ended by what they wait for, a deadline or a signal, and never ending what others await.
 
-A request in FUSE's hands cannot be killed: whoever gets a signal hangs until we reply
-(facts/fuse-and-overlay.md section 1). So one sweeper looks at all waiting callers. Called by `operations`.
+The kernel keeps a caller that got a signal until we reply, even one that was killed (Linux,
+Documentation/filesystems/fuse/fuse.rst). So one sweeper looks at all waiting callers.
 """
 
 import logging

@@ -1,7 +1,6 @@
 """Reading a file that should be small, whoever wrote it.
 
-Decides nothing about what the file is; who asks puts the error into words of his own. Called by the store,
-the keychain and the configuration.
+Decides nothing about what the file is; the caller puts the error into words.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""What is mounted where, and how to end it. Called by the command line and before mounting.
+"""What is mounted where, and how to end it.
 
 The text of mountinfo is parsed once into frozen values; only fuse mounts of our own are ever cleaned up.
 """

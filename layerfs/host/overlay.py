@@ -1,7 +1,7 @@
 """Mounting an overlay: by the new mount API with file descriptors, by mount(2) on kernels without it.
 
 The new API has no option page that truncates silently at 4095 bytes, no escaping, and says what is wrong
-(facts/fuse-and-overlay.md section 6). Knows nothing of layers. Called by the command line.
+in a message. Knows nothing of layers.
 """
 
 import os

@@ -1,6 +1,6 @@
 """Reading a file that may never answer, as those of a FUSE mount with a hanging daemon.
 
-Called by the command line, in a process without threads.
+Forks, so it is for a process without threads.
 """
 
 import os

@@ -1,7 +1,4 @@
-"""How this process shares the processors with those who wait for an answer: it gives way.
-
-Called by the processes that extract and download, each for itself.
-"""
+"""Giving way: a process that extracts or downloads leaves the processors to one that somebody waits for."""
 
 import os
 import struct
@@ -12,8 +9,8 @@ from layerfs.host.libc import syscall
 
 NICENESS: Final = 5
 SLICE_NS: Final = 100_000_000
-"""The longest that Linux takes. Who wakes with a shorter slice, as all have that never asked for one, does
-not wait until this one has had its own (kernel/sched/fair.c, PREEMPT_SHORT; since Linux 6.12)."""
+"""The longest slice Linux accepts. A waking task with a shorter one, which is the default, preempts us
+instead of waiting for our slice to end (kernel/sched/fair.c, PREEMPT_SHORT; since Linux 6.12)."""
 
 _SCHED_SETATTR: Final = {"x86_64": 314, "aarch64": 274, "riscv64": 274}
 _ATTRIBUTES: Final = struct.Struct("=IIQiIQQQ")

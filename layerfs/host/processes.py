@@ -1,6 +1,6 @@
 """What other processes are up to: whether a waiting one got a signal that should end its wait.
 
-By /proc, read through kept descriptors. Called by the kernel edge's sweeper, many times a second.
+By /proc, read through kept descriptors: the kernel edge's sweeper asks many times a second.
 """
 
 import os
