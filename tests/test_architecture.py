@@ -1,4 +1,4 @@
-"""Who may import whom (design.md, section 5), who owns which library, and how long code may get.
+"""Who may import whom (docs/architecture.md), who owns which library, and how long code may get.
 
 An AST walk over the sources: imports inside functions and under TYPE_CHECKING count like all others, but for
 circles, which only matter when the program runs.

@@ -10,7 +10,7 @@ is ignored (tried on Linux 6.18). So the cover, on top of all layers, holds
 
 - a whiteout over each marker that would be visible. Such a marker stands in a visible directory, so the
   cover's directory merges with it and brings nothing back; and merging makes overlayfs hide the 0:0 devices
-  there, which it lists in a directory that only one layer has (facts/fuse-and-overlay.md section 4);
+  there, which it lists in a directory that only one layer has;
 - each directory whose topmost layer implies it, if a layer below has attributes to inherit;
 - a whiteout over each name that shows only because of an ignored opaque root. Such layers are rare, and the
   only ones for which directories are listed: those that the layers above and below have in common;

@@ -19,7 +19,7 @@ ROOT_INO: Final = 1
 """FUSE_ROOT_ID."""
 
 LAST_NUMBER: Final = (1 << 63) - 1
-"""Signed programs read inode numbers too (facts/fuse-and-overlay.md section 8)."""
+"""Signed programs read inode numbers too."""
 
 _FIRST: Final = 2
 """0 means "no entry" and 1 is the root."""

@@ -1,6 +1,6 @@
 """The tree of one mount, put together.
 
-``images/``, ``layers/``, ``rootfs/``, ``lower/`` and ``.layerfs/`` (design.md section 2).
+``images/``, ``layers/``, ``rootfs/``, ``lower/`` and ``.layerfs/``.
 """
 
 import os

@@ -1,6 +1,6 @@
-"""The table "who waits" of design.md section 2, each cell: node, operation, state -> now, need or error.
+"""The table "who may wait" of docs/architecture.md, each cell: node, operation, state -> now, need or error.
 
-`TABLE` has the columns of the design's table and a row for every kind of node; nothing but what stands there
+`TABLE` has the columns of that table and a row for every kind of node; nothing but what stands there
 as a need may wait. The states build on each other: an empty store, one that knows a tag, the documents, one
 layer, all layers.
 """
@@ -116,7 +116,7 @@ def size(expected: int) -> Callable[[Node], None]:
 
 @dataclass(frozen=True)
 class Row:
-    """One node of the tree: where, then the columns of the design.
+    """One node of the tree: where, then the columns of the table.
 
     *inside* is a name in it that is there, *parent* the first state in which its parent is there.
     """
