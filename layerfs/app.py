@@ -119,8 +119,8 @@ async def serve(
 
     storage = ImageStorage(settings.store)
     if local is not None:
-        for (repository, tag), image in local.tags.items():
-            storage.refs.write(repository, tag, image.digest)
+        for tag, image in local.tags.items():
+            storage.refs.write(tag, image.digest)
     async with providing(settings, storage, local, serving=True) as provider:
         provider.sweep_soon()
         status = _Reporter(provider, settings, mountpoint)

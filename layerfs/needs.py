@@ -7,7 +7,7 @@ they have the provider obtain what is needed and ask again. So who waits for wha
 from dataclasses import dataclass
 from typing import Protocol
 
-from layerfs.oci import Descriptor, Digest, Image, ImageReference, Repository
+from layerfs.oci import Descriptor, Digest, Image, Repository, Tag
 
 
 class Need:
@@ -20,7 +20,7 @@ class Need:
 class TagNeed(Need):
     """Resolve a tag that the store does not know."""
 
-    reference: ImageReference
+    tag: Tag
 
 
 @dataclass(frozen=True, slots=True)

@@ -193,9 +193,9 @@ class KnownImages:
             self._no_scan_before = ended + _RESCAN_COST * (ended - started)
 
     def _ref_targets(self) -> Iterator[tuple[Repository, Digest]]:
-        for reference, entry in self._storage.refs.all():
-            if (reference.repository, entry.digest) not in self._seen:
-                yield reference.repository, entry.digest
+        for tag, entry in self._storage.refs.all():
+            if (tag.repository, entry.digest) not in self._seen:
+                yield tag.repository, entry.digest
 
     def _take_in(self, repository: Repository, digest: Digest) -> None:
         def load(each: Digest) -> Manifest | Index | None:

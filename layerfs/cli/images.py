@@ -30,14 +30,14 @@ def images(
     """List the images that the store knows."""
     storage = ImageStorage(settings.store)
     if quiet:
-        for reference, _ in storage.refs.all():
-            typer.echo(reference)
+        for tag, _ in storage.refs.all():
+            typer.echo(tag)
         return
     reader = DocumentReader(storage, settings.platform)
     rows = [
-        {"reference": str(reference), "digest": str(entry.digest), "resolved": entry.resolved_at}
-        | _details(storage, reader, reference.repository, entry.digest)
-        for reference, entry in storage.refs.all()
+        {"reference": str(tag), "digest": str(entry.digest), "resolved": entry.resolved_at}
+        | _details(storage, reader, tag.repository, entry.digest)
+        for tag, entry in storage.refs.all()
     ]
     if as_json:
         print_json(rows)
@@ -57,7 +57,7 @@ def rm(
     """Remove references from the store. Layers stay until nothing needs them."""
     storage = ImageStorage(settings.store)
     for reference in map(ImageReference.parse, references):
-        if reference.tag is None or not storage.refs.remove(reference.repository, reference.tag):
+        if reference.tag is None or not storage.refs.remove(reference.tag):
             raise NotInStore(f"{reference}: not in the store (layerfs images lists what is)")
         typer.echo(f"removed {reference}")
 

@@ -9,7 +9,7 @@ from layerfs.cli import options
 from layerfs.cli.app import app
 from layerfs.cli.output import print_json
 from layerfs.errors import UsageError
-from layerfs.oci import ImageReference
+from layerfs.oci import ImageReference, Tag
 from layerfs.settings import Settings
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def import_(
             "--all takes the names that the images carry (expected SOURCE without a name, alone)"
         )
     images = contents.images if every else [choose(contents.images, parsed)]
-    named = [(_target(reference) or image.reference(parsed), image) for image in images]
+    named = [(_target(reference) or image.tag(parsed), image) for image in images]
 
     async def work(machinery: "Machinery") -> None:
         results = []
@@ -73,7 +73,7 @@ def import_(
 
 
 async def _import(
-    machinery: "Machinery", target: ImageReference, source: "SourceImage", *, silent: bool
+    machinery: "Machinery", target: Tag, source: "SourceImage", *, silent: bool
 ) -> dict[str, object]:
     """Have everything of one image, and only then its name."""
     from layerfs.cli.progress import shown
@@ -86,8 +86,7 @@ async def _import(
     async with made_durable(storage):
         async with shown(machinery.provider.journal, image, present, silent=silent):
             await fetch_stack(machinery, target, image)
-        assert target.tag is not None
-        storage.refs.write(target.repository, target.tag, source.digest)
+        storage.refs.write(target, source.digest)
     return {
         "reference": str(target),
         "digest": str(source.digest),
@@ -95,11 +94,11 @@ async def _import(
     }
 
 
-def _target(reference: str | None) -> ImageReference | None:
+def _target(reference: str | None) -> Tag | None:
     """Parse the name that the user chose. Raises InvalidReference, UsageError."""
     if reference is None:
         return None
     parsed = ImageReference.parse(reference)
     if parsed.digest is not None or parsed.tag is None:
         raise UsageError(f"{reference}: a digest follows from the image (expected a name with a tag)")
-    return parsed
+    return parsed.tag

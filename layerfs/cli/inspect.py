@@ -76,14 +76,15 @@ def digest(settings: Settings, reference: options.Reference) -> None:
 
     parsed = ImageReference.parse(reference)
 
-    async def work(client: "RegistryClient") -> None:
-        assert parsed.tag is not None
-        typer.echo((await client.resolve(parsed.repository, parsed.tag)).digest)
+    target = parsed.target
+    if isinstance(target, Digest):
+        typer.echo(target)
+        return
 
-    if parsed.digest is not None:
-        typer.echo(parsed.digest)
-    else:
-        with_client(settings, work)
+    async def work(client: "RegistryClient") -> None:
+        typer.echo((await client.resolve(target)).digest)
+
+    with_client(settings, work)
 
 
 @app.command(epilog="Example: layerfs tags docker.io/library/alpine")

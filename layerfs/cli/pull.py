@@ -69,10 +69,11 @@ async def _pull(machinery: "Machinery", reference: ImageReference, *, silent: bo
     from layerfs.cli.running import fetch_stack, image_of, manifest_of
 
     storage = machinery.storage
-    before = storage.refs.read(reference.repository, reference.tag) if reference.tag else None
-    digest = reference.digest or await machinery.provider.resolve(reference)
+    before = storage.refs.read(reference.tag) if reference.tag else None
+    target = reference.target
+    digest = target if isinstance(target, Digest) else await machinery.provider.resolve(target)
     if reference.tag and reference.digest:
-        storage.refs.write(reference.repository, reference.tag, digest)
+        storage.refs.write(reference.tag, digest)
     moved_from = before.digest if before and before.digest != digest else None
     if not silent:
         moved = f" (moved from {moved_from})" if moved_from else ""

@@ -12,7 +12,7 @@ from layerfs.errors import NotInStore, StoreError
 from layerfs.fetch import Fetcher
 from layerfs.local.origin import LocalOrigin
 from layerfs.needs import LayersNeed, StackNeed, TagNeed
-from layerfs.oci import Digest, Image, ImageReference, Manifest
+from layerfs.oci import Digest, Image, ImageReference, Manifest, Tag
 from layerfs.oci.image import ImageLayer
 from layerfs.settings import Settings
 from layerfs.store import ImageStorage, LayerDir
@@ -59,20 +59,20 @@ def with_client(settings: Settings, work: "Callable[[RegistryClient], Awaitable[
 
 async def pinned(machinery: Machinery, reference: ImageReference) -> Digest:
     """Return what *reference* names: by its digest, else as pinned, else as the registry says now."""
-    if reference.digest is not None:
-        return reference.digest
-    assert reference.tag is not None
+    target = reference.target
+    if isinstance(target, Digest):
+        return target
     refs = machinery.storage.refs
-    entry = refs.read(reference.repository, reference.tag)
+    entry = refs.read(target)
     if entry is None:
-        await machinery.provider.obtain(TagNeed(reference))
-        entry = refs.read(reference.repository, reference.tag)
+        await machinery.provider.obtain(TagNeed(target))
+        entry = refs.read(target)
     if entry is None:
         raise NotInStore(f"{reference}: resolved, but removed again meanwhile; try again")
     return entry.digest
 
 
-async def manifest_of(machinery: Machinery, reference: ImageReference, digest: Digest) -> Manifest:
+async def manifest_of(machinery: Machinery, reference: ImageReference | Tag, digest: Digest) -> Manifest:
     """Have the documents of *digest* in the store; return the manifest for this platform."""
     return await machinery.provider.image(reference.repository, digest)
 
@@ -83,7 +83,7 @@ def image_of(machinery: Machinery, manifest: Manifest) -> Image:
     return Image.of(manifest, machinery.storage.load_config(manifest.config.digest))
 
 
-async def fetch_stack(machinery: Machinery, reference: ImageReference, image: Image) -> list[str]:
+async def fetch_stack(machinery: Machinery, reference: ImageReference | Tag, image: Image) -> list[str]:
     """Have all layers and the cover; return the native lower directories, topmost first."""
     await machinery.provider.obtain(StackNeed(reference.repository, image))
     if machinery.storage.cover([layer.digest for layer in image.layers]) is None:

@@ -13,11 +13,11 @@ from layerfs.fetch.tasks import holding
 from layerfs.oci import (
     Descriptor,
     Digest,
-    ImageReference,
     Index,
     Manifest,
     Platform,
     Repository,
+    Tag,
     descend,
     parse_manifest,
 )
@@ -32,16 +32,13 @@ class DocumentFetcher:
         self._origin = origin
         self._platform = platform
 
-    async def resolve(self, reference: ImageReference) -> Digest:
+    async def resolve(self, tag: Tag) -> Digest:
         """Ask the registry what a tag names now, and pin the tag to it."""
-        assert reference.tag is not None
-        found = await self._origin.ask(Resolve(reference.repository, reference.tag))
+        found = await self._origin.ask(Resolve(tag))
         if found.raw is not None:
             parse_manifest(found.raw, found.digest, found.media_type)
             await trio.to_thread.run_sync(self._storage.save_manifest, found.raw, found.digest)
-        await trio.to_thread.run_sync(
-            self._storage.refs.write, reference.repository, reference.tag, found.digest
-        )
+        await trio.to_thread.run_sync(self._storage.refs.write, tag, found.digest)
         return found.digest
 
     async def image(self, repository: Repository, digest: Digest) -> Manifest:

@@ -30,7 +30,7 @@ from layerfs.fetch.workers import Workers
 from layerfs.flights import SingleFlight
 from layerfs.layer.record import Budgets
 from layerfs.needs import BlobNeed, DocumentNeed, LayersNeed, Need, StackNeed, TagNeed
-from layerfs.oci import Digest, ImageReference, Manifest, Platform, Repository
+from layerfs.oci import Digest, Manifest, Platform, Repository, Tag
 from layerfs.oci.image import ImageLayer
 from layerfs.status import Fetching
 from layerfs.store import ImageStorage
@@ -74,8 +74,8 @@ class Fetcher:
         self.waiting += 1
         try:
             match need:
-                case TagNeed(reference):
-                    await self._once(need, lambda: self._pin(reference), str(reference))
+                case TagNeed(tag):
+                    await self._once(need, lambda: self._pin(tag), str(tag))
                 case DocumentNeed(repository, digest):
                     await self.image(repository, digest)
                 case LayersNeed(repository, image, numbers):
@@ -90,11 +90,9 @@ class Fetcher:
         finally:
             self.waiting -= 1
 
-    async def resolve(self, reference: ImageReference) -> Digest:
+    async def resolve(self, tag: Tag) -> Digest:
         """Ask the registry what a tag names now, whatever is known, and pin the tag to it."""
-        found: Digest = await self._once(
-            reference, lambda: self._documents.resolve(reference), str(reference)
-        )
+        found: Digest = await self._once(tag, lambda: self._documents.resolve(tag), str(tag))
         return found
 
     async def image(self, repository: Repository, digest: Digest) -> Manifest:
@@ -106,23 +104,20 @@ class Fetcher:
         )
         return found
 
-    async def _pin(self, reference: ImageReference) -> None:
+    async def _pin(self, tag: Tag) -> None:
         """Pin a tag to what it names now.
 
         If the registry is unreachable, the old pin is renewed: with ``--tag-ttl`` only one access a period
         waits for a dead registry.
         """
         try:
-            await self._documents.resolve(reference)
+            await self._documents.resolve(tag)
         except (Unreachable, RegistryTimeout, RateLimited, RegistryMisbehaved, Offline) as exc:
-            assert reference.tag is not None
-            known = self._storage.refs.read(reference.repository, reference.tag)
+            known = self._storage.refs.read(tag)
             if known is None:
                 raise
-            log.warning("%s: keeping %s of %s: %s", reference, known.digest, known.resolved_at, exc)
-            await trio.to_thread.run_sync(
-                self._storage.refs.write, reference.repository, reference.tag, known.digest
-            )
+            log.warning("%s: keeping %s of %s: %s", tag, known.digest, known.resolved_at, exc)
+            await trio.to_thread.run_sync(self._storage.refs.write, tag, known.digest)
 
     def sweep_soon(self) -> None:
         """Begin to sweep leftovers out of the store, now and once a day; for daemons."""

@@ -11,7 +11,7 @@ import msgspec
 from layerfs.errors import RegistryMisbehaved
 from layerfs.fetch.origin import Means, Operation
 from layerfs.fetch.receiving import write_down
-from layerfs.oci import Descriptor, Digest, Repository, Resolved
+from layerfs.oci import Descriptor, Digest, Repository, Resolved, Tag
 
 RANGE_MAX: Final = 32 << 20
 """Bytes that one `ReadRange` returns."""
@@ -20,13 +20,12 @@ RANGE_MAX: Final = 32 << 20
 class Resolve(Operation[Resolved], frozen=True, tag="resolve"):
     """Say what a tag names now."""
 
-    repository: Repository
-    name: str
+    name: Tag
     result: ClassVar[Any] = Resolved
 
     async def do(self, means: Means) -> Resolved:
         """Ask the source."""
-        return await means.source.resolve(self.repository, self.name)
+        return await means.source.resolve(self.name)
 
 
 class FetchManifest(Operation[tuple[bytes, str]], frozen=True, tag="manifest"):

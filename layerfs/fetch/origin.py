@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 import msgspec
 
-from layerfs.oci import Descriptor, Digest, Repository, Resolved
+from layerfs.oci import Descriptor, Digest, Repository, Resolved, Tag
 
 A = TypeVar("A")
 
@@ -38,7 +38,7 @@ class BlobChunks(Protocol):
 class ImageSource(Protocol):
     """Knows images. Its methods may be called from many tasks at once; all raise LayerfsError."""
 
-    async def resolve(self, repository: Repository, tag: str) -> Resolved:
+    async def resolve(self, tag: Tag) -> Resolved:
         """Say what *tag* names now."""
 
     async def fetch_manifest(

@@ -10,7 +10,7 @@ from typing import Protocol
 from layerfs.errors import NotFound, UsageError
 from layerfs.local.name import SourceName, full_name, made_up_name
 from layerfs.local.pieces import Piece
-from layerfs.oci import Digest, ImageReference
+from layerfs.oci import Digest, Tag
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,10 +21,10 @@ class SourceImage:
     names: tuple[str, ...]
     """As the source has them: tags, full names, or none."""
 
-    def reference(self, source: SourceName) -> ImageReference:
+    def tag(self, source: SourceName) -> Tag:
         """Return the full name that the image carries, else one made of the name of the source."""
         carried = (full_name(name) for name in self.names)
-        found = next((reference for reference in carried if reference is not None), None)
+        found = next((tag for tag in carried if tag is not None), None)
         return found or made_up_name(source.path, self.names)
 
 
@@ -69,13 +69,13 @@ def _exactly(name: str, wanted: str) -> bool:
 
 
 def _as_reference(name: str, wanted: str) -> bool:
-    reference = full_name(name)
-    return reference is not None and reference == full_name(wanted)
+    tag = full_name(name)
+    return tag is not None and tag == full_name(wanted)
 
 
 def _by_tag(name: str, wanted: str) -> bool:
-    reference = full_name(name)
-    return reference is not None and reference.tag == wanted
+    tag = full_name(name)
+    return tag is not None and tag.name == wanted
 
 
 def _listed(images: Sequence[SourceImage]) -> str:

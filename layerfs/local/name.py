@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final, Literal, Self, get_args
 
 from layerfs.errors import InvalidReference
-from layerfs.oci import ImageReference, Repository
+from layerfs.oci import ImageReference, Repository, Tag
 from layerfs.oci.reference import DEFAULT_TAG, is_tag
 
 Transport = Literal["oci", "oci-archive", "docker-archive", "dir"]
@@ -55,18 +55,18 @@ def is_source(text: str) -> bool:
     return text.partition(":")[0] in _TRANSPORTS and ":" in text
 
 
-def full_name(name: str) -> ImageReference | None:
-    """Return the reference that an annotation or a RepoTag holds, None for a bare tag or anything else."""
+def full_name(name: str) -> Tag | None:
+    """Return the tag that an annotation or a RepoTag holds, None for a bare name or anything else."""
     if not ("/" in name or ":" in name):
         return None
     try:
         reference = ImageReference.parse(name)
     except InvalidReference:
         return None
-    return reference if reference.tag and not reference.digest else None
+    return None if reference.digest else reference.tag
 
 
-def made_up_name(path: Path, names: tuple[str, ...]) -> ImageReference:
+def made_up_name(path: Path, names: tuple[str, ...]) -> Tag:
     """Return ``localhost/<name of the source>:<tag>`` for an image that carries no full name."""
     stem = _ILLEGAL.sub("-", _SUFFIXES.sub("", path.name.lower())).strip("-")
     tag = next((name for name in names if is_tag(name)), DEFAULT_TAG)

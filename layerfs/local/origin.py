@@ -16,7 +16,7 @@ from layerfs.local.contents import Contents, SourceImage, choose
 from layerfs.local.name import SourceName
 from layerfs.local.opening import open_source
 from layerfs.local.pieces import Piece, open_file, read_at
-from layerfs.oci import Descriptor, Digest, Repository, Resolved
+from layerfs.oci import Descriptor, Digest, Repository, Resolved, Tag
 from layerfs.oci.documents import MAX_DOCUMENT_SIZE
 
 _CHUNK: Final = 1 << 20
@@ -29,7 +29,7 @@ class LocalOrigin:
         self,
         contents: Contents,
         what: str,
-        tags: Mapping[tuple[Repository, str], SourceImage],
+        tags: Mapping[Tag, SourceImage],
         *,
         link: bool = True,
     ) -> None:
@@ -46,11 +46,11 @@ class LocalOrigin:
             Digest.parse(digests[0]) if len(digests) == 1 else Digest.of("\n".join(digests).encode("ascii"))
         )
 
-    async def resolve(self, repository: Repository, tag: str) -> Resolved:
+    async def resolve(self, tag: Tag) -> Resolved:
         """Say which digest *tag* names. Raises NotFound."""
-        found = self.tags.get((repository, tag))
+        found = self.tags.get(tag)
         if found is None:
-            raise NotFound(f"{repository}:{tag}: not in {self._what}, and no registry is asked")
+            raise NotFound(f"{tag}: not in {self._what}, and no registry is asked")
         return Resolved(found.digest, "", None)
 
     async def fetch_manifest(
@@ -145,9 +145,5 @@ def open_local(source: SourceName) -> LocalOrigin:
     images = [choose(contents.images, source)] if source.image else contents.images
     if not images:
         raise NotFound(f"{source}: holds no image")
-    tags = {}
-    for image in images:
-        reference = image.reference(source)
-        assert reference.tag is not None
-        tags[reference.repository, reference.tag] = image
+    tags = {image.tag(source): image for image in images}
     return LocalOrigin(contents, str(source), tags)

@@ -11,7 +11,7 @@ from layerfs.oci.digest import Digest
 from layerfs.oci.image import Image, stack_digest
 from layerfs.oci.manifest import Index, Manifest, parse_manifest
 from layerfs.oci.platform import Platform
-from layerfs.oci.reference import ImageReference, Repository
+from layerfs.oci.reference import ImageReference, Repository, Tag
 
 __all__ = [
     "Descriptor",
@@ -26,6 +26,7 @@ __all__ = [
     "Repository",
     "Resolved",
     "RuntimeConfig",
+    "Tag",
     "descend",
     "documents_below",
     "parse_manifest",

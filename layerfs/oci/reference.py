@@ -98,13 +98,9 @@ class Repository:
             )
         return cls(registry, path)
 
-    def with_tag(self, tag: str) -> "ImageReference":
+    def with_tag(self, name: str) -> "Tag":
         """Name an image of this repository by tag. Raises InvalidReference."""
-        if not is_tag(tag):
-            raise InvalidReference(
-                f"not a tag: {tag[:200]!r} (expected at most 128 letters, digits, '_', '.' and '-')"
-            )
-        return ImageReference(self, tag, None)
+        return Tag(self, name)
 
     def with_digest(self, digest: Digest) -> "ImageReference":
         """Name an image of this repository by digest."""
@@ -114,12 +110,29 @@ class Repository:
         return f"{self.registry}/{self.path}"
 
 
+@dataclass(frozen=True, slots=True, order=True)
+class Tag:
+    """A name of an image in a repository; it may name another later. Raises InvalidReference."""
+
+    repository: Repository
+    name: str
+
+    def __post_init__(self) -> None:
+        if not is_tag(self.name):
+            raise InvalidReference(
+                f"not a tag: {self.name[:200]!r} (expected at most 128 letters, digits, '_', '.' and '-')"
+            )
+
+    def __str__(self) -> str:
+        return f"{self.repository}:{self.name}"
+
+
 @dataclass(frozen=True, slots=True)
 class ImageReference:
     """What a user calls an image. With both tag and digest, the digest decides."""
 
     repository: Repository
-    tag: str | None
+    tag: Tag | None
     digest: Digest | None
 
     @classmethod
@@ -143,12 +156,16 @@ class ImageReference:
         repository = Repository.parse(head)
         if not tag and digest is None:
             tag = DEFAULT_TAG
-        return cls(repository, tag or None, digest)
+        return cls(repository, Tag(repository, tag) if tag else None, digest)
+
+    @property
+    def target(self) -> Tag | Digest:
+        """What decides which image is meant: the digest if there is one, else the tag."""
+        return self.digest or self.tag or Tag(self.repository, DEFAULT_TAG)
 
     def __str__(self) -> str:
-        tag = f":{self.tag}" if self.tag else ""
         digest = f"@{self.digest}" if self.digest else ""
-        return f"{self.repository}{tag}{digest}"
+        return f"{self.tag or self.repository}{digest}"
 
 
 def _parse_digest(text: str, whole: str) -> Digest:

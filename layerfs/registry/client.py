@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Final, Self
 
 from layerfs.errors import Denied, DigestMismatch, InvalidDigest, Offline, RegistryMisbehaved, SizeMismatch
-from layerfs.oci import Descriptor, Digest, Repository, Resolved, mediatype
+from layerfs.oci import Descriptor, Digest, Repository, Resolved, Tag, mediatype
 from layerfs.oci.documents import MAX_DOCUMENT_SIZE
 from layerfs.registry import blob, paging
 from layerfs.registry.blob import BlobStream
@@ -46,14 +46,14 @@ class RegistryClient:
     async def __aexit__(self, *_: object) -> None:
         await self._transport.__aexit__()
 
-    async def resolve(self, repository: Repository, tag: str) -> Resolved:
+    async def resolve(self, tag: Tag) -> Resolved:
         """Say which digest *tag* names: one HEAD where the registry answers it in full, else a GET.
 
         Raises NotFound for an unknown repository or tag, DigestMismatch if the registry contradicts itself.
         """
-        what = f"manifest {repository}:{tag}"
+        repository, what = tag.repository, f"manifest {tag}"
         self._require_allowed(repository.registry, what)
-        path = manifest_path(repository.path, tag)
+        path = manifest_path(repository.path, tag.name)
         call = replace(_call(what, repository, path), accept=_ACCEPT)
         async with self._open(replace(call, method="HEAD", statuses=_ANY)) as reply:
             digest = _announced(reply)

@@ -1,7 +1,7 @@
 """Where everything in the store lies. The one place that turns digests and references into paths.
 
 Does no I/O and decides nothing else. A path is only ever made of a parsed value: a `Digest`, a
-`Repository`, a tag that passed the grammar.
+`Repository`, a `Tag`.
 """
 
 import hashlib
@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from layerfs.errors import InvalidReference
-from layerfs.oci import Digest, Repository
-from layerfs.oci.reference import is_tag
+from layerfs.oci import Digest, Tag
 
 StagedKind = Literal["downloading", "extracting", "removing", "writing"]
 
@@ -137,13 +136,9 @@ class Layout:
         """Directory of a registry's refs; *registry* comes from a `Repository` or from a listing."""
         return self.refs / registry
 
-    def tag(self, repository: Repository, tag: str) -> Path:
-        """Path of a pinned tag. Raises InvalidReference for what is no tag or no file name."""
-        if not is_tag(tag):
-            raise InvalidReference(
-                f"not a tag: {tag[:200]!r} (expected at most 128 letters, digits, '_', '.' and '-')"
-            )
-        path = self.refs / repository.registry / f"{repository.path}:{tag}"
+    def tag(self, tag: Tag) -> Path:
+        """Path of a pinned tag. Raises InvalidReference if its last component is too long for a file."""
+        path = self.refs / tag.repository.registry / f"{tag.repository.path}:{tag.name}"
         if len(path.name) > NAME_MAX:
             raise InvalidReference(f"{path.name[:60]!r}...: longer than a file name ({NAME_MAX} bytes)")
         return path

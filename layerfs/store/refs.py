@@ -17,7 +17,7 @@ import msgspec
 
 from layerfs.errors import InvalidDigest, InvalidReference, StoreError
 from layerfs.host.oserrors import disk_errors
-from layerfs.oci import Digest, ImageReference, Repository
+from layerfs.oci import Digest, Repository, Tag
 from layerfs.oci.reference import is_component, is_registry, is_tag
 from layerfs.store.disk import read_small, write_durably
 from layerfs.store.layout import Layout
@@ -48,12 +48,12 @@ class Refs:
         self._layout = layout
         self._locks = locks
 
-    def read(self, repository: Repository, tag: str) -> RefEntry | None:
+    def read(self, tag: Tag) -> RefEntry | None:
         """Return what *tag* is pinned to, None if unknown. Raises InvalidReference.
 
         A damaged ref is unknown: resolving the tag again heals it.
         """
-        path = self._layout.tag(repository, tag)
+        path = self._layout.tag(tag)
         try:
             raw = read_small(path, _MAX_REF_SIZE)
             if raw is None:
@@ -66,11 +66,9 @@ class Refs:
             log.warning("%s: %s (treated as unknown)", path, exc)
             return None
 
-    def write(
-        self, repository: Repository, tag: str, digest: Digest, resolved_at: datetime | None = None
-    ) -> RefEntry:
+    def write(self, tag: Tag, digest: Digest, resolved_at: datetime | None = None) -> RefEntry:
         """Pin *tag* to *digest*. Raises InvalidReference, StoreFull, StoreReadOnly, StoreError."""
-        path = self._layout.tag(repository, tag)
+        path = self._layout.tag(tag)
         entry = RefEntry(digest, resolved_at or datetime.now(UTC))
         raw = msgspec.json.encode(_RefJson(str(digest), entry.resolved_at)) + b"\n"
         temporary = self._layout.staged_ref()
@@ -78,9 +76,9 @@ class Refs:
             self._rename_into(temporary, path, raw)
         return entry
 
-    def remove(self, repository: Repository, tag: str) -> bool:
+    def remove(self, tag: Tag) -> bool:
         """Forget *tag*, and directories that hold no ref any more. True if it was known."""
-        path = self._layout.tag(repository, tag)
+        path = self._layout.tag(tag)
         with disk_errors(f"{path}: cannot remove"):
             try:
                 os.unlink(path)
@@ -115,27 +113,27 @@ class Refs:
         path = self._layout.registry(repository.registry) / repository.path
         return [tag for name, tag in _tags(_names(path.parent)) if name == path.name]
 
-    def all(self) -> Iterator[tuple[ImageReference, RefEntry]]:
+    def all(self) -> Iterator[tuple[Tag, RefEntry]]:
         """Yield every readable ref, ordered by registry, then path component by component, then tag."""
         for registry in self.registries():
             yield from self._below(registry, "")
 
-    def _below(self, registry: str, prefix: str) -> Iterator[tuple[ImageReference, RefEntry]]:
+    def _below(self, registry: str, prefix: str) -> Iterator[tuple[Tag, RefEntry]]:
         directory = self._directory(registry, prefix)
         names = _names(directory) if directory else []
-        tagged: dict[str, list[str]] = {}
-        for name, tag in _tags(names):
-            tagged.setdefault(name, []).append(tag)
-        for name in sorted(tagged.keys() | {name for name in names if is_component(name)}):
+        tagged_names: dict[str, list[str]] = {}
+        for name, tag_name in _tags(names):
+            tagged_names.setdefault(name, []).append(tag_name)
+        for name in sorted(tagged_names.keys() | {name for name in names if is_component(name)}):
             path = f"{prefix}/{name}" if prefix else name
             try:
                 repository = Repository.of(registry, path)
             except InvalidReference:
                 continue
-            for tag in tagged.get(name, ()):
-                entry = self.read(repository, tag)
+            for tag in map(repository.with_tag, tagged_names.get(name, ())):
+                entry = self.read(tag)
                 if entry is not None:
-                    yield repository.with_tag(tag), entry
+                    yield tag, entry
             yield from self._below(registry, path)
 
     def _directory(self, registry: str, prefix: str) -> Path | None:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator, Sequence
 
 from layerfs.needs import Need, TagNeed
-from layerfs.oci import Digest, Repository
+from layerfs.oci import Digest, Repository, Tag
 from layerfs.store.refs import RefEntry
 from layerfs.view import names
 from layerfs.view.image import ImageDirectory
@@ -66,8 +66,8 @@ class RepositoryDirectory(VirtualDirectory):
                 return directory(self.context, self._registry, join(self._prefix, component))
             case names.Alias(target):
                 return link(self.context, self._key(name), target)
-            case names.TagName(repository, tag):
-                return self._tag(repository, tag)
+            case Tag() as tag:
+                return self._tag(tag)
             case names.ImageName(repository, digest):
                 return self._image(repository, digest)
             case _:
@@ -80,19 +80,19 @@ class RepositoryDirectory(VirtualDirectory):
         for component in refs.children(self._registry, self._prefix):
             name = component.encode("ascii")
             found[name] = directory(self.context, self._registry, join(self._prefix, component))
-        for repository, tag, entry in tags_in(self.context, self._registry, self._prefix):
-            found[names.tag_name(repository, tag)] = self._tag(repository, tag)
-            if self.context.known.documents.is_complete(repository, entry.digest):
-                found[names.image_name(repository, entry.digest)] = self._image(repository, entry.digest)
+        for tag, entry in tags_in(self.context, self._registry, self._prefix):
+            found[names.tag_name(tag)] = self._tag(tag)
+            if self.context.known.documents.is_complete(tag.repository, entry.digest):
+                image = names.image_name(tag.repository, entry.digest)
+                found[image] = self._image(tag.repository, entry.digest)
         return list(found.items())
 
     def _key(self, name: bytes) -> bytes:
         return _directory_key(self._registry, self._prefix) + b"/" + name
 
-    def _tag(self, repository: Repository, tag: str) -> "TagLink":
+    def _tag(self, tag: Tag) -> "TagLink":
         context = self.context
-        key = self._key(names.tag_name(repository, tag))
-        return context.node(key, lambda ino: TagLink(ino, context, repository, tag))
+        return context.node(self._key(names.tag_name(tag)), lambda ino: TagLink(ino, context, tag))
 
     def _image(self, repository: Repository, digest: Digest) -> ImageDirectory:
         context = self.context
@@ -103,11 +103,10 @@ class RepositoryDirectory(VirtualDirectory):
 class TagLink(VirtualNode):
     """``<name>:<tag>``, a link to ``<name>@sha256:<hex>``."""
 
-    __slots__ = ("_repository", "_tag")
+    __slots__ = ("_tag",)
 
-    def __init__(self, ino: int, context: MountContext, repository: Repository, tag: str) -> None:
+    def __init__(self, ino: int, context: MountContext, tag: Tag) -> None:
         super().__init__(ino, context)
-        self._repository = repository
         self._tag = tag
 
     @property
@@ -124,7 +123,7 @@ class TagLink(VirtualNode):
         """Return a link; its length is known before its target, because a digest has a fixed length."""
         entry = self._entry()
         if entry is None:
-            size = len(names.last_component(self._repository)) + _SHA256_NAME_LENGTH
+            size = len(names.last_component(self._tag.repository)) + _SHA256_NAME_LENGTH
             return self.context.attributes(LINK_MODE, size)
         resolved_ns = int(entry.resolved_at.timestamp()) * 10**9
         return self.context.attributes(LINK_MODE, len(self._target(entry)), resolved_ns)
@@ -133,18 +132,18 @@ class TagLink(VirtualNode):
         """Return the name of the image; waits for a tag that the store does not know, or not newly enough."""
         entry = self._entry()
         if entry is None or self._is_old(entry):
-            return TagNeed(self._repository.with_tag(self._tag))
+            return TagNeed(self._tag)
         return self._target(entry)
 
     def _entry(self) -> RefEntry | None:
-        return self.context.storage.refs.read(self._repository, self._tag)
+        return self.context.storage.refs.read(self._tag)
 
     def _is_old(self, entry: RefEntry) -> bool:
         ttl = self.context.tag_ttl
         return ttl is not None and time.time() - entry.resolved_at.timestamp() >= ttl
 
     def _target(self, entry: RefEntry) -> bytes:
-        return names.image_name(self._repository, entry.digest)
+        return names.image_name(self._tag.repository, entry.digest)
 
 
 def directory(context: MountContext, registry: str, prefix: str) -> RepositoryDirectory:
@@ -169,11 +168,11 @@ def _directory_key(registry: str, prefix: str) -> bytes:
     return KEY + b"/" + path.encode("ascii")
 
 
-def tags_in(context: MountContext, registry: str, prefix: str) -> Iterator[tuple[Repository, str, RefEntry]]:
+def tags_in(context: MountContext, registry: str, prefix: str) -> Iterator[tuple[Tag, RefEntry]]:
     """Yield the pinned tags of the repositories right below *prefix*."""
     refs = context.storage.refs
-    for name, tag in refs.tagged(registry, prefix):
-        repository = Repository.of(registry, join(prefix, name))
-        entry = refs.read(repository, tag)
+    for repository, name in refs.tagged(registry, prefix):
+        tag = Repository.of(registry, join(prefix, repository)).with_tag(name)
+        entry = refs.read(tag)
         if entry is not None:
-            yield repository, tag, entry
+            yield tag, entry

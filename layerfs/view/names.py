@@ -13,7 +13,7 @@ import re
 from dataclasses import dataclass
 
 from layerfs.errors import InvalidDigest, InvalidReference
-from layerfs.oci import Digest, Repository
+from layerfs.oci import Digest, Repository, Tag
 from layerfs.oci.reference import DEFAULT_REGISTRY, is_registry, is_tag
 
 _REGISTRY_ALIASES = frozenset({"index.docker.io", "registry-1.docker.io"})
@@ -28,14 +28,6 @@ class Component:
     """A directory: a registry, or one component of a repository path."""
 
     name: str
-
-
-@dataclass(frozen=True, slots=True)
-class TagName:
-    """``name:tag``, a link to the image."""
-
-    repository: Repository
-    tag: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +57,7 @@ def parse_registry(name: bytes) -> Component | Alias | None:
     return Alias(DEFAULT_REGISTRY) if text in _REGISTRY_ALIASES else Component(text)
 
 
-def parse_entry(registry: str, prefix: str, name: bytes) -> Component | TagName | ImageName | Alias | None:
+def parse_entry(registry: str, prefix: str, name: bytes) -> Component | Tag | ImageName | Alias | None:
     """Say what *name* is in ``images/<registry>/<prefix>``, *prefix* being empty or like ``a/b``."""
     text = _text(name)
     if text is None:
@@ -85,7 +77,7 @@ def parse_entry(registry: str, prefix: str, name: bytes) -> Component | TagName 
         return Alias(f"{last}@{digest}")
     if registry == DEFAULT_REGISTRY and not prefix:
         return Alias(f"{_LIBRARY}/{text}")
-    return TagName(repository, tag) if digest is None else ImageName(repository, digest)
+    return Tag(repository, tag) if digest is None else ImageName(repository, digest)
 
 
 def parse_id(name: bytes) -> str | None:
@@ -98,9 +90,9 @@ def image_name(repository: Repository, digest: Digest) -> bytes:
     return f"{last_component(repository)}@{digest}".encode("ascii")
 
 
-def tag_name(repository: Repository, tag: str) -> bytes:
+def tag_name(tag: Tag) -> bytes:
     """Return the name of a tag's link in the directory that holds it."""
-    return f"{last_component(repository)}:{tag}".encode("ascii")
+    return f"{last_component(tag.repository)}:{tag.name}".encode("ascii")
 
 
 def last_component(repository: Repository) -> str:

@@ -22,7 +22,7 @@ from layerfs.errors import (
     WorkerDied,
 )
 from layerfs.fetch.documents import DocumentFetcher
-from layerfs.oci import Digest, ImageReference, Platform, Repository
+from layerfs.oci import Digest, Platform, Repository
 from layerfs.store import ImageStorage
 from tests.support import images
 from tests.support.fake_origin import FakeOrigin, Step
@@ -117,19 +117,19 @@ async def test_an_index_without_this_platform_is_kept_for_others(store: Path) ->
 
 @pytest.mark.parametrize("error", ERRORS)
 async def test_a_tag_that_cannot_be_resolved_keeps_its_pin(store: Path, error: type[LayerfsError]) -> None:
-    reference = ImageReference.parse("r.example/a/b:1")
+    tag = REPOSITORY.with_tag("1")
     origin = FakeOrigin((INDEX,))
     documents = fetcher(store, origin)
     refs = ImageStorage(store).refs
     origin.failures["resolve"] = [error("planned")]
     with pytest.raises(error, match="planned"):
-        await documents.resolve(reference)
-    assert refs.read(REPOSITORY, "1") is None
-    refs.write(REPOSITORY, "1", Digest.of(b"old"))
+        await documents.resolve(tag)
+    assert refs.read(REPOSITORY.with_tag("1")) is None
+    refs.write(REPOSITORY.with_tag("1"), Digest.of(b"old"))
     origin.failures["resolve"] = [error("planned")]
     with pytest.raises(error):
-        await documents.resolve(reference)
-    entry = refs.read(REPOSITORY, "1")
+        await documents.resolve(tag)
+    entry = refs.read(REPOSITORY.with_tag("1"))
     assert entry is not None
     assert entry.digest == Digest.of(b"old")
 
@@ -137,8 +137,8 @@ async def test_a_tag_that_cannot_be_resolved_keeps_its_pin(store: Path, error: t
 @pytest.mark.parametrize("raw", [False, True], ids=["digest alone", "with the document"])
 async def test_a_tag_is_pinned_and_what_came_along_is_kept(store: Path, raw: bool) -> None:
     origin = FakeOrigin((INDEX,), resolved_raw=raw)
-    assert await fetcher(store, origin).resolve(ImageReference.parse("r.example/a/b:1")) == INDEX.digest
-    entry = ImageStorage(store).refs.read(REPOSITORY, "1")
+    assert await fetcher(store, origin).resolve(REPOSITORY.with_tag("1")) == INDEX.digest
+    entry = ImageStorage(store).refs.read(REPOSITORY.with_tag("1"))
     assert entry is not None
     assert entry.digest == INDEX.digest
     assert kept(store) == (["index"] if raw else [])

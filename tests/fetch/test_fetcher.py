@@ -31,14 +31,14 @@ from layerfs.extract.client import ExtractorPool
 from layerfs.fetch import Fetcher, open_fetcher
 from layerfs.layer.record import Budgets
 from layerfs.needs import BlobNeed, DocumentNeed, LayersNeed, Need, StackNeed, TagNeed
-from layerfs.oci import Digest, Image, ImageConfig, ImageReference, Platform, Repository
+from layerfs.oci import Digest, Image, ImageConfig, Platform, Repository
 from layerfs.store import ImageStorage
 from tests.support import images
 from tests.support.clients import wait_until
 from tests.support.fake_origin import Delivery, FakeOrigin
 
 REPOSITORY = Repository("r.example", "a/b")
-REFERENCE = ImageReference.parse("r.example/a/b:1")
+TAG = REPOSITORY.with_tag("1")
 PLATFORM = Platform("linux", "amd64")
 BASE, TOP = (images.layer(images.file(name, os.urandom(200_000))) for name in ("base", "top"))
 BROKEN = images.layer(archive=os.urandom(100_000), compression="none")
@@ -90,7 +90,7 @@ def scene(pool: ExtractorPool, store: Path) -> Scene:
 def _is_met(kind: type[Need], scene: Scene) -> bool:
     storage = scene.storage
     if kind is TagNeed:
-        return storage.refs.read(REPOSITORY, "1") is not None
+        return storage.refs.read(REPOSITORY.with_tag("1")) is not None
     if kind is DocumentNeed:
         return storage.has_manifest(BUILT.digest) and storage.has_config(BUILT.config_digest)
     if kind is LayersNeed:
@@ -102,7 +102,7 @@ def _is_met(kind: type[Need], scene: Scene) -> bool:
 
 def _need(kind: type[Need], image: Image) -> Need:
     return {
-        TagNeed: TagNeed(REFERENCE),
+        TagNeed: TagNeed(TAG),
         DocumentNeed: DocumentNeed(REPOSITORY, BUILT.digest),
         LayersNeed: LayersNeed(REPOSITORY, image, (1,)),
         StackNeed: StackNeed(REPOSITORY, image),
@@ -236,14 +236,14 @@ async def test_a_pinned_tag_keeps_its_pin_while_its_registry_is_away(
     scene: Scene, error: type[LayerfsError]
 ) -> None:
     scene.origin.failures["resolve"] = [error("planned")]
-    scene.storage.refs.write(REPOSITORY, "1", Digest.of(b"old"))
+    scene.storage.refs.write(REPOSITORY.with_tag("1"), Digest.of(b"old"))
     async with scene.fetching() as fetcher:
         if error in AWAY:
-            await fetcher.obtain(TagNeed(REFERENCE))
+            await fetcher.obtain(TagNeed(TAG))
         else:  # it has answered
             with pytest.raises(error):
-                await fetcher.obtain(TagNeed(REFERENCE))
-    entry = scene.storage.refs.read(REPOSITORY, "1")
+                await fetcher.obtain(TagNeed(TAG))
+    entry = scene.storage.refs.read(REPOSITORY.with_tag("1"))
     assert entry is not None
     assert entry.digest == Digest.of(b"old")
 
@@ -253,19 +253,19 @@ async def test_a_tag_without_a_pin_cannot_be_guessed(scene: Scene, error: type[L
     scene.origin.failures["resolve"] = [error("planned")]
     async with scene.fetching() as fetcher:
         with pytest.raises(error, match="planned"):
-            await fetcher.obtain(TagNeed(REFERENCE))
-        assert [entry.what for entry in fetcher.journal.failures] == [str(REFERENCE)]
+            await fetcher.obtain(TagNeed(TAG))
+        assert [entry.what for entry in fetcher.journal.failures] == [str(TAG)]
 
 
 async def test_who_asks_anew_gets_no_old_pin(scene: Scene) -> None:
     """As `layerfs pull` does."""
-    scene.storage.refs.write(REPOSITORY, "1", Digest.of(b"old"))
+    scene.storage.refs.write(REPOSITORY.with_tag("1"), Digest.of(b"old"))
     scene.origin.failures["resolve"] = [Unreachable("planned")]
     async with scene.fetching() as fetcher:
         with pytest.raises(Unreachable, match="planned"):
-            await fetcher.resolve(REFERENCE)
-        assert await fetcher.resolve(REFERENCE) == BUILT.digest
-    entry = scene.storage.refs.read(REPOSITORY, "1")
+            await fetcher.resolve(TAG)
+        assert await fetcher.resolve(TAG) == BUILT.digest
+    entry = scene.storage.refs.read(REPOSITORY.with_tag("1"))
     assert entry is not None
     assert entry.digest == BUILT.digest
 

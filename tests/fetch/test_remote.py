@@ -116,7 +116,7 @@ async def test_errors_come_back_as_themselves(faulty: FaultyRegistry) -> None:
     nowhere = Repository("127.0.0.1:1", "a/b")
     async with open_remote(RegistrySettings(offline=True)) as remote:
         with pytest.raises(Offline):
-            await remote.ask(Resolve(nowhere, "latest"))
+            await remote.ask(Resolve(nowhere.with_tag("latest")))
 
 
 async def test_a_broken_connection_leaves_what_arrived(faulty: FaultyRegistry, tmp_path: Path) -> None:
@@ -267,7 +267,7 @@ async def test_one_that_cannot_be_started_is_an_error(monkeypatch: pytest.Monkey
     monkeypatch.setattr(sys, "executable", "/nonexistent/python")
     async with open_remote(RegistrySettings()) as remote:
         with pytest.raises(WorkerDied, match="cannot be started: No such file"):
-            await remote.ask(Resolve(Repository("127.0.0.1:1", "a/b"), "latest"))
+            await remote.ask(Resolve(Repository("127.0.0.1:1", "a/b").with_tag("latest")))
 
 
 _OWNER = """

@@ -18,7 +18,9 @@ REPOSITORY = Repository.parse("a/b")
 def origin(tmp_path: Path) -> LocalOrigin:
     path = write_layout(tmp_path / "lay", BUILT)
     found = SourceImage(BUILT.digest, ())
-    return LocalOrigin(open_source(SourceName.parse(f"oci:{path}")), "oci:lay", {(REPOSITORY, "1"): found})
+    return LocalOrigin(
+        open_source(SourceName.parse(f"oci:{path}")), "oci:lay", {REPOSITORY.with_tag("1"): found}
+    )
 
 
 def blob(tmp_path: Path, hex_: str) -> Path:
@@ -36,9 +38,9 @@ async def read(source: LocalOrigin, offset: int = 0, end: int | None = None) -> 
 
 async def test_it_knows_its_own_tags_and_no_others(tmp_path: Path) -> None:
     source = origin(tmp_path)
-    assert (await source.resolve(REPOSITORY, "1")).digest == BUILT.digest
+    assert (await source.resolve(REPOSITORY.with_tag("1"))).digest == BUILT.digest
     with pytest.raises(NotFound, match="no registry is asked"):
-        await source.resolve(REPOSITORY, "2")
+        await source.resolve(REPOSITORY.with_tag("2"))
 
 
 async def test_documents_are_verified(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ from layerfs.errors import (
 )
 from layerfs.local import SourceImage, SourceName, archive, choose, open_source
 from layerfs.local.pieces import Piece
-from layerfs.oci import Digest
+from layerfs.oci import Digest, ImageReference
 from tests.support import images
 from tests.support.images import file, image, layer, write_layout
 
@@ -79,14 +79,14 @@ def test_an_image_gets_its_full_name_or_one_of_the_source(
     path: str, names: tuple[str, ...], reference: str
 ) -> None:
     source = SourceName("oci", Path(path), "")
-    assert str(SourceImage(BUILT.digest, names).reference(source)) == reference
+    assert str(SourceImage(BUILT.digest, names).tag(source)) == reference
 
 
 @given(st.text(max_size=300), st.lists(st.text(max_size=10), max_size=3))
 def test_whatever_a_source_is_called_the_made_up_name_is_legal(stem: str, names: list[str]) -> None:
     source = SourceName("oci", Path("/", stem.replace("/", "").replace("\0", "") or "x"), "")
-    reference = SourceImage(BUILT.digest, tuple(names)).reference(source)
-    assert reference.tag
+    tag = SourceImage(BUILT.digest, tuple(names)).tag(source)
+    assert ImageReference.parse(str(tag)).tag == tag
 
 
 def test_an_image_is_chosen_exactly_or_by_reference_or_by_tag() -> None:

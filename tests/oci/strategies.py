@@ -30,9 +30,12 @@ repositories = st.builds(Repository.of, st.one_of(registries, st.just("docker.io
     lambda repository: Repository.parse(str(repository))
 )
 references = st.one_of(
-    st.builds(ImageReference, repositories, tags, st.none()),
-    st.builds(ImageReference, repositories, st.none(), digests),
-    st.builds(ImageReference, repositories, tags, digests),
+    st.builds(Repository.with_digest, repositories, digests),
+    st.builds(
+        lambda tag, digest: ImageReference(tag.repository, tag, digest),
+        st.builds(Repository.with_tag, repositories, tags),
+        st.none() | digests,
+    ),
 )
 platforms = st.builds(
     Platform.of,

@@ -181,7 +181,7 @@ def test_an_endless_text_is_not_repeated_in_the_error(text: str) -> None:
 
 @given(repositories, tags, digests)
 def test_a_repository_names_its_images(repository: Repository, tag: str, digest: Digest) -> None:
-    assert ImageReference.parse(f"{repository}:{tag}") == repository.with_tag(tag)
+    assert ImageReference.parse(f"{repository}:{tag}").tag == repository.with_tag(tag)
     assert ImageReference.parse(f"{repository}@{digest}") == repository.with_digest(digest)
 
 
@@ -190,6 +190,16 @@ def test_no_image_is_named_by_what_is_no_tag(tag: str) -> None:
     assert not is_tag(tag)
     with pytest.raises(InvalidReference, match="not a tag"):
         Repository.parse("a").with_tag(tag)
+
+
+@given(repositories, tags, digests)
+def test_the_digest_decides_else_the_tag_else_the_default_one(
+    repository: Repository, tag: str, digest: Digest
+) -> None:
+    named = repository.with_tag(tag)
+    assert ImageReference(repository, named, digest).target == digest
+    assert ImageReference(repository, named, None).target == named
+    assert ImageReference(repository, None, None).target == repository.with_tag("latest")
 
 
 @given(registries, components, tags)

@@ -16,7 +16,7 @@ import typer
 from layerfs.cli.app import app, load_verbs
 from layerfs.cli.failures import report
 from layerfs.errors import LayerfsError
-from layerfs.oci import ImageReference
+from layerfs.oci import Tag
 from layerfs.store import ImageStorage
 from tests.support import canary, clients, images
 from tests.support.daemon import Daemon
@@ -47,7 +47,7 @@ _NUMBERS = itertools.count()
 class Place:
     """One image in a mount."""
 
-    reference: ImageReference
+    reference: Tag
     path: Path
     """Its directory below ``images/``."""
     built: BuiltImage

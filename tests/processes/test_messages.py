@@ -44,7 +44,7 @@ def test_each_question_survives_the_way() -> None:
     repository, digest = Repository("docker.io", "library/alpine"), Digest.of(b"x")
     descriptor = Descriptor("t", digest, 5, ("https://x/y",), b"inner", None, None, {"a": "b"})
     for question in (
-        Resolve(repository, "3.20"),
+        Resolve(repository.with_tag("3.20")),
         FetchManifest(repository, digest),
         FetchManifest(repository, digest, 7),
         FetchConfig(repository, descriptor),

@@ -28,7 +28,7 @@ async def test_a_cold_image_costs_one_head_and_one_get_each(registry: Registry) 
     mark = registry.mark()
     repository = reference.repository
     async with RegistryClient() as client:
-        resolved = await client.resolve(repository, "1")
+        resolved = await client.resolve(repository.with_tag("1"))
         raw, media_type = await client.fetch_manifest(repository, resolved.digest)
         found = parse_manifest(raw, resolved.digest, media_type)
         assert isinstance(found, Index)
@@ -69,9 +69,9 @@ async def test_what_the_registry_does_not_have_is_not_found(registry: Registry) 
     absent = Digest.of(b"nowhere")
     async with RegistryClient() as client:
         with pytest.raises(NotFound, match=r"missing:2.*MANIFEST_UNKNOWN.*check name and tag"):
-            await client.resolve(repository, "2")
+            await client.resolve(repository.with_tag("2"))
         with pytest.raises(NotFound, match="nobody/knows:1"):
-            await client.resolve(registry.repository("nobody/knows"), "1")
+            await client.resolve(registry.repository("nobody/knows").with_tag("1"))
         with pytest.raises(NotFound):
             await client.fetch_manifest(repository, absent)
         with pytest.raises(NotFound):
@@ -129,24 +129,24 @@ async def test_htpasswd_and_tls(
         "REGISTRY_AUTH_HTPASSWD_PATH": str(users),
     }
     async with RegistryClient(logged_in(tmp_path, own_registry.host, "p:ss wörd")) as client:
-        await client.resolve(repository, "1")
+        await client.resolve(repository.with_tag("1"))
         with restarted(own_registry, monkeypatch, environment):  # TLS and passwords come and go again
-            await client.resolve(repository, "1")
-        await client.resolve(repository, "1")
+            await client.resolve(repository.with_tag("1"))
+        await client.resolve(repository.with_tag("1"))
     with restarted(own_registry, monkeypatch, environment):
         async with RegistryClient(logged_in(tmp_path, own_registry.host, "p:ss wörd")) as client:
             await client.check_login(own_registry.host)
-            assert (await client.resolve(repository, "1")).digest == BUILT.digest
+            assert (await client.resolve(repository.with_tag("1"))).digest == BUILT.digest
             assert await client.tags(repository) == ["1"]
             assert (await download(client, repository, BUILT.layers[0].descriptor()))[1] == BUILT.layers[
                 0
             ].blob
         async with RegistryClient(quick()) as client:
             with pytest.raises(Denied, match="wants user and password"):
-                await client.resolve(repository, "1")
+                await client.resolve(repository.with_tag("1"))
         async with RegistryClient(logged_in(tmp_path, own_registry.host, "wrong")) as client:
             with pytest.raises(Denied, match="user 'robot' of"):
-                await client.resolve(repository, "1")
+                await client.resolve(repository.with_tag("1"))
             with pytest.raises(Denied, match=r"login to .*user 'robot' of"):
                 await client.check_login(own_registry.host)
 
@@ -159,17 +159,17 @@ async def test_signed_tokens(own_registry: Registry, tmp_path: Path, monkeypatch
         restarted(own_registry, monkeypatch, server.environment),
     ):
         async with RegistryClient(quick()) as client:
-            found = await client.resolve(public, "1")
+            found = await client.resolve(public.with_tag("1"))
             await client.fetch_manifest(public, found.digest)
             await download(client, public, BUILT.layers[0].descriptor())
             assert server.asked == ["repository:public/a:pull"]
             with pytest.raises(Denied, match="no credentials"):
-                await client.resolve(private, "1")
+                await client.resolve(private.with_tag("1"))
         async with RegistryClient(logged_in(tmp_path, own_registry.host, "right")) as client:
-            assert (await client.resolve(private, "1")).digest == BUILT.digest
+            assert (await client.resolve(private.with_tag("1"))).digest == BUILT.digest
         async with RegistryClient(logged_in(tmp_path, own_registry.host, "wrong")) as client:
             with pytest.raises(Denied, match="gives none"):
-                await client.resolve(private, "1")
+                await client.resolve(private.with_tag("1"))
 
 
 async def test_a_download_survives_the_registry_being_killed_several_times(own_registry: Registry) -> None:

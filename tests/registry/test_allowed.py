@@ -22,7 +22,7 @@ async def _stream(client: RegistryClient, repository: Repository) -> None:
 
 
 QUESTIONS: dict[str, Question] = {
-    "a tag": lambda client, repository: client.resolve(repository, "1"),
+    "a tag": lambda client, repository: client.resolve(repository.with_tag("1")),
     "a manifest": lambda client, repository: client.fetch_manifest(repository, BLOB.digest),
     "a config": lambda client, repository: client.fetch_config(repository, BLOB),
     "a blob": _stream,

@@ -54,7 +54,7 @@ async def test_an_image_costs_one_token_and_one_refused_request(
     faulty: FaultyRegistry, repository: Repository
 ) -> None:
     async with RegistryClient(quick()) as client:
-        found = await client.resolve(repository, "1")
+        found = await client.resolve(repository.with_tag("1"))
         await client.fetch_manifest(repository, found.digest)
         async with trio.open_nursery() as nursery:
             for blob in BLOBS:
@@ -78,15 +78,15 @@ async def test_another_repository_is_asked_with_a_token_at_once(
 ) -> None:
     other = faulty.push("c", "1", BUILT)
     async with RegistryClient(quick()) as client:
-        await client.resolve(repository, "1")
-        await client.resolve(other, "1")
+        await client.resolve(repository.with_tag("1"))
+        await client.resolve(other.with_tag("1"))
     assert faulty.lines()[-2:] == ["GET /token 200", "HEAD /v2/c/manifests/1 200"]
 
 
 async def test_many_at_once_ask_for_one_token(faulty: FaultyRegistry, repository: Repository) -> None:
     async with RegistryClient(quick()) as client, trio.open_nursery() as nursery:
         for _ in range(20):
-            nursery.start_soon(client.resolve, repository, "1")
+            nursery.start_soon(client.resolve, repository.with_tag("1"))
     assert tokens_asked(faulty) == 1
 
 
@@ -97,7 +97,7 @@ async def test_one_that_gives_up_does_not_take_the_token_from_the_others(
     found = []
 
     async def resolve(client: RegistryClient) -> None:
-        found.append(await client.resolve(repository, "1"))
+        found.append(await client.resolve(repository.with_tag("1")))
 
     async with RegistryClient(quick()) as client, trio.open_nursery() as nursery:
         with trio.move_on_after(0.2):
@@ -116,7 +116,7 @@ async def test_many_at_once_share_one_refusal_and_the_next_asks_again(
 
     async def refused(client: RegistryClient) -> None:
         with pytest.raises(Denied) as caught:
-            await client.resolve(repository, "1")
+            await client.resolve(repository.with_tag("1"))
         refusals.append(str(caught.value))
 
     async with RegistryClient(quick()) as client:
@@ -126,7 +126,7 @@ async def test_many_at_once_share_one_refusal_and_the_next_asks_again(
                 nursery.start_soon(refused, client)
         assert (len(refusals), len(set(refusals)), tokens_asked(faulty)) == (11, 1, 2)
         faulty.faults.token_answer = None
-        await client.resolve(repository, "1")
+        await client.resolve(repository.with_tag("1"))
 
 
 async def test_grants_that_have_ended_are_let_go(
@@ -138,7 +138,7 @@ async def test_grants_that_have_ended_are_let_go(
     async with RegistryClient(quick()) as client:
         for _ in range(2):
             for each in repositories:
-                await client.resolve(each, "1")
+                await client.resolve(each.with_tag("1"))
     assert tokens_asked(faulty) == 6  # none has ended, so none is let go
 
 
@@ -147,7 +147,7 @@ async def test_a_token_may_have_either_name(faulty: FaultyRegistry, repository: 
     faulty.faults.token_key = key
     faulty.faults.token_life = None
     async with RegistryClient(quick()) as client:
-        await client.resolve(repository, "1")
+        await client.resolve(repository.with_tag("1"))
     assert tokens_asked(faulty) == 1
 
 
@@ -160,7 +160,7 @@ async def test_a_token_is_renewed_before_it_ends(
     async with RegistryClient(quick(**forever)) as client:
         for seconds, tokens in [(0, 1), (790, 1), (20, 2), (790, 2), (2000, 3)]:
             await trio.sleep(seconds)
-            await client.resolve(repository, "1")
+            await client.resolve(repository.with_tag("1"))
             assert tokens_asked(faulty) == tokens
     assert not [line for line in faulty.lines()[1:] if line.endswith("401")]
 
@@ -171,20 +171,20 @@ async def test_an_old_token_is_used_while_the_token_server_is_away(
     forever = {"connect_timeout": None, "idle_timeout": None, "document_timeout": float("inf")}
     faulty.faults.token_life = 1000
     async with RegistryClient(quick(**forever)) as client:
-        await client.resolve(repository, "1")
+        await client.resolve(repository.with_tag("1"))
         await trio.sleep(900)
         faulty.faults.token_answer = Answer(503)
-        await client.resolve(repository, "1")
+        await client.resolve(repository.with_tag("1"))
         await trio.sleep(200)
         with pytest.raises(Unreachable, match="token for"):
-            await client.resolve(repository, "1")
+            await client.resolve(repository.with_tag("1"))
 
 
 async def test_a_token_that_is_refused_in_mid_session_is_replaced_once(
     faulty: FaultyRegistry, repository: Repository
 ) -> None:
     async with RegistryClient(quick()) as client:
-        await client.resolve(repository, "1")
+        await client.resolve(repository.with_tag("1"))
         faulty.tokens.clear()
         async with trio.open_nursery() as nursery:
             for blob in BLOBS * 3:
@@ -198,21 +198,21 @@ async def test_a_registry_that_never_takes_its_own_tokens_denies(
     faulty.faults.token_answer = Answer(200, b'{"token":"worthless"}')
     async with RegistryClient(quick()) as client:
         with pytest.raises(Denied, match="layerfs login"):
-            await client.resolve(repository, "1")
+            await client.resolve(repository.with_tag("1"))
     assert tokens_asked(faulty) == 1
 
 
 async def test_a_wish_for_more_scope_is_granted_once(faulty: FaultyRegistry, repository: Repository) -> None:
     faulty.faults.needed_scope = "repository:a/b:pull,metadata_read"
     async with RegistryClient(quick()) as client:
-        await client.resolve(repository, "1")
+        await client.resolve(repository.with_tag("1"))
         await client.fetch_manifest(repository, BUILT.digest)
     assert tokens_asked(faulty) == 2
     faulty.faults.needed_scope = "never"
     faulty.faults.token_answer = Answer(200, b'{"token":"worthless"}')
     async with RegistryClient(quick()) as client:
         with pytest.raises(Denied):
-            await client.resolve(repository, "1")
+            await client.resolve(repository.with_tag("1"))
 
 
 @pytest.mark.parametrize(
@@ -231,7 +231,7 @@ async def test_challenges_in_many_shapes_are_understood(
 ) -> None:
     faulty.faults.challenge = challenge
     async with RegistryClient(quick()) as client:
-        await client.resolve(repository, "1")
+        await client.resolve(repository.with_tag("1"))
 
 
 async def test_a_401_that_asks_for_nothing_is_explained_by_a_ping(
@@ -239,7 +239,7 @@ async def test_a_401_that_asks_for_nothing_is_explained_by_a_ping(
 ) -> None:
     faulty.faults.silent_challenge = True
     async with RegistryClient(quick()) as client:
-        await client.resolve(repository, "1")
+        await client.resolve(repository.with_tag("1"))
         await client.fetch_manifest(repository, BUILT.digest)
     assert [line for line in faulty.lines() if line.startswith("GET /v2/ ")] == ["GET /v2/ 401"]
 
@@ -251,7 +251,7 @@ async def test_a_challenge_without_a_way_in_is_denied(
     faulty.faults.challenge = challenge or " "
     async with RegistryClient(quick()) as client:
         with pytest.raises(Denied, match=r"no way known here.*expected Bearer or Basic"):
-            await client.resolve(repository, "1")
+            await client.resolve(repository.with_tag("1"))
 
 
 @pytest.mark.parametrize("realm", ["ftp://127.0.0.1/token", "http://[", "http://a:99999/"])
@@ -261,7 +261,7 @@ async def test_a_realm_that_is_no_url_is_refused(
     faulty.faults.realm = realm
     async with RegistryClient(quick()) as client:
         with pytest.raises(RegistryMisbehaved, match="not an http"):
-            await client.resolve(repository, "1")
+            await client.resolve(repository.with_tag("1"))
 
 
 @pytest.mark.parametrize(
@@ -283,7 +283,7 @@ async def test_an_answer_without_a_usable_token_is_refused(
     faulty.faults.token_answer = Answer(200, body)
     async with RegistryClient(quick()) as client:
         with pytest.raises(RegistryMisbehaved, match="its answer"):
-            await client.resolve(repository, "1")
+            await client.resolve(repository.with_tag("1"))
 
 
 async def test_a_token_longer_than_the_limit_is_not_read_to_its_end(
@@ -292,7 +292,7 @@ async def test_a_token_longer_than_the_limit_is_not_read_to_its_end(
     faulty.faults.token_answer = Answer(200, b'{"token":"' + b"a" * (2 << 20))
     async with RegistryClient(quick()) as client:
         with pytest.raises(RegistryMisbehaved, match="more than 1048576 bytes"):
-            await client.resolve(repository, "1")
+            await client.resolve(repository.with_tag("1"))
 
 
 async def test_a_token_server_in_trouble_is_asked_again(
@@ -300,7 +300,7 @@ async def test_a_token_server_in_trouble_is_asked_again(
 ) -> None:
     faulty.faults.first = [("/token", Answer(502)), ("/token", Answer(429))]
     async with RegistryClient(quick()) as client:
-        await client.resolve(repository, "1")
+        await client.resolve(repository.with_tag("1"))
     assert tokens_asked(faulty) == 3
 
 
@@ -312,7 +312,7 @@ async def test_user_and_password_go_to_the_token_server_alone(
 ) -> None:
     faulty.faults.anonymous = False
     async with RegistryClient(login(tmp_path, faulty.host)) as client:
-        await client.resolve(repository, "1")
+        await client.resolve(repository.with_tag("1"))
     for asked in faulty.asked:
         assert (asked.headers.get("authorization") == basic(USER, PASSWORD)) == (asked.path == "/token")
     (asked,) = [asked for asked in faulty.asked if asked.path == "/token"]
@@ -324,7 +324,7 @@ async def test_basic_authentication_is_sent_with_every_request_after_the_first(
 ) -> None:
     faulty.faults.auth = "basic"
     async with RegistryClient(login(tmp_path, faulty.host)) as client:
-        await client.resolve(repository, "1")
+        await client.resolve(repository.with_tag("1"))
         for blob in BLOBS:
             await download(client, repository, blob)
     assert [asked.status for asked in faulty.asked] == [401, 200, 200, 200]
@@ -337,7 +337,7 @@ async def test_a_wrong_password_is_denied_and_says_whose_it_was(
     faulty.faults.auth = "basic" if auth == "basic" else "bearer"
     async with RegistryClient(login(tmp_path, faulty.host, password="planted-wrong")) as client:
         with pytest.raises(Denied, match=f"user '{USER}' of {tmp_path}/auth.json; .*layerfs login") as caught:
-            await client.resolve(repository, "1")
+            await client.resolve(repository.with_tag("1"))
     assert "planted" not in str(caught.value)
     assert len(faulty.asked) == 2
 
@@ -350,7 +350,7 @@ async def test_without_a_login_a_private_image_is_denied(
     faulty.faults.anonymous = False
     async with RegistryClient(quick()) as client:
         with pytest.raises(Denied, match=rf"no credentials; .*layerfs login {faulty.host}$"):
-            await client.resolve(repository, "1")
+            await client.resolve(repository.with_tag("1"))
 
 
 async def test_an_identity_token_is_posted_and_traded(
@@ -358,7 +358,7 @@ async def test_an_identity_token_is_posted_and_traded(
 ) -> None:
     settings = written(tmp_path, {"auths": {faulty.host: {"identitytoken": IDENTITY_TOKEN}}})
     async with RegistryClient(settings) as client:
-        await client.resolve(repository, "1")
+        await client.resolve(repository.with_tag("1"))
     (asked,) = [asked for asked in faulty.asked if asked.path == "/token"]
     assert asked.method == "POST"
     assert asked.form == {
@@ -378,7 +378,7 @@ async def test_an_identity_token_is_not_sent_to_where_the_token_server_redirects
     settings = written(tmp_path, {"auths": {faulty.host: {"identitytoken": IDENTITY_TOKEN}}})
     async with RegistryClient(settings) as client:
         with pytest.raises(RegistryMisbehaved, match="a form with a token"):
-            await client.resolve(repository, "1")
+            await client.resolve(repository.with_tag("1"))
     assert not faulty.storage.asked
 
 
@@ -388,7 +388,7 @@ async def test_a_password_is_not_sent_to_where_the_token_server_redirects(
     faulty.faults.token_answer = Answer(307, headers={"Location": f"http://{faulty.storage.host}/token"})
     async with RegistryClient(login(tmp_path, faulty.host)) as client:
         with pytest.raises(Denied):
-            await client.resolve(repository, "1")
+            await client.resolve(repository.with_tag("1"))
     (stored,) = faulty.storage.asked
     assert "authorization" not in stored.headers
 
@@ -399,7 +399,7 @@ async def test_a_registry_token_is_sent_as_it_is(
     faulty.tokens["ready"] = set()
     settings = written(tmp_path, {"auths": {faulty.host: {"registrytoken": "ready"}}})
     async with RegistryClient(settings) as client:
-        await client.resolve(repository, "1")
+        await client.resolve(repository.with_tag("1"))
     assert tokens_asked(faulty) == 0
 
 
@@ -409,9 +409,9 @@ async def test_a_login_made_meanwhile_counts_at_once(
     faulty.faults.anonymous = False
     async with RegistryClient(written(tmp_path, {})) as client:
         with pytest.raises(Denied):
-            await client.resolve(repository, "1")
+            await client.resolve(repository.with_tag("1"))
         login(tmp_path, faulty.host)
-        await client.resolve(repository, "1")
+        await client.resolve(repository.with_tag("1"))
 
 
 async def test_credentials_can_be_switched_off(
@@ -420,7 +420,7 @@ async def test_credentials_can_be_switched_off(
     login(tmp_path, faulty.host)
     settings = quick(authfile=tmp_path / "auth.json", use_credentials=False)
     async with RegistryClient(settings) as client:
-        await client.resolve(repository, "1")
+        await client.resolve(repository.with_tag("1"))
     assert all("authorization" not in asked.headers for asked in faulty.asked if asked.path == "/token")
 
 

@@ -256,10 +256,10 @@ async def test_connections_are_used_again_whatever_was_answered(faulty: FaultyRe
     faulty.faults.redirect_to_storage = True
     async with RegistryClient(quick()) as client:
         for _ in range(3):
-            await client.resolve(repository, "1")
+            await client.resolve(repository.with_tag("1"))
             assert await download(client, repository, blob) == (0, CONTENT)
             with pytest.raises(NotFound):
-                await client.resolve(repository, "2")
+                await client.resolve(repository.with_tag("2"))
     assert faulty.main.accepted == faulty.storage.accepted == 1
 
 
@@ -331,7 +331,7 @@ async def test_downloads_are_limited_and_lookups_do_not_wait_for_them(faulty: Fa
             nursery.start_soon(download, client, repository, blob)
         while faulty.downloads_at_once < 3:  # noqa: ASYNC110 - the server is in another thread
             await trio.sleep(0.01)
-        assert (await client.resolve(faulty.repository("a/b"), "1")).digest == digest
+        assert (await client.resolve(faulty.repository("a/b").with_tag("1"))).digest == digest
         faulty.faults.hold_blobs.set()
     assert faulty.downloads_at_once == 3
 

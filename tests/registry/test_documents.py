@@ -33,7 +33,7 @@ CONFIG = Descriptor(types.OCI_CONFIG, BUILT.config_digest, len(BUILT.config))
 async def test_one_head_resolves_a_tag(faulty: FaultyRegistry) -> None:
     repository = faulty.push("a/b", "1", BUILT)
     async with RegistryClient(quick()) as client:
-        found = await client.resolve(repository, "1")
+        found = await client.resolve(repository.with_tag("1"))
     assert (found.digest, found.media_type, found.raw) == (BUILT.digest, types.OCI_MANIFEST, None)
     assert faulty.lines() == ["HEAD /v2/a/b/manifests/1 200"]
     accept = faulty.asked[0].headers["accept"].split(", ")
@@ -47,7 +47,7 @@ async def test_a_registry_that_knows_no_head_is_asked_by_get(faulty: FaultyRegis
     repository = faulty.push("a/b", "1", BUILT)
     faulty.faults.always = [("HEAD /v2/a/b/manifests", Answer(status))]
     async with RegistryClient(quick()) as client:
-        found = await client.resolve(repository, "1")
+        found = await client.resolve(repository.with_tag("1"))
     assert (found.digest, found.raw) == (BUILT.digest, BUILT.manifest)
 
 
@@ -59,7 +59,7 @@ async def test_a_registry_that_says_no_usable_digest_is_asked_by_get(
     faulty.faults.no_digest = not digest
     faulty.faults.wrong_digest = digest
     async with RegistryClient(quick()) as client:
-        found = await client.resolve(repository, "1")
+        found = await client.resolve(repository.with_tag("1"))
     assert (found.digest, found.raw) == (BUILT.digest, BUILT.manifest)
     assert len(faulty.asked) == 2
 
@@ -70,7 +70,7 @@ async def test_a_registry_that_contradicts_itself_is_refused(faulty: FaultyRegis
     faulty.faults.always = [("HEAD", Answer(405))]
     async with RegistryClient(quick()) as client:
         with pytest.raises(DigestMismatch, match="as announced"):
-            await client.resolve(repository, "1")
+            await client.resolve(repository.with_tag("1"))
 
 
 async def test_the_announced_digest_is_not_believed_when_the_bytes_come(faulty: FaultyRegistry) -> None:
@@ -154,7 +154,8 @@ async def test_a_document_that_never_ends_is_a_timeout(faulty: FaultyRegistry) -
     repository = faulty.push("a/b", "1", BUILT)
     faulty.faults.stall_blobs = [3] * QUICK.attempts
     async with RegistryClient(quick(document_timeout=0.3)) as client:
-        await client.resolve(repository, "1")  # so that the time goes into the body, not into connecting
+        # First connect, so that the time goes into the body.
+        await client.resolve(repository.with_tag("1"))
         with pytest.raises(RegistryTimeout, match="not complete after"):
             await client.fetch_config(repository, CONFIG)
 
@@ -234,7 +235,7 @@ async def test_every_refusal_has_its_error_and_says_what_to_do(
     faulty.faults.always = [("/v2/", answer)]
     async with RegistryClient(quick()) as client:
         with pytest.raises(error, match=text) as resolved:
-            await client.resolve(faulty.repository("a/b"), "1")
+            await client.resolve(faulty.repository("a/b").with_tag("1"))
         with pytest.raises(error):
             await client.fetch_config(faulty.repository("a/b"), CONFIG)
         with pytest.raises(error):
@@ -247,14 +248,14 @@ async def test_a_registry_that_is_not_there_is_unreachable() -> None:
     repository = Repository.of(f"127.0.0.1:{free_port()}", "a/b")
     async with RegistryClient(quick()) as client:
         with pytest.raises(Unreachable, match=r"no connection to http://127.0.0.1:.*check name, port"):
-            await client.resolve(repository, "1")
+            await client.resolve(repository.with_tag("1"))
 
 
 async def test_offline_names_what_is_missing_and_asks_nobody(faulty: FaultyRegistry) -> None:
     repository = faulty.push("a/b", "1", BUILT)
     async with RegistryClient(quick(offline=True)) as client:
         with pytest.raises(Offline, match=r"a/b:1: not in the store, and offline; run without"):
-            await client.resolve(repository, "1")
+            await client.resolve(repository.with_tag("1"))
         with pytest.raises(Offline, match=str(BUILT.digest)):
             await client.fetch_manifest(repository, BUILT.digest)
         with pytest.raises(Offline, match="config"):
@@ -275,7 +276,7 @@ async def test_a_warning_of_the_registry_is_shown_once(
     faulty.faults.warning = '299 - "soon, \\"very\\" soon: gone"\n299 - "another"'
     async with RegistryClient(quick()) as client:
         for _ in range(3):
-            await client.resolve(repository, "1")
+            await client.resolve(repository.with_tag("1"))
     warned = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     assert [text.partition(" warns: ")[2] for text in warned] == ['soon, \\"very\\" soon: gone', "another"]
 

@@ -90,7 +90,7 @@ async def provoke(settings: RegistrySettings, faulty: FaultyRegistry) -> list[st
     errors = list[str]()
     async with RegistryClient(settings) as client:
         for use in (
-            lambda: client.resolve(repository, "1"),
+            lambda: client.resolve(repository.with_tag("1")),
             lambda: client.fetch_manifest(repository, BUILT.digest),
             lambda: download(client, repository, BLOB),
             lambda: download(client, repository, BLOB, offset=5),

@@ -65,7 +65,7 @@ async def test_a_registry_with_a_certificate_to_believe_is_used(
 ) -> None:
     with Proxy({f"{NAME}:443": secure.main.port}) as proxy:
         async with RegistryClient(quick(environment=through(proxy), certs_dirs=certs_dirs)) as client:
-            assert (await client.resolve(repository, "1")).digest == BUILT.digest
+            assert (await client.resolve(repository.with_tag("1"))).digest == BUILT.digest
             assert (await download(client, repository, BLOB))[1] == BUILT.layers[0].blob
     assert proxy.asked == [f"{NAME}:443"]
 
@@ -76,7 +76,7 @@ async def test_docker_hub_is_asked_where_it_lives(
     secure.push("library/alpine", "3", BUILT)
     with Proxy({"registry-1.docker.io:443": secure.main.port}) as proxy:
         async with RegistryClient(quick(environment=through(proxy), certs_dirs=certs_dirs)) as client:
-            assert (await client.resolve(Repository.parse("alpine"), "3")).digest == BUILT.digest
+            assert (await client.resolve(Repository.parse("alpine").with_tag("3"))).digest == BUILT.digest
     assert secure.asked[0].headers["host"] == "registry-1.docker.io"
 
 
@@ -86,7 +86,7 @@ async def test_a_certificate_by_an_unknown_authority_is_refused(
     with Proxy({f"{NAME}:443": secure.main.port}) as proxy:
         async with RegistryClient(quick(environment=through(proxy))) as client:
             with pytest.raises(Unreachable, match=r"not to be believed: unable to get .*certs\.d"):
-                await client.resolve(repository, "1")
+                await client.resolve(repository.with_tag("1"))
     assert not secure.asked
 
 
@@ -97,14 +97,14 @@ async def test_a_certificate_for_another_host_is_refused(
     with Proxy({"other.test:443": secure.main.port}) as proxy:
         async with RegistryClient(quick(environment=through(proxy), certs_dirs=certs_dirs)) as client:
             with pytest.raises(Unreachable, match=r"(?i)not to be believed: hostname mismatch"):
-                await client.resolve(Repository.of("other.test", "a/b"), "1")
+                await client.resolve(Repository.of("other.test", "a/b").with_tag("1"))
 
 
 async def test_a_name_that_does_not_exist_is_not_asked_for_again(repository: Repository) -> None:
     patient = RetryPolicy(base=1000, window=10_000)
     async with RegistryClient(quick(retry=patient)) as client:
         with pytest.raises(Unreachable, match=r"no host of the name registry\.test; check"):
-            await client.resolve(repository, "1")
+            await client.resolve(repository.with_tag("1"))
 
 
 async def test_plain_http_is_never_tried_for_a_registry_that_is_not_insecure(
@@ -114,7 +114,7 @@ async def test_plain_http_is_never_tried_for_a_registry_that_is_not_insecure(
     with Proxy({f"{NAME}:443": faulty.main.port, NAME: faulty.main.port}) as proxy:
         async with RegistryClient(quick(environment=through(proxy))) as client:
             with pytest.raises(Unreachable):
-                await client.resolve(repository, "1")
+                await client.resolve(repository.with_tag("1"))
     assert set(proxy.asked) == {f"{NAME}:443"}
     assert not faulty.asked
 
@@ -125,7 +125,7 @@ async def test_an_insecure_registry_may_have_any_certificate(
     with Proxy({f"{NAME}:443": secure.main.port}) as proxy:
         settings = quick(environment=through(proxy), insecure=frozenset({NAME}))
         async with RegistryClient(settings) as client:
-            assert (await client.resolve(repository, "1")).digest == BUILT.digest
+            assert (await client.resolve(repository.with_tag("1"))).digest == BUILT.digest
 
 
 async def test_an_insecure_registry_may_have_no_tls(faulty: FaultyRegistry, repository: Repository) -> None:
@@ -133,7 +133,7 @@ async def test_an_insecure_registry_may_have_no_tls(faulty: FaultyRegistry, repo
     with Proxy({NAME: faulty.main.port}) as proxy:
         settings = quick(environment=through(proxy), insecure=frozenset({NAME}))
         async with RegistryClient(settings) as client:
-            assert (await client.resolve(repository, "1")).digest == BUILT.digest
+            assert (await client.resolve(repository.with_tag("1"))).digest == BUILT.digest
             await client.fetch_manifest(repository, BUILT.digest)
     assert proxy.asked.count(f"{NAME}:443") == 1  # found out once
 
@@ -141,7 +141,7 @@ async def test_an_insecure_registry_may_have_no_tls(faulty: FaultyRegistry, repo
 async def test_a_loopback_registry_may_have_tls(secure: FaultyRegistry) -> None:
     async with RegistryClient(quick()) as client:
         repository = secure.repository("a/b")
-        assert (await client.resolve(repository, "1")).digest == BUILT.digest
+        assert (await client.resolve(repository.with_tag("1"))).digest == BUILT.digest
         assert (await download(client, repository, BLOB))[1] == BUILT.layers[0].blob
 
 
@@ -167,7 +167,7 @@ async def test_nothing_is_sent_to_a_token_server_without_tls(
     with Proxy({f"{NAME}:443": secure.main.port}) as proxy:
         async with RegistryClient(quick(environment=through(proxy), certs_dirs=certs_dirs)) as client:
             with pytest.raises(RegistryMisbehaved, match="without TLS to"):
-                await client.resolve(repository, "1")
+                await client.resolve(repository.with_tag("1"))
     assert not secure.storage.asked
 
 
@@ -190,7 +190,7 @@ async def test_a_certificate_that_cannot_be_used_is_named(
     damage(certs_dirs[1] / NAME)
     async with RegistryClient(quick(certs_dirs=certs_dirs)) as client:
         with pytest.raises(InvalidSettings, match=r"certs\.d/registry\.test/(bad\.crt|client\.)"):
-            await client.resolve(repository, "1")
+            await client.resolve(repository.with_tag("1"))
 
 
 async def test_a_client_shows_its_own_certificate_where_it_has_one(
@@ -208,11 +208,11 @@ async def test_a_client_shows_its_own_certificate_where_it_has_one(
         settings = quick(environment=through(proxy), certs_dirs=certs_dirs)
         async with RegistryClient(settings) as client:
             with pytest.raises(Unreachable):
-                await client.resolve(repository, "1")
+                await client.resolve(repository.with_tag("1"))
         shutil.copy(own.certificate, certs_dirs[1] / NAME / "client.cert")
         shutil.copy(own.key, certs_dirs[1] / NAME / "client.key")
         async with RegistryClient(settings) as client:
-            assert (await client.resolve(repository, "1")).digest == BUILT.digest
+            assert (await client.resolve(repository.with_tag("1"))).digest == BUILT.digest
 
 
 @pytest.mark.allow_warnings
@@ -261,7 +261,7 @@ async def test_loopback_is_never_asked_through_a_proxy(faulty: FaultyRegistry) -
     faulty.push("a/b", "1", BUILT)
     with Proxy({}) as proxy:
         async with RegistryClient(quick(environment=through(proxy))) as client:
-            await client.resolve(faulty.repository("a/b"), "1")
+            await client.resolve(faulty.repository("a/b").with_tag("1"))
     assert not proxy.asked
 
 
@@ -270,11 +270,11 @@ async def test_a_proxy_with_a_login_gets_it_and_no_error_shows_it(
 ) -> None:
     with Proxy({f"{NAME}:443": secure.main.port}, login="user:planted") as proxy:
         async with RegistryClient(quick(environment=through(proxy), certs_dirs=certs_dirs)) as client:
-            assert (await client.resolve(repository, "1")).digest == BUILT.digest
+            assert (await client.resolve(repository.with_tag("1"))).digest == BUILT.digest
         environment = {"HTTPS_PROXY": proxy.url.replace("planted", "wrong-planted")}
         async with RegistryClient(quick(environment=environment, certs_dirs=certs_dirs)) as client:
             with pytest.raises(Unreachable, match="407") as caught:
-                await client.resolve(repository, "1")
+                await client.resolve(repository.with_tag("1"))
     assert "planted" not in str(caught.value)
 
 
@@ -284,7 +284,7 @@ async def test_a_proxy_that_cannot_be_used_is_named_without_its_login(
 ) -> None:
     async with RegistryClient(quick(environment={"HTTPS_PROXY": proxy})) as client:
         with pytest.raises(InvalidSettings, match=r"proxy .* cannot be used") as caught:
-            await client.resolve(repository, "1")
+            await client.resolve(repository.with_tag("1"))
     assert "planted" not in str(caught.value)
 
 
@@ -301,5 +301,9 @@ async def test_the_environment_itself_is_not_read(
     faulty.faults.auth = "bearer"
     digest = faulty.push_raw("a/b", "1", b"{}", "")
     async with RegistryClient(quick()) as client:
-        assert (await client.resolve(faulty.repository("a/b"), "1")).digest == digest == Digest.of(b"{}")
+        assert (
+            (await client.resolve(faulty.repository("a/b").with_tag("1"))).digest
+            == digest
+            == Digest.of(b"{}")
+        )
     assert all("authorization" not in asked.headers for asked in faulty.asked if asked.path == "/token")

@@ -68,7 +68,7 @@ class Churn:
                 staged.write(content[staged.offset :])
                 staged.commit()
             say("download", digest)
-        self.storage.refs.write(REPOSITORY, digest.hex[:8], digest)
+        self.storage.refs.write(REPOSITORY.with_tag(digest.hex[:8]), digest)
 
     def extract(self, digest: Digest) -> None:
         """Extract what was downloaded."""
@@ -86,7 +86,7 @@ class Churn:
             blob, layer = self.storage.open_blob(digest), self.storage.open_layer(digest)
             assert self.storage.remove_layer(digest) == (blob is not None or layer is not None)
             say("remove", digest)
-        self.storage.refs.remove(REPOSITORY, digest.hex[:8])
+        self.storage.refs.remove(REPOSITORY.with_tag(digest.hex[:8]))
 
     def discard(self, digest: Digest) -> None:
         """Remove the tree alone."""
@@ -108,8 +108,8 @@ class Churn:
 
     def list(self, digest: Digest) -> None:
         """List refs; every one is readable."""
-        for reference, entry in self.storage.refs.all():
-            assert reference.tag == entry.digest.hex[:8]
+        for tag, entry in self.storage.refs.all():
+            assert tag.name == entry.digest.hex[:8]
         assert set(self.storage.refs.tags(REPOSITORY)) <= {known.hex[:8] for known in self.blobs}
 
     def sweep(self, digest: Digest) -> None:

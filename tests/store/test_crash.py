@@ -111,7 +111,7 @@ def document_and_ref_are_there(storage: ImageStorage) -> bool:
         assert storage.load_manifest(IMAGE.digest).raw == IMAGE.manifest
     if storage.has_config(IMAGE.config_digest):
         assert storage.load_config(IMAGE.config_digest).raw == IMAGE.config
-    entry = storage.refs.read(TAG, "1")
+    entry = storage.refs.read(TAG.with_tag("1"))
     assert entry is None or entry.digest == IMAGE.digest
     return (
         entry is not None and storage.has_manifest(IMAGE.digest) and storage.has_config(IMAGE.config_digest)
@@ -121,7 +121,7 @@ def document_and_ref_are_there(storage: ImageStorage) -> bool:
 def save_documents(storage: ImageStorage) -> None:
     storage.save_manifest(IMAGE.manifest, IMAGE.digest)
     storage.save_config(IMAGE.config, IMAGE.config_digest)
-    storage.refs.write(TAG, "1", IMAGE.digest)
+    storage.refs.write(TAG.with_tag("1"), IMAGE.digest)
 
 
 def fill(tree: Path) -> None:

@@ -69,7 +69,7 @@ OPERATIONS: list[tuple[str, Callable[[ImageStorage], object]]] = [
     ("download", lambda storage: download(storage, b"another blob")),
     ("manifest", lambda storage: storage.save_manifest(IMAGE.manifest, IMAGE.digest)),
     ("config", lambda storage: storage.save_config(IMAGE.config, IMAGE.config_digest)),
-    ("ref", lambda storage: storage.refs.write(REPOSITORY, "1", SMALL_DIGEST)),
+    ("ref", lambda storage: storage.refs.write(REPOSITORY.with_tag("1"), SMALL_DIGEST)),
     ("publication", _publish),
     ("cover", lambda storage: storage.publish_cover([Digest.of(b"pending")])),
     ("durability", lambda storage: storage.make_durable()),
@@ -98,7 +98,7 @@ def test_whatever_is_written_waits_for_room(
 def test_a_full_store_can_be_opened_and_read_and_emptied(small_disk: Path) -> None:
     first = ImageStorage(small_disk / "store")
     publish(first, SMALL)
-    first.refs.write(REPOSITORY, "1", SMALL_DIGEST)
+    first.refs.write(REPOSITORY.with_tag("1"), SMALL_DIGEST)
     fill_up(small_disk)
     storage = ImageStorage(small_disk / "store")
     layer = storage.open_layer(SMALL_DIGEST)

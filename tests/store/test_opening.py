@@ -60,7 +60,7 @@ def test_opening_reads_nothing_that_grows_with_the_store(storage: ImageStorage, 
         (store / "extracted" / name).mkdir()
         (store / "extracted" / f"{name}.json").write_bytes(b"{}")
         (store / "manifests" / f"{name}.json").write_bytes(b"{}")
-        storage.refs.write(Repository.of("r.io", f"a{number % 7}"), str(number), DIGEST)
+        storage.refs.write(Repository.of("r.io", f"a{number % 7}").with_tag(str(number)), DIGEST)
     assert _count_opening(store) == before
 
 
@@ -223,7 +223,7 @@ def test_a_read_only_store_serves_what_it_has(storage: ImageStorage, store: Path
     cover = storage.publish_cover([DIGEST])
     storage.save_manifest(IMAGE.manifest, IMAGE.digest)
     storage.save_config(IMAGE.config, IMAGE.config_digest)
-    storage.refs.write(Repository.parse("a"), "1", IMAGE.digest)
+    storage.refs.write(Repository.parse("a").with_tag("1"), IMAGE.digest)
     with read_only(store) as opened:
         assert opened.readonly
         assert opened.capabilities == storage.capabilities
@@ -236,7 +236,7 @@ def test_a_read_only_store_serves_what_it_has(storage: ImageStorage, store: Path
         assert opened.load_config(IMAGE.config_digest).raw == IMAGE.config
         opened.save_manifest(IMAGE.manifest, IMAGE.digest)
         assert opened.verify_layer(DIGEST)
-        entry = opened.refs.read(Repository.parse("a"), "1")
+        entry = opened.refs.read(Repository.parse("a").with_tag("1"))
         assert entry is not None
         assert [str(reference) for reference, _ in opened.refs.all()] == ["docker.io/library/a:1"]
         assert opened.extract_layer(DIGEST, "/nowhere") == found
@@ -261,7 +261,7 @@ def test_a_read_only_store_says_so_when_something_is_missing(
             lambda: opened.stage_tree(DIGEST),
             lambda: opened.extract_layer(DIGEST, tmp_path / "tar"),
             lambda: opened.save_manifest(IMAGE.manifest, IMAGE.digest),
-            lambda: opened.refs.write(repository, "1", DIGEST),
+            lambda: opened.refs.write(repository.with_tag("1"), DIGEST),
             lambda: opened.discard_layer(second),
             lambda: opened.remove_layer(second),
             lambda: opened.publish_cover([second]),

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from layerfs.errors import InvalidDigest, InvalidReference
-from layerfs.oci import Digest, Repository
+from layerfs.oci import Digest, Repository, Tag
 from layerfs.store import ImageStorage
 from layerfs.store.layout import Layout, StagedKind, StagedName, staged
 
@@ -82,15 +82,15 @@ def test_what_is_no_tag_never_becomes_a_path(storage: ImageStorage, tag: str) ->
     repository = Repository.parse("alpine")
     for operation in (storage.refs.read, storage.refs.remove):
         with pytest.raises(InvalidReference):
-            operation(repository, tag)
+            operation(Tag(repository, tag))
     with pytest.raises(InvalidReference):
-        storage.refs.write(repository, tag, Digest.of(b""))
+        storage.refs.write(Tag(repository, tag), Digest.of(b""))
 
 
 def test_a_ref_too_long_for_a_file_name_is_refused_with_a_reason(storage: ImageStorage) -> None:
     repository = Repository.of("example.org", "a" * 200)
     with pytest.raises(InvalidReference, match="longer than a file name"):
-        storage.refs.write(repository, "b" * 100, Digest.of(b""))
+        storage.refs.write(repository.with_tag("b" * 100), Digest.of(b""))
 
 
 @given(st.text(max_size=40))

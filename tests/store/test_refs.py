@@ -9,21 +9,21 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from layerfs.oci import Digest, ImageReference, Repository
+from layerfs.oci import Digest, ImageReference, Repository, Tag
 from layerfs.store import ImageStorage
 from tests.store.helpers import leftovers
 
 DIGEST = Digest.of(b"image")
 
 
-def ref(text: str) -> tuple[Repository, str]:
-    parsed = ImageReference.parse(text)
-    assert parsed.tag is not None
-    return parsed.repository, parsed.tag
+def ref(text: str) -> Tag:
+    tag = ImageReference.parse(text).tag
+    assert tag is not None
+    return tag
 
 
 def test_a_ref_is_a_file_that_can_be_read_with_cat(storage: ImageStorage, store: Path) -> None:
-    storage.refs.write(*ref("localhost:5000/team/app:1.0"), DIGEST)
+    storage.refs.write(ref("localhost:5000/team/app:1.0"), DIGEST)
     path = store / "refs/localhost:5000/team/app:1.0"
     content = json.loads(path.read_text())
     assert content["digest"] == str(DIGEST)
@@ -33,18 +33,18 @@ def test_a_ref_is_a_file_that_can_be_read_with_cat(storage: ImageStorage, store:
 
 def test_a_ref_comes_back_in_another_process(storage: ImageStorage, store: Path) -> None:
     when = datetime(2024, 5, 6, 7, 8, 9, tzinfo=UTC)
-    storage.refs.write(*ref("alpine:3.20"), DIGEST, when)
-    entry = ImageStorage(store).refs.read(*ref("alpine:3.20"))
+    storage.refs.write(ref("alpine:3.20"), DIGEST, when)
+    entry = ImageStorage(store).refs.read(ref("alpine:3.20"))
     assert entry is not None
     assert (entry.digest, entry.resolved_at) == (DIGEST, when)
 
 
 def test_unknown_refs_are_none(storage: ImageStorage) -> None:
-    storage.refs.write(*ref("alpine:3.20"), DIGEST)
-    assert storage.refs.read(*ref("alpine:3.21")) is None
-    assert storage.refs.read(*ref("docker.io/library/alpine/deeper:3.20")) is None
-    assert storage.refs.read(*ref("quay.io/a:b")) is None
-    assert not storage.refs.remove(*ref("quay.io/a:b"))
+    storage.refs.write(ref("alpine:3.20"), DIGEST)
+    assert storage.refs.read(ref("alpine:3.21")) is None
+    assert storage.refs.read(ref("docker.io/library/alpine/deeper:3.20")) is None
+    assert storage.refs.read(ref("quay.io/a:b")) is None
+    assert not storage.refs.remove(ref("quay.io/a:b"))
     assert storage.refs.tags(Repository.parse("quay.io/a")) == []
     assert storage.refs.children("quay.io") == []
     assert storage.refs.tagged("quay.io", "a/b") == []
@@ -52,7 +52,7 @@ def test_unknown_refs_are_none(storage: ImageStorage) -> None:
 
 def test_a_repository_and_the_one_above_it_live_side_by_side(storage: ImageStorage) -> None:
     for text in ("r.io/a:1", "r.io/a/b:1", "r.io/a/b:2", "r.io/a/b/c:1", "r.io/ab:1"):
-        storage.refs.write(*ref(text), DIGEST)
+        storage.refs.write(ref(text), DIGEST)
     refs = storage.refs
     assert refs.registries() == ["r.io"]
     assert refs.children("r.io") == ["a"]
@@ -68,11 +68,11 @@ def test_a_repository_and_the_one_above_it_live_side_by_side(storage: ImageStora
 def test_removing_a_ref_takes_empty_directories_along_and_nothing_else(
     storage: ImageStorage, store: Path
 ) -> None:
-    storage.refs.write(*ref("r.io/a/b/c:1"), DIGEST)
-    storage.refs.write(*ref("r.io/a:1"), DIGEST)
-    assert storage.refs.remove(*ref("r.io/a/b/c:1"))
+    storage.refs.write(ref("r.io/a/b/c:1"), DIGEST)
+    storage.refs.write(ref("r.io/a:1"), DIGEST)
+    assert storage.refs.remove(ref("r.io/a/b/c:1"))
     assert os.listdir(store / "refs/r.io") == ["a:1"]
-    assert storage.refs.remove(*ref("r.io/a:1"))
+    assert storage.refs.remove(ref("r.io/a:1"))
     assert os.listdir(store / "refs") == []
 
 
@@ -81,7 +81,7 @@ def test_removing_a_ref_takes_empty_directories_along_and_nothing_else(
     [".hidden", "UPPER", "a..b", "-a", "a:b:c", "a:.tag", ":tag", "a:", f"a:{'t' * 129}", "ä:1", "a@b"],
 )
 def test_names_that_are_not_legal_are_not_listed(storage: ImageStorage, store: Path, name: str) -> None:
-    storage.refs.write(*ref("r.io/a:1"), DIGEST)
+    storage.refs.write(ref("r.io/a:1"), DIGEST)
     (store / "refs/r.io" / name).write_text("{}")
     (store / "refs" / name.replace(":", "_")).mkdir()
     refs = storage.refs
@@ -107,13 +107,13 @@ def test_listing_what_is_not_legal_lists_nothing(storage: ImageStorage, registry
     ],
 )  # fmt: skip
 def test_a_damaged_ref_is_unknown_and_healed_by_the_next_write(storage: ImageStorage, content: bytes) -> None:
-    storage.refs.write(*ref("r.io/a:1"), DIGEST)
-    storage.refs.write(*ref("r.io/b:1"), DIGEST)
+    storage.refs.write(ref("r.io/a:1"), DIGEST)
+    storage.refs.write(ref("r.io/b:1"), DIGEST)
     (storage.images_dir / "refs/r.io/a:1").write_bytes(content)
-    assert storage.refs.read(*ref("r.io/a:1")) is None
+    assert storage.refs.read(ref("r.io/a:1")) is None
     assert [str(reference) for reference, _ in storage.refs.all()] == ["r.io/b:1"]
-    storage.refs.write(*ref("r.io/a:1"), DIGEST)
-    assert storage.refs.read(*ref("r.io/a:1")) is not None
+    storage.refs.write(ref("r.io/a:1"), DIGEST)
+    assert storage.refs.read(ref("r.io/a:1")) is not None
 
 
 def test_writing_and_removing_neighbours_at_once_loses_nothing(storage: ImageStorage) -> None:
@@ -123,9 +123,9 @@ def test_writing_and_removing_neighbours_at_once_loses_nothing(storage: ImageSto
         try:
             for _ in range(50):
                 mine = ref(f"r.io/deep/er/repo:{number}")
-                storage.refs.write(*mine, DIGEST)
-                assert storage.refs.read(*mine) is not None
-                assert storage.refs.remove(*mine)
+                storage.refs.write(mine, DIGEST)
+                assert storage.refs.read(mine) is not None
+                assert storage.refs.remove(mine)
         except BaseException as exc:  # noqa: BLE001 - the main thread reports it
             failures.append(exc)
 
@@ -151,38 +151,39 @@ class RefsAgreeWithADictionary(RuleBasedStateMachine):
         super().__init__()
         self.directory = Path(os.environ["LAYERFS_TEST_REFS"]) / os.urandom(8).hex()
         self.stores = [ImageStorage(self.directory), ImageStorage(self.directory)]
-        self.model: dict[tuple[Repository, str], Digest] = {}
+        self.model: dict[Tag, Digest] = {}
 
     @rule(registry=REGISTRIES, path=PATHS, tag=TAGS, content=st.binary(max_size=2), which=st.integers(0, 1))
     def write(self, registry: str, path: str, tag: str, content: bytes, which: int) -> None:
-        repository = Repository.of(registry, path)
-        self.stores[which].refs.write(repository, tag, Digest.of(content))
-        self.model[repository, tag] = Digest.of(content)
+        pinned = Repository.of(registry, path).with_tag(tag)
+        self.stores[which].refs.write(pinned, Digest.of(content))
+        self.model[pinned] = Digest.of(content)
 
     @rule(registry=REGISTRIES, path=PATHS, tag=TAGS)
     def remove_anything(self, registry: str, path: str, tag: str) -> None:
-        repository = Repository.of(registry, path)
-        known = self.model.pop((repository, tag), None)
-        assert self.stores[0].refs.remove(repository, tag) == (known is not None)
+        pinned = Repository.of(registry, path).with_tag(tag)
+        known = self.model.pop(pinned, None)
+        assert self.stores[0].refs.remove(pinned) == (known is not None)
 
     @precondition(lambda self: self.model)
     @rule(data=st.data())
     def remove_known(self, data: st.DataObject) -> None:
         key = data.draw(st.sampled_from(sorted(self.model)))
         del self.model[key]
-        assert self.stores[1].refs.remove(*key)
+        assert self.stores[1].refs.remove(key)
 
     @invariant()
     def agree(self) -> None:
         refs = self.stores[0].refs
-        found = {(reference.repository, reference.tag): entry.digest for reference, entry in refs.all()}
-        assert found == self.model
-        assert refs.registries() == sorted({repository.registry for repository, _ in self.model})
-        for repository, tag in self.model:
-            entry = refs.read(repository, tag)
+        assert {tag: entry.digest for tag, entry in refs.all()} == self.model
+        assert refs.registries() == sorted({tag.repository.registry for tag in self.model})
+        for tag, digest in self.model.items():
+            entry = refs.read(tag)
             assert entry is not None
-            assert entry.digest == self.model[repository, tag]
-            assert refs.tags(repository) == sorted(t for r, t in self.model if r == repository)
+            assert entry.digest == digest
+            assert refs.tags(tag.repository) == sorted(
+                each.name for each in self.model if each.repository == tag.repository
+            )
 
     @invariant()
     def nothing_empty_is_left(self) -> None:

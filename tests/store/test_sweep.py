@@ -43,7 +43,7 @@ def test_a_committed_download_that_kept_its_staged_name_is_swept_at_once(storage
 
 def test_nothing_held_or_complete_is_touched(storage: ImageStorage, store: Path) -> None:
     publish(storage, b"published")
-    storage.refs.write(Repository.parse("a"), "1", DIGEST)
+    storage.refs.write(Repository.parse("a").with_tag("1"), DIGEST)
     with (
         storage.stage_layer_download(DIGEST, -1) as staged,
         storage.stage_tree(DIGEST) as tree,

@@ -15,7 +15,7 @@ import trio
 
 from layerfs.errors import LayerfsError, NotFound
 from layerfs.fetch.origin import InProcess, Listener, Operation, ignore
-from layerfs.oci import Descriptor, Digest, Repository, Resolved
+from layerfs.oci import Descriptor, Digest, Repository, Resolved, Tag
 from tests.support.images import Built
 
 A = TypeVar("A")
@@ -70,9 +70,9 @@ class FakeOrigin:
         """Return the first words of what was asked."""
         return [line.partition(" ")[0] for line in self.asked]
 
-    async def resolve(self, repository: Repository, tag: str) -> Resolved:
+    async def resolve(self, tag: Tag) -> Resolved:
         """Say that the last image is meant."""
-        self._ask("resolve", tag)
+        self._ask("resolve", tag.name)
         last = self.images[-1]
         return Resolved(last.digest, last.media_type, last.manifest if self.resolved_raw else None)
 

@@ -16,7 +16,7 @@ import trio
 
 from layerfs import errors
 from layerfs.needs import Need, TagNeed
-from layerfs.oci import ImageReference
+from layerfs.oci import Repository
 from layerfs.view.inodes import InodeTable
 from layerfs.view.nodes import FOREVER, Attributes, BytesContent, Content, FileContent, Node
 
@@ -26,7 +26,7 @@ BIG_BYTES = 5 * 1024 * 1024 + 123
 
 
 def need(name: str) -> TagNeed:
-    return TagNeed(ImageReference.parse(f"localhost/memory:{name}"))
+    return TagNeed(Repository.parse("localhost/memory").with_tag(name))
 
 
 @dataclass
@@ -40,7 +40,7 @@ class ControlledProvider:
 
     async def obtain(self, need: Need) -> None:
         assert isinstance(need, TagNeed)
-        name = str(need.reference).rpartition(":")[2]
+        name = str(need.tag).rpartition(":")[2]
         self.asked[name] += 1
         landed = self._flights.get(name)
         if landed is None:

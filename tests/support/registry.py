@@ -23,7 +23,7 @@ from typing import Self
 
 import httpx
 
-from layerfs.oci import Digest, ImageReference, Repository
+from layerfs.oci import Digest, Repository, Tag
 from tests.support.images import Built, flip_byte
 
 SERVER = "docker-registry"
@@ -149,7 +149,7 @@ class Registry:
 
     # Content
 
-    def push(self, path: str, tag: str, built: Built) -> ImageReference:
+    def push(self, path: str, tag: str, built: Built) -> Tag:
         """Upload *built* by plain HTTP and tag it; return its name by tag."""
         repository = self.repository(path)
         with self._client() as client:

@@ -72,7 +72,7 @@ class Scene:
     def knows(self, image: Built, tag: str | None = "latest", repository: Repository = DEMO) -> None:
         """Put the documents of *image* into the store, and a tag."""
         if tag is not None:
-            self.storage.refs.write(repository, tag, image.digest)
+            self.storage.refs.write(repository.with_tag(tag), image.digest)
         for document in image.manifests():
             self.storage.save_manifest(document.manifest, document.digest)
             if isinstance(document, BuiltImage):

@@ -55,7 +55,7 @@ def test_an_empty_store_lists_nothing_and_lets_everything_be_entered(scene: Scen
 def test_listings_show_what_tags_name(scene: Scene) -> None:
     scene.knows(IMAGE, "latest")
     scene.knows(IMAGE, "v1")
-    scene.storage.refs.write(DEMO, "unfetched", Digest.of(b"unfetched"))
+    scene.storage.refs.write(DEMO.with_tag("unfetched"), Digest.of(b"unfetched"))
     scene.knows(FOREIGN, "x", Repository.of("localhost:5000", "team/demo/deeper"))
     scene.knows(FOREIGN, "x", Repository.of("ghcr.io", "top"))
     assert listed(scene.node("images")) == {"localhost:5000", "ghcr.io"}
@@ -124,7 +124,7 @@ def test_a_tag_is_looked_at_again_after_a_moment(scene: Scene) -> None:
     assert 0 < link.attribute_timeout <= 1
     scene.knows(IMAGE)
     assert link.readlink() == f"demo@{IMAGE.digest}".encode()
-    scene.storage.refs.write(DEMO, "latest", FOREIGN.digest)
+    scene.storage.refs.write(DEMO.with_tag("latest"), FOREIGN.digest)
     assert link.readlink() == f"demo@{FOREIGN.digest}".encode()
 
 
@@ -293,7 +293,7 @@ def test_indexes_inside_each_other_are_followed_only_so_far(scene: Scene) -> Non
             }
         )
     scene.storage.save_manifest(inner, Digest.of(inner))
-    scene.storage.refs.write(DEMO, "deep", Digest.of(inner))
+    scene.storage.refs.write(DEMO.with_tag("deep"), Digest.of(inner))
     node = scene.node("images", "localhost:5000", "team", f"demo@{Digest.of(inner)}")
     assert listed(node) == {"index.json", "platforms"}
     with pytest.raises(ImageError, match="4 indexes inside each other"):
@@ -342,7 +342,7 @@ def test_an_artifact_shows_its_manifest_and_says_why_not_more(scene: Scene) -> N
     )
     artifact = Digest.of(document)
     scene.storage.save_manifest(document, artifact)
-    scene.storage.refs.write(DEMO, "artifact", artifact)
+    scene.storage.refs.write(DEMO.with_tag("artifact"), artifact)
     node = scene.node("images", "localhost:5000", "team", f"demo@{artifact}")
     assert listed(node) == {"manifest.json"}
     assert listed(scene.node("lower")) == set()
@@ -459,7 +459,7 @@ def test_a_tag_whose_manifest_comes_later_is_looked_at_again(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("layerfs.catalog.known._RESCAN_COST", 0)
-    scene.storage.refs.write(DEMO, "latest", IMAGE.digest)
+    scene.storage.refs.write(DEMO.with_tag("latest"), IMAGE.digest)
     layers = scene.node("layers")
     assert layers.lookup(BASE.digest.name.encode()) is None
     scene.knows(IMAGE)

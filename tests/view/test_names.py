@@ -4,12 +4,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from layerfs.oci import Digest, ImageReference, Repository
+from layerfs.oci import Digest, ImageReference, Repository, Tag
 from layerfs.view.names import (
     Alias,
     Component,
     ImageName,
-    TagName,
     image_name,
     parse_entry,
     parse_id,
@@ -99,7 +98,7 @@ def test_any_component_can_be_entered(name: bytes) -> None:
 
 def test_a_colon_makes_a_tag_and_an_at_sign_an_image() -> None:
     repository = Repository.of("host.org", "x/a")
-    assert parse_entry("host.org", "x", b"a:3.20_B") == TagName(repository, "3.20_B")
+    assert parse_entry("host.org", "x", b"a:3.20_B") == repository.with_tag("3.20_B")
     assert parse_entry("host.org", "x", f"a@{DIGEST}".encode()) == ImageName(repository, DIGEST)
     sha512 = Digest("sha512", "b" * 128)
     assert parse_entry("host.org", "x", f"a@{sha512}".encode()) == ImageName(repository, sha512)
@@ -113,7 +112,7 @@ def test_short_names_of_docker_hub_lead_to_its_library() -> None:
     assert parse_entry("docker.io", "", b"alpine:3") == Alias("library/alpine:3")
     assert parse_entry("docker.io", "", f"alpine@{DIGEST}".encode()) == Alias(f"library/alpine@{DIGEST}")
     assert parse_entry("docker.io", "", b"library") == Component("library")
-    assert parse_entry("docker.io", "library", b"alpine:3") == TagName(
+    assert parse_entry("docker.io", "library", b"alpine:3") == Tag(
         Repository.of("docker.io", "library/alpine"), "3"
     )
 
@@ -129,9 +128,9 @@ def test_a_repository_name_that_is_too_long_does_not_exist() -> None:
 def test_the_names_of_an_image_are_read_as_written(path: list[str], tag: str) -> None:
     repository = Repository.of("host.org", "/".join(path))
     prefix = "/".join(path[:-1])
-    assert parse_entry("host.org", prefix, tag_name(repository, tag)) == TagName(repository, tag)
+    assert parse_entry("host.org", prefix, tag_name(Tag(repository, tag))) == Tag(repository, tag)
     assert parse_entry("host.org", prefix, image_name(repository, DIGEST)) == ImageName(repository, DIGEST)
-    assert ImageReference.parse(f"host.org/{'/'.join(path)}:{tag}") == repository.with_tag(tag)
+    assert ImageReference.parse(f"host.org/{'/'.join(path)}:{tag}").tag == repository.with_tag(tag)
 
 
 @given(name=st.binary(max_size=300))

@@ -45,7 +45,7 @@ def an_empty_store(_: Scene) -> None:
 
 
 def unresolved_documents(scene: Scene) -> None:
-    scene.storage.refs.write(DEMO, "latest", IMAGE.digest)
+    scene.storage.refs.write(DEMO.with_tag("latest"), IMAGE.digest)
 
 
 def documents(scene: Scene) -> None:

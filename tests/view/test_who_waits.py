@@ -57,7 +57,7 @@ STATES = ("empty", "tag", "documents", "layer", "all")
 def bring(scene: Scene, state: str) -> Scene:
     """Bring an empty store into *state*."""
     if state in STATES[1:]:
-        scene.storage.refs.write(DEMO, "latest", IMAGE.digest)
+        scene.storage.refs.write(DEMO.with_tag("latest"), IMAGE.digest)
     if state in STATES[2:]:
         scene.knows(IMAGE)
         scene.knows(INDEX, "index")
