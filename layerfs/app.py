@@ -22,7 +22,7 @@ from layerfs.registry import RegistrySettings
 from layerfs.settings import Settings
 from layerfs.status import Status
 from layerfs.store import ImageStorage
-from layerfs.store.layout import Layout
+from layerfs.store.layout import StoreLayout
 
 if TYPE_CHECKING:
     from layerfs.local import SourceName
@@ -103,7 +103,7 @@ def open_bundle(settings: Settings, source: "SourceName") -> "tuple[Settings, Lo
     from layerfs.local.origin import open_local  # what most mounts do not need
 
     local = open_local(source)
-    store = Layout(settings.store).bundle_cache(source.path, local.key)
+    store = StoreLayout(settings.store).bundle_cache(source.path, local.key)
     return dataclasses.replace(settings, store=store), local
 
 

@@ -33,7 +33,7 @@ def _as_it_is(value: Any, _: str) -> Any:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Kind:
+class ValueKind:
     """How values of one kind are written.
 
     A reader gets what was written and what to call it in an error. Raises InvalidSettings.
@@ -81,26 +81,26 @@ def _seconds_of_word(text: str, what: str) -> float:
     return seconds
 
 
-FLAG: Final = Kind(toml=bool, option=bool)
+FLAG: Final = ValueKind(toml=bool, option=bool)
 """Yes or no. Its words are the name, and the name behind ``no``, as of mount(8)."""
-SECONDS: Final = Kind(
+SECONDS: Final = ValueKind(
     toml=Annotated[float, msgspec.Meta(ge=1)], option=float, of_word=_seconds_of_word, least=1
 )
-PATH: Final = Kind(
+PATH: Final = ValueKind(
     toml=str,
     option=Path,
     of_file=_path_of_file,
     of_option=absolute,
     of_word=lambda text, what: absolute(Path(text), what),
 )
-PLATFORM: Final = Kind(
+PLATFORM: Final = ValueKind(
     toml=str,
     option=str,
     of_file=lambda text, _: Platform.parse(text),
     of_option=lambda text, _: Platform.parse(text),
     of_word=lambda text, _: Platform.parse(text),
 )
-HOSTS: Final = Kind(
+HOSTS: Final = ValueKind(
     toml=list[str],
     option=str,
     of_file=_hosts_of_file,
@@ -108,36 +108,36 @@ HOSTS: Final = Kind(
     of_word=_hosts_between("+"),  # a comma ends the word, a colon the host
 )
 """Hosts with something between them, which as an option may be none."""
-HOSTS_EACH: Final = Kind(
+HOSTS_EACH: Final = ValueKind(
     toml=list[str],
     option=list[str],
     of_file=_hosts_of_file,
     of_option=lambda hosts, _: frozenset(hosts),
 )
 """Hosts, one each time that the option is given."""
-LEVEL: Final = Kind(toml=Level, option=Level)
+LEVEL: Final = ValueKind(toml=Level, option=Level)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
     """How a user may say one field of `Settings`."""
 
-    kind: Kind
+    kind: ValueKind
     about: str
     """For layerfs.toml(5), and for ``--help`` unless there is a *help*."""
     help: str = ""
     key: str = ""
-    """Of the file, with its table and a dot; empty for the name of the field."""
+    """The key in the file, with its table and a dot; empty for the name of the field."""
     flags: str = ""
     """How the option is written, ``--on/--off`` for a flag; empty if there is none."""
     metavar: str | None = None
     variable: str | None = None
-    """Of the environment. It stands for the option, and is weaker than a word of ``-o``."""
+    """The variable of the environment. It stands for the option, and is weaker than a word of ``-o``."""
     word: bool = False
     """Whether the field's name is a word of ``-o``."""
 
 
-def _by(kind: Kind, about: str, **more: Any) -> dict[str, Row]:
+def _by(kind: ValueKind, about: str, **more: Any) -> dict[str, Row]:
     return {"row": Row(kind=kind, about=about, **more)}
 
 

@@ -24,7 +24,7 @@ _RESCAN_COST: Final = 10
 
 
 @dataclass(frozen=True, slots=True)
-class ImageSource:
+class ImagePlace:
     """Where an image can be fetched from."""
 
     repository: Repository
@@ -35,7 +35,7 @@ class ImageSource:
 class LayerPlace:
     """One place in one image where a layer occurs."""
 
-    image: ImageSource
+    image: ImagePlace
     number: int
 
 
@@ -43,7 +43,7 @@ class LayerPlace:
 class StackPlace:
     """An image that has a stack, and the layers of the stack, base first."""
 
-    image: ImageSource
+    image: ImagePlace
     layers: tuple[Digest, ...]
 
 
@@ -73,13 +73,13 @@ class KnownImages:
 
         Other images that have them may be out of reach, or may lie about them.
         """
-        source = ImageSource(repository, image.manifest.digest)
+        source = ImagePlace(repository, image.manifest.digest)
         for layer in layers:
             self._layers[layer.digest] = LayerPlace(source, layer.number)
 
     def prefer_stack(self, repository: Repository, image: Image) -> None:
         """Fetch the stack of *image*, and each layer of it, for this image from now on."""
-        source = ImageSource(repository, image.manifest.digest)
+        source = ImagePlace(repository, image.manifest.digest)
         digests = tuple(layer.digest for layer in image.layers)
         self._stacks[image.stack.short_id] = StackPlace(source, digests)
         self.prefer(repository, image, image.layers)
@@ -87,7 +87,7 @@ class KnownImages:
     def _add(self, repository: Repository, manifest: Manifest) -> None:
         if not manifest.is_image:
             return
-        source = ImageSource(repository, manifest.digest)
+        source = ImagePlace(repository, manifest.digest)
         digests = tuple(layer.digest for layer in manifest.layers)
         for number, digest in enumerate(digests):
             if digest not in self._layers:
@@ -172,7 +172,7 @@ class KnownImages:
             raise NotInStore(f"layer {digest}: no known image names it; enter an image that has it first")
         return found
 
-    def _image(self, source: ImageSource) -> Image | DocumentNeed:
+    def _image(self, source: ImagePlace) -> Image | DocumentNeed:
         documents = self.documents.read(source.repository, source.manifest)
         if isinstance(documents, DocumentNeed):
             return documents

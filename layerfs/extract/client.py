@@ -67,11 +67,11 @@ class Extractor:
         self._receiving = threading.Lock()
         self._closing = threading.Lock()
         self.warnings: tuple[str, ...] = ()
-        """Of the last job that was answered."""
+        """What the writer remarked in the last job that was answered."""
 
     @property
     def pid(self) -> int:
-        """Of the worker; its writer is its only child."""
+        """Process id of the worker; its writer is its only child."""
         return self._process.pid
 
     @property

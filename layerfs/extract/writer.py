@@ -76,7 +76,7 @@ def write_tree(job: ExtractJob, source: RingSource) -> Written | Unwritten:
     """Write one tree. Raises PartnerDied."""
     tree = None
     try:
-        tree = Tree(job, source)
+        tree = TreeWriter(job, source)
         tree.fill()
         return tree.finish()
     except Aborted:
@@ -92,7 +92,7 @@ def write_tree(job: ExtractJob, source: RingSource) -> Written | Unwritten:
             tree.drop()
 
 
-class Tree:
+class TreeWriter:
     """One tree in the making."""
 
     def __init__(self, job: ExtractJob, source: RingSource) -> None:

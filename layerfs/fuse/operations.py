@@ -57,7 +57,7 @@ class Inodes(Protocol):
         """Take back *times* counted replies."""
 
 
-class Tree(Protocol):
+class ServedTree(Protocol):
     """What is served: a root with number 1, and the table of what the kernel knows."""
 
     @property
@@ -88,7 +88,9 @@ class Operations(ReadOnly):
     enable_acl = False
     enable_writeback_cache = False
 
-    def __init__(self, tree: Tree, provider: Provider, waits: Waits, *, disk: str | None = None) -> None:
+    def __init__(
+        self, tree: ServedTree, provider: Provider, waits: Waits, *, disk: str | None = None
+    ) -> None:
         """Serve *tree*; statfs(2) describes the filesystem of the path *disk*."""
         assert tree.root.ino == pyfuse3.ROOT_INODE
         self._inodes = tree.inodes

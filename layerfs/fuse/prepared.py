@@ -9,7 +9,7 @@ from typing import Final, cast
 
 from pyfuse3 import EntryAttributes, FileInfo
 
-from layerfs.view.nodes import FOREVER, Attributes, Node, Status, blocks_of
+from layerfs.view.nodes import FOREVER, Attributes, FileStatus, Node, blocks_of
 
 BLOCK_SIZE: Final = 4096
 
@@ -102,7 +102,7 @@ def _describe(entry: EntryAttributes, attributes: Attributes) -> None:
     entry.st_ctime_ns = attributes.ctime_ns
 
 
-def _copy(entry: EntryAttributes, status: Status) -> None:
+def _copy(entry: EntryAttributes, status: FileStatus) -> None:
     entry.st_mode = status.st_mode
     entry.st_nlink = status.st_nlink
     entry.st_uid = status.st_uid

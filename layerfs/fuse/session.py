@@ -18,7 +18,7 @@ import trio
 
 from layerfs.errors import MountError
 from layerfs.fuse import polling
-from layerfs.fuse.operations import Operations, Tree
+from layerfs.fuse.operations import Operations, ServedTree
 from layerfs.fuse.waiting import Waits
 from layerfs.host.kernel import raise_read_ahead
 from layerfs.host.mounts import FSNAME, clean_up, mounts_at
@@ -47,7 +47,7 @@ _END_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 async def serve(
-    tree: Tree,
+    tree: ServedTree,
     provider: Provider,
     mountpoint: str | bytes | os.PathLike[str],
     settings: Settings,

@@ -49,7 +49,7 @@ class Overlay:
     work: bytes | None = None
     """Empty, on the filesystem of *upper*; there if and only if *upper* is."""
     options: frozenset[str] = frozenset()
-    """Of ro, nosuid, nodev, noexec and noatime; without *upper* it is read-only anyway."""
+    """Some of ro, nosuid, nodev, noexec and noatime; without *upper* it is read-only anyway."""
     userxattr: bool | None = None
     """Whether markers are ``user.overlay.`` attributes; None: as this user namespace needs it."""
 

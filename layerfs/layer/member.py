@@ -36,7 +36,7 @@ class Member(msgspec.Struct, gc=False):
     gid: int
     mtime_ns: int
     size: int
-    """Of the file, in bytes; holes included."""
+    """Bytes of the file, holes included."""
     stored: int
     """Bytes of content that follow in the archive, without padding."""
     link: bytes = b""

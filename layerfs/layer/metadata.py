@@ -36,7 +36,7 @@ _DROPPED_PREFIXES: Final = (
 _KEPT_NAMESPACES: Final = (b"user.", b"trusted.", b"security.")
 
 ACL_DEFAULT: Final = b"system.posix_acl_default"
-"""Of a directory: inherited by what is made in it, so it must be set last."""
+"""The default ACL of a directory is inherited by what is made in it, so it must be set last."""
 _ACLS: Final = frozenset({b"system.posix_acl_access", ACL_DEFAULT})
 
 NAME_MAX: Final = 255

@@ -14,26 +14,26 @@ class Budgets(msgspec.Struct, frozen=True, kw_only=True):
     """Limits on one layer; what a hostile archive may cost. Errors name the field as the setting."""
 
     max_layer_bytes: int = 1 << 40
-    """Of the uncompressed archive."""
+    """Bytes of the uncompressed archive."""
     max_entries: int = 5_000_000
     max_depth: int = 256
     """Components of one path."""
     max_ratio: int = 2000
     """Uncompressed to compressed size, looked at after the first 64 MiB."""
     max_pax_bytes: int = 1 << 20
-    """Of one extended header, and of all xattrs of one entry."""
+    """Bytes of one extended header, and of all xattrs of one entry."""
     max_record_bytes: int = 16 << 20
-    """Of the paths that the record lists, markers and implied directories, and of those that wait for the end
-    of the archive; each counts 160 more. They are kept in memory, and planned as a cover by the daemon."""
+    """Bytes of all paths that are kept until the end (markers, implied directories, links that wait), and 160
+    for each: bounds the memory of the writer, and of the daemon when it plans the cover."""
 
 
 class Extraction(msgspec.Struct, frozen=True, kw_only=True):
     """What one pass over a blob found. Paths are relative, as `layerfs.layer.names.to_text` writes them."""
 
     digest: str
-    """Of the blob, computed from its bytes."""
+    """Digest of the blob, computed from its bytes."""
     diff_id: str
-    """Of the uncompressed archive, computed from its bytes (image-spec, config.md)."""
+    """Digest of the uncompressed archive, computed from its bytes (image-spec, config.md)."""
     blob_size: int
     tar_size: int
     compression: str
@@ -60,5 +60,5 @@ class LayerRecord(msgspec.Struct, frozen=True, kw_only=True):
     version: int = RECORD_VERSION
     state: Literal["pending", "durable"]
     boot_id: str
-    """Of the boot in which the tree was written; a pending record of another boot is void."""
+    """The boot in which the tree was written; a pending record of another boot is void."""
     layer: Extraction

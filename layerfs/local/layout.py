@@ -26,7 +26,7 @@ class _MarkerJson(msgspec.Struct, frozen=True, rename="camel"):
     image_layout_version: str
 
 
-class Layout:
+class ImageLayout:
     """One layout. Raises NotFound, Denied, InvalidArchive, StoreError where it reads."""
 
     def __init__(self, find: Find, what: str) -> None:

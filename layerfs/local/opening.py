@@ -8,7 +8,7 @@ from layerfs.local import layout
 from layerfs.local.archive import Archive
 from layerfs.local.contents import Contents
 from layerfs.local.dockersave import DockerSave
-from layerfs.local.layout import Layout
+from layerfs.local.layout import ImageLayout
 from layerfs.local.name import SourceName
 from layerfs.local.pieces import Piece, whole_file
 from layerfs.local.skopeodir import SkopeoDirectory
@@ -24,11 +24,11 @@ def open_source(source: SourceName) -> Contents:
         _require_directory(source.path, what)
         if source.transport == "dir":
             return SkopeoDirectory(source.path, what)
-        return Layout(functools.partial(_in_directory, source.path), what)
+        return ImageLayout(functools.partial(_in_directory, source.path), what)
     archive = Archive(source.path)
     # Since version 25, what docker saves is a layout too, and tells more.
     if source.transport == "oci-archive" or archive.find(layout.MARKER) is not None:
-        return Layout(archive.find, what)
+        return ImageLayout(archive.find, what)
     return DockerSave(archive, what)
 
 

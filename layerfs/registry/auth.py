@@ -13,7 +13,7 @@ import trio
 from layerfs.errors import Denied, RegistryError
 from layerfs.flights import SingleFlight
 from layerfs.registry.challenge import Challenge
-from layerfs.registry.endpoint import Endpoint, Origin
+from layerfs.registry.endpoint import Endpoint, WebOrigin
 from layerfs.registry.keychain import Keychain, Lookup
 from layerfs.registry.problem import Problem
 from layerfs.registry.redirects import Request
@@ -51,7 +51,7 @@ class Grant:
     ends_at: float = _FOREVER
 
 
-Key = tuple[Origin, str]
+Key = tuple[WebOrigin, str]
 
 
 @dataclass(slots=True)
@@ -60,7 +60,7 @@ class Authenticator:
 
     ask: Ask
     keychain: Keychain
-    _plans: dict[Origin, Plan] = field(default_factory=dict)
+    _plans: dict[WebOrigin, Plan] = field(default_factory=dict)
     """How each registry wants it, known since its first 401: the next repository needs none."""
     _grants: dict[Key, Grant] = field(default_factory=dict, repr=False)
     _flights: SingleFlight[Key, Grant] = field(default_factory=SingleFlight, repr=False)

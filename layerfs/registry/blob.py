@@ -12,7 +12,7 @@ from typing import Final, Self
 from layerfs.errors import RegistryError, RegistryMisbehaved
 from layerfs.oci import Descriptor, mediatype
 from layerfs.registry import ranges
-from layerfs.registry.endpoint import Origin, is_loopback, redact
+from layerfs.registry.endpoint import WebOrigin, is_loopback, redact
 from layerfs.registry.ranges import ALL, Range
 from layerfs.registry.redirects import Request
 from layerfs.registry.reply import Reply
@@ -103,7 +103,7 @@ def _usable(descriptor: Descriptor, *, private: bool) -> Iterator[str]:
         return
     for url in descriptor.urls[:_MOST_URLS]:
         try:
-            host = Origin.of(url).host
+            host = WebOrigin.of(url).host
         except RegistryError:
             continue
         if private or not _is_private(host):

@@ -15,7 +15,7 @@ from layerfs.oci import Descriptor, Digest, Repository, Resolved, Tag, mediatype
 from layerfs.oci.documents import MAX_DOCUMENT_SIZE
 from layerfs.registry import blob, paging
 from layerfs.registry.blob import BlobStream
-from layerfs.registry.endpoint import Origin, blob_path, manifest_path, tags_path
+from layerfs.registry.endpoint import WebOrigin, blob_path, manifest_path, tags_path
 from layerfs.registry.ranges import Range
 from layerfs.registry.reply import Reply
 from layerfs.registry.requester import Call, Requester, ping_call
@@ -179,7 +179,7 @@ class RegistryClient:
             await reply.aclose()
 
     def _is_private(self, registry: str) -> bool:
-        return registry in self._settings.insecure or Origin.of(f"https://{registry}").is_loopback
+        return registry in self._settings.insecure or WebOrigin.of(f"https://{registry}").is_loopback
 
     def _require_allowed(self, registry: str, what: str) -> None:
         """Raise Denied or Offline unless *registry* may be asked."""

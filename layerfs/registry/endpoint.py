@@ -17,7 +17,7 @@ _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 
 
 @dataclass(frozen=True, slots=True)
-class Origin:
+class WebOrigin:
     """Scheme, host and port: who sees what is sent there."""
 
     scheme: str
@@ -25,7 +25,7 @@ class Origin:
     port: int
 
     @classmethod
-    def of(cls, url: str) -> "Origin":
+    def of(cls, url: str) -> "WebOrigin":
         """Read an absolute http or https URL. Raises RegistryMisbehaved; the text holds no secret."""
         try:
             parts = urlsplit(url)
@@ -57,7 +57,7 @@ class Endpoint:
 
     registry: str
     """Its name in references: ``docker.io``, ``localhost:5000``."""
-    origin: Origin
+    origin: WebOrigin
     insecure: bool
     """The user allows plain HTTP and certificates that do not verify, here and where it redirects to."""
 
@@ -89,11 +89,11 @@ def endpoints(registry: str, insecure_registries: frozenset[str]) -> tuple[Endpo
     """
     host = _HUB_HOST if registry == _HUB else registry
     insecure = registry in insecure_registries or host in insecure_registries
-    if is_loopback(Origin.of(f"https://{host}").host):
+    if is_loopback(WebOrigin.of(f"https://{host}").host):
         schemes: tuple[str, ...] = ("http", "https")
     else:
         schemes = ("https", "http") if insecure else ("https",)
-    return tuple(Endpoint(registry, Origin.of(f"{scheme}://{host}"), insecure) for scheme in schemes)
+    return tuple(Endpoint(registry, WebOrigin.of(f"{scheme}://{host}"), insecure) for scheme in schemes)
 
 
 def is_loopback(host: str) -> bool:

@@ -9,7 +9,7 @@ import ssl
 import httpx
 
 from layerfs.errors import RegistryError, RegistryMisbehaved, RegistryTimeout, Unreachable
-from layerfs.registry.endpoint import Origin
+from layerfs.registry.endpoint import WebOrigin
 from layerfs.registry.problem import clean
 from layerfs.registry.redirects import Request
 
@@ -25,7 +25,7 @@ def is_hopeless(error: RegistryError) -> bool:
 
 def translated(exc: Exception, request: Request, what: str) -> RegistryError:
     """Return our error for httpx's, to be raised from None: the text of theirs may quote the server."""
-    origin = Origin.of(request.url)
+    origin = WebOrigin.of(request.url)
     cause = _cause(exc)
     reason = clean(str(cause), request.secrets()) or type(cause).__name__
     if isinstance(cause, ssl.SSLCertVerificationError):

@@ -7,10 +7,10 @@ The rules are Go's (golang.org/x/net/http/httpproxy), which containerd, podman a
 from collections.abc import Mapping
 from ipaddress import ip_address, ip_network
 
-from layerfs.registry.endpoint import Origin
+from layerfs.registry.endpoint import WebOrigin
 
 
-def proxy_for(origin: Origin, environment: Mapping[str, str]) -> str | None:
+def proxy_for(origin: WebOrigin, environment: Mapping[str, str]) -> str | None:
     """Return the URL of the proxy for *origin*, None to connect directly. It may hold a password."""
     if origin.is_loopback:
         return None
@@ -23,11 +23,11 @@ def proxy_for(origin: Origin, environment: Mapping[str, str]) -> str | None:
     return proxy if "://" in proxy else f"http://{proxy}"
 
 
-def _excluded(origin: Origin, no_proxy: str) -> bool:
+def _excluded(origin: WebOrigin, no_proxy: str) -> bool:
     return any(_matches(origin, rule.strip().lower()) for rule in no_proxy.split(",") if rule.strip())
 
 
-def _matches(origin: Origin, rule: str) -> bool:
+def _matches(origin: WebOrigin, rule: str) -> bool:
     if rule == "*":
         return True
     if "/" in rule:

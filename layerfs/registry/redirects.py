@@ -11,7 +11,7 @@ from typing import Final
 from urllib.parse import parse_qsl, urljoin, urlsplit
 
 from layerfs.errors import RegistryMisbehaved
-from layerfs.registry.endpoint import Origin, redact
+from layerfs.registry.endpoint import WebOrigin, redact
 from layerfs.registry.ranges import ALL, Range
 
 MAX_REDIRECTS: Final = 10
@@ -35,9 +35,9 @@ class Request:
     """Allows plain HTTP after HTTPS, and certificates that do not verify."""
 
     @property
-    def origin(self) -> Origin:
+    def origin(self) -> WebOrigin:
         """Who sees the request."""
-        return Origin.of(self.url)
+        return WebOrigin.of(self.url)
 
     def headers(self, user_agent: str) -> dict[str, str]:
         """Return all headers to send: a list made anew for each hop, so that none can leak."""
@@ -72,7 +72,7 @@ def follow(request: Request, status: int, location: str | None) -> Request:
     if not location:
         raise RegistryMisbehaved(f"{request!r}: status {status} without Location (expected a URL)")
     url = _joined(request, location)
-    there, here = Origin.of(url), request.origin
+    there, here = WebOrigin.of(url), request.origin
     if here.scheme == "https" and there.scheme != "https" and not request.insecure:
         raise RegistryMisbehaved(
             f"{request!r}: redirects from https to {redact(url)!r}; not followed "
@@ -101,7 +101,7 @@ def _joined(request: Request, location: str) -> str:
         url = urljoin(request.url, location.strip())
     except ValueError:
         url = ""
-    origin = Origin.of(url)
+    origin = WebOrigin.of(url)
     if "@" in url.split("://", 1)[1].split("/", 1)[0]:
         raise RegistryMisbehaved(f"{request!r}: redirects to a URL with a password at {origin}; not followed")
     return url.split("#", 1)[0]

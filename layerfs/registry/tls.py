@@ -8,10 +8,10 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from layerfs.errors import InvalidSettings
-from layerfs.registry.endpoint import Origin
+from layerfs.registry.endpoint import WebOrigin
 
 
-def certificate_dir(origin: Origin, certs_dirs: Iterable[Path]) -> Path | None:
+def certificate_dir(origin: WebOrigin, certs_dirs: Iterable[Path]) -> Path | None:
     """Return the first directory with certificates for *origin*: ``host[:port]``, as in references."""
     for parent in certs_dirs:
         for name in dict.fromkeys((origin.authority, f"{origin.host}:{origin.port}")):

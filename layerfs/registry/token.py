@@ -14,7 +14,7 @@ import msgspec
 from layerfs.errors import Denied, RegistryMisbehaved
 from layerfs.registry.challenge import Challenge
 from layerfs.registry.credentials import Credential
-from layerfs.registry.endpoint import Endpoint, Origin
+from layerfs.registry.endpoint import Endpoint, WebOrigin
 from layerfs.registry.redirects import Request
 
 MAX_TOKEN_BODY: Final = 1 << 20
@@ -65,7 +65,7 @@ def _absolute(realm: str, endpoint: Endpoint) -> str:
         url = urljoin(endpoint.url("/v2/"), realm.strip())  # some registries send only a path
     except ValueError:
         url = ""
-    origin = Origin.of(url)
+    origin = WebOrigin.of(url)
     if origin.scheme == "http" and endpoint.origin.scheme == "https" and not endpoint.insecure:
         raise RegistryMisbehaved(
             f"{endpoint.registry}: wants a password or token sent without TLS to {origin}; not sent "

@@ -17,7 +17,7 @@ import trio
 
 from layerfs.errors import InvalidSettings, RegistryMisbehaved
 from layerfs.registry import redirects
-from layerfs.registry.endpoint import Origin, redact
+from layerfs.registry.endpoint import WebOrigin, redact
 from layerfs.registry.failures import translated
 from layerfs.registry.proxies import proxy_for
 from layerfs.registry.redirects import Request
@@ -50,7 +50,7 @@ class Transport:
     def __init__(self, settings: RegistrySettings) -> None:
         self._settings = settings
         self._pools: dict[_Route, httpx.AsyncHTTPTransport] = {}
-        self._routes: dict[tuple[Origin, bool], _Route] = {}
+        self._routes: dict[tuple[WebOrigin, bool], _Route] = {}
         self._making = trio.Lock()
         self._timeout = httpx.Timeout(
             settings.idle_timeout, connect=settings.connect_timeout, pool=None
@@ -115,7 +115,7 @@ class Transport:
                     self._pools[route] = await trio.to_thread.run_sync(_new_pool, route)
         return self._pools[route]
 
-    def _route(self, origin: Origin, insecure: bool) -> _Route:
+    def _route(self, origin: WebOrigin, insecure: bool) -> _Route:
         tls = origin.scheme == "https"
         return _Route(
             tls=tls,

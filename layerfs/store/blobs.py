@@ -12,7 +12,7 @@ from typing import Final
 from layerfs.host.oserrors import disk_errors
 from layerfs.oci import Digest
 from layerfs.store.disk import file_size
-from layerfs.store.layout import BLOB_SUFFIX, Layout
+from layerfs.store.layout import BLOB_SUFFIX, StoreLayout
 
 _PROOF: Final = object()
 
@@ -40,7 +40,7 @@ def verified(digest: Digest, path: Path, size: int) -> VerifiedBlob:
 class BlobShelf:
     """All compressed blobs of a store."""
 
-    def __init__(self, layout: Layout) -> None:
+    def __init__(self, layout: StoreLayout) -> None:
         self._layout = layout
         self._prefix = f"{layout.layers}/"
 

@@ -82,7 +82,7 @@ class StagedDownload:
 
     @property
     def descriptors(self) -> tuple[int, int]:
-        """Of the file and of its lock, for a process that writes at `offset` in the place of this one."""
+        """Descriptors of the file and of its lock, for another process that writes at `offset`."""
         return self._raw.fileno(), self._lock.fileno()
 
     def grown(self, size: int) -> None:

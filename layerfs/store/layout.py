@@ -48,7 +48,7 @@ class StagedName:
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
+class StoreLayout:
     """The directories and files of one store."""
 
     root: Path

@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from layerfs.oci import Digest, stack_digest
-from layerfs.store.layout import Layout
+from layerfs.store.layout import StoreLayout
 
 
 class StorePaths:
     """Where things lie. A digest is a `Digest` or its text; text is parsed first (InvalidDigest)."""
 
-    def __init__(self, layout: Layout) -> None:
+    def __init__(self, layout: StoreLayout) -> None:
         self._layout = layout
 
     @property

@@ -21,7 +21,7 @@ from layerfs.host.oserrors import disk_errors
 from layerfs.layer.overlayfs import OPAQUE_VALUE, opaque_xattr
 from layerfs.oci import Digest
 from layerfs.store.disk import read_small, write_durably
-from layerfs.store.layout import Layout, staged
+from layerfs.store.layout import StoreLayout, staged
 from layerfs.store.locks import Locks
 from layerfs.store.staging import stage_tree
 
@@ -48,7 +48,7 @@ class _OwnerJson(msgspec.Struct, frozen=True, kw_only=True):
     uid: int
     whiteout_devices: bool
     mapping: str = ""
-    """Of a namespace: which ids it has, as `id_mapping` says it."""
+    """Which ids the user namespace has, as `id_mapping` says it; empty outside of one."""
 
 
 def owner_kind() -> OwnerKind:
@@ -58,7 +58,7 @@ def owner_kind() -> OwnerKind:
     return "root" if in_initial_user_namespace() else "namespace"
 
 
-def open_capabilities(layout: Layout, locks: Locks, *, writable: bool) -> Capabilities:
+def open_capabilities(layout: StoreLayout, locks: Locks, *, writable: bool) -> Capabilities:
     """Check that this process may use the store, and find out what its trees look like.
 
     Once trees lack the overlay form they keep lacking it, so a "no" is remembered. Raises StoreMismatch,
@@ -104,7 +104,7 @@ def _read(path: Path) -> _OwnerJson | None:
         raise StoreDamaged(f"{path}: {exc} (remove the file if the store is yours)") from exc
 
 
-def _compare(recorded: _OwnerJson, mine: _OwnerJson, layout: Layout, *, writable: bool) -> None:
+def _compare(recorded: _OwnerJson, mine: _OwnerJson, layout: StoreLayout, *, writable: bool) -> None:
     """Raise StoreMismatch unless this process may use the store."""
     if recorded.version != STORE_VERSION:
         raise StoreMismatch(
@@ -133,7 +133,7 @@ def _way_out(recorded: _OwnerJson) -> str:
     }[recorded.owner]
 
 
-def _write(layout: Layout, locks: Locks, owner: _OwnerJson) -> None:
+def _write(layout: StoreLayout, locks: Locks, owner: _OwnerJson) -> None:
     temporary = staged(layout.root, "owner", "writing")
     with locks.holding(temporary), disk_errors(f"{layout.owner}: cannot write"):
         write_durably(temporary, layout.owner, msgspec.json.encode(owner) + b"\n")

@@ -20,7 +20,7 @@ from layerfs.host.oserrors import disk_errors
 from layerfs.oci import Digest, Repository, Tag
 from layerfs.oci.reference import is_component, is_registry, is_tag
 from layerfs.store.disk import read_small, write_durably
-from layerfs.store.layout import Layout
+from layerfs.store.layout import StoreLayout
 from layerfs.store.locks import Locks
 
 _MAX_REF_SIZE: Final = 4096
@@ -44,7 +44,7 @@ class RefEntry(msgspec.Struct, frozen=True):
 class Refs:
     """All pinned tags of a store. Thread-safe, and safe among processes."""
 
-    def __init__(self, layout: Layout, locks: Locks) -> None:
+    def __init__(self, layout: StoreLayout, locks: Locks) -> None:
         self._layout = layout
         self._locks = locks
 

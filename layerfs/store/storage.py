@@ -34,7 +34,7 @@ from layerfs.store.documents import DocumentShelf
 from layerfs.store.download import StagedDownload, find_suspended, stage_download
 from layerfs.store.durability import Durability, writing_back
 from layerfs.store.extraction import Extractors
-from layerfs.store.layout import Layout, as_digest
+from layerfs.store.layout import StoreLayout, as_digest
 from layerfs.store.locks import DigestLock, Locks
 from layerfs.store.paths import StorePaths
 from layerfs.store.probe import open_capabilities
@@ -54,7 +54,7 @@ class LayerDir:
     """A complete layer directory: markers and overlay form, as `layerfs.extract` left it."""
 
     digest: Digest
-    """Of the compressed blob."""
+    """Digest of the compressed blob."""
     path: Path
     record: LayerRecord
 
@@ -68,7 +68,7 @@ class ImageStorage(StorePaths):
     """
 
     def __init__(self, images_dir: str | os.PathLike[str], *, budgets: Budgets | None = None) -> None:
-        super().__init__(Layout(utf8_path(images_dir)))
+        super().__init__(StoreLayout(utf8_path(images_dir)))
         self._locks = Locks(self._layout.lock)
         self._boot_id = host.boot_id()
         self.readonly = not _prepare(self._layout, self._locks)
@@ -384,7 +384,7 @@ class ImageStorage(StorePaths):
             raise StoreReadOnly(f"{what}: not possible, {self.images_dir} may only be read")
 
 
-def _prepare(layout: Layout, locks: Locks) -> bool:
+def _prepare(layout: StoreLayout, locks: Locks) -> bool:
     """Make the directories of a store; False if it exists and may only be read."""
     if layout.root.is_dir() and not os.access(layout.root, os.W_OK | os.X_OK, effective_ids=True):
         return False

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from layerfs.errors import InvalidDigest, StoreError
 from layerfs.oci import Digest
-from layerfs.store.layout import Layout, StagedName
+from layerfs.store.layout import StagedName, StoreLayout
 from layerfs.store.locks import Locks
 from layerfs.store.removal import remove_tree
 from layerfs.store.trees import TreeShelf
@@ -48,7 +48,7 @@ class Swept:
 
 
 def sweep(
-    layout: Layout, locks: Locks, shelves: list[TreeShelf[Any]], mounts: UsageCache, max_age: float
+    layout: StoreLayout, locks: Locks, shelves: list[TreeShelf[Any]], mounts: UsageCache, max_age: float
 ) -> Swept:
     """Remove leftovers; suspended downloads once they are *max_age* seconds old. Raises StoreReadOnly.
 

@@ -43,7 +43,7 @@ _LAST_USE_SECONDS: Final = 3600
 
 
 @dataclass(frozen=True, slots=True)
-class Tree(Generic[Record]):
+class PublishedTree(Generic[Record]):
     """A complete tree and what is known of it."""
 
     path: Path
@@ -68,14 +68,14 @@ class TreeShelf(Generic[Record]):
         self._durability = durability
         self._in_use = in_use
         self._boot_id = host.boot_id()
-        self._known: dict[Digest, tuple[int, Tree[Record]]] = {}
+        self._known: dict[Digest, tuple[int, PublishedTree[Record]]] = {}
 
     @property
     def directory(self) -> Path:
         """Where the trees are."""
         return self._directory
 
-    def find(self, digest: Digest) -> Tree[Record] | None:
+    def find(self, digest: Digest) -> PublishedTree[Record] | None:
         """Return the complete tree of *digest*, None if it is not there. Costs one lstat when known."""
         path = f"{self._prefix}{digest.algorithm}-{digest.hex}"
         try:
@@ -103,7 +103,7 @@ class TreeShelf(Generic[Record]):
         """Make a private directory for the tree of *digest*. Raises StoreFull, StoreReadOnly, StoreError."""
         return stage_tree(self._locks, self._directory, digest, self._durability.began())
 
-    def publish(self, tree: StagedTree, record: Record) -> Tree[Record]:
+    def publish(self, tree: StagedTree, record: Record) -> PublishedTree[Record]:
         """Give *tree* its final name, with *record*. If another was first, return that one; both are success.
 
         Raises StoreFull, StoreReadOnly, StoreError, also if the disk lost something since *tree* was begun;
@@ -121,7 +121,7 @@ class TreeShelf(Generic[Record]):
                 self._write_record(digest, record)
                 os.rename(tree.path, self._directory / digest.name)
         self._durability.published(self._directory, digest, tree.begun)
-        return Tree(self._directory / digest.name, record)
+        return PublishedTree(self._directory / digest.name, record)
 
     def discard(self, digest: Digest) -> bool:
         """Take tree and record of *digest* away; the sweeper deletes the files. True if there was a tree.
@@ -224,13 +224,13 @@ class TreeShelf(Generic[Record]):
             sync_directory(self._directory)
         self._durability.forget(self._directory, digest)
 
-    def _look(self, digest: Digest, path: Path, status: os.stat_result) -> Tree[Record] | None:
+    def _look(self, digest: Digest, path: Path, status: os.stat_result) -> PublishedTree[Record] | None:
         record = self.read_record(digest) if stat.S_ISDIR(status.st_mode) else None
         if record is None:
             return None
         if record.state == "pending":
             self._durability.met(self._directory, digest)
-        tree = Tree(path, record)
+        tree = PublishedTree(path, record)
         if len(self._known) >= _CACHED:
             self._known.clear()
         self._known[digest] = (status.st_ino, tree)

@@ -22,7 +22,7 @@ from layerfs.needs import Need
 from layerfs.store import LayerDir
 from layerfs.view.disk import DiskSource, OpenDirectory
 from layerfs.view.inodes import LAST_NUMBER, InodeTable, number_of, offset_number
-from layerfs.view.nodes import Attributes, Content, Node, Status, blocks_of
+from layerfs.view.nodes import Attributes, Content, FileStatus, Node, blocks_of
 from layerfs.view.source import LayerSource
 
 FILE: Final = b"file"
@@ -71,7 +71,7 @@ class LayerTree:
             return {name: value for name, value in found.items() if not name.startswith(XATTR_PREFIXES)}
         return found
 
-    def attributes(self, path: bytes, status: Status) -> Attributes:
+    def attributes(self, path: bytes, status: FileStatus) -> Attributes:
         """Return what stat(2) shows of *path*: its *status* on disk and what that could not carry.
 
         On the disk of an ordinary user every file is their own, whatever the archive says. So an owner that
@@ -89,7 +89,7 @@ class LayerTree:
         text = lost.get(to_text(path)) if lost else None
         return None if text is None else Lost.parse(text)
 
-    def file(self, directory: bytes, name: bytes, status: Status) -> "ContentFile":
+    def file(self, directory: bytes, name: bytes, status: FileStatus) -> "ContentFile":
         """Return the node of what is no directory. All hard links to it are one node.
 
         As `node` does, but without a call that could be spared: most of a layer comes through here.
@@ -101,7 +101,7 @@ class LayerTree:
             return found  # type: ignore[return-value]  # one identity has one class
         return self.inodes.add(ContentFile(found, self, directory, name, status), identity)
 
-    def node(self, form: bytes, status: Status, make: Callable[[int], N]) -> N:
+    def node(self, form: bytes, status: FileStatus, make: Callable[[int], N]) -> N:
         """Return the one node of what *status* describes, in one of the forms that a layer is shown in."""
         found = self._keys.get(form)
         if found is None:
@@ -146,12 +146,12 @@ class ContentFile(Node):
 
     __slots__ = ("_directory", "_name", "_size", "_status", "_tree", "_xattrs")
 
-    def __init__(self, ino: int, tree: LayerTree, directory: bytes, name: bytes, status: Status) -> None:
+    def __init__(self, ino: int, tree: LayerTree, directory: bytes, name: bytes, status: FileStatus) -> None:
         super().__init__(ino)
         self._tree = tree
         self._directory = directory
         self._name = name
-        self._status: Status | None = status
+        self._status: FileStatus | None = status
         self._size: int | None = status.st_size if S_ISREG(status.st_mode) else None
         """Bytes of a regular file; None for what cannot be opened."""
         self._xattrs: Mapping[bytes, bytes] | None = None
@@ -168,7 +168,7 @@ class ContentFile(Node):
             raise FileNotFoundError(ENOENT, f"{to_text(self.path)}: the layer was removed")
         return self._tree.attributes(self.path, status)
 
-    def pop_status(self) -> Status | None:
+    def pop_status(self) -> FileStatus | None:
         """Return what the disk said, if the layer says no more."""
         status = self._status if self._tree.is_plain else None
         self._status = None
@@ -196,12 +196,12 @@ class ContentFile(Node):
         self._xattrs = None
 
 
-def is_directory(status: Status) -> bool:
+def is_directory(status: FileStatus) -> bool:
     """Say whether this is a directory."""
     return S_ISDIR(status.st_mode)
 
 
-def attributes_of(status: Status) -> Attributes:
+def attributes_of(status: FileStatus) -> Attributes:
     """Return *status* as it is on disk, but with the blocks that the size needs."""
     size = status.st_size
     return Attributes(

@@ -12,7 +12,7 @@ from layerfs.layer.kinds import is_whiteout
 from layerfs.layer.paths import join
 from layerfs.view.content import LayerTree, is_directory
 from layerfs.view.directory import LISTED_AT_ONCE, ContentDirectory
-from layerfs.view.nodes import Node, Status
+from layerfs.view.nodes import FileStatus, Node
 
 FORM: Final = b"diff"
 
@@ -22,7 +22,7 @@ class LayerDirectory(ContentDirectory):
 
     __slots__ = ("path", "tree")
 
-    def __init__(self, ino: int, tree: LayerTree, path: bytes, status: Status) -> None:
+    def __init__(self, ino: int, tree: LayerTree, path: bytes, status: FileStatus) -> None:
         super().__init__(ino, tree.attributes(path, status))
         self.tree = tree
         self.path = path
@@ -44,7 +44,7 @@ class LayerDirectory(ContentDirectory):
         return self.tree.xattrs(self.path)
 
     @abstractmethod
-    def entry(self, name: bytes, status: Status | None) -> Node | None:
+    def entry(self, name: bytes, status: FileStatus | None) -> Node | None:
         """Return what *name* is here, given what the disk has."""
 
 
@@ -60,7 +60,7 @@ class DiffDirectory(LayerDirectory):
             return None
         return [(name, node) for name, status in found if (node := self.entry(name, status)) is not None]
 
-    def entry(self, name: bytes, status: Status | None) -> Node | None:
+    def entry(self, name: bytes, status: FileStatus | None) -> Node | None:
         """Return what the archive has."""
         if status is None:
             return None

@@ -15,7 +15,7 @@ from layerfs.layer.whiteout import is_marker
 from layerfs.view.content import is_directory
 from layerfs.view.diff import LayerDirectory
 from layerfs.view.inodes import number_of
-from layerfs.view.nodes import Attributes, Node, Status
+from layerfs.view.nodes import Attributes, FileStatus, Node
 
 FORM: Final = b"lower"
 
@@ -33,7 +33,7 @@ class LowerDirectory(LayerDirectory):
         """Whether nothing of lower layers shows here."""
         return self.path in self.tree.form.opaque
 
-    def entry(self, name: bytes, status: Status | None) -> Node | None:
+    def entry(self, name: bytes, status: FileStatus | None) -> Node | None:
         """Return what overlayfs should see: the entry, or the whiteout that a marker stands for."""
         if is_marker(name):
             return None

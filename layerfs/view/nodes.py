@@ -34,7 +34,7 @@ class Attributes:
     ctime_ns: int = 0
 
 
-class Status(Protocol):
+class FileStatus(Protocol):
     """What lstat(2) says of a file; times in nanoseconds."""
 
     @property
@@ -143,7 +143,7 @@ class Node:
         """Return the attributes; never waits. Raises OSError."""
         raise NotImplementedError
 
-    def pop_status(self) -> Status | None:
+    def pop_status(self) -> FileStatus | None:
         """Return what lstat(2) said, if that is all that `attributes` would say; at most once.
 
         Reading it is quicker; keeping it would cost more memory than all the rest of a node.

@@ -15,7 +15,7 @@ from layerfs.view.directory import ContentDirectory
 from layerfs.view.inodes import InodeTable, number_of
 from layerfs.view.layers import has_layers
 from layerfs.view.names import parse_id
-from layerfs.view.nodes import Node, Status
+from layerfs.view.nodes import FileStatus, Node
 from layerfs.view.roots import ContentRoot, open_tree
 from layerfs.view.virtual import FixedDirectory, MountContext, VirtualDirectory
 
@@ -103,7 +103,7 @@ class MergedDirectory(ContentDirectory):
 
     __slots__ = ("_merged", "_path", "_stack", "_visible")
 
-    def __init__(self, ino: int, stack: Stack, path: bytes, merged: Merged, status: Status) -> None:
+    def __init__(self, ino: int, stack: Stack, path: bytes, merged: Merged, status: FileStatus) -> None:
         attributes = stack.trees[merged.attributes].attributes(path, status)
         if len(merged.layers) > 1:
             # As overlayfs: nobody has counted the subdirectories, and find(1) takes 1 as "unknown".
@@ -120,7 +120,7 @@ class MergedDirectory(ContentDirectory):
         path = join(self._path, name)
         if self._visible is not None and name in self._visible:
             return self._find_visible(self._visible[name], name, path)
-        found: dict[int, Status] = {}
+        found: dict[int, FileStatus] = {}
 
         def kind(number: int) -> Kind | None:
             status = self._stack.trees[number].source.lstat(path)
@@ -140,7 +140,7 @@ class MergedDirectory(ContentDirectory):
         by_layer: dict[int, list[bytes]] = {}
         for name in names:
             by_layer.setdefault(visible[name].attributes, []).append(name)
-        statuses: dict[bytes, Status | None] = {}
+        statuses: dict[bytes, FileStatus | None] = {}
         for number, some in by_layer.items():
             statuses |= zip(some, self._stack.trees[number].source.statuses(self._path, some), strict=True)
         return [
@@ -170,7 +170,7 @@ class MergedDirectory(ContentDirectory):
         status = self._stack.trees[merged.attributes].source.lstat(path)
         return None if status is None else self._entry(name, merged, status)
 
-    def _entry(self, name: bytes, merged: Merged, status: Status) -> Node:
+    def _entry(self, name: bytes, merged: Merged, status: FileStatus) -> Node:
         stack = self._stack
         if not merged.is_directory:
             return stack.trees[merged.attributes].file(self._path, name, status)

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from layerfs.layer.kinds import Kind
-from layerfs.view.nodes import FileContent, Status
+from layerfs.view.nodes import FileContent, FileStatus
 
 
 class LayerSource(Protocol):
@@ -19,22 +19,22 @@ class LayerSource(Protocol):
     name: bytes
     """What tells the numbers of its files from those of other layers; the same each time it is opened."""
 
-    def lstat(self, path: bytes) -> Status | None:
+    def lstat(self, path: bytes) -> FileStatus | None:
         """Return what is at *path*, None if nothing is."""
 
     def kinds(self, path: bytes) -> Sequence[tuple[bytes, Kind | None]]:
         """Return the names in the directory *path*, as `layerfs.layer.kinds.kind_of` sees what they name."""
 
-    def statuses(self, path: bytes, names: Sequence[bytes]) -> Sequence[Status | None]:
+    def statuses(self, path: bytes, names: Sequence[bytes]) -> Sequence[FileStatus | None]:
         """Return what is at each of *names* in the directory *path*, None where nothing is.
 
         Quicker than `lstat` of each.
         """
 
-    def scan(self, path: bytes) -> Sequence[tuple[bytes, Status]]:
+    def scan(self, path: bytes) -> Sequence[tuple[bytes, FileStatus]]:
         """Return what the directory *path* holds."""
 
-    def scan_small(self, path: bytes, most: int) -> Sequence[tuple[bytes, Status]] | None:
+    def scan_small(self, path: bytes, most: int) -> Sequence[tuple[bytes, FileStatus]] | None:
         """Return what the directory *path* holds, None if it is more than *most* entries.
 
         None, too, if an entry cannot be looked at: whoever asks for it alone is told why.

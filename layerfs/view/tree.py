@@ -26,7 +26,7 @@ class StatusSource(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Tree:
+class MountTree:
     """What is served."""
 
     root: Node
@@ -42,7 +42,7 @@ def build(
     tag_ttl: float | None = None,
     uid: int | None = None,
     gid: int | None = None,
-) -> Tree:
+) -> MountTree:
     """Return the tree of *storage* as it will show at the absolute path *mountpoint*.
 
     *platform* is what indexes are searched for; *uid* and *gid* own what no disk holds, the daemon's own by
@@ -67,7 +67,7 @@ def build(
     )
     root = FixedDirectory(ROOT_INO, context, _top(context, status))
     inodes.set_root(root)
-    return Tree(root, inodes)
+    return MountTree(root, inodes)
 
 
 def _top(context: MountContext, status: StatusSource) -> dict[bytes, Node]:

@@ -15,7 +15,7 @@ from layerfs.errors import RegistryMisbehaved
 from layerfs.registry import RetryPolicy
 from layerfs.registry.challenge import Challenge, parse_challenges
 from layerfs.registry.encoding import Decoder
-from layerfs.registry.endpoint import Origin, endpoints, is_loopback, redact
+from layerfs.registry.endpoint import WebOrigin, endpoints, is_loopback, redact
 from layerfs.registry.paging import next_page
 from layerfs.registry.problem import Problem, clean
 from layerfs.registry.proxies import proxy_for
@@ -224,11 +224,11 @@ def test_a_shown_url_holds_no_secret(url: str, expected: str) -> None:
 def test_any_text_is_redacted_or_refused_as_a_url(text: str) -> None:
     redact(text)
     try:
-        origin = Origin.of(text)
+        origin = WebOrigin.of(text)
     except RegistryMisbehaved:
         return
     assert origin.scheme in ("http", "https")
-    assert Origin.of(f"{origin}/") == origin
+    assert WebOrigin.of(f"{origin}/") == origin
 
 
 # Redirects
@@ -282,7 +282,7 @@ def test_only_an_insecure_registry_may_redirect_to_http() -> None:
 def test_the_proxy_comes_from_the_environment(
     url: str, environment: dict[str, str], expected: str | None
 ) -> None:
-    assert proxy_for(Origin.of(url), environment) == expected
+    assert proxy_for(WebOrigin.of(url), environment) == expected
 
 
 @pytest.mark.parametrize(
@@ -315,12 +315,12 @@ def test_the_proxy_comes_from_the_environment(
 )
 def test_no_proxy_follows_go(url: str, rules: str, excluded: bool) -> None:
     environment = {"HTTPS_PROXY": "http://p:1", "no_proxy": rules}
-    assert (proxy_for(Origin.of(url), environment) is None) is excluded
+    assert (proxy_for(WebOrigin.of(url), environment) is None) is excluded
 
 
 @given(st.text())
 def test_any_no_proxy_is_read_without_an_error(text: str) -> None:
-    proxy_for(Origin.of("https://h.example"), {"HTTPS_PROXY": "p", "NO_PROXY": text})
+    proxy_for(WebOrigin.of("https://h.example"), {"HTTPS_PROXY": "p", "NO_PROXY": text})
 
 
 # Bodies

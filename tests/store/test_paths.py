@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from layerfs.errors import InvalidDigest, InvalidReference
 from layerfs.oci import Digest, Repository, Tag
 from layerfs.store import ImageStorage
-from layerfs.store.layout import Layout, StagedKind, StagedName, staged
+from layerfs.store.layout import StagedKind, StagedName, StoreLayout, staged
 
 HEX = "0123456789abcdef" * 4
 
@@ -104,5 +104,5 @@ def test_only_staged_names_are_staged_names(text: str) -> None:
 
 
 def test_staged_names_never_repeat() -> None:
-    directory = Layout(Path("/x")).layers
+    directory = StoreLayout(Path("/x")).layers
     assert len({staged(directory, "a", "downloading") for _ in range(1000)}) == 1000
