@@ -116,7 +116,7 @@ def use_native_stack(
 
     async def work(machinery: Machinery) -> None:
         storage = machinery.storage
-        if not storage.whiteout_devices:
+        if not storage.capabilities.whiteout_devices:
             raise StoreError(
                 f"{storage.images_dir}: this filesystem holds no lowerdirs (expected whiteouts and xattrs); "
                 "use the lowerdir of a mount (layerfs mount), or another --store"

@@ -12,7 +12,6 @@ from pathlib import Path
 import trio
 
 from layerfs.errors import LayerfsError
-from layerfs.extract.job import ExtractJob
 from layerfs.fetch.download import download
 from layerfs.fetch.origin import Origin
 from layerfs.fetch.progress import Journal, Progress
@@ -24,6 +23,7 @@ from layerfs.oci import Descriptor, Digest, Repository
 from layerfs.oci.image import ImageLayer
 from layerfs.store import ImageStorage, StagedDownload, StagedTree, VerifiedBlob
 from layerfs.store.adopt import adopt
+from layerfs.store.extraction import job_for
 
 BlobFiles = Callable[[Descriptor], Path | None]
 """Finds a file of this machine that should be exactly the blob; what it is gets verified."""
@@ -164,16 +164,15 @@ class LayerWork:
         self, layer: ImageLayer, tree: StagedTree, blob: Path, progress: Progress
     ) -> Extraction:
         """Let a worker extract *blob*, which may still grow as *progress* says."""
-        job = ExtractJob(
-            blob=str(blob),
-            target=str(tree.path),
-            digest=str(layer.digest),
+        job = job_for(
+            self._storage.capabilities,
+            self._budgets,
+            blob,
+            layer.digest,
+            tree.path,
             size=layer.size,
             media_type=layer.descriptor.media_type,
-            owner=self._storage.capabilities.owner,
-            whiteout_devices=self._storage.capabilities.whiteout_devices,
             complete=progress.ended == "complete",
-            budgets=self._budgets,
         )
         return await self._workers.extract(job, progress)
 

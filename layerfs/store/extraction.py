@@ -1,7 +1,7 @@
 """Extraction of local blobs by worker processes, for callers that fetch by their own means.
 
-Moves nothing itself: owns a pool of extractors, started when it is first needed. The
-daemon has a pool of its own, in fetch.
+Moves nothing itself: owns a pool of extractors, started when it is first needed. The daemon has a pool
+of its own, in fetch; `job_for` describes a job to either.
 """
 
 import logging
@@ -22,6 +22,34 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
+def job_for(
+    capabilities: Capabilities,
+    budgets: Budgets,
+    blob: Path,
+    digest: Digest,
+    target: Path,
+    *,
+    size: int = -1,
+    media_type: str = "",
+    complete: bool = True,
+) -> ExtractJob:
+    """Describe the extraction of *blob* into the empty directory *target*, in the form of the store.
+
+    *size* is below 0 if it is unknown. Unless *complete* the blob may still grow.
+    """
+    return ExtractJob(
+        blob=os.fspath(blob),
+        target=os.fspath(target),
+        digest=str(digest),
+        size=size,
+        media_type=media_type,
+        owner=capabilities.owner,
+        whiteout_devices=capabilities.whiteout_devices,
+        complete=complete,
+        budgets=budgets,
+    )
+
+
 class Extractors:
     """The workers of one `ImageStorage`. Thread-safe."""
 
@@ -38,15 +66,7 @@ class Extractors:
         """
         if not blob.is_file():
             raise NotInStore(f"{blob}: no such file (expected the layer {digest})")
-        job = ExtractJob(
-            blob=os.fspath(blob),
-            target=os.fspath(target),
-            digest=str(digest),
-            size=-1,
-            owner=self._capabilities.owner,
-            whiteout_devices=self._capabilities.whiteout_devices,
-            budgets=self._budgets,
-        )
+        job = job_for(self._capabilities, self._budgets, blob, digest, target)
         with self._workers().extractor() as extractor:
             extractor.start(job)
             try:

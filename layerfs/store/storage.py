@@ -22,7 +22,6 @@ from layerfs.errors import (
     StoreReadOnly,
     VerificationError,
 )
-from layerfs.extract.job import OwnerKind
 from layerfs.host.oserrors import disk_errors
 from layerfs.layer.names import from_text
 from layerfs.layer.record import Budgets, Extraction, LayerRecord
@@ -112,21 +111,6 @@ class ImageStorage(StorePaths):
         """
         self._extractors.close()
         self._durability.close()
-
-    @property
-    def owner(self) -> OwnerKind:
-        """As whom the trees are written; of `capabilities`."""
-        return self.capabilities.owner
-
-    @property
-    def whiteout_devices(self) -> bool:
-        """Whether trees hold their overlay form, so that the kernel can use them; of `capabilities`."""
-        return self.capabilities.whiteout_devices
-
-    @property
-    def opaque_xattr(self) -> str:
-        """Name of the attribute that makes a directory opaque; of `capabilities`."""
-        return self.capabilities.opaque_xattr
 
     # Manifests and configs (image-spec manifest.md, image-index.md, config.md)
 
@@ -301,7 +285,7 @@ class ImageStorage(StorePaths):
                     tree.path,
                     [layer.record.layer for layer in opened],
                     [layer.path for layer in opened],
-                    native=self.whiteout_devices,
+                    native=self.capabilities.whiteout_devices,
                 )
             record = CoverRecord(state="pending", boot_id=self._boot_id, layers=tuple(map(str, layers)))
             return self._covers.publish(tree, record).path

@@ -165,7 +165,7 @@ def storage(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(probe, "owner_kind", lambda: request.param)
         with ImageStorage(tmp_path_factory.mktemp("export") / "store") as opened:
-            assert opened.owner == request.param
+            assert opened.capabilities.owner == request.param
             yield opened
 
 

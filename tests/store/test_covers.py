@@ -163,7 +163,7 @@ def without_devices(store: Path) -> Iterator[ImageStorage]:
     owner = store / "owner.json"
     owner.write_text(owner.read_text().replace('"whiteout_devices":true', '"whiteout_devices":false'))
     with ImageStorage(store) as opened:
-        assert not opened.whiteout_devices
+        assert not opened.capabilities.whiteout_devices
         yield opened
 
 
