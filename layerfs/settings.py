@@ -2,7 +2,7 @@
 
 `Settings` is the one table: a row says what a setting is called, what may stand for it where, and how that is
 read. Files (`layerfs.config`), options, words of ``-o`` and the manual (`layerfs.cli`) follow from it: a new
-setting is a row here and its use. Imports only errors, oci, layer and host.
+setting is a row here and its use. Imports only errors, oci and layer.
 """
 
 import math

@@ -50,19 +50,15 @@ def df(
     )
     if verbose:
         typer.echo()
-        print_table(
-            ("REFERENCE", "BLOBS", "EXTRACTED", "SHARED", "OWN"),
-            [
-                [
-                    image["reference"],
-                    human_size(image["blobs"]),
-                    human_size(image["extracted"]),
-                    human_size(image["shared"]),
-                    human_size(image["own"]),
-                ]
-                for image in images
-            ],
-        )
+        _print_images(images)
+
+
+def _print_images(images: list[Json]) -> None:
+    columns = ("blobs", "extracted", "shared", "own")
+    print_table(
+        ("REFERENCE", *map(str.upper, columns)),
+        [[image["reference"], *(human_size(image[column]) for column in columns)] for image in images],
+    )
 
 
 def _totals(found: "Inventory", in_use: Callable[[Digest], bool]) -> dict[str, Json]:

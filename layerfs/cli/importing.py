@@ -14,7 +14,7 @@ from layerfs.settings import Settings
 
 if TYPE_CHECKING:
     from layerfs.cli.running import Machinery
-    from layerfs.local import SourceImage
+    from layerfs.local import Contents, SourceImage, SourceName
 
 
 @app.command("import", epilog="Example: layerfs import oci:./alpine:3.20 docker.io/library/alpine:3.20")
@@ -47,29 +47,43 @@ def import_(
     their bytes with the store where the filesystem can do that: by reflink, else by hard link.
     """
     from layerfs.cli.running import with_provider
-    from layerfs.local import SourceName, choose, open_source
+    from layerfs.local import SourceName, open_source
     from layerfs.local.origin import LocalOrigin
 
     parsed = SourceName.parse(source)
     contents = open_source(parsed)
-    if every and (reference or parsed.image):
+    named = _named(contents, parsed, reference, every=every)
+
+    async def work(machinery: "Machinery") -> None:
+        await _import_all(machinery, named, as_json=as_json)
+
+    with_provider(settings, work, LocalOrigin(contents, str(parsed), {}, link=not copy))
+
+
+def _named(
+    contents: "Contents", source: "SourceName", reference: str | None, *, every: bool
+) -> "list[tuple[Tag, SourceImage]]":
+    """Return the images to import under their names. Raises UsageError, InvalidReference, NotFound."""
+    from layerfs.local import choose
+
+    if every and (reference or source.image):
         raise UsageError(
             "--all takes the names that the images carry (expected SOURCE without a name, alone)"
         )
-    images = contents.images if every else [choose(contents.images, parsed)]
-    named = [(_target(reference) or image.tag(parsed), image) for image in images]
+    images = contents.images if every else [choose(contents.images, source)]
+    return [(_target(reference) or image.tag(source), image) for image in images]
 
-    async def work(machinery: "Machinery") -> None:
-        results = []
-        for target, image in named:
-            results.append(await _import(machinery, target, image, silent=as_json or not sys.stdout.isatty()))
-            if not as_json:
-                typer.echo(target)
-        if as_json:
-            print_json(results)
 
-    origin = LocalOrigin(contents, str(parsed), {}, link=not copy)
-    with_provider(settings, work, origin)
+async def _import_all(
+    machinery: "Machinery", named: "list[tuple[Tag, SourceImage]]", *, as_json: bool
+) -> None:
+    results = []
+    for target, image in named:
+        results.append(await _import(machinery, target, image, silent=as_json or not sys.stdout.isatty()))
+        if not as_json:
+            typer.echo(target)
+    if as_json:
+        print_json(results)
 
 
 async def _import(

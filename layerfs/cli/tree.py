@@ -70,7 +70,6 @@ def tree(
     if layer is not None and layer >= len(layers):
         raise UsageError(f"--layer {layer}: {reference} has {len(layers)} layers, counted from 0")
     found = _compare(image, layers)
-    wasted = sum(one.replaced for made in found for one in made.changes)
     shown = [
         LayerChanges(made.layer, made.command, _matching(made.changes, path))
         for made in found
@@ -84,10 +83,13 @@ def tree(
     for made in shown:
         _print(made, limit, number_width(len(layers)))
     if layer is None and path is None:
-        total = sum(made.size("added") + made.size("changed") for made in found)
-        typer.echo(
-            f"{human_size(total)} in {len(layers)} layers, {human_size(wasted)} of it hidden by later ones"
-        )
+        typer.echo(_total(found))
+
+
+def _total(found: list[LayerChanges]) -> str:
+    total = sum(made.size("added") + made.size("changed") for made in found)
+    wasted = sum(one.replaced for made in found for one in made.changes)
+    return f"{human_size(total)} in {len(found)} layers, {human_size(wasted)} of it hidden by later ones"
 
 
 def _compare(image: Image, layers: "list[tuple[ImageLayer, LayerDir]]") -> list[LayerChanges]:

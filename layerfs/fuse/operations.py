@@ -10,7 +10,7 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from errno import EIO, ENODATA, ENOENT, EOPNOTSUPP, EROFS, ESTALE
 from itertools import count
 from stat import S_IFDIR, S_IFMT, S_IFREG
-from typing import Any, Final, NoReturn, Protocol, TypeVar
+from typing import Any, Final, NoReturn, TypeVar
 
 import pyfuse3
 import trio
@@ -20,6 +20,7 @@ from layerfs.fuse.errnos import fuse_request, translate
 from layerfs.fuse.files import Bytes, OpenFiles
 from layerfs.fuse.prepared import BLOCK_SIZE, Listing, absent_entry, entry_of, kept_listing, prepared
 from layerfs.fuse.prepared import forget as forget_prepared
+from layerfs.fuse.served import Inodes, ServedTree
 from layerfs.fuse.waiting import Waits
 from layerfs.host.namespaces import in_initial_user_namespace
 from layerfs.needs import Need, Provider
@@ -42,31 +43,6 @@ _ACL_PREFIX: Final = b"system.posix_acl_"
 _SELINUX: Final = b"security.selinux"
 _TRUSTED_PREFIX: Final = b"trusted."
 _USER_PREFIX: Final = b"user."
-
-
-class Inodes(Protocol):
-    """The inode table as the edge uses it; `layerfs.view.inodes.InodeTable` is one."""
-
-    def get(self, ino: int) -> Node:
-        """Return a node that the kernel knows. Raises KeyError."""
-
-    def remember(self, node: Node) -> None:
-        """Count one reply that told the kernel of *node*."""
-
-    def forget(self, ino: int, times: int) -> None:
-        """Take back *times* counted replies."""
-
-
-class ServedTree(Protocol):
-    """What is served: a root with number 1, and the table of what the kernel knows."""
-
-    @property
-    def root(self) -> Node:
-        """The mountpoint."""
-
-    @property
-    def inodes(self) -> Inodes:
-        """The table that the root is in."""
 
 
 async def _refuse(*_: Any) -> NoReturn:

@@ -18,7 +18,8 @@ import trio
 
 from layerfs.errors import MountError
 from layerfs.fuse import polling
-from layerfs.fuse.operations import Operations, ServedTree
+from layerfs.fuse.operations import Operations
+from layerfs.fuse.served import ServedTree
 from layerfs.fuse.waiting import Waits
 from layerfs.host.kernel import raise_read_ahead
 from layerfs.host.mounts import FSNAME, clean_up, mounts_at
