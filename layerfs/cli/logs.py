@@ -51,9 +51,6 @@ def _install(handler: logging.Handler, level: str, *, as_json: bool, journal: bo
     else:
         handler.setFormatter(logging.Formatter(_TEXT))
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
-    # One line for each request belongs into a debug log, and httpx would print whole URLs with queries.
-    logging.getLogger("httpx").setLevel(logging.WARNING)
-    logging.getLogger("httpcore").setLevel(logging.WARNING)
 
 
 def _stderr_is_journal() -> bool:

@@ -18,6 +18,7 @@ import trio
 
 from layerfs.errors import InvalidSettings
 from layerfs.host.files import read_at_most
+from layerfs.host.places import xdg
 from layerfs.registry.credentials import (
     AuthFile,
     Credential,
@@ -70,9 +71,9 @@ def places(settings: RegistrySettings, uid: int | None = None) -> Iterator[tuple
 
 def _homes(env: Mapping[str, str]) -> Iterator[tuple[Path, bool]]:
     home = env.get("HOME", "")
-    config = env.get("XDG_CONFIG_HOME") or (home and str(Path(home, ".config")))
-    if config:
-        yield Path(config, "containers/auth.json"), False
+    config = xdg(env, "config")
+    if config is not None:
+        yield config / "containers/auth.json", False
     if home:
         yield Path(home, ".docker/config.json"), False
         yield Path(home, ".dockercfg"), True

@@ -126,6 +126,7 @@ HOME_PLACES = ["/home/u/.config/containers/auth.json", "/home/u/.docker/config.j
             {"HOME": "/home/u", "XDG_CONFIG_HOME": "/c"},
             ["/run/containers/7/auth.json", "/c/containers/auth.json", *HOME_PLACES[1:]],
         ),
+        ({"HOME": "/home/u", "XDG_CONFIG_HOME": "relative"}, ["/run/containers/7/auth.json", *HOME_PLACES]),
         ({"HOME": "/home/u", "REGISTRY_AUTH_FILE": "/a.json", "DOCKER_CONFIG": "/d"}, ["/a.json"]),
         ({"HOME": "/home/u", "DOCKER_CONFIG": "/d"}, ["/d/config.json"]),
         ({"CREDENTIALS_DIRECTORY": "/cred"}, ["/cred/auth.json", "/run/containers/7/auth.json"]),
