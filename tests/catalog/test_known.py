@@ -1,0 +1,78 @@
+"""Which known image names a layer or a stack, and what is missing of it. Nothing here waits."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from layerfs.catalog.known import KnownImages
+from layerfs.errors import NotInStore
+from layerfs.needs import BlobNeed, DocumentNeed, LayersNeed
+from layerfs.oci import Digest, Platform, Repository
+from layerfs.store import ImageStorage
+from tests.support.images import file, image, index, layer
+
+LOWER, UPPER = layer(file("a", b"lower")), layer(file("b", b"upper"))
+IMAGE = image(LOWER, UPPER)
+REPOSITORY = Repository.parse("r.example/a")
+PLATFORM = Platform.of("linux", "amd64", "")
+MISSING = DocumentNeed(REPOSITORY, IMAGE.digest)
+
+
+@pytest.fixture
+def storage(store: Path) -> Iterator[ImageStorage]:
+    """A store that knows the manifest of an image by a tag, but not its config."""
+    with ImageStorage(store) as opened:
+        opened.save_manifest(IMAGE.manifest, IMAGE.digest)
+        opened.refs.write(REPOSITORY.with_tag("1"), IMAGE.digest)
+        yield opened
+
+
+def test_a_layer_that_no_image_names_cannot_be_had(storage: ImageStorage) -> None:
+    known = KnownImages(storage, PLATFORM)
+    stranger = Digest.of(b"stranger")
+    assert known.layer(stranger) is None
+    assert known.layer_of_id(stranger.short_id) is None
+    assert known.blob_size(stranger) == 0
+    for need in (known.layer_need, known.blob_need):
+        with pytest.raises(NotInStore, match=f"layer {stranger}: no known image names it"):
+            need(stranger)
+
+
+def test_without_the_config_the_documents_are_needed_first(storage: ImageStorage) -> None:
+    known = KnownImages(storage, PLATFORM)
+    assert known.layer(UPPER.digest) == MISSING
+    assert known.layer_need(UPPER.digest) == known.blob_need(UPPER.digest) == MISSING
+    [stack] = known.stack_ids()
+    assert known.knows_stack(stack)
+    assert known.stack(stack) == MISSING
+    assert known.stack_layers(stack) == (LOWER.digest, UPPER.digest)
+    assert not known.documents.is_complete(REPOSITORY, IMAGE.digest)
+
+
+def test_with_all_documents_the_layers_are_needed(storage: ImageStorage) -> None:
+    storage.save_config(IMAGE.config, IMAGE.config_digest)
+    known = KnownImages(storage, PLATFORM)
+    assert known.layer_of_id(UPPER.digest.short_id) == UPPER.digest
+    assert known.blob_size(UPPER.digest) == len(UPPER.blob)
+    need = known.layer_need(UPPER.digest)
+    assert isinstance(need, LayersNeed)
+    assert (need.repository, need.image.manifest.digest, need.numbers) == (REPOSITORY, IMAGE.digest, (1,))
+    blob = known.blob_need(UPPER.digest)
+    assert isinstance(blob, BlobNeed)
+    assert (blob.repository, blob.descriptor.digest) == (REPOSITORY, UPPER.digest)
+    [stack] = known.stack_ids()
+    found = known.stack(stack)
+    assert not isinstance(found, DocumentNeed)
+    assert found == (REPOSITORY, need.image)
+
+
+def test_of_an_index_the_manifest_of_the_platform_is_needed(store: Path) -> None:
+    platforms = Platform.of("linux", "amd64", ""), Platform.of("linux", "arm64", "")
+    built = [image(LOWER, platform=platform) for platform in platforms]
+    both = index(*built)
+    with ImageStorage(store) as storage:
+        storage.save_manifest(both.manifest, both.digest)
+        for platform, one in zip(platforms, built, strict=True):
+            known = KnownImages(storage, platform)
+            assert known.enter(REPOSITORY, both.digest) == DocumentNeed(REPOSITORY, one.digest)
