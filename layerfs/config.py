@@ -18,7 +18,7 @@ import msgspec
 from layerfs.errors import InvalidSettings
 from layerfs.host.files import read_at_most
 from layerfs.host.places import xdg
-from layerfs.layer.record import Budgets
+from layerfs.layer.budgets import Budgets
 from layerfs.settings import ROWS, Settings, absolute
 
 SYSTEM_STORE: Final = Path("/var/lib/layerfs")

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Final, Literal
 import msgspec
 
 from layerfs.errors import InvalidSettings
-from layerfs.layer.record import Budgets
+from layerfs.layer.budgets import Budgets
 from layerfs.oci import Platform
 from layerfs.oci.reference import is_registry
 

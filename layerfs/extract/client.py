@@ -31,7 +31,6 @@ from layerfs.extract.job import (
     Listed,
     whole,
 )
-from layerfs.layer.names import to_text
 from layerfs.layer.record import Extraction
 from layerfs.processes import frames, spawning
 
@@ -82,7 +81,7 @@ class Extractor:
     def start(self, job: ExtractJob) -> None:
         """Begin a job; the answer to the one before must have been taken."""
         self.warnings = ()
-        self._send(msgspec.structs.replace(job, blob=_as_text(job.blob), target=_as_text(job.target)))
+        self._send(job)
 
     def grown(self, size: int) -> None:
         """Say that *size* bytes of the growing blob may be read."""
@@ -162,10 +161,6 @@ class Extractor:
         except subprocess.TimeoutExpired:
             return "stopped answering"
         return spawning.how_it_ended(status)
-
-
-def _as_text(path: str) -> str:
-    return to_text(os.fsencode(path))
 
 
 class ExtractorPool:

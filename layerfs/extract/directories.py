@@ -20,7 +20,6 @@ from typing import Final
 from layerfs.errors import InvalidArchive, PathEscape
 from layerfs.extract.remembered import Remembered
 from layerfs.layer.metadata import ACL_DEFAULT, keeps_xattr
-from layerfs.layer.names import to_text
 from layerfs.layer.paths import join, shown, split
 
 _OPEN_FLAGS: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -220,12 +219,12 @@ class Directories:
             self._open.popitem(last=False)[1].close()
 
 
-def open_root(target: bytes) -> Directory:
+def open_root(target: str) -> Directory:
     """Open the directory that becomes the layer's root, rid of what it inherited. Raises OSError."""
     root = Directory(os.open(target, _OPEN_FLAGS), b"", 0)
     try:
         if os.listdir(root.fd):
-            raise FileExistsError(EEXIST, "not empty", to_text(target))
+            raise FileExistsError(EEXIST, "not empty", target)
         for name in os.listxattr(root.fd):
             if name.startswith("system.posix_acl_"):
                 os.removexattr(root.fd, name)

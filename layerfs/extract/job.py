@@ -2,26 +2,15 @@
 
 import msgspec
 
-from layerfs.layer.record import Budgets, Extraction, OwnerKind
-
-__all__ = [
-    "Abort",
-    "Done",
-    "Ended",
-    "ExtractJob",
-    "Failed",
-    "Grown",
-    "Listed",
-    "OwnerKind",
-    "whole",
-]
+from layerfs.layer.budgets import Budgets
+from layerfs.layer.record import Extraction, OwnerKind
 
 
 class ExtractJob(msgspec.Struct, frozen=True, kw_only=True, tag="job"):
     """Extract one blob into one empty directory."""
 
     blob: str
-    """Path of the blob; surrogateescape for odd bytes. On the way both are as `layer.names.to_text` says."""
+    """Path of the blob. This one and `target` must be UTF-8: a job travels as JSON."""
     target: str
     """Path of an existing, empty, private directory: it becomes the root of the layer."""
     digest: str

@@ -12,11 +12,11 @@ from stat import S_IFCHR
 
 from layerfs.errors import InvalidLayer
 from layerfs.extract.directories import Directories
-from layerfs.extract.job import OwnerKind
 from layerfs.layer.kinds import Kind, kind_of
 from layerfs.layer.merge import hidden_by
 from layerfs.layer.overlayfs import OPAQUE_VALUE, opaque_xattr, overlay_form
 from layerfs.layer.paths import split
+from layerfs.layer.record import OwnerKind
 from layerfs.layer.whiteout import Opaque, parse_marker
 
 

@@ -12,12 +12,12 @@ from typing import Final
 
 from layerfs.errors import InvalidArchive
 from layerfs.extract.directories import Directory
-from layerfs.extract.job import OwnerKind
 from layerfs.layer.lost import Lost
 from layerfs.layer.member import Member
 from layerfs.layer.metadata import ACL_DEFAULT, is_acl, kept_xattrs
 from layerfs.layer.names import to_text
 from layerfs.layer.paths import join, shown
+from layerfs.layer.record import OwnerKind
 
 _SPECIAL: Final = 0o7000
 _DIRECTORY_MIN: Final = 0o700

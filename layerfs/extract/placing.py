@@ -20,9 +20,9 @@ from layerfs.extract.ownership import Ownership
 from layerfs.extract.remembered import Remembered
 from layerfs.extract.removal import remove
 from layerfs.extract.ring import RingSource
+from layerfs.layer.budgets import Budgets
 from layerfs.layer.member import Member, Type
 from layerfs.layer.paths import clean, is_plain, join, shown, split
-from layerfs.layer.record import Budgets
 from layerfs.layer.whiteout import WH_PREFIX, Marker, Reserved, is_marker, parse_marker
 
 _WARNINGS_MAX: Final = 100

@@ -11,7 +11,6 @@ from typing import Final
 from layerfs.compression import CHUNK
 from layerfs.errors import GivenUp, NobodyReads, SizeMismatch, StoreError
 from layerfs.extract.hashing import HashThread
-from layerfs.layer.names import from_text
 
 _UNHASHED_MAX: Final = 16
 _PATIENCE: Final = 0.1
@@ -64,7 +63,7 @@ class Tail:
 
     def __init__(self, path: str, expected: int, growth: Growth, hasher: HashThread) -> None:
         try:
-            self._fd = os.open(from_text(path), os.O_RDONLY | os.O_CLOEXEC)
+            self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError as exc:
             raise StoreError(f"{path}: {exc.strerror} (expected the blob)") from exc
         self._expected = expected

@@ -24,7 +24,7 @@ from layerfs.extract.remembered import Remembered
 from layerfs.extract.ring import Aborted, PartnerDied, Ring, RingSource
 from layerfs.host.oserrors import store_error
 from layerfs.layer.lost import Lost
-from layerfs.layer.names import from_text, to_text
+from layerfs.layer.names import to_text
 from layerfs.layer.tar import TarReader
 
 _IMPLIED_MODE = 0o755
@@ -102,7 +102,7 @@ class TreeWriter:
         self._ownership = Ownership(job.owner)
         remembered = Remembered(job.budgets.max_record_bytes)
         self._directories = Directories(
-            open_root(from_text(job.target)), _IMPLIED_MODE, remembered, open_max(job.budgets.max_depth)
+            open_root(job.target), _IMPLIED_MODE, remembered, open_max(job.budgets.max_depth)
         )
         self._reader = TarReader(source, job.budgets)
         self._placer = Placer(source, self._directories, self._ownership, job.budgets, remembered)

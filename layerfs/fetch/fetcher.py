@@ -28,7 +28,7 @@ from layerfs.fetch.progress import Journal
 from layerfs.fetch.tasks import background
 from layerfs.fetch.workers import Workers
 from layerfs.flights import SingleFlight
-from layerfs.layer.record import Budgets
+from layerfs.layer.budgets import Budgets
 from layerfs.needs import BlobNeed, DocumentNeed, LayersNeed, Need, StackNeed, TagNeed
 from layerfs.oci import Digest, Manifest, Platform, Repository, Tag
 from layerfs.oci.image import ImageLayer

@@ -18,7 +18,8 @@ from layerfs.fetch.progress import Journal, Progress
 from layerfs.fetch.tasks import holding, outcome
 from layerfs.fetch.verdicts import is_stored_blob_suspect, judge, may_be_wrong_bytes
 from layerfs.fetch.workers import Workers
-from layerfs.layer.record import Budgets, Extraction
+from layerfs.layer.budgets import Budgets
+from layerfs.layer.record import Extraction
 from layerfs.oci import Descriptor, Digest, Repository
 from layerfs.oci.image import ImageLayer
 from layerfs.store import ImageStorage, StagedDownload, StagedTree, VerifiedBlob

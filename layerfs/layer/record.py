@@ -10,23 +10,6 @@ OwnerKind = Literal["root", "namespace", "user"]
 """Who writes a tree: root of the machine, root of a user namespace, an ordinary user."""
 
 
-class Budgets(msgspec.Struct, frozen=True, kw_only=True):
-    """Limits on one layer; what a hostile archive may cost. Errors name the field as the setting."""
-
-    max_layer_bytes: int = 1 << 40
-    """Bytes of the uncompressed archive."""
-    max_entries: int = 5_000_000
-    max_depth: int = 256
-    """Components of one path."""
-    max_ratio: int = 2000
-    """Uncompressed to compressed size, looked at after the first 64 MiB."""
-    max_pax_bytes: int = 1 << 20
-    """Bytes of one extended header, and of all xattrs of one entry."""
-    max_record_bytes: int = 16 << 20
-    """Bytes of all paths that are kept until the end (markers, implied directories, links that wait), and 160
-    for each: bounds the memory of the writer, and of the daemon when it plans the cover."""
-
-
 class Extraction(msgspec.Struct, frozen=True, kw_only=True):
     """What one pass over a blob found. Paths are relative, as `layerfs.layer.names.to_text` writes them."""
 

@@ -15,11 +15,11 @@ from isal.isal_zlib import adler32
 
 from layerfs.errors import BudgetExceeded, InvalidArchive
 from layerfs.layer import pax, sparse
+from layerfs.layer.budgets import Budgets
 from layerfs.layer.member import Member, Source, Type
 from layerfs.layer.metadata import ACL_DEFAULT, check_device
 from layerfs.layer.numbers import SECOND, check_time, number
 from layerfs.layer.paths import shown
-from layerfs.layer.record import Budgets
 
 BLOCK: Final = 512
 _ZEROS: Final = bytes(BLOCK)

@@ -11,9 +11,9 @@ from weakref import finalize
 from layerfs.compression.formats import SNIFFED
 from layerfs.errors import BudgetExceeded, InvalidArchive, InvalidLayer
 from layerfs.host.oserrors import source_error
+from layerfs.layer.budgets import Budgets
 from layerfs.layer.member import Member, Type
 from layerfs.layer.paths import clean, shown
-from layerfs.layer.record import Budgets
 from layerfs.layer.tar import BLOCK, TarReader
 from layerfs.local.inflate import inflated
 from layerfs.local.pieces import Piece, opened, read_at

@@ -12,7 +12,7 @@ from layerfs.compression import Stream, sniff
 from layerfs.compression.formats import NONE
 from layerfs.errors import BudgetExceeded, InvalidArchive
 from layerfs.host.oserrors import store_error
-from layerfs.layer.record import Budgets
+from layerfs.layer.budgets import Budgets
 
 _CHUNK: Final = 1 << 20
 _UNJUDGED: Final = 64 << 20

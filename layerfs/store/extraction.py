@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 from layerfs.errors import NotInStore
 from layerfs.extract.job import ExtractJob
-from layerfs.layer.record import Budgets, Extraction
+from layerfs.layer.budgets import Budgets
+from layerfs.layer.record import Extraction
 from layerfs.oci import Digest
 from layerfs.store.probe import Capabilities
 

@@ -15,10 +15,10 @@ import msgspec
 import xattr
 
 from layerfs.errors import StoreDamaged, StoreMismatch
-from layerfs.extract.job import OwnerKind
 from layerfs.host.namespaces import id_mapping, in_initial_user_namespace
 from layerfs.host.oserrors import disk_errors
 from layerfs.layer.overlayfs import OPAQUE_VALUE, opaque_xattr
+from layerfs.layer.record import OwnerKind
 from layerfs.oci import Digest
 from layerfs.store.disk import read_small, write_durably
 from layerfs.store.layout import StoreLayout, staged

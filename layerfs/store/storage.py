@@ -23,8 +23,9 @@ from layerfs.errors import (
     VerificationError,
 )
 from layerfs.host.oserrors import disk_errors
+from layerfs.layer.budgets import Budgets
 from layerfs.layer.names import from_text
-from layerfs.layer.record import Budgets, Extraction, LayerRecord
+from layerfs.layer.record import Extraction, LayerRecord
 from layerfs.oci import Digest, ImageConfig, Index, Manifest, parse_manifest, stack_digest
 from layerfs.store.blobs import BlobShelf, VerifiedBlob, verified
 from layerfs.store.covers import build_cover

@@ -14,7 +14,7 @@ from typing import Self
 import msgspec
 
 from layerfs.extract.job import ExtractJob
-from layerfs.layer.record import Budgets
+from layerfs.layer.budgets import Budgets
 from tests.bad_layers.attack import Attack
 from tests.support import canary
 

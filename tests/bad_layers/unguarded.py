@@ -53,8 +53,8 @@ def following(call: Any) -> Any:
     return follow
 
 
-def _open_root(target: bytes) -> Directory:
-    UnguardedDirectories.target = target
+def _open_root(target: str) -> Directory:
+    UnguardedDirectories.target = os.fsencode(target)
     return directories.open_root(target)
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from layerfs import config
 from layerfs.cli.manual import EXAMPLE
 from layerfs.errors import InvalidSettings
-from layerfs.layer.record import Budgets
+from layerfs.layer.budgets import Budgets
 from layerfs.oci import Platform
 from layerfs.settings import ROWS
 from tests.cli.conftest import CommandLine

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from layerfs.errors import InvalidLayer
-from layerfs.layer.record import Budgets
+from layerfs.layer.budgets import Budgets
 from tests.extract.extracting import Extract
 from tests.layer.damage import Mutator
 from tests.support import canary

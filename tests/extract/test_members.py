@@ -9,7 +9,7 @@ import pytest
 
 from layerfs.errors import InvalidArchive, PathEscape
 from layerfs.extract.directories import OPEN_MAX
-from layerfs.layer.record import Budgets
+from layerfs.layer.budgets import Budgets
 from tests.extract.extracting import Extract
 from tests.layer import headers
 from tests.layer.headers import END, header, member, padded, pax

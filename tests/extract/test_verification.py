@@ -20,7 +20,7 @@ from layerfs.errors import (
 )
 from layerfs.extract.client import ExtractorPool
 from layerfs.extract.job import ExtractJob
-from layerfs.layer.record import Budgets
+from layerfs.layer.budgets import Budgets
 from tests.extract.extracting import Extract, digest_of
 from tests.layer.headers import END, header, member, pax
 from tests.support.images import compress, directory, file, flip_byte, tar

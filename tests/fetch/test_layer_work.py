@@ -31,7 +31,7 @@ from layerfs.extract.client import ExtractorPool
 from layerfs.fetch.layers import BlobFiles, LayerWork
 from layerfs.fetch.progress import Journal
 from layerfs.fetch.workers import Workers
-from layerfs.layer.record import Budgets
+from layerfs.layer.budgets import Budgets
 from layerfs.oci import Descriptor, Digest, Repository
 from layerfs.oci.image import ImageLayer
 from layerfs.store import ImageStorage

@@ -11,8 +11,8 @@ from typing import Final
 
 from layerfs.errors import InvalidLayer
 from layerfs.layer import metadata, paths, whiteout
+from layerfs.layer.budgets import Budgets
 from layerfs.layer.member import Member, Type
-from layerfs.layer.record import Budgets
 from tests.layer import headers
 
 BLOCK: Final = 512

@@ -3,8 +3,8 @@
 from typing import Any
 
 from layerfs.errors import InvalidArchive
+from layerfs.layer.budgets import Budgets
 from layerfs.layer.member import Member
-from layerfs.layer.record import Budgets
 from layerfs.layer.tar import TarReader
 
 END = bytes(1024)

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from isal import isal_zlib
 
 from layerfs.errors import BudgetExceeded, InvalidArchive, InvalidLayer
+from layerfs.layer.budgets import Budgets
 from layerfs.layer.member import Member, Type
 from layerfs.layer.pax import parse_records
-from layerfs.layer.record import Budgets
 from layerfs.layer.tar import TarReader
 from tests.layer import headers
 from tests.layer.headers import (

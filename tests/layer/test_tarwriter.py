@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from layerfs.layer import tarwriter
+from layerfs.layer.budgets import Budgets
 from layerfs.layer.member import Member, Type
-from layerfs.layer.record import Budgets
 from layerfs.layer.tar import TarReader
 from tests.support.images import compress
 
