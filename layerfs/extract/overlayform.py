@@ -14,7 +14,7 @@ from layerfs.errors import InvalidLayer
 from layerfs.extract.directories import Directories
 from layerfs.layer.kinds import Kind, kind_of
 from layerfs.layer.merge import hidden_by
-from layerfs.layer.overlayfs import OPAQUE_VALUE, opaque_xattr, overlay_form
+from layerfs.layer.overlayfs import OPAQUE_VALUE, opaque_xattr, opaques_and_whiteouts
 from layerfs.layer.paths import split
 from layerfs.layer.record import OwnerKind
 from layerfs.layer.whiteout import Opaque, parse_marker
@@ -50,13 +50,13 @@ def write_overlay_form(directories: Directories, marks: FoundMarkers, owner: Own
         status = _status(directories, path)
         return None if status is None else kind_of(status.st_mode, status.st_rdev)
 
-    form = overlay_form(hidden_by(marks.whiteouts), marks.opaques, kind)
+    opaques, whiteouts = opaques_and_whiteouts(hidden_by(marks.whiteouts), marks.opaques, kind)
     name = opaque_xattr(owner)
-    for path in sorted(form.opaque):
+    for path in sorted(opaques):
         os.setxattr(directories.get(path).fd, name, OPAQUE_VALUE)
-    for path, leaves in form.whiteouts.items():
-        for leaf in leaves:
-            os.mknod(leaf, S_IFCHR, 0, dir_fd=directories.get(path).fd)
+    for path in whiteouts:
+        parent, leaf = split(path)
+        os.mknod(leaf, S_IFCHR, 0, dir_fd=directories.get(parent).fd)
 
 
 def _status(directories: Directories, path: bytes) -> os.stat_result | None:

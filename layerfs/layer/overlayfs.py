@@ -24,6 +24,7 @@ The text of an option list escapes ``\`` and ``,``, in lower directories ``:`` t
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Final
 
 from layerfs.layer.kinds import Kind
@@ -61,11 +62,26 @@ class OverlayForm:
 def overlay_form(
     hidden: Iterable[bytes], opaque: Iterable[bytes], kind: Callable[[bytes], Kind | None]
 ) -> OverlayForm:
-    """Return the overlay form of a layer.
+    """Return the overlay form of a layer, of what `opaques_and_whiteouts` takes."""
+    opaques, paths = opaques_and_whiteouts(hidden, opaque, kind)
+    whiteouts: dict[bytes, list[bytes]] = {}
+    for path in paths:
+        directory, name = split(path)
+        whiteouts.setdefault(directory, []).append(name)
+    return OverlayForm(opaques, {path: tuple(names) for path, names in whiteouts.items()})
+
+
+def opaques_and_whiteouts(
+    hidden: Iterable[bytes], opaque: Iterable[bytes], kind: Callable[[bytes], Kind | None]
+) -> tuple[frozenset[bytes], Iterator[bytes]]:
+    """Return the opaque directories of a layer's overlay form, and the paths of its whiteouts, sorted.
 
     *hidden* are the paths that its whiteout markers hide, *opaque* the directories that hold an opaque
     marker, and *kind* says what the layer itself has at a hidden path: None for nothing, or for a whiteout
     that is the overlay form of the marker already (`layerfs.layer.kinds.kind_of`).
+
+    The writer of a layer takes the paths one by one: a layer may have as many as `max_record_bytes` lets it,
+    and its memory is bounded.
     """
     opaques, missing = set(opaque), []
     for path in hidden:
@@ -74,12 +90,9 @@ def overlay_form(
             missing.append(path)
         elif found is Kind.DIRECTORY:
             opaques.add(path)
-    whiteouts: dict[bytes, list[bytes]] = {}
-    for path in sorted(set(missing)):
-        directory, name = split(path)
-        if opaques.isdisjoint(with_ancestors(directory)):
-            whiteouts.setdefault(directory, []).append(name)
-    return OverlayForm(frozenset(opaques), {path: tuple(names) for path, names in whiteouts.items()})
+    missing.sort()
+    judged = frozenset(opaques)
+    return judged, (path for path, _ in groupby(missing) if judged.isdisjoint(with_ancestors(split(path)[0])))
 
 
 def with_ancestors(path: bytes) -> Iterator[bytes]:
