@@ -89,7 +89,7 @@ def write_tree(job: ExtractJob, source: RingSource) -> Written | Unwritten:
         return Unwritten(errors.name_of(error), str(error), tree.warnings() if tree else ())
     finally:
         if tree:
-            tree.drop()
+            tree.close()
 
 
 class TreeWriter:
@@ -150,8 +150,8 @@ class TreeWriter:
             found[_WARNINGS_MAX:] = ["and more"]
         return tuple(found)
 
-    def drop(self) -> None:
-        """Close what is still open."""
+    def close(self) -> None:
+        """Close what is still open; settles nothing."""
         self._directories.drop()
 
 
