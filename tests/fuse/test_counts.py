@@ -19,10 +19,11 @@ LIMITS: dict[str, tuple[list[str], dict[str, int], dict[str, int]]] = {
         {"lookup": 1, "opendir": 1, "readdir": 8, "releasedir": 1},
         {"opendir": 1, "readdir": 8, "releasedir": 1, "getattr": 1},
     ),
+    # Old coreutils ask for two attributes and learn that there are none; new ones list those of each file.
     "ls -l": (
         ["ls", "-l", "many"],
-        {"lookup": 1, "opendir": 1, "readdir": 8, "releasedir": 1, "getxattr": 3},
-        {"opendir": 1, "readdir": 8, "releasedir": 1, "getxattr": 3, "getattr": 1},
+        {"lookup": 1, "opendir": 1, "readdir": 8, "releasedir": 1, "getxattr": 3, "listxattr": 1001},
+        {"opendir": 1, "readdir": 8, "releasedir": 1, "getxattr": 3, "getattr": 1, "listxattr": 1001},
     ),
     "stat": (["stat", "plain/big"], {"lookup": 2}, {}),
     "stat of nothing": (["stat", "plain/nothing"], {"lookup": 2}, {}),
@@ -48,11 +49,18 @@ def test_a_command_asks_no_more_than_its_row_says(
 ) -> None:
     drop_caches()
     for limits in (cold, warm):
-        with shared_edge.requests.during() as asked:
-            subprocess.run(command, cwd=shared_edge.root, capture_output=True)
-            _settle(shared_edge)
+        asked = _asked_by(shared_edge, command)
+        while limits is warm and "forget" in asked:  # another test run has dropped the caches of this machine
+            asked = _asked_by(shared_edge, command)
         too_many = {name: n for name, n in asked.items() if n > limits.get(name, 0) and name in COUNTED}
         assert not too_many, f"{asked} (expected at most {limits})"
+
+
+def _asked_by(edge: Edge, command: list[str]) -> dict[str, int]:
+    with edge.requests.during() as asked:
+        subprocess.run(command, cwd=edge.root, capture_output=True)
+        _settle(edge)
+    return dict(asked)
 
 
 COUNTED = (
