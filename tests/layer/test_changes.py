@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
+import pytest
 from hypothesis import given
 
 from layerfs.layer.changes import Changed, Entry, EntryKind, Union
@@ -95,3 +96,8 @@ def test_a_file_in_the_place_of_a_directory_removes_what_was_in_it() -> None:
         "d/a": ("removed", 5, 5),
         "d/b": ("removed", 3, 3),
     }
+
+
+def test_an_entry_before_its_directory_is_a_mistake_of_the_caller() -> None:
+    with pytest.raises(ValueError, match="before its directory"):
+        Union().apply([Entry(b"d/f", "file", 1)], marks([]))

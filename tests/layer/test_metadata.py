@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from layerfs.errors import InvalidArchive
 from layerfs.layer.lost import Lost
-from layerfs.layer.metadata import check_device, keeps_xattr, kept_xattrs
+from layerfs.layer.metadata import check_device, is_acl, keeps_xattr, kept_xattrs
 
 
 @pytest.mark.parametrize(
@@ -63,3 +63,8 @@ _NUMBERS = st.integers(0, 2**32 - 1)
 )
 def test_what_was_lost_comes_out_of_the_record_as_it_went_in(lost: Lost) -> None:
     assert Lost.parse(str(lost)) == lost
+
+
+def test_access_lists_are_told_from_other_attributes() -> None:
+    names = [b"system.posix_acl_access", b"system.posix_acl_default", b"user.acl"]
+    assert [is_acl(name) for name in names] == [True, True, False]

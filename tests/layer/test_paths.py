@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from layerfs.errors import BudgetExceeded, InvalidArchive, InvalidLayer, PathEscape
-from layerfs.layer.paths import clean, shown
+from layerfs.layer.paths import clean, is_plain, shown
 
 
 @pytest.mark.parametrize(
@@ -55,3 +55,14 @@ def test_a_clean_path_never_leads_out_and_cleaning_it_again_changes_nothing(name
 def test_long_names_are_shown_shortened() -> None:
     assert len(shown(b"x" * 5000)) < 300
     assert shown(b"") == "(root)"
+
+
+@pytest.mark.parametrize(
+    ("leaf", "plain"),
+    [
+        (b"a", True), (b"a" * 255, True), (b"\xff", True), (b"", False), (b"a" * 256, False), (b".", False),
+        (b"..", False), (b".wh.a", False), (b"a\0", False),
+    ],
+)  # fmt: skip
+def test_a_plain_name_needs_no_look(leaf: bytes, plain: bool) -> None:
+    assert is_plain(leaf) is plain

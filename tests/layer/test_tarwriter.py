@@ -97,3 +97,36 @@ def test_a_plain_member_is_one_block_and_the_same_each_time() -> None:
     assert len(tarwriter.header(member)) == 512
     assert tarwriter.header(member) == tarwriter.header(replace(member))
     assert len(compress(tarwriter.header(member), "gzip")) < 200
+
+
+def test_what_no_plain_header_can_say_is_said_in_records() -> None:
+    member = Member(
+        name=b"d" * 120 + b"/" + b"\xff" * 120,
+        type=Type.FILE,
+        mode=0o644,
+        uid=1 << 31,
+        gid=1 << 31,
+        mtime_ns=-1_500_000_000,
+        size=1 << 40,
+        stored=1 << 40,
+        link=b"",
+        major=0,
+        minor=0,
+        xattrs={b"user.b": b"2", b"user.a": b"1" * 90},
+    )
+
+    header = tarwriter.header(member)
+
+    for record in (
+        b"hdrcharset=BINARY\n", b"path=" + member.name, b"uid=2147483648\n", b"gid=2147483648\n",
+        b"size=1099511627776\n", b"mtime=-1.5\n", b"SCHILY.xattr.user.a=" + b"1" * 90 + b"\n",
+    ):  # fmt: skip
+        assert record in header
+
+
+def test_a_device_number_beyond_octal_is_written_in_base_256() -> None:
+    member = Member(b"dev", Type.BLOCK, 0o600, 0, 0, 0, 0, 0, major=4095, minor=(1 << 20) - 1)
+
+    with tarfile.open(fileobj=io.BytesIO(tarwriter.header(member) + bytes(1024))) as archive:
+        (found,) = archive
+    assert (found.devmajor, found.devminor) == (4095, (1 << 20) - 1)
