@@ -5,7 +5,7 @@ loaded by its name at run time, as the verbs of `layerfs.cli.app` are, does not 
 """
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -95,30 +95,29 @@ class Module:
     """Without ``layerfs.``; a package's own file has the package's name."""
     tree: ast.Module
     lines: int
+    imports: tuple[str, ...]
+    """Every imported module by its absolute name; for ``from a import b``, ``a.b``."""
 
     @property
     def part(self) -> str:
         """The key of ARROWS."""
         return self.name.partition(".")[0]
 
-    def imports(self) -> Iterator[str]:
-        """Yield every imported module by its absolute name; for ``from a import b``, ``a.b``."""
-        return self._imports_in(ast.walk(self.tree))
-
     def own_imports(self) -> Iterator[str]:
         """Yield what it imports of layerfs, without ``layerfs.``."""
-        return _own(self.imports())
-
-    def _imports_in(self, nodes: Iterator[ast.AST]) -> Iterator[str]:
-        for node in nodes:
-            if isinstance(node, ast.Import):
-                yield from (alias.name for alias in node.names)
-            elif isinstance(node, ast.ImportFrom):
-                assert node.level == 0, f"{self.name}: relative import (expected absolute ones)"
-                yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        return _own(self.imports)
 
 
-def _own(names: Iterator[str]) -> Iterator[str]:
+def _imports_in(name: str, tree: ast.Module) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{name}: relative import (expected absolute ones)"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def _own(names: Iterable[str]) -> Iterator[str]:
     return (name.removeprefix("layerfs.") for name in names if name.startswith("layerfs."))
 
 
@@ -130,7 +129,8 @@ def modules() -> dict[str, Module]:
         parts = path.relative_to(_SOURCE).with_suffix("").parts
         name = ".".join(parts[:-1] if parts[-1] == "__init__" and len(parts) > 1 else parts)
         text = path.read_text(encoding="utf-8")
-        found[name] = Module(name, ast.parse(text), text.count("\n"))
+        tree = ast.parse(text)
+        found[name] = Module(name, tree, text.count("\n"), tuple(_imports_in(name, tree)))
     del found["__init__"]
     return found
 
@@ -172,7 +172,7 @@ def test_an_owner_of_a_library_uses_it(library: str) -> None:
     users = {
         module.part
         for module in modules().values()
-        if any(name.partition(".")[0] == library for name in module.imports())
+        if any(name.partition(".")[0] == library for name in module.imports)
     }
 
     assert OWNERS[library] - users == set()
@@ -184,7 +184,7 @@ def test_a_library_is_imported_by_its_owners_only(library: str) -> None:
         module.name
         for module in modules().values()
         if module.part not in OWNERS[library]
-        and any(name.partition(".")[0] == library for name in module.imports())
+        and any(name.partition(".")[0] == library for name in module.imports)
     ]
 
     assert not trespassers
@@ -196,7 +196,7 @@ def test_a_package_that_decides_does_no_io(part: str) -> None:
         f"{module.name} imports {name}"
         for module in modules().values()
         if module.part == part
-        for name in module.imports()
+        for name in module.imports
         if name.partition(".")[0] in IMPURE_MODULES
     ]
 
