@@ -60,6 +60,7 @@ def _run(checkout: Path, command: Sequence[str], samples: Samples) -> None:
     with tempfile.NamedTemporaryFile(suffix=".json") as result:
         done = subprocess.run(
             [checkout / "scripts" / "bench", *command, "--rounds", "1", "--json", result.name],
+            cwd=checkout,  # where `python -m` looks first
             env=_environment(),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
