@@ -17,6 +17,7 @@ from typing import Final
 
 import msgspec
 
+import layerfs.compression.gzip  # noqa: F401 - nearly every layer needs it, and the first one waits
 from layerfs.extract import pipeline, writer
 from layerfs.extract.job import Abort, Ended, ExtractJob, Grown
 from layerfs.extract.ring import Feeder, PartnerDied, Ring
