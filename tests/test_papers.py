@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.test_architecture import ARROWS
+
 _ROOT = Path(__file__).parents[1]
 _DOCUMENTS = sorted([*_ROOT.glob("*.md"), *(_ROOT / "docs").rglob("*.md")])
 _SOURCES = [path for part in ("layerfs", "tests", "scripts") for path in sorted((_ROOT / part).rglob("*.py"))]
@@ -17,6 +19,8 @@ _CITED = re.compile(
     r"(?<![\w/.<>~*-])((?:docs|tests|scripts|layerfs)/(?!it\b)[\w./-]*\w(?:::\w+)?|[\w-]+\.md|facts/[\w.-]+)\b"
 )
 _LINK = re.compile(r"\]\((?!https?:)([^)#\s]+)(?:#[^)]*)?\)")
+_CONFLICT = re.compile(r"^(?:<{7}|>{7}|\|{7})(?: |$)", re.MULTILINE)
+_ARROW = re.compile(r"^(\w+) +-> +(.+)$", re.MULTILINE)
 _SPECIFICATION = frozenset(
     {
         "config.md",
@@ -105,3 +109,32 @@ def test_every_document_is_in_the_index() -> None:
     indexed = {path if path.parent.name != "decisions" else path.parent for path in _DOCUMENTS}
 
     assert indexed - linked - {_ROOT / "docs" / "README.md"} == set()
+
+
+@pytest.mark.parametrize("path", _DOCUMENTS, ids=lambda path: str(path.relative_to(_ROOT)))
+def test_a_document_was_merged_to_its_end(path: Path) -> None:
+    assert _CONFLICT.findall(path.read_text(encoding="utf-8")) == []
+
+
+def test_the_arrows_of_the_architecture_are_those_that_are_enforced() -> None:
+    text = (_ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    said = {room: set(targets.split()) - {"nothing"} for room, targets in _ARROW.findall(text)}
+
+    assert said == ARROWS
+
+
+@pytest.mark.parametrize("room", ARROWS)
+def test_a_room_has_a_row_in_the_architecture(room: str) -> None:
+    text = (_ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    rows = "".join(line.split("|")[1] for line in text.splitlines() if line.startswith("| `"))
+
+    assert room == "__main__" or f"`{room}`" in rows
+
+
+def test_a_threat_names_functions_that_show_it() -> None:
+    text = (_ROOT / "SECURITY.md").read_text(encoding="utf-8")
+    rows = [line for line in text.splitlines() if line.startswith("| ") and not line.startswith("| threat")]
+
+    assert rows
+    assert [row for row in rows if not re.search(r"`tests/[\w/]+\.py::test_\w+` *[|,]", row)] == []
+    assert re.findall(r"`(tests/[\w/.]+)`", "\n".join(rows)) == []
