@@ -34,35 +34,36 @@ def asking(settings: Settings) -> "RegistryClient":
     """Return a client for any registry, to be entered. Brings HTTP along."""
     from layerfs.registry.client import RegistryClient
 
-    return RegistryClient(dataclasses.replace(_registries(settings), allowed=None))
+    return RegistryClient(_registries(settings))
 
 
 def _registries(settings: Settings) -> RegistrySettings:
-    """Say what may be asked, and how; a mount that others may read asks configured registries only."""
-    found = RegistrySettings(
-        insecure=settings.insecure_registries,
-        authfile=settings.authfile,
-        offline=settings.offline,
-        allowed=settings.registries,
+    """Say how registries are asked, whichever they are."""
+    return RegistrySettings(
+        insecure=settings.insecure_registries, authfile=settings.authfile, offline=settings.offline
     )
-    if found.allowed is None and settings.allow_other:
+
+
+def _allowed_registries(settings: Settings) -> RegistrySettings:
+    """Say what may be asked, and how; a mount that others may read asks configured registries only."""
+    found, allowed = _registries(settings), settings.registries
+    if allowed is None and settings.allow_other:
         from layerfs.registry.keychain import registries_with_logins
 
         allowed = settings.insecure_registries | registries_with_logins(found)
-        return dataclasses.replace(found, allowed=allowed)
-    return found
+    return dataclasses.replace(found, allowed=allowed)
 
 
 @asynccontextmanager
 async def _origin(settings: Settings, *, serving: bool) -> AsyncIterator[Origin]:
     """Own who downloads: another process for a daemon that is *serving*, this one otherwise."""
     if serving:
-        async with open_remote(_registries(settings)) as remote:
+        async with open_remote(_allowed_registries(settings)) as remote:
             yield remote
     else:
         from layerfs.registry.client import RegistryClient  # brings HTTP along
 
-        async with RegistryClient(_registries(settings)) as client:
+        async with RegistryClient(_allowed_registries(settings)) as client:
             yield InProcess(client, inline=True)
 
 

@@ -36,8 +36,7 @@ class DocumentFetcher:
         """Ask the registry what a tag names now, and pin the tag to it."""
         found = await self._origin.ask(Resolve(tag))
         if found.raw is not None:
-            parse_manifest(found.raw, found.digest, found.media_type)
-            await trio.to_thread.run_sync(self._storage.save_manifest, found.raw, found.digest)
+            await trio.to_thread.run_sync(self._keep, found.raw, found.digest, found.media_type)
         await trio.to_thread.run_sync(self._storage.refs.write, tag, found.digest)
         return found.digest
 
@@ -58,11 +57,15 @@ class DocumentFetcher:
 
         async def fetch() -> None:
             raw, media_type = await self._origin.ask(FetchManifest(repository, digest, size))
-            parse_manifest(raw, digest, media_type)
-            await trio.to_thread.run_sync(storage.save_manifest, raw, digest)
+            await trio.to_thread.run_sync(self._keep, raw, digest, media_type)
 
         await self._once(digest, storage.has_manifest, fetch)
         return await trio.to_thread.run_sync(storage.load_manifest, digest)
+
+    def _keep(self, raw: bytes, digest: Digest, media_type: str) -> None:
+        """Save a document that is of the kind that was announced. Blocks: it may have megabytes."""
+        parse_manifest(raw, digest, media_type)
+        self._storage.save_manifest(raw, digest)
 
     async def _config(self, repository: Repository, manifest: Manifest) -> None:
         descriptor = manifest.config

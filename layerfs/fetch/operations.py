@@ -69,7 +69,7 @@ class Receive(Operation[None], frozen=True, tag="receive"):
     result: ClassVar[Any] = None
 
     async def do(self, means: Means) -> None:
-        """BlobChunks from the source into the file."""
+        """Let the source's stream into the file."""
         async with means.source.stream_blob(self.repository, self.descriptor, self.offset) as stream:
             await write_down(stream, self.descriptor, self.offset, self.name, means)
 
