@@ -9,6 +9,7 @@ import ast
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -123,6 +124,11 @@ def started_by_shell(text: str) -> Iterator[str]:
             yield words[0]
 
 
+@cache
+def _started_in(path: Path) -> frozenset[str]:
+    return frozenset(started_by_python(path.read_text(encoding="utf-8")))
+
+
 def _python_sources() -> list[Path]:
     return [path for part in ("layerfs", "tests", "scripts") for path in sorted((_ROOT / part).rglob("*.py"))]
 
@@ -162,7 +168,7 @@ def test_programs_that_python_starts_are_declared() -> None:
     found = {
         (str(path.relative_to(_ROOT)), word)
         for path in _python_sources()
-        for word in _undeclared(started_by_python(path.read_text(encoding="utf-8")))
+        for word in _undeclared(_started_in(path))
     }
 
     assert found == set()
@@ -197,10 +203,7 @@ def test_a_script_needs_packages_of_the_list(script: str) -> None:
 def test_a_script_installs_what_its_sources_start(script: str, folders: list[str]) -> None:
     homes = {program: package.name for package in packages().values() for program in package.programs}
     started = {
-        word
-        for folder in folders
-        for path in (_ROOT / folder).rglob("*.py")
-        for word in started_by_python(path.read_text(encoding="utf-8"))
+        word for folder in folders for path in (_ROOT / folder).rglob("*.py") for word in _started_in(path)
     }
 
     assert {homes[word] for word in started & homes.keys()} <= needed_by(script)

@@ -19,27 +19,29 @@ class Format:
     """One compression."""
 
     name: str
-    """As records and errors spell it; for layers of the image specification the suffix of the media type."""
+    """As records and errors spell it; for layers of the image specification the suffix of the media type.
+
+    The module of this package that has this name and ``open_stream(raw) -> Stream`` reads the format; it is
+    imported for the first such stream.
+    """
     begin: re.Pattern[bytes]
     """What the first bytes match."""
-    module: str
-    """Module of this package with ``open_stream(raw) -> Stream``; imported for the first such stream."""
 
     def open(self, raw: RawStream) -> Stream:
         """Return the uncompressed bytes of *raw*."""
-        module = import_module(f"layerfs.compression.{self.module}")
+        module = import_module(f"layerfs.compression.{self.name}")
         return cast("Stream", module.open_stream(raw))
 
 
 FORMATS: Final = (
-    Format("gzip", re.compile(rb"\x1f\x8b"), "gzip"),
+    Format("gzip", re.compile(rb"\x1f\x8b")),
     # A skippable frame, which holds nothing, may come first (RFC 8878, section 3.1.2).
-    Format("zstd", re.compile(rb"\x28\xb5\x2f\xfd|[\x50-\x5f]\x2a\x4d\x18"), "zstd"),
-    Format("bzip2", re.compile(rb"BZh"), "bzip2"),
-    Format("xz", re.compile(rb"\xfd7zXZ\0"), "xz"),
+    Format("zstd", re.compile(rb"\x28\xb5\x2f\xfd|[\x50-\x5f]\x2a\x4d\x18")),
+    Format("bzip2", re.compile(rb"BZh")),
+    Format("xz", re.compile(rb"\xfd7zXZ\0")),
 )
 
-NONE: Final = Format("none", re.compile(b""), "plain")
+NONE: Final = Format("none", re.compile(b""))
 
 
 def sniff(start: bytes) -> Format:

@@ -2,8 +2,8 @@ r"""How layers speak to kernel overlayfs: its names, its overlay form, the text 
 
 overlayfs (the kernel's Documentation/filesystems/overlayfs.rst) knows two statements about lower directories:
 
-- a **whiteout**, a character device with the number 0:0, hides one name of the directories below; - an
-  **opaque** directory, one with the extended attribute ``overlay.opaque`` of value ``y``, hides all of
+- a **whiteout**, a character device with the number 0:0, hides one name of the directories below;
+- an **opaque** directory, one with the extended attribute ``overlay.opaque`` of value ``y``, hides all of
   them.
 
 The attribute is ``trusted.overlay.opaque``, which only root of the machine can set. A mount with the option
@@ -14,9 +14,9 @@ An archive says the same with markers: ``.wh.foo``, ``.wh..wh..opq``. The **over
 what its markers stand for there:
 
 - for ``.wh.foo`` a whiteout ``foo``; but if the layer itself has a directory ``foo``, that one is opaque,
-  and if it has another file ``foo``, which hides what is below anyway, nothing; - for ``.wh..wh..opq`` an
-  opaque directory. It needs no whiteouts in it or below it, and gets none: overlayfs does not hide a
-  whiteout in a directory that only one layer has, it lists a name that cannot be looked up.
+  and if it has another file ``foo``, which hides what is below anyway, nothing;
+- for ``.wh..wh..opq`` an opaque directory. It needs no whiteouts in it or below it, and gets none: overlayfs
+  does not hide a whiteout in a directory that only one layer has, it lists a name that cannot be looked up.
 
 The text of an option list escapes ``\`` and ``,``, in lower directories ``:`` too, each by ``\``.
 """
@@ -35,10 +35,9 @@ XATTR_PREFIXES: Final = (b"trusted.overlay.", b"user.overlay.")
 """Begin the names of all attributes that are between overlayfs and its directories."""
 
 OPAQUE_VALUE: Final = b"y"
-OPAQUE_XATTRS: Final[Mapping[bytes, bytes]] = {
-    b"trusted.overlay.opaque": OPAQUE_VALUE,
-    b"user.overlay.opaque": OPAQUE_VALUE,
-}
+OPAQUE_XATTRS: Final[Mapping[bytes, bytes]] = dict.fromkeys(
+    [prefix + b"opaque" for prefix in XATTR_PREFIXES], OPAQUE_VALUE
+)
 
 _LOWER_SPECIAL: Final = re.compile(rb"([\\:,])")
 _SPECIAL: Final = re.compile(rb"([\\,])")

@@ -11,7 +11,7 @@ from layerfs.extract import worker
 USER = 65534
 
 if __name__ == "__main__":
-    for late in ("gzip", "plain", "zstd", "bzip2", "xz"):
+    for late in ("gzip", "none", "zstd", "bzip2", "xz"):
         # while the interpreter's own files can be read
         importlib.import_module(f"layerfs.compression.{late}")
     os.setgroups([])

@@ -3,7 +3,7 @@
 import dataclasses
 import inspect
 import os
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,12 +44,6 @@ BASE, TOP = (images.layer(images.file(name, os.urandom(200_000))) for name in ("
 BROKEN = images.layer(archive=os.urandom(100_000), compression="none")
 BUILT = images.image(BASE, TOP, platform=PLATFORM)
 DAMAGED = images.image(BASE, BROKEN, TOP, platform=PLATFORM)
-
-
-@pytest.fixture(scope="module")
-def pool() -> Iterator[ExtractorPool]:
-    with ExtractorPool(2) as pool:
-        yield pool
 
 
 @dataclass

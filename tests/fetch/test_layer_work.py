@@ -6,7 +6,6 @@ The store and the extractors are real; the origin is `tests.support.fake_origin`
 import os
 import signal
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -49,12 +48,6 @@ ESCAPING = images.layer(images.file("../x", b"x"))
 OTHER = images.layer(images.file("a", os.urandom(1 << 20)), compression="none").blob
 UNLIMITED = Budgets()
 AWAY = [Delivery(refused=Unreachable("no connection"))] * 5
-
-
-@pytest.fixture(scope="module")
-def pool() -> Iterator[ExtractorPool]:
-    with ExtractorPool(2) as pool:
-        yield pool
 
 
 @dataclass
