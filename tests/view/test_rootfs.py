@@ -29,9 +29,14 @@ SLOW = settings(
 
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
-    """One store for all examples of a property: what is equal is extracted once."""
-    with closing(Scene(tmp_path_factory.mktemp("rootfs") / "store")) as scene:
-        yield scene
+    """One store for all examples of a property: what is equal is extracted once.
+
+    Each example brings a new image, which the tree must look for however slow its last look was.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("layerfs.catalog.known._RESCAN_COST", 0)
+        with closing(Scene(tmp_path_factory.mktemp("rootfs") / "store")) as scene:
+            yield scene
 
 
 def layers_of(stack: Stack) -> list[MadeLayer]:
