@@ -7,6 +7,7 @@ reason; with ``CI=true`` such a skip is a failure.
 import logging
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -42,6 +43,8 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "allow_warnings: log records of WARNING and above are expected")
     config.addinivalue_line("markers", "needs_root: needs the rights to mount and to own files")
     config.addinivalue_line("markers", "needs_fuse: needs /dev/fuse")
+    # A shell ignores SIGINT in what it starts in the background, and the programs under test would inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
