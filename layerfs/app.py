@@ -40,7 +40,10 @@ def asking(settings: Settings) -> "RegistryClient":
 def _registries(settings: Settings) -> RegistrySettings:
     """Say how registries are asked, whichever they are."""
     return RegistrySettings(
-        insecure=settings.insecure_registries, authfile=settings.authfile, offline=settings.offline
+        insecure=settings.insecure_registries,
+        authfile=settings.authfile,
+        offline=settings.offline,
+        reachable_networks=settings.reachable_networks,
     )
 
 

@@ -43,7 +43,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "allow_warnings: log records of WARNING and above are expected")
     config.addinivalue_line("markers", "needs_root: needs the rights to mount and to own files")
     config.addinivalue_line("markers", "needs_fuse: needs /dev/fuse")
-    # A shell ignores SIGINT in what it starts in the background, and the programs under test would inherit that.
+    # A shell ignores SIGINT in what it starts in the background, and programs under test would inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 

@@ -35,8 +35,8 @@ _FOREVER: Final = float("inf")
 _MOST_GRANTS: Final = 500
 """More than so many are looked through for those that have ended."""
 
-Ask = Callable[[Request, str, str], Awaitable[Reply]]
-"""Sends a request for a token, with retries and the body read: request, what for, whom it asks."""
+Ask = Callable[[Request, str, Endpoint], Awaitable[Reply]]
+"""Sends a request for a token, with retries and the body read: request, what for, which registry wants it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +150,7 @@ class Authenticator:
         request = token_request(how, scopes, found.credential, insecure=endpoint.insecure)
         what = f"token for {endpoint.registry}/{repository}"
         server = str(request.origin)
-        reply = await self.ask(request, what, server)
+        reply = await self.ask(request, what, endpoint)
         if reply.status != 200:
             raise _refused(await reply.problem(), what, server, endpoint.registry, found.note)
         token = parse_token(await reply.read(MAX_TOKEN_BODY, what), server)

@@ -4,15 +4,15 @@ Opened by `layerfs.registry.client`, read by `layerfs.fetch`.
 """
 
 import logging
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from ipaddress import ip_address
 from typing import Final, Self
 
-from layerfs.errors import RegistryError, RegistryMisbehaved
+import trio
+
+from layerfs.errors import Denied, RegistryError, RegistryMisbehaved, RegistryTimeout
 from layerfs.oci import Descriptor, mediatype
 from layerfs.registry import ranges
-from layerfs.registry.endpoint import WebOrigin, is_loopback, redact
+from layerfs.registry.pace import Pace
 from layerfs.registry.ranges import ALL, Range
 from layerfs.registry.redirects import Request
 from layerfs.registry.reply import Reply
@@ -40,13 +40,19 @@ class BlobStream:
     inline: bytes = b""
     decoded: bool = False
     """The server compressed what it sends, besides what the blob is."""
+    pace: Pace | None = None
     received: int = 0
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> bytes:
+        began = trio.current_time()
         chunk = await self._next()
+        if self.pace and not self.pace.keeps(trio.current_time() - began, len(chunk or b"")):
+            raise RegistryTimeout(
+                f"{self.what}: less than {self.pace.least} bytes a second came; try again later"
+            )
         if chunk is None:
             at = self.offset + self.received
             if at < self.end:
@@ -77,49 +83,26 @@ async def open_blob(requester: Requester, call: Call, descriptor: Descriptor) ->
     if reply.status == 416 and call.range != ALL:
         await reply.drain()
         reply = await requester.open(replace(call, range=ALL))
-    return await _stream(reply, call.range, call.what, descriptor)
+    return await _stream(reply, call.range, call.what, descriptor, requester.pace())
 
 
-async def open_foreign(
-    requester: Requester, call: Call, descriptor: Descriptor, *, private: bool
-) -> BlobStream | None:
-    """Ask the servers that ``urls`` names, without any credentials; None if none of them has it.
-
-    *private* allows addresses of private networks, for a registry that is itself in one.
-    """
-    for url in _usable(descriptor, private=private):
-        request = Request("GET", url, range=call.range)
+async def open_foreign(requester: Requester, call: Call, descriptor: Descriptor) -> BlobStream | None:
+    """Ask the servers that ``urls`` names, without any credentials; None if none of them has it."""
+    if not mediatype.is_foreign(descriptor.media_type):
+        return None
+    for url in descriptor.urls[:_MOST_URLS]:
         try:
+            request = Request("GET", url, range=call.range)
             reply = await requester.open_foreign(request, call.what, call.registry)
-            return await _stream(reply, call.range, call.what, descriptor)
+            return await _stream(reply, call.range, call.what, descriptor, requester.pace())
+        except Denied as exc:
+            _log.warning("%s: a foreign layer: %s", call.what, exc)
         except RegistryError as exc:
             _log.info("%s; trying elsewhere", exc)
     return None
 
 
-def _usable(descriptor: Descriptor, *, private: bool) -> Iterator[str]:
-    """Yield the URLs that may be asked. An image must not make us call services of this network."""
-    if not mediatype.is_foreign(descriptor.media_type):
-        return
-    for url in descriptor.urls[:_MOST_URLS]:
-        try:
-            host = WebOrigin.of(url).host
-        except RegistryError:
-            continue
-        if private or not _is_private(host):
-            yield url
-        else:
-            _log.warning("%s: not asked for a foreign layer: a private address", redact(url))
-
-
-def _is_private(host: str) -> bool:
-    try:
-        return not ip_address(host).is_global
-    except ValueError:
-        return is_loopback(host)
-
-
-async def _stream(reply: Reply, asked: Range, what: str, descriptor: Descriptor) -> BlobStream:
+async def _stream(reply: Reply, asked: Range, what: str, descriptor: Descriptor, pace: Pace) -> BlobStream:
     try:
         if reply.status not in (200, 206):
             raise (await reply.problem()).error(what, str(reply.request.origin))
@@ -131,7 +114,7 @@ async def _stream(reply: Reply, asked: Range, what: str, descriptor: Descriptor)
     except BaseException:
         await reply.aclose()
         raise
-    return BlobStream(what, start, end, reply, decoded=decoded)
+    return BlobStream(what, start, end, reply, decoded=decoded, pace=pace)
 
 
 def _is_encoded(reply: Reply, expected: int) -> bool:

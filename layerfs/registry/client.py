@@ -15,7 +15,7 @@ from layerfs.oci import Descriptor, Digest, Repository, Resolved, Tag, mediatype
 from layerfs.oci.documents import MAX_DOCUMENT_SIZE
 from layerfs.registry import blob, paging
 from layerfs.registry.blob import BlobStream
-from layerfs.registry.endpoint import WebOrigin, blob_path, manifest_path, tags_path
+from layerfs.registry.endpoint import blob_path, manifest_path, tags_path
 from layerfs.registry.ranges import Range
 from layerfs.registry.reply import Reply
 from layerfs.registry.requester import Call, Requester, ping_call
@@ -160,8 +160,7 @@ class RegistryClient:
             _call(what, repository, path), range=Range(offset, None if stop == descriptor.size else stop - 1)
         )
         if self._settings.foreign_urls and descriptor.urls:
-            private = self._is_private(repository.registry)
-            foreign = await blob.open_foreign(self._requester, call, descriptor, private=private)
+            foreign = await blob.open_foreign(self._requester, call, descriptor)
             if foreign is not None:
                 return foreign
         return await blob.open_blob(self._requester, call, descriptor)
@@ -177,9 +176,6 @@ class RegistryClient:
             yield reply
         finally:
             await reply.aclose()
-
-    def _is_private(self, registry: str) -> bool:
-        return registry in self._settings.insecure or WebOrigin.of(f"https://{registry}").is_loopback
 
     def _require_allowed(self, registry: str, what: str) -> None:
         """Raise Denied or Offline unless *registry* may be asked."""

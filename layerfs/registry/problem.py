@@ -94,6 +94,14 @@ class Problem:
             return Unreachable(f"{what}: {registry} is not in service, {self.summary}; try again later")
         return RegistryMisbehaved(f"{what}: unexpected answer of {registry}, {self.summary}")
 
+    def error_of_other(self, what: str, server: str, registry: str) -> RegistryError:
+        """Return the error for *what*, to which *registry* led, and *server* answered."""
+        kind = type(self.error(what, server))
+        return kind(
+            f"{what}: {server}, where {registry} leads to, answers {self.summary}; "
+            f"try again later, or tell who runs {registry}"
+        )
+
     @property
     def _is_missing(self) -> bool:
         if self.status == 404 or (400 <= self.status < 500 and self.codes & _NOT_FOUND):

@@ -13,6 +13,7 @@ from urllib.parse import parse_qsl, urljoin, urlsplit
 from layerfs.errors import RegistryMisbehaved
 from layerfs.registry.endpoint import WebOrigin, redact
 from layerfs.registry.ranges import ALL, Range
+from layerfs.registry.reach import Reach
 
 MAX_REDIRECTS: Final = 10
 STATUSES: Final = frozenset({301, 302, 303, 307, 308})
@@ -33,6 +34,8 @@ class Request:
     form: bytes | None = None
     insecure: bool = False
     """Allows plain HTTP after HTTPS, and certificates that do not verify."""
+    reach: Reach | None = None
+    """Where it may be connected to; None for anywhere, as the user named the origin."""
 
     @property
     def origin(self) -> WebOrigin:
@@ -63,8 +66,8 @@ class Request:
         return f"{self.method} {redact(self.url)}"
 
 
-def follow(request: Request, status: int, location: str | None) -> Request:
-    """Return the request that a redirect asks for.
+def follow(request: Request, status: int, location: str | None, elsewhere: Reach) -> Request:
+    """Return the request that a redirect asks for; *elsewhere* is where it may lead to.
 
     Raises RegistryMisbehaved for a redirect that leads nowhere, from https to http, or one that
     would carry a form (it holds a token) to another origin.
@@ -81,9 +84,9 @@ def follow(request: Request, status: int, location: str | None) -> Request:
     if request.form is not None and (there != here or status not in (307, 308)):
         raise RegistryMisbehaved(f"{request!r}: redirects a form with a token to {redact(url)!r}; not sent")
     method = "GET" if status == 303 and request.method != "HEAD" else request.method
-    return replace(
-        request, method=method, url=url, authorization=request.authorization if there == here else None
-    )
+    if there == here:
+        return replace(request, method=method, url=url)
+    return replace(request, method=method, url=url, authorization=None, reach=elsewhere)
 
 
 def _parts(authorization: str) -> Iterator[str]:

@@ -6,7 +6,7 @@ Between `layerfs.registry.client`, which says what to ask, and the transport, wh
 import logging
 import re
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import trio
@@ -18,6 +18,7 @@ from layerfs.registry.challenge import Challenge, parse_challenges
 from layerfs.registry.endpoint import Endpoint, endpoints
 from layerfs.registry.failures import is_hopeless
 from layerfs.registry.keychain import Keychain
+from layerfs.registry.pace import Pace
 from layerfs.registry.problem import Problem, clean
 from layerfs.registry.ranges import ALL, Range
 from layerfs.registry.redirects import Request
@@ -87,6 +88,21 @@ class _Registry:
         """The one that answers, or the first to try."""
         return self.answered or self.endpoints[0]
 
+    def spoke(self, reply: Reply) -> bool:
+        """Say whether an answer is the registry's own. What it redirects to speaks for itself alone."""
+        return reply.request.origin == self.endpoint.origin
+
+    def challenges_of(self, reply: Reply) -> tuple[Challenge, ...]:
+        """Return how the registry wants to be asked, as *reply* says; another server has no say in that."""
+        return parse_challenges(reply.header_list("www-authenticate")) if self.spoke(reply) else ()
+
+    def error(self, what: str, reply: Reply, problem: Problem, grant: Grant | None) -> RegistryError:
+        """Return the error for *reply*, whose body is *problem*."""
+        name = self.endpoint.registry
+        if not self.spoke(reply):
+            return problem.error_of_other(what, str(reply.request.origin), name)
+        return problem.error(what, name, grant.login if grant else "no credentials")
+
 
 class Requester:
     """Sends calls. Holds the limits per registry."""
@@ -107,40 +123,45 @@ class Requester:
         answers = 0
         while True:
             reply = await self._persist(call, registry, grant)
-            login = grant.login if grant else "no credentials"
-            challenges = parse_challenges(reply.header_list("www-authenticate"))
+            challenges = registry.challenges_of(reply)
             wider = any(challenge.wants_more_scope for challenge in challenges)
-            if reply.status == 401 or (reply.status == 403 and wider):
+            if registry.spoke(reply) and (reply.status == 401 or (reply.status == 403 and wider)):
                 problem = await reply.problem()
                 if answers > wider:  # a second answer only to a wish for more rights
-                    raise problem.error(call.what, call.registry, login)
+                    raise registry.error(call.what, reply, problem, grant)
                 challenges = challenges or await self._ping(registry)
                 grant = await self._auth.answer(registry.endpoint, call.repository, challenges, grant)
                 answers += 1
             elif not call.statuses or reply.status in call.statuses:
                 return reply
             else:
-                raise (await reply.problem()).error(call.what, call.registry, login)
+                raise registry.error(call.what, reply, await reply.problem(), grant)
+
+    def pace(self) -> Pace:
+        """Return a judge of how fast one body has to come."""
+        return Pace(self._settings.least_throughput, self._settings.idle_timeout)
 
     async def open_foreign(self, request: Request, what: str, registry: str) -> Reply:
         """Return the answer of a server that is no registry, with retries and in a place of *registry*'s."""
-        places = self._registry(registry).downloads
+        known = self._registry(registry)
+        request = replace(request, reach=await self._transport.reach_from(known.endpoint.origin))
 
         async def ask() -> Reply:
-            return await self._in_place(places, lambda: self._transport.open(request, what))
+            return await self._in_place(known.downloads, lambda: self._exchange(request, what, None))
 
-        return await self._retrying(ask, lambda problem: problem.error(what, str(request.origin)))
+        return await self._retrying(ask, lambda _, problem: problem.error(what, str(request.origin)))
 
     async def _persist(self, call: Call, registry: _Registry, grant: Grant | None) -> Reply:
-        def explain(problem: Problem) -> RegistryError:
-            return problem.error(call.what, call.registry, grant.login if grant else "no credentials")
+        def explain(reply: Reply, problem: Problem) -> RegistryError:
+            return registry.error(call.what, reply, problem, grant)
 
         async def ask() -> Reply:
             while registry.paused_until > trio.current_time():  # noqa: ASYNC110 - others may prolong it
                 await trio.sleep_until(registry.paused_until)
             places = registry.downloads if call.download else registry.requests
             reply = await self._in_place(places, lambda: self._find_and_send(call, registry, grant))
-            self._show_warnings(reply, registry)
+            if registry.spoke(reply):
+                self._show_warnings(reply, registry)
             return reply
 
         return await self._retrying(ask, explain, registry)
@@ -148,7 +169,7 @@ class Requester:
     async def _retrying(
         self,
         ask: Callable[[], Awaitable[Reply]],
-        explain: Callable[[Problem], RegistryError],
+        explain: Callable[[Reply, Problem], RegistryError],
         registry: _Registry | None = None,
     ) -> Reply:
         """Ask until an answer comes that is not worth a retry."""
@@ -166,7 +187,9 @@ class Requester:
                 if reply.status not in retry.STATUSES:
                     return reply
                 wish = retry.parse_retry_after(reply.headers.get("retry-after"))
-                error = explain(await reply.problem())
+                error = explain(reply, await reply.problem())
+                if registry is not None and not registry.spoke(reply):
+                    registry = None  # storage may ask for a pause of itself alone
             delay = self._settings.retry.delay(attempt, trio.current_time() - began, wish)
             if delay is None or is_hopeless(error):
                 raise error
@@ -225,18 +248,21 @@ class Requester:
         reply.on_close = places.release
         return reply
 
-    async def _ask_for_token(self, request: Request, what: str, server: str) -> Reply:
+    async def _ask_for_token(self, request: Request, what: str, endpoint: Endpoint) -> Reply:
+        if request.origin != endpoint.origin:
+            request = replace(request, reach=await self._transport.reach_from(endpoint.origin))
+
         async def ask() -> Reply:
             return await self._exchange(request, what, MAX_TOKEN_BODY)
 
-        return await self._retrying(ask, lambda problem: problem.error(what, server))
+        return await self._retrying(ask, lambda _, problem: problem.error(what, str(request.origin)))
 
     async def _ping(self, registry: _Registry) -> tuple[Challenge, ...]:
         """Ask /v2/ what it wants: gcr.io sends 401 without WWW-Authenticate to other requests."""
         if not registry.challenges:
             reply = await self._persist(ping_call(registry.endpoint.registry), registry, None)
             await reply.problem()
-            registry.challenges = parse_challenges(reply.header_list("www-authenticate"))
+            registry.challenges = registry.challenges_of(reply)
         return registry.challenges
 
     def _show_warnings(self, reply: Reply, registry: _Registry) -> None:

@@ -35,9 +35,13 @@ class RegistrySettings:
     """Below them ``host[:port]/`` with ``*.crt`` (authorities), ``*.cert`` and ``*.key`` (a client's own)."""
     foreign_urls: bool = True
     """Fetch non-distributable layers from the ``urls`` of their descriptors."""
+    reachable_networks: frozenset[str] = frozenset()
+    """Networks (``10.0.0.0/8``) that are not public, into which what strangers name may lead."""
     connect_timeout: float = 15.0
     idle_timeout: float = 60.0
-    """For the next bytes of an answer; a download as a whole has no limit."""
+    """For the next bytes of an answer."""
+    least_throughput: int = 1024
+    """Bytes a second that a body has to bring, on average over each ``idle_timeout``."""
     document_timeout: float = 120.0
     """For a whole manifest, config, token or error."""
     helper_timeout: float = 30.0

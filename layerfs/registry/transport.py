@@ -7,11 +7,11 @@ and httpcore, which do, are silenced.
 import logging
 import ssl
 from dataclasses import dataclass, field
+from ipaddress import ip_network
 from pathlib import Path
-from typing import Final, Self
+from typing import Self
 from urllib.parse import urlsplit
 
-import httpcore
 import httpx
 import trio
 
@@ -19,16 +19,15 @@ from layerfs.errors import InvalidSettings, RegistryMisbehaved
 from layerfs.registry import redirects
 from layerfs.registry.endpoint import WebOrigin, redact
 from layerfs.registry.failures import translated
+from layerfs.registry.pool import DirectPool, Gate, addresses_of, refused
 from layerfs.registry.proxies import proxy_for
+from layerfs.registry.reach import Reach, Scope, common_scope, literal_address, scope_of
 from layerfs.registry.redirects import Request
 from layerfs.registry.reply import Reply
 from layerfs.registry.settings import RegistrySettings
 from layerfs.registry.tls import certificate_dir, context, plain_context
 
 _log = logging.getLogger("layerfs.registry")
-_READ: Final = 256 * 1024
-"""Bytes that httpcore reads at once, in all of this process. With its own 64 KiB a fast download over plain
-HTTP takes a third longer; TLS has records of 16 KiB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,18 +38,22 @@ class _Route:
     verify: bool
     certificates: Path | None
     proxy: str | None = field(repr=False)
+    reach: Reach | None
 
 
 class Transport:
     """Owns the connection pools. An async context manager.
 
     They are httpx's transports without its client on top, which would keep cookies and look into redirects.
+    Behind a proxy, which resolves names itself, only addresses that a URL spells can be judged.
     """
 
     def __init__(self, settings: RegistrySettings) -> None:
         self._settings = settings
-        self._pools: dict[_Route, httpx.AsyncHTTPTransport] = {}
-        self._routes: dict[tuple[WebOrigin, bool], _Route] = {}
+        self._pools: dict[_Route, httpx.AsyncBaseTransport] = {}
+        self._routes: dict[tuple[WebOrigin, bool, Reach | None], _Route] = {}
+        self._homes: dict[WebOrigin, Scope] = {}
+        self._networks = tuple(ip_network(text) for text in sorted(settings.reachable_networks))
         self._making = trio.Lock()
         self._timeout = httpx.Timeout(
             settings.idle_timeout, connect=settings.connect_timeout, pool=None
@@ -59,7 +62,6 @@ class Transport:
     async def __aenter__(self) -> Self:
         await trio.lowlevel.checkpoint()
         _silence_libraries()
-        httpcore.AsyncHTTP11Connection.READ_NUM_BYTES = _READ
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -71,20 +73,44 @@ class Transport:
     async def open(self, request: Request, what: str) -> Reply:
         """Send *request*, follow redirects, return the answer of any other status; the caller closes it.
 
-        Raises Unreachable, RegistryTimeout or RegistryMisbehaved, naming *what* was asked for.
+        Raises Unreachable, RegistryTimeout or RegistryMisbehaved, naming *what* was asked for, and Denied for
+        an address that may not be connected to.
         """
         for _ in range(redirects.MAX_REDIRECTS + 1):
             reply = await self._send(request, what)
             if reply.status not in redirects.STATUSES:
                 return reply
             await reply.drain()
-            request = redirects.follow(request, reply.status, reply.headers.get("location"))
+            elsewhere = request.reach or await self.reach_from(request.origin)
+            request = redirects.follow(request, reply.status, reply.headers.get("location"), elsewhere)
         raise RegistryMisbehaved(
             f"{what}: more than {redirects.MAX_REDIRECTS} redirects, last to {request!r}"
         )
 
+    async def reach_from(self, origin: WebOrigin) -> Reach:
+        """Return where a registry at *origin* may lead to."""
+        home = self._homes.get(origin)
+        if home is None:  # never connected to, or through a proxy
+            home = await self._look_up(origin)
+        return Reach(home, self._networks)
+
+    async def _look_up(self, origin: WebOrigin) -> Scope:
+        address = literal_address(origin.host)
+        if address is not None:
+            return scope_of(address)
+        if proxy_for(origin, self._settings.variables) is not None:
+            return "public"
+        try:
+            return common_scope(await addresses_of(origin.host, origin.port))
+        except OSError:
+            return "public"
+
     async def _send(self, request: Request, what: str) -> Reply:
-        pool = await self._pool(request)
+        route, pool = await self._pool(request)
+        if route.proxy is not None and route.reach is not None:
+            address = literal_address(request.origin.host)
+            if address is not None and not route.reach.allows(address):
+                raise refused(request.origin.host, address)
         try:
             made = httpx.Request(
                 request.method,
@@ -99,36 +125,42 @@ class Transport:
         except (httpx.HTTPError, ssl.SSLError, OSError) as exc:
             raise translated(exc, request, what) from None
         response.request = made
+        if route.proxy is None and request.reach is None:
+            peer = response.extensions["network_stream"].get_extra_info("server_addr")
+            self._homes[request.origin] = scope_of(peer[0])
         _log.debug("%r: %d", request, response.status_code)
         return Reply(response, request, self._settings.document_timeout)
 
-    async def _pool(self, request: Request) -> httpx.AsyncHTTPTransport:
-        origin = request.origin
-        key = origin, request.insecure
+    async def _pool(self, request: Request) -> tuple[_Route, httpx.AsyncBaseTransport]:
+        key = request.origin, request.insecure, request.reach
         route = self._routes.get(key)
         if route is None:
-            route = await trio.to_thread.run_sync(self._route, origin, request.insecure)
+            route = await trio.to_thread.run_sync(self._route, *key)
             self._routes[key] = route
         if route not in self._pools:
             async with self._making:
                 if route not in self._pools:
                     self._pools[route] = await trio.to_thread.run_sync(_new_pool, route)
-        return self._pools[route]
+        return route, self._pools[route]
 
-    def _route(self, origin: WebOrigin, insecure: bool) -> _Route:
+    def _route(self, origin: WebOrigin, insecure: bool, reach: Reach | None) -> _Route:
         tls = origin.scheme == "https"
         return _Route(
             tls=tls,
+            # Who may lead to loopback is there itself, without a certificate that could be verified.
             verify=tls and not insecure and not origin.is_loopback,
             certificates=certificate_dir(origin, self._settings.certs_dirs) if tls else None,
             proxy=proxy_for(origin, self._settings.variables),
+            reach=reach,
         )
 
 
-def _new_pool(route: _Route) -> httpx.AsyncHTTPTransport:
+def _new_pool(route: _Route) -> httpx.AsyncBaseTransport:
     ssl_context = context(route.certificates, verify=route.verify) if route.tls else plain_context()
+    if route.proxy is None:
+        return DirectPool(ssl_context, Gate(route.reach))
     try:
-        _ = urlsplit(route.proxy or "").port  # httpx does not mind one that cannot be
+        _ = urlsplit(route.proxy).port  # httpx does not mind one that cannot be
         return httpx.AsyncHTTPTransport(
             verify=ssl_context,
             proxy=route.proxy,
@@ -137,8 +169,7 @@ def _new_pool(route: _Route) -> httpx.AsyncHTTPTransport:
         )
     except (ValueError, ImportError, httpx.InvalidURL) as exc:
         raise InvalidSettings(
-            f"proxy {redact(route.proxy or '')!r} cannot be used: {type(exc).__name__} "
-            "(expected http://host:port)"
+            f"proxy {redact(route.proxy)!r} cannot be used: {type(exc).__name__} (expected http://host:port)"
         ) from None
 
 

@@ -25,6 +25,7 @@ SAID: dict[str, tuple[str, Any, Any]] = {
     "tag_ttl": ("8", 8.0, 8.0),
     "allow_other": ("true", True, True),
     "registries": ('["a.b:1", "c.d"]', "a.b:1,c.d", frozenset({"a.b:1", "c.d"})),
+    "reachable_networks": ('["10.0.0.0/8"]', None, frozenset({"10.0.0.0/8"})),
     "poll": ("false", False, False),
     "log_level": ('"debug"', "debug", "debug"),
     "log_json": ("true", True, True),

@@ -20,6 +20,7 @@ from layerfs.registry.paging import next_page
 from layerfs.registry.problem import Problem, clean
 from layerfs.registry.proxies import proxy_for
 from layerfs.registry.ranges import Range, start_of_body
+from layerfs.registry.reach import Reach
 from layerfs.registry.redirects import Request, follow
 from layerfs.registry.retry import parse_retry_after
 from layerfs.registry.token import parse_token
@@ -233,6 +234,7 @@ def test_any_text_is_redacted_or_refused_as_a_url(text: str) -> None:
 
 # Redirects
 
+PUBLIC = Reach("public")
 REQUEST = Request("GET", "https://h.example/v2/x", range=Range(7), authorization="secret")
 
 
@@ -249,16 +251,18 @@ REQUEST = Request("GET", "https://h.example/v2/x", range=Range(7), authorization
     ],
 )
 def test_authorization_stays_with_its_origin(location: str, url: str, keeps: bool) -> None:
-    found = follow(REQUEST, 307, location)
-    assert found == replace(REQUEST, url=url, authorization="secret" if keeps else None)
-    back = follow(found, 307, REQUEST.url)
+    found = follow(REQUEST, 307, location, PUBLIC)
+    assert found == replace(
+        REQUEST, url=url, authorization="secret" if keeps else None, reach=None if keeps else PUBLIC
+    )
+    back = follow(found, 307, REQUEST.url, PUBLIC)
     assert back.authorization == ("secret" if keeps else None)  # once dropped, it does not come back
 
 
 def test_only_an_insecure_registry_may_redirect_to_http() -> None:
     with pytest.raises(RegistryMisbehaved, match="from https to"):
-        follow(REQUEST, 307, "http://h.example/y")
-    assert follow(replace(REQUEST, insecure=True), 307, "http://h.example/y").authorization is None
+        follow(REQUEST, 307, "http://h.example/y", PUBLIC)
+    assert follow(replace(REQUEST, insecure=True), 307, "http://h.example/y", PUBLIC).authorization is None
 
 
 # Proxies

@@ -1,0 +1,76 @@
+"""Which addresses a connection may lead to, by whose wish it is made. Pure.
+
+A user names a registry, so that may be anywhere. Where a registry redirects to, its token server and the
+``urls`` of an image are named by strangers. They must not make this machine call services that only it or its
+network can reach: such an address has to be public, or where the registry itself is, or in a network
+of the configuration. What counts is the address, at each hop, when it is connected to: names and spellings
+lie.
+"""
+
+import socket
+from collections.abc import Iterable
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+from typing import Final, Literal
+
+Network = IPv4Network | IPv6Network
+Scope = Literal["public", "private", "link-local", "loopback"]
+
+_THIS_HOST: Final = IPv4Network("0.0.0.0/8")
+"""RFC 1122, section 3.2.1.3; Linux connects 0.0.0.0 to this machine."""
+_NAT64: Final = IPv6Network("64:ff9b::/96")
+"""RFC 6052: an IPv4 address in its last 32 bits."""
+
+
+def scope_of(address: str) -> Scope:
+    """Say from where *address*, as text without a name, can be reached. Raises ValueError."""
+    ip = _without_embedding(ip_address(address.partition("%")[0]))
+    if ip.is_loopback or ip.is_unspecified or ip in _THIS_HOST:
+        return "loopback"
+    if ip.is_link_local:
+        return "link-local"
+    return "public" if ip.is_global and not ip.is_multicast else "private"
+
+
+def common_scope(addresses: Iterable[str]) -> Scope:
+    """Return the scope of a host with these addresses; one that has several counts as public."""
+    scopes = {scope_of(address) for address in addresses}
+    return scopes.pop() if len(scopes) == 1 else "public"
+
+
+def literal_address(host: str) -> str | None:
+    """Return the address that *host* spells, as ``127.1`` or ``0x7f000001`` do too; None for a name."""
+    try:
+        return str(ip_address(host.partition("%")[0]))
+    except ValueError:
+        pass
+    try:
+        return str(IPv4Address(socket.inet_aton(host)))
+    except (OSError, UnicodeError):
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """Addresses that strangers may lead to: public ones, those of *home*, those in *networks*."""
+
+    home: Scope
+    """Where the registry is."""
+    networks: tuple[Network, ...] = ()
+
+    def allows(self, address: str) -> bool:
+        """Say whether *address* may be connected to."""
+        scope = scope_of(address)
+        if scope in ("public", self.home):
+            return True
+        ip = _without_embedding(ip_address(address.partition("%")[0]))
+        return any(ip in network for network in self.networks)
+
+
+def _without_embedding(ip: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
+    """Return the IPv4 address that an IPv6 one stands for, else *ip*."""
+    if isinstance(ip, IPv6Address):
+        if ip in _NAT64:
+            return IPv4Address(ip.packed[-4:])
+        return ip.ipv4_mapped or ip.sixtofour or ip
+    return ip

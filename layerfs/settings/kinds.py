@@ -1,0 +1,121 @@
+"""How the values of settings are written: in files, as options, as words behind ``-o``."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from ipaddress import ip_network
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+import msgspec
+
+from layerfs.errors import InvalidSettings
+from layerfs.oci import Platform
+from layerfs.oci.reference import is_registry
+
+Level = Literal["debug", "info", "warning", "error"]
+
+
+def absolute(path: Path, what: str) -> Path:
+    """Return *path* made absolute, links as given. Raises InvalidSettings for an empty one."""
+    if path == Path():
+        raise InvalidSettings(f"{what}: empty path")
+    return Path.cwd() / path
+
+
+def _as_it_is(value: Any, _: str) -> Any:
+    return value
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ValueKind:
+    """How values of one kind are written.
+
+    A reader gets what was written and what to call it in an error. Raises InvalidSettings.
+    """
+
+    toml: Any
+    """Type in a file."""
+    option: Any
+    """Type of the option's argument, as Typer makes it; a value of it is never None."""
+    of_file: Callable[[Any, str], Any] = _as_it_is
+    of_option: Callable[[Any, str], Any] = _as_it_is
+    of_word: Callable[[str, str], Any] = _as_it_is
+    """For the text behind ``=`` after ``-o``."""
+    least: int | None = None
+    """The smallest number, of an option; *toml* says it for a file."""
+
+
+def _path_of_file(text: str, _: str) -> Path:
+    if not (text.startswith("~/") or Path(text).is_absolute()):
+        raise InvalidSettings(f"{text!r} (expected an absolute path, or one that begins with ~/)")
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as exc:
+        raise InvalidSettings(f"{text}: no home directory to put in the place of ~") from exc
+
+
+def _hosts_of_file(hosts: list[str], _: str) -> frozenset[str]:
+    for host in hosts:
+        if not is_registry(host):
+            raise InvalidSettings(f"{host!r} is no registry (expected HOST or HOST:PORT)")
+    return frozenset(hosts)
+
+
+def _networks_of_file(texts: list[str], _: str) -> frozenset[str]:
+    try:
+        return frozenset(str(ip_network(text)) for text in texts)
+    except ValueError as exc:
+        raise InvalidSettings(f"{exc} (expected NETWORK/BITS, as 10.0.0.0/8)") from exc
+
+
+def _hosts_between(separator: str) -> Callable[[str, str], frozenset[str]]:
+    return lambda text, _: frozenset(filter(None, text.split(separator)))
+
+
+def _seconds_of_word(text: str, what: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not seconds >= 1:
+        raise InvalidSettings(f"{what}={text}: not a number of seconds (expected at least 1)")
+    return seconds
+
+
+FLAG: Final = ValueKind(toml=bool, option=bool)
+"""Yes or no. Its words are the name, and the name behind ``no``, as of mount(8)."""
+SECONDS: Final = ValueKind(
+    toml=Annotated[float, msgspec.Meta(ge=1)], option=float, of_word=_seconds_of_word, least=1
+)
+PATH: Final = ValueKind(
+    toml=str,
+    option=Path,
+    of_file=_path_of_file,
+    of_option=absolute,
+    of_word=lambda text, what: absolute(Path(text), what),
+)
+PLATFORM: Final = ValueKind(
+    toml=str,
+    option=str,
+    of_file=lambda text, _: Platform.parse(text),
+    of_option=lambda text, _: Platform.parse(text),
+    of_word=lambda text, _: Platform.parse(text),
+)
+HOSTS: Final = ValueKind(
+    toml=list[str],
+    option=str,
+    of_file=_hosts_of_file,
+    of_option=_hosts_between(","),
+    of_word=_hosts_between("+"),  # a comma ends the word, a colon the host
+)
+"""Hosts with something between them, which as an option may be none."""
+HOSTS_EACH: Final = ValueKind(
+    toml=list[str],
+    option=list[str],
+    of_file=_hosts_of_file,
+    of_option=lambda hosts, _: frozenset(hosts),
+)
+"""Hosts, one each time that the option is given."""
+NETWORKS: Final = ValueKind(toml=list[str], option=list[str], of_file=_networks_of_file)
+LEVEL: Final = ValueKind(toml=Level, option=Level)
