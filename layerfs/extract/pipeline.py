@@ -46,6 +46,7 @@ _RATIO_FREE: Final = 64 << 20
 """Uncompressed bytes before the ratio is looked at: small layers of zeros compress a lot."""
 
 _DIFF_ID_HASH: Final = "sha256"
+"""Archives are hashed by this, and by the algorithm of the blob's digest if that is another."""
 _RESULT: Final = msgspec.json.Decoder(Written | Unwritten)
 _OF_THE_BLOB: Final = (SizeMismatch, StoreError, GivenUp)
 """Failures of reading the blob: they leave nothing to hash."""
@@ -79,29 +80,35 @@ class _Archive:
 
 def run(job: ExtractJob, growth: Growth, feeder: Feeder, relay: Callable[[bytes], None]) -> Done | Failed:
     """Extract one blob; *relay* what the writer lists. Raises PartnerDied if the writer is gone."""
-    blob_hash = HashThread(job.digest.partition(":")[0])
-    tar_hash = HashThread(_DIFF_ID_HASH)
+    algorithm = job.digest.partition(":")[0]
+    blob_hash = HashThread(algorithm)
+    tar_hashes = [HashThread(name) for name in dict.fromkeys((_DIFF_ID_HASH, algorithm))]
     try:
         tail = Tail(job.blob, job.size, growth, blob_hash)
     except LayerfsError as exc:
-        blob_hash.finish()
-        tar_hash.finish()
+        for hasher in (blob_hash, *tar_hashes):
+            hasher.finish()
         return Failed(errors.name_of(exc), str(exc))
     try:
-        return _Run(job, tail, feeder, blob_hash, tar_hash).extract(relay)
+        return _Run(job, tail, feeder, blob_hash, tar_hashes).extract(relay)
     finally:
         tail.close()
 
 
 class _Run:
     def __init__(
-        self, job: ExtractJob, tail: Tail, feeder: Feeder, blob_hash: HashThread, tar_hash: HashThread
+        self,
+        job: ExtractJob,
+        tail: Tail,
+        feeder: Feeder,
+        blob_hash: HashThread,
+        tar_hashes: list[HashThread],
     ) -> None:
         self._job = job
         self._tail = tail
         self._feeder = feeder
         self._blob_hash = blob_hash
-        self._tar_hash = tar_hash
+        self._tar_hashes = tar_hashes
         self._archive = _Archive()
 
     def extract(self, relay: Callable[[bytes], None]) -> Done | Failed:
@@ -119,9 +126,9 @@ class _Run:
         whole = self._job.complete or not broken
         if whole:
             failure = self._read_rest(failure)
-        digest, diff_id = self._blob_hash.finish(), self._tar_hash.finish()
+        digest, diff_ids = self._blob_hash.finish(), [hasher.finish() for hasher in self._tar_hashes]
         if self._archive.is_blob:
-            diff_id = digest
+            diff_ids[-1] = digest
         reason = verdict(failure, written, mismatch(digest, self._job.digest) if whole else None)
         warnings = (*written.warnings, *self._warnings())
         if isinstance(reason, Unwritten):
@@ -129,7 +136,7 @@ class _Run:
         if reason is not None:
             return Failed(errors.name_of(reason), str(reason), warnings)
         assert isinstance(written, Written), "verdict returns an Unwritten"
-        return Done(self._extraction(written, digest, diff_id), warnings)
+        return Done(self._extraction(written, digest, *diff_ids), warnings)
 
     def _inflate(self) -> None:
         """Move the archive into the ring, until its end or until the writer has failed."""
@@ -138,19 +145,21 @@ class _Run:
             start += more
         found = sniff(start)
         self._archive.compression = found.name
-        self._archive.is_blob = found is NONE and self._blob_hash.name == _DIFF_ID_HASH
+        self._archive.is_blob = found is NONE
         stream = found.open(Prefixed(start, self._tail))
-        feeder, hasher = self._feeder, self._tar_hash
+        feeder = self._feeder
+        hashers = self._tar_hashes[:-1] if self._archive.is_blob else self._tar_hashes
         while True:
             slot = feeder.slot()
-            hasher.wait_done(SLOTS - 1)
+            for hasher in hashers:
+                hasher.wait_done(SLOTS - 1)
             if feeder.writer_failed:
                 return
             size = _fill(stream, slot)
             if size:
                 self._archive.size += size
                 self._check_budgets()
-                if not self._archive.is_blob:
+                for hasher in hashers:
                     hasher.put(slot[:size])
                 feeder.publish(size)
             if size < len(slot):
@@ -182,10 +191,11 @@ class _Run:
             return ()
         return (f"compression is {found}, but the media type is {self._job.media_type}",)
 
-    def _extraction(self, written: Written, digest: str, diff_id: str) -> Extraction:
+    def _extraction(self, written: Written, digest: str, diff_id: str, own_diff_id: str = "") -> Extraction:
         return Extraction(
             digest=digest,
             diff_id=diff_id,
+            own_diff_id=own_diff_id,
             blob_size=self._tail.offset,
             tar_size=self._archive.size,
             compression=self._archive.compression,

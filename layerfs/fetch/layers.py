@@ -54,14 +54,16 @@ class LayerWork:
     async def layer(self, repository: Repository, layer: ImageLayer) -> None:
         """Have the layer extracted, and be sure that it is the one that the image means.
 
-        Raises DiffIdMismatch if the image's config claims another diff_id than the bytes have.
+        Raises DiffIdMismatch if the image's config claims another diff_id than the bytes have,
+        UnsupportedImage for a blob that is no archive.
         """
         descriptor = layer.descriptor
         async with holding(self._storage, descriptor.digest):
             known = await trio.to_thread.run_sync(self._storage.open_layer, descriptor.digest)
             if known is not None:
-                layer.require(known.record.layer.diff_id)
+                layer.require(known.record.layer.diff_ids)
                 return
+            layer.require_archive()
             with self._journal.watching(repository, descriptor) as progress:
                 blob = await trio.to_thread.run_sync(self._storage.open_blob, descriptor.digest)
                 if blob is None:
@@ -145,7 +147,7 @@ class LayerWork:
     async def _publish(
         self, layer: ImageLayer, tree: StagedTree, blob: VerifiedBlob, extraction: Extraction
     ) -> None:
-        layer.require(extraction.diff_id)
+        layer.require(extraction.diff_ids)
         await trio.to_thread.run_sync(self._storage.publish, tree, blob, extraction)
 
     async def _adopted(self, descriptor: Descriptor, progress: Progress) -> VerifiedBlob | None:

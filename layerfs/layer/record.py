@@ -16,7 +16,9 @@ class Extraction(msgspec.Struct, frozen=True, kw_only=True):
     digest: str
     """Digest of the blob, computed from its bytes."""
     diff_id: str
-    """Digest of the uncompressed archive, computed from its bytes (image-spec, config.md)."""
+    """SHA-256 of the uncompressed archive, computed from its bytes (image-spec, config.md)."""
+    own_diff_id: str = ""
+    """The same in the algorithm of `digest`, where that is not SHA-256."""
     blob_size: int
     tar_size: int
     compression: str
@@ -35,6 +37,11 @@ class Extraction(msgspec.Struct, frozen=True, kw_only=True):
     """Who wrote the tree. On disk all of an ordinary user is his own; an owner that `lost` lacks is 0:0."""
     lost: dict[str, str] = {}
     """What the filesystem could not carry, by path; empty for root. For the layer's reader in `view`."""
+
+    @property
+    def diff_ids(self) -> tuple[str, ...]:
+        """The digests of the uncompressed archive."""
+        return tuple(filter(None, (self.diff_id, self.own_diff_id)))
 
 
 class LayerRecord(msgspec.Struct, frozen=True, kw_only=True):

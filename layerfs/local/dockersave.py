@@ -16,7 +16,7 @@ from layerfs.local.archive import Archive
 from layerfs.local.contents import SourceImage
 from layerfs.local.pieces import Piece, opened, read_at
 from layerfs.oci import Digest, ImageConfig
-from layerfs.oci.documents import MAX_DOCUMENT_SIZE, decode
+from layerfs.oci.documents import MAX_DOCUMENT_SIZE, Texts, decode, texts
 from layerfs.oci.manifest import MAX_LAYERS
 from layerfs.oci.mediatype import OCI_CONFIG, OCI_MANIFEST, layer_type
 
@@ -27,10 +27,10 @@ _MAX_MANIFEST: Final = 1 << 20
 _CHUNK: Final = 1 << 20
 
 
-class _ImageJson(msgspec.Struct, frozen=True, rename="pascal"):
+class _ImageJson(msgspec.Struct, frozen=True):
     config: str
     layers: list[str] | None = None
-    repo_tags: list[str] | None = None
+    repotags: Texts | None = None
 
 
 class DockerSave:
@@ -42,8 +42,7 @@ class DockerSave:
         self._what = what
         self._found: dict[Digest, Piece | bytes] = {}
         self.images: list[SourceImage] = []
-        raw = self._file(MANIFEST).read(_MAX_MANIFEST)
-        listed = decode(raw, list[_ImageJson], f"{what}: {MANIFEST}")
+        listed = _listed(self._file(MANIFEST).read(_MAX_MANIFEST), f"{what}: {MANIFEST}")
         if len(listed) > _MAX_IMAGES:
             raise InvalidDocument(f"{what}: {len(listed)} images (expected at most {_MAX_IMAGES})")
         for json in listed:
@@ -74,7 +73,7 @@ class DockerSave:
         )
         digest = Digest.of(manifest)
         self._found |= {config_digest: config, digest: manifest}
-        self.images.append(SourceImage(digest, tuple(json.repo_tags or ())))
+        self.images.append(SourceImage(digest, tuple(filter(None, texts(json.repotags)))))
 
     def _layer(self, name: str, diff_id: Digest) -> dict[str, object]:
         """Return the descriptor of a layer, and remember where it is."""
@@ -92,6 +91,15 @@ class DockerSave:
                 f"{self._what}: no member {name[:100]!r} (expected what docker save writes)"
             )
         return piece
+
+
+def _listed(raw: bytes, what: str) -> list[_ImageJson]:
+    """Read ``manifest.json``. Docker reads its keys in any case, and old jib writes ``repoTags``."""
+    rows = decode(raw, list[dict[str, msgspec.Raw]], what)
+    return [
+        decode(msgspec.json.encode({key.lower(): value for key, value in row.items()}), _ImageJson, what)
+        for row in rows
+    ]
 
 
 def _hashed(fd: int, piece: Piece) -> Digest:

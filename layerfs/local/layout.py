@@ -5,12 +5,13 @@ from typing import Final
 
 import msgspec
 
-from layerfs.errors import ImageError, InvalidDocument, UnsupportedImage
+from layerfs.errors import InvalidDocument, UnsupportedImage
 from layerfs.local.contents import SourceImage
 from layerfs.local.pieces import Piece
-from layerfs.oci import Digest, Index, parse_manifest
+from layerfs.oci import Digest
 from layerfs.oci.documents import MAX_DOCUMENT_SIZE, decode
-from layerfs.oci.mediatype import INDEXES, MANIFESTS, OCI_INDEX
+from layerfs.oci.manifest import parse_index
+from layerfs.oci.mediatype import INDEXES, MANIFESTS
 
 MARKER: Final = "oci-layout"
 _MAX_MARKER: Final = 4096
@@ -38,12 +39,7 @@ class ImageLayout:
                 f"{what}: layout version {marker.image_layout_version[:40]!r} (expected 1.0.0)"
             )
         raw = self._document("index.json", what, MAX_DOCUMENT_SIZE)
-        try:
-            index = parse_manifest(raw, Digest.of(raw), OCI_INDEX)
-        except ImageError as exc:
-            raise type(exc)(f"{what}: index.json: {exc}") from exc
-        if not isinstance(index, Index):
-            raise InvalidDocument(f"{what}: index.json has no 'manifests'")
+        index = parse_index(raw, f"{what}: index.json")
         self.images = [
             SourceImage(
                 entry.digest,

@@ -4,7 +4,7 @@ import functools
 from pathlib import Path
 
 from layerfs.errors import Denied, InvalidArchive, NotFound
-from layerfs.local import layout
+from layerfs.local import dockersave, layout
 from layerfs.local.archive import Archive
 from layerfs.local.contents import Contents
 from layerfs.local.dockersave import DockerSave
@@ -26,9 +26,13 @@ def open_source(source: SourceName) -> Contents:
             return SkopeoDirectory(source.path, what)
         return ImageLayout(functools.partial(_in_directory, source.path), what)
     archive = Archive(source.path)
+    has_list = archive.find(dockersave.MANIFEST) is not None
     # Since version 25, what docker saves is a layout too, and tells more.
     if source.transport == "oci-archive" or archive.find(layout.MARKER) is not None:
-        return ImageLayout(archive.find, what)
+        found = ImageLayout(archive.find, what)
+        # What it saves by ID has no name, and Docker leaves it out of the index of the layout.
+        if found.images or not has_list:
+            return found
     return DockerSave(archive, what)
 
 

@@ -4,11 +4,15 @@ Source: image-spec config.md.
 """
 
 from dataclasses import dataclass, field
+from typing import Final
 
 from layerfs.errors import InvalidDocument
 from layerfs.oci.digest import Digest
-from layerfs.oci.documents import ConfigJson, RuntimeJson, decode, digest
+from layerfs.oci.documents import ConfigJson, HistoryJson, RuntimeJson, decode, digest, labels, texts
 from layerfs.oci.platform import Platform
+
+_UNKNOWN: Final = "unknown"
+"""What BuildKit writes where there is no platform."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,33 +55,34 @@ class ImageConfig:
     def parse(cls, raw: bytes, what: str = "config") -> "ImageConfig":
         """Read verified bytes. Raises InvalidDocument, naming *what* and the field."""
         json = decode(raw, ConfigJson, what)
-        if json.rootfs.type != "layers":
+        if json.rootfs.type not in (None, "layers"):
             raise InvalidDocument(f"{what}: rootfs.type {json.rootfs.type!r} (expected 'layers')")
         return cls(
             raw=raw,
-            platform=Platform.of(json.os, json.architecture, json.variant),
+            platform=Platform.of(json.os or _UNKNOWN, json.architecture or _UNKNOWN, json.variant or ""),
             diff_ids=tuple(
                 digest(text, f"{what}: rootfs.diff_ids[{number}]")
                 for number, text in enumerate(json.rootfs.diff_ids or ())
             ),
-            history=tuple(
-                HistoryEntry(entry.created_by, entry.created, entry.comment, entry.empty_layer)
-                for entry in json.history or ()
-            ),
+            history=tuple(_history(entry or HistoryJson()) for entry in json.history or ()),
             runtime=_runtime(json.config or RuntimeJson()),
             created=json.created,
         )
 
 
+def _history(json: HistoryJson) -> HistoryEntry:
+    return HistoryEntry(json.created_by or "", json.created, json.comment or "", bool(json.empty_layer))
+
+
 def _runtime(json: RuntimeJson) -> RuntimeConfig:
     return RuntimeConfig(
         user=json.user or "",
-        env=tuple(json.env or ()),
-        entrypoint=tuple(json.entrypoint or ()),
-        cmd=tuple(json.cmd or ()),
+        env=texts(json.env),
+        entrypoint=texts(json.entrypoint),
+        cmd=texts(json.cmd),
         working_dir=json.working_dir or "",
         exposed_ports=tuple(json.exposed_ports or ()),
         volumes=tuple(json.volumes or ()),
-        labels=json.labels or {},
+        labels=labels(json.labels),
         stop_signal=json.stop_signal or "",
     )

@@ -19,6 +19,8 @@ class Descriptor:
     platform: Platform | None = None
     artifact_type: str | None = None
     annotations: dict[str, str] = field(default_factory=dict, hash=False)
+    os_features: tuple[str, ...] = ()
+    """What a reader of the image must understand besides, ``nydus.remoteimage.v1`` for instance."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,7 @@
 """Content addresses. The one place where text becomes a digest, and a digest a file name."""
 
 import hashlib
+import re
 from base64 import b32encode
 from dataclasses import dataclass
 from typing import Protocol, Self
@@ -9,6 +10,8 @@ from layerfs.errors import DigestMismatch, InvalidDigest, SizeMismatch
 
 _HEX_DIGITS = {"sha256": 64, "sha512": 128}
 _LOWER_HEX = frozenset("0123456789abcdef")
+_GRAMMAR = re.compile(r"[a-z0-9]+(?:[+._-][a-z0-9]+)*:[a-zA-Z0-9=_-]+")
+"""A digest of any algorithm (image-spec, descriptor.md#digests)."""
 _SHORT_ID_LENGTH = 20
 
 
@@ -39,6 +42,11 @@ class Digest:
                 "lowercase hex digits)"
             )
         return cls(algorithm, hex_)
+
+    @classmethod
+    def is_known(cls, text: str) -> bool:
+        """Say whether *text* is of an algorithm that `parse` reads, or nothing that could be a digest."""
+        return text.partition(":")[0] in _HEX_DIGITS or _GRAMMAR.fullmatch(text) is None
 
     @classmethod
     def from_name(cls, name: str) -> Self:

@@ -1,7 +1,8 @@
 """The JSON of manifests, indexes and configs as strict structs. Private to this package.
 
 Unknown fields are ignored, as image-spec (considerations.md, extensibility) demands; known ones must
-have their type. `decode` turns every schema error into one that names document and field.
+have their type, or be null where they may be absent: programs in Go write null for what is not set, and
+read it as that. `decode` turns every schema error into one that names document and field.
 """
 
 from base64 import b64decode
@@ -21,12 +22,18 @@ MAX_DOCUMENT_SIZE = 4 << 20
 _MAX_SIZE = (1 << 63) - 1
 
 
+Texts = list[str | None]
+"""A null among texts is an empty one."""
+Labels = dict[str, str | None]
+
+
 class PlatformJson(msgspec.Struct, frozen=True):
     """The ``platform`` object of an index entry."""
 
-    architecture: str = ""
-    os: str = ""
-    variant: str = ""
+    architecture: str | None = None
+    os: str | None = None
+    variant: str | None = None
+    os_features: Texts | None = msgspec.field(default=None, name="os.features")
 
 
 class DescriptorJson(msgspec.Struct, frozen=True, rename="camel"):
@@ -34,9 +41,9 @@ class DescriptorJson(msgspec.Struct, frozen=True, rename="camel"):
 
     digest: str
     size: int
-    media_type: str = ""
-    urls: list[str] | None = None
-    annotations: dict[str, str] | None = None
+    media_type: str | None = None
+    urls: Texts | None = None
+    annotations: Labels | None = None
     data: str | None = None
     platform: PlatformJson | None = None
     artifact_type: str | None = None
@@ -52,13 +59,13 @@ class ManifestJson(msgspec.Struct, frozen=True, rename="camel"):
     layers: list[DescriptorJson] | None = None
     manifests: list[DescriptorJson] | None = None
     subject: DescriptorJson | None = None
-    annotations: dict[str, str] | None = None
+    annotations: Labels | None = None
 
 
 class RootfsJson(msgspec.Struct, frozen=True):
     """The ``rootfs`` object of a config."""
 
-    type: str
+    type: str | None = None
     diff_ids: list[str] | None = None
 
 
@@ -66,10 +73,10 @@ class HistoryJson(msgspec.Struct, frozen=True):
     """One entry of a config's ``history``."""
 
     created: str | None = None
-    created_by: str = ""
-    author: str = ""
-    comment: str = ""
-    empty_layer: bool = False
+    created_by: str | None = None
+    author: str | None = None
+    comment: str | None = None
+    empty_layer: bool | None = None
 
 
 class RuntimeJson(msgspec.Struct, frozen=True, rename="pascal"):
@@ -77,26 +84,26 @@ class RuntimeJson(msgspec.Struct, frozen=True, rename="pascal"):
 
     user: str | None = None
     exposed_ports: dict[str, Any] | None = None
-    env: list[str] | None = None
-    entrypoint: list[str] | None = None
-    cmd: list[str] | None = None
+    env: Texts | None = None
+    entrypoint: Texts | None = None
+    cmd: Texts | None = None
     volumes: dict[str, Any] | None = None
     working_dir: str | None = None
-    labels: dict[str, str] | None = None
+    labels: Labels | None = None
     stop_signal: str | None = None
 
 
 class ConfigJson(msgspec.Struct, frozen=True):
     """An image configuration (image-spec, config.md)."""
 
-    architecture: str
-    os: str
     rootfs: RootfsJson
-    variant: str = ""
+    architecture: str | None = None
+    os: str | None = None
+    variant: str | None = None
     created: str | None = None
     author: str | None = None
     config: RuntimeJson | None = None
-    history: list[HistoryJson] | None = None
+    history: list[HistoryJson | None] | None = None
 
 
 T = TypeVar("T")
@@ -116,17 +123,34 @@ def descriptor(json: DescriptorJson, where: str) -> Descriptor:
     """Turn JSON into a Descriptor. Raises InvalidDocument, naming *where*."""
     if not 0 <= json.size <= _MAX_SIZE:
         raise InvalidDocument(f"{where}.size: {json.size} (expected 0 or more)")
-    found = json.platform
     return Descriptor(
-        media_type=json.media_type,
+        media_type=json.media_type or "",
         digest=digest(json.digest, f"{where}.digest"),
         size=json.size,
-        urls=tuple(json.urls or ()),
+        urls=texts(json.urls),
         data=_data(json.data, where),
-        platform=Platform.of(found.os, found.architecture, found.variant) if found and found.os else None,
+        platform=platform(json.platform),
+        os_features=texts(json.platform.os_features) if json.platform else (),
         artifact_type=json.artifact_type,
-        annotations=json.annotations or {},
+        annotations=labels(json.annotations),
     )
+
+
+def platform(json: PlatformJson | None) -> Platform | None:
+    """Return the platform of an index entry; None if it names no operating system."""
+    if json is None or not json.os:
+        return None
+    return Platform.of(json.os, json.architecture or "", json.variant or "")
+
+
+def texts(json: Texts | None) -> tuple[str, ...]:
+    """Return a list of texts, empty for null."""
+    return tuple(text or "" for text in json or ())
+
+
+def labels(json: Labels | None) -> dict[str, str]:
+    """Return labels or annotations, empty for null."""
+    return {key: text or "" for key, text in (json or {}).items()}
 
 
 def digest(text: str, where: str) -> Digest:

@@ -4,7 +4,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
-from layerfs.errors import DiffIdMismatch, InvalidDocument
+from layerfs.errors import DiffIdMismatch, InvalidDocument, UnsupportedImage
+from layerfs.oci import mediatype
 from layerfs.oci.config import HistoryEntry, ImageConfig
 from layerfs.oci.descriptor import Descriptor
 from layerfs.oci.digest import Digest
@@ -39,14 +40,23 @@ class ImageLayer:
         """Bytes of the compressed blob."""
         return self.descriptor.size
 
-    def require(self, diff_id: str) -> None:
-        """Compare *diff_id*, which a record has computed from the bytes, with the claim of the config.
+    def require_archive(self) -> None:
+        """Raise UnsupportedImage if the layer's media type says that it is no tar archive."""
+        media_type = self.descriptor.media_type
+        if not mediatype.is_archive(media_type):
+            raise UnsupportedImage(
+                f"layer {self.number} ({self.digest}): {media_type} (expected a tar archive); "
+                "it cannot be extracted"
+            )
+
+    def require(self, diff_ids: tuple[str, ...]) -> None:
+        """Compare *diff_ids*, which a record has computed from the bytes, with the claim of the config.
 
         Raises DiffIdMismatch: then this image may not use the layer (image-spec, config.md#layer-diffid).
         """
-        if diff_id != str(self.diff_id):
+        if str(self.diff_id) not in diff_ids:
             raise DiffIdMismatch(
-                f"layer {self.number} ({self.digest}): uncompressed digest is {diff_id} "
+                f"layer {self.number} ({self.digest}): uncompressed digest is {' or '.join(diff_ids)} "
                 f"(expected {self.diff_id}, as the image's config says)"
             )
 
@@ -60,13 +70,23 @@ class Image:
 
     @classmethod
     def of(cls, manifest: Manifest, config: ImageConfig) -> "Image":
-        """Pair the two. Raises UnsupportedImage for an artifact, InvalidDocument if they disagree."""
+        """Pair the two. Raises UnsupportedImage for an artifact, InvalidDocument if they disagree.
+
+        Archives are hashed by sha256, and by the algorithm of their blob's digest: no image has a word in how
+        a layer that it shares with others is judged.
+        """
         manifest.require_image()
         if len(manifest.layers) != len(config.diff_ids):
             raise InvalidDocument(
                 f"manifest {manifest.digest}: {len(manifest.layers)} layers, but its config "
                 f"{manifest.config.digest} has {len(config.diff_ids)} rootfs.diff_ids (expected as many)"
             )
+        for layer, diff_id in zip(manifest.layers, config.diff_ids, strict=True):
+            if diff_id.algorithm not in ("sha256", layer.digest.algorithm):
+                raise UnsupportedImage(
+                    f"config {manifest.config.digest}: rootfs.diff_ids: {diff_id} (expected sha256, or the "
+                    f"algorithm of the layer {layer.digest})"
+                )
         return cls(manifest, config)
 
     @cached_property

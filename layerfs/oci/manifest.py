@@ -10,13 +10,14 @@ from layerfs.errors import InvalidDocument, PlatformMissing, UnsupportedImage
 from layerfs.oci import mediatype
 from layerfs.oci.descriptor import Descriptor
 from layerfs.oci.digest import Digest
-from layerfs.oci.documents import DescriptorJson, ManifestJson, decode, descriptor
+from layerfs.oci.documents import DescriptorJson, ManifestJson, decode, descriptor, platform
 from layerfs.oci.platform import Platform
 
 MAX_LAYERS: Final = 1000
 """Twice what overlayfs stacks; a manifest with more serves no one but an attacker."""
 
-_ATTESTATION = "vnd.docker.reference.type"
+_ATTESTATION: Final = "vnd.docker.reference.type"
+_FLAVOURS: Final = ("containerd.io/snapshot/", "io.goharbor.artifact.v1alpha1.acceleration.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,15 +35,28 @@ class Manifest:
 
     @property
     def is_image(self) -> bool:
-        """Whether its config is an image configuration; anything else is an artifact."""
-        return self.config.media_type in mediatype.CONFIGS
+        """Whether it has a root filesystem; anything else is an artifact.
+
+        Signatures and attestations have the config of an image, and no layer that is an archive.
+        """
+        config = self.config.media_type
+        typed = config in mediatype.CONFIGS
+        if not typed and (config not in mediatype.UNTYPED or self.artifact_type):
+            return False
+        return not self.layers or any(mediatype.is_archive(layer.media_type) for layer in self.layers)
+
+    @property
+    def kind(self) -> str:
+        """The media type that says best what an artifact is."""
+        if self.artifact_type or not self.layers or self.config.media_type not in mediatype.CONFIGS:
+            return self.artifact_type or self.config.media_type or "no config type"
+        return self.layers[0].media_type
 
     def require_image(self) -> None:
         """Raise UnsupportedImage for an artifact."""
         if not self.is_image:
-            kind = self.artifact_type or self.config.media_type or "no config type"
             raise UnsupportedImage(
-                f"{self.digest}: an artifact ({kind}), not an image: it has no root filesystem"
+                f"{self.digest}: an artifact ({self.kind}), not an image: it has no root filesystem"
             )
 
 
@@ -54,12 +68,14 @@ class Index:
     raw: bytes
     media_type: str
     manifests: tuple[Descriptor, ...]
+    unreadable: tuple[str, ...] = ()
+    """Entries whose digest is of an unknown algorithm: platform and digest, for people."""
 
     def platforms(self) -> dict[Platform, Descriptor]:
-        """Return the first manifest for each platform; attestations are left out."""
+        """Return the first manifest for each platform that is an image for everybody, if there is one."""
         found: dict[Platform, Descriptor] = {}
-        for entry in self.manifests:
-            if entry.platform is not None and not _is_attestation(entry):
+        for entry in sorted(self.manifests, key=_is_flavoured):
+            if entry.platform is not None and not _is_no_image(entry):
                 found.setdefault(entry.platform, entry)
         return found
 
@@ -73,9 +89,9 @@ class Index:
             if candidate in by_platform:
                 return by_platform[candidate]
         for entry in self.manifests:
-            if entry.platform is None and not _is_attestation(entry):
+            if entry.platform is None and not _is_no_image(entry):
                 return entry
-        have = ", ".join(map(str, by_platform)) or "none"
+        have = ", ".join((*map(str, by_platform), *self.unreadable)) or "none"
         raise PlatformMissing(
             f"{self.digest}: no manifest for {wanted} (the index has: {have}); try --platform"
         )
@@ -104,20 +120,40 @@ def parse_manifest(raw: bytes, digest: Digest, media_type: str = "") -> Manifest
         )
     # Registries that do not know better announce application/json or text/plain: that says nothing.
     type_ = json.media_type or (media_type if media_type.startswith("application/vnd.") else "")
-    if json.manifests is not None and (json.config is not None or json.layers is not None):
-        # Two readers could see two images in one document (CVE-2021-41190).
-        raise InvalidDocument(f"{what}: has both 'manifests' and 'config' or 'layers' (expected one kind)")
-    if json.manifests is not None:
+    if json.manifests is not None or type_ in mediatype.INDEXES:
         if type_ in mediatype.MANIFESTS:
             raise InvalidDocument(f"{what}: an index that calls itself {type_!r}")
-        return Index(
-            digest, raw, type_ or mediatype.OCI_INDEX, _descriptors(json.manifests, f"{what}: manifests")
-        )
-    if type_ in mediatype.INDEXES:
-        raise InvalidDocument(f"{what}: calls itself {type_!r} but has no 'manifests'")
+        return _index(json, raw, digest, type_ or mediatype.OCI_INDEX, what)
     if type_ and type_ not in mediatype.MANIFESTS:
         raise UnsupportedImage(f"{what}: unknown media type {type_!r}")
     return _manifest(json, raw, digest, type_ or mediatype.OCI_MANIFEST, what)
+
+
+def parse_index(raw: bytes, what: str) -> Index:
+    """Read the ``index.json`` of a layout (image-spec, image-layout.md), whatever index it calls itself.
+
+    Raises InvalidDocument or UnsupportedImage, naming *what*.
+    """
+    json = decode(raw, ManifestJson, what)
+    if json.media_type in mediatype.MANIFESTS:
+        raise InvalidDocument(f"{what}: calls itself {json.media_type!r} (expected an index)")
+    return _index(json, raw, Digest.of(raw), json.media_type or mediatype.OCI_INDEX, what)
+
+
+def _index(json: ManifestJson, raw: bytes, digest: Digest, media_type: str, what: str) -> Index:
+    if json.config is not None or json.layers is not None:
+        # Two readers could see two images in one document (CVE-2021-41190).
+        raise InvalidDocument(f"{what}: an index that has 'config' or 'layers' (expected one kind)")
+    entries = [(f"{what}: manifests[{number}]", entry) for number, entry in enumerate(json.manifests or ())]
+    known = [entry for entry in entries if Digest.is_known(entry[1].digest)]
+    unknown = [entry for _, entry in entries if not Digest.is_known(entry.digest)]
+    return Index(
+        digest,
+        raw,
+        media_type,
+        tuple(descriptor(entry, where) for where, entry in known),
+        tuple(f"{platform(entry.platform) or 'no platform'} as {entry.digest[:100]!r}" for entry in unknown),
+    )
 
 
 def _manifest(json: ManifestJson, raw: bytes, digest: Digest, media_type: str, what: str) -> Manifest:
@@ -141,9 +177,20 @@ def _descriptors(entries: list[DescriptorJson], where: str) -> tuple[Descriptor,
     return tuple(descriptor(entry, f"{where}[{number}]") for number, entry in enumerate(entries))
 
 
-def _is_attestation(entry: Descriptor) -> bool:
+def _is_no_image(entry: Descriptor) -> bool:
+    """Say whether an entry is there for another one: an attestation, or an index of its files."""
     unknown = entry.platform is not None and entry.platform.os == "unknown"
-    return unknown or entry.annotations.get(_ATTESTATION) == "attestation-manifest"
+    return (
+        unknown or bool(entry.artifact_type) or entry.annotations.get(_ATTESTATION) == "attestation-manifest"
+    )
+
+
+def _is_flavoured(entry: Descriptor) -> bool:
+    """Say whether an entry is a form of the image for special readers; the plain one is beside it.
+
+    nydus marks its own with ``os.features``, acceleration services with an annotation.
+    """
+    return bool(entry.os_features) or any(key.startswith(_FLAVOURS) for key in entry.annotations)
 
 
 def _refuse_schema1(digest: Digest) -> None:

@@ -1,5 +1,6 @@
 """Media types of images, and what follows from them (image-spec, media-types.md)."""
 
+import re
 from typing import Final
 
 OCI_INDEX: Final = "application/vnd.oci.image.index.v1+json"
@@ -15,6 +16,8 @@ DOCKER_CONFIG: Final = "application/vnd.docker.container.image.v1+json"
 INDEXES: Final = frozenset({OCI_INDEX, DOCKER_INDEX})
 MANIFESTS: Final = frozenset({OCI_MANIFEST, DOCKER_MANIFEST})
 CONFIGS: Final = frozenset({OCI_CONFIG, DOCKER_CONFIG})
+UNTYPED: Final = frozenset({"", "application/octet-stream"})
+"""Types that say nothing; Docker 1.10 and 1.11 gave them to configs of images."""
 SCHEMA1: Final = frozenset({DOCKER_SCHEMA1, DOCKER_SCHEMA1_SIGNED})
 
 ACCEPT_MANIFESTS: Final = (OCI_INDEX, OCI_MANIFEST, DOCKER_INDEX, DOCKER_MANIFEST)
@@ -31,6 +34,20 @@ LAYERS: Final = frozenset(
     [f"{base}{suffix}" for base in _OCI_LAYERS for suffix in ("", "+gzip", "+zstd")]
     + [f"{base}{suffix}" for base in _DOCKER_LAYERS for suffix in ("", ".gzip", ".zstd")]
 )
+
+_ARCHIVE = re.compile(r"\b(?:g?tar|tgz|gzip|zstd)\b")
+_ENCRYPTED = "+encrypted"
+
+
+def is_archive(media_type: str) -> bool:
+    """Say whether a layer of this type may be a tar archive, as far as its type tells.
+
+    No archives are layers that ocicrypt has encrypted, signatures, attestations, WebAssembly, and filesystems
+    such as those of nydus.
+    """
+    if media_type in LAYERS or media_type in UNTYPED:
+        return True
+    return _ARCHIVE.search(media_type) is not None and not media_type.endswith(_ENCRYPTED)
 
 
 def is_foreign(media_type: str) -> bool:

@@ -295,4 +295,4 @@ def require_diff_id(storage: ImageStorage, layer: ImageLayer) -> None:
     """Raise DiffIdMismatch if *layer* is extracted and the image claims another diff_id for it."""
     found = storage.open_layer(layer.digest)
     if found is not None:
-        layer.require(found.record.layer.diff_id)
+        layer.require(found.record.layer.diff_ids)

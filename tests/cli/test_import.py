@@ -251,6 +251,45 @@ def test_a_config_that_claims_other_layers_is_refused(layerfs: CommandLine, tmp_
     layerfs("import", f"oci:{tmp_path}/lay", code=6)
 
 
+def write_sha512_layout(path: Path, diff_id: str = "sha512", layer_digest: str = "sha512") -> Path:
+    """Write a layout of a compressed and a plain layer, in which every digest is of the algorithm named."""
+    for algorithm in ("sha256", "sha512"):
+        (path / "blobs" / algorithm).mkdir(parents=True)
+
+    def blob(content: bytes, algorithm: str = "sha512") -> dict[str, object]:
+        digest = Digest.of(content, algorithm)
+        (path / "blobs" / algorithm / digest.hex).write_bytes(content)
+        return {"digest": str(digest), "size": len(content)}
+
+    plain = [gzip.decompress(BASE.blob), images.tar([file("plain", b"text")])]
+    diff_ids = [str(Digest.of(archive, diff_id)) for archive in plain]
+    rootfs = {"type": "layers", "diff_ids": diff_ids}
+    manifest = {
+        "schemaVersion": 2,
+        "config": blob(images.to_json({"os": "linux", "architecture": "amd64", "rootfs": rootfs})),
+        "layers": [blob(BASE.blob, layer_digest), blob(plain[1], layer_digest)],
+    }
+    index = {"schemaVersion": 2, "manifests": [blob(images.to_json(manifest))]}
+    (path / "index.json").write_bytes(images.to_json(index))
+    (path / "oci-layout").write_text('{"imageLayoutVersion": "1.0.0"}')
+    return path
+
+
+@pytest.mark.parametrize("diff_id", ["sha512", "sha256"])
+def test_an_image_wholly_in_sha512(layerfs: CommandLine, tmp_path: Path, diff_id: str) -> None:
+    source = f"oci:{write_sha512_layout(tmp_path / 'lay', diff_id)}"
+    layerfs("import", source, "x:1")
+    layerfs("import", source, "x:2")  # what was recorded of the layers is the proof now
+    listed = layerfs("lowerdir", "--format", "lines", "x:1").stdout.split()
+    assert sorted(name for path in listed for name in os.listdir(path)) == ["etc", "plain"]
+
+
+def test_a_diff_id_of_a_third_algorithm_is_refused(layerfs: CommandLine, tmp_path: Path) -> None:
+    path = write_sha512_layout(tmp_path / "lay", layer_digest="sha256")
+    refusal = layerfs("import", f"oci:{path}", code=1).stderr
+    assert "expected sha256, or the algorithm of the layer" in refusal
+
+
 @pytest.mark.parametrize(
     ("source", "code", "complaint"),
     [

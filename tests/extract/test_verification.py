@@ -35,6 +35,14 @@ def test_both_digests_are_computed_from_the_bytes(extract: Extract, algorithm: s
 
     assert tree.extraction.digest == digest_of(BLOB, algorithm)
     assert tree.extraction.diff_id == digest_of(ARCHIVE)
+    assert set(tree.extraction.diff_ids) == {digest_of(ARCHIVE), digest_of(ARCHIVE, algorithm)}
+
+
+@pytest.mark.parametrize("algorithm", ["sha256", "sha512"])
+def test_an_archive_that_is_the_blob_has_the_digests_of_both(extract: Extract, algorithm: str) -> None:
+    tree = extract(archive=ARCHIVE, digest=digest_of(ARCHIVE, algorithm))
+
+    assert set(tree.extraction.diff_ids) == {digest_of(ARCHIVE), digest_of(ARCHIVE, algorithm)}
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,7 @@ from layerfs.errors import (
 from layerfs.local import SourceImage, SourceName, archive, choose, open_source
 from layerfs.local.pieces import Piece
 from layerfs.oci import Digest, ImageReference
+from layerfs.oci.mediatype import DOCKER_INDEX, OCI_INDEX, OCI_MANIFEST
 from tests.support import images
 from tests.support.images import file, image, layer, write_layout
 
@@ -203,6 +204,15 @@ def test_other_things_in_an_index_mean_nothing(tmp_path: Path) -> None:
     assert [found.digest for found in open_source(name(f"oci:{path}")).images] == [BUILT.digest]
 
 
+def test_an_index_of_a_layout_may_call_itself_a_docker_list(tmp_path: Path) -> None:
+    path = layout(tmp_path)
+    rewritten(path / "index.json", lambda document: document.update(mediaType=DOCKER_INDEX))
+    assert [found.digest for found in open_source(name(f"oci:{path}")).images] == [BUILT.digest]
+    rewritten(path / "index.json", lambda document: document.update(mediaType=OCI_MANIFEST))
+    with pytest.raises(InvalidDocument, match=r"index\.json: calls itself"):
+        open_source(name(f"oci:{path}"))
+
+
 def test_a_blob_may_be_missing(tmp_path: Path) -> None:
     path = layout(tmp_path)
     (path / "blobs/sha256" / LAYER.digest.hex).unlink()
@@ -286,6 +296,36 @@ def test_a_broken_docker_archive_is_refused(
     path = tar_of(tmp_path / "a.tar", *members)
     with pytest.raises(error, match=text):
         open_source(name(f"docker-archive:{path}"))
+
+
+def saved_by_id(names: object = None, **index: object) -> list[tuple[str, bytes]]:
+    """Return what ``docker save ID`` of Docker 25 and later writes: an empty layout, and the list."""
+    listed = [{"Config": "blobs/sha256/c", "RepoTags": names, "Layers": ["blobs/sha256/l"]}]
+    return [
+        ("blobs/sha256/c", BUILT.config),
+        ("blobs/sha256/l", PLAIN),
+        ("index.json", json.dumps({"schemaVersion": 2, "manifests": None} | index).encode()),
+        ("manifest.json", json.dumps(listed).encode()),
+        ("oci-layout", b'{"imageLayoutVersion": "1.0.0"}'),
+    ]
+
+
+@pytest.mark.parametrize("index", [{"mediaType": OCI_INDEX}, {}, {"mediaType": None, "manifests": []}])
+@pytest.mark.parametrize("transport", ["docker-archive", "oci-archive"])
+def test_docker25_save_by_id(tmp_path: Path, transport: str, index: dict[str, object]) -> None:
+    contents = open_source(name(f"{transport}:{tar_of(tmp_path / 'a.tar', *saved_by_id(**index))}"))
+    assert [found.names for found in contents.images] == [()]
+    piece = contents.find(LAYER.diff_id)
+    assert isinstance(piece, Piece)
+    assert piece.read(1 << 20) == PLAIN
+
+
+def test_keys_of_manifest_json_have_any_case(tmp_path: Path) -> None:
+    """Old jib writes repoTags; Docker reads JSON in Go, which does not mind."""
+    listed = [{"config": "c.json", "repoTags": ["a:1", None], "LAYERS": ["l.tar"], "Parent": None}]
+    members = [("c.json", BUILT.config), ("l.tar", PLAIN), ("manifest.json", json.dumps(listed).encode())]
+    contents = open_source(name(f"docker-archive:{tar_of(tmp_path / 'a.tar', *members)}"))
+    assert [found.names for found in contents.images] == [("a:1",)]
 
 
 def test_only_so_many_members_are_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
