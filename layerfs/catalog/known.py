@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from layerfs.catalog.documents import DocumentReader, ImageDocuments
-from layerfs.errors import LayerfsError, NotInStore
+from layerfs.errors import ImageError, LayerfsError, NotInStore
 from layerfs.needs import BlobNeed, DocumentNeed, LayersNeed, Need
 from layerfs.oci import Digest, Image, Index, Manifest, Platform, Repository, documents_below, stack_digest
 from layerfs.oci.image import ImageLayer
@@ -203,7 +203,8 @@ class KnownImages:
                 document = self.documents.document(each)
             except LayerfsError as exc:
                 log.warning("%s@%s: skipped: %s", repository, each, exc)
-                self._seen.add((repository, each))
+                if isinstance(exc, ImageError):  # what is wrong with the disk may pass
+                    self._seen.add((repository, each))
                 return None
             if document is not None:  # else a tag that was resolved and never entered; later it may be there
                 self._seen.add((repository, each))

@@ -72,13 +72,14 @@ async def _pull(machinery: "Machinery", reference: ImageReference, *, silent: bo
     before = storage.refs.read(reference.tag) if reference.tag else None
     target = reference.target
     digest = target if isinstance(target, Digest) else await machinery.provider.resolve(target)
-    if reference.tag and reference.digest:
-        storage.refs.write(reference.tag, digest)
     moved_from = before.digest if before and before.digest != digest else None
     if not silent:
         moved = f" (moved from {moved_from})" if moved_from else ""
         typer.echo(f"{reference}: {digest}{moved}")
-    image = image_of(machinery, await manifest_of(machinery, reference, digest))
+    manifest = await manifest_of(machinery, reference, digest)
+    if reference.tag and reference.digest:
+        storage.refs.write(reference.tag, digest)
+    image = image_of(machinery, manifest)
     blobs = {layer.digest for layer in image.layers}
     present = frozenset(blob for blob in blobs if storage.open_layer(blob) is not None)
     async with shown(machinery.provider.journal, image, present, silent=silent):

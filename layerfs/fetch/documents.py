@@ -3,10 +3,12 @@
 A document is fetched once, whoever of the processes of a store wants it.
 """
 
+import logging
 from collections.abc import Awaitable, Callable
 
 import trio
 
+from layerfs.errors import ImageError, NotFound, NotInStore, RegistryMisbehaved, StoreDamaged
 from layerfs.fetch.operations import FetchConfig, FetchManifest, Resolve
 from layerfs.fetch.origin import Origin
 from layerfs.fetch.tasks import holding
@@ -23,6 +25,8 @@ from layerfs.oci import (
 )
 from layerfs.store import ImageStorage
 
+log = logging.getLogger(__name__)
+
 
 class DocumentFetcher:
     """Fetch what describes images; answer from the store where it knows."""
@@ -33,10 +37,20 @@ class DocumentFetcher:
         self._platform = platform
 
     async def resolve(self, tag: Tag) -> Digest:
-        """Ask the registry what a tag names now, and pin the tag to it."""
+        """Ask the registry what a tag names now, and pin the tag to it once the document is in the store.
+
+        Raises RegistryMisbehaved if the registry does not have what it says that the tag names: it may lag
+        behind a push.
+        """
         found = await self._origin.ask(Resolve(tag))
         if found.raw is not None:
             await trio.to_thread.run_sync(self._keep, found.raw, found.digest, found.media_type)
+        try:
+            await self.document(tag.repository, found.digest)
+        except NotFound as exc:
+            raise RegistryMisbehaved(
+                f"{tag}: the registry names {found.digest} and does not have it; try again ({exc})"
+            ) from exc
         await trio.to_thread.run_sync(self._storage.refs.write, tag, found.digest)
         return found.digest
 
@@ -59,7 +73,7 @@ class DocumentFetcher:
             raw, media_type = await self._origin.ask(FetchManifest(repository, digest, size))
             await trio.to_thread.run_sync(self._keep, raw, digest, media_type)
 
-        await self._once(digest, storage.has_manifest, fetch)
+        await self._once(digest, storage.load_manifest, fetch)
         return await trio.to_thread.run_sync(storage.load_manifest, digest)
 
     def _keep(self, raw: bytes, digest: Digest, media_type: str) -> None:
@@ -74,14 +88,28 @@ class DocumentFetcher:
             raw = await self._origin.ask(FetchConfig(repository, descriptor))
             await trio.to_thread.run_sync(self._storage.save_config, raw, descriptor.digest)
 
-        await self._once(descriptor.digest, self._storage.has_config, fetch)
+        await self._once(descriptor.digest, self._storage.load_config, fetch)
 
     async def _once(
-        self, digest: Digest, has: Callable[[Digest], bool], fetch: Callable[[], Awaitable[None]]
+        self, digest: Digest, load: Callable[[Digest], object], fetch: Callable[[], Awaitable[None]]
     ) -> None:
         """Run *fetch* unless the store has *digest*, or got it while another process held its byte."""
-        if await trio.to_thread.run_sync(has, digest):
+        if await trio.to_thread.run_sync(_has, load, digest):
             return
         async with holding(self._storage, digest):
-            if not await trio.to_thread.run_sync(has, digest):
+            if not await trio.to_thread.run_sync(_has, load, digest):
                 await fetch()
+
+
+def _has(load: Callable[[Digest], object], digest: Digest) -> bool:
+    """Say whether the store has the right bytes; damaged ones are fetched anew."""
+    try:
+        load(digest)
+    except NotInStore:
+        return False
+    except StoreDamaged as exc:
+        log.info("%s (it is fetched anew)", exc)
+        return False
+    except ImageError as exc:
+        log.debug("%s: in the store, and wrong as it is: %s", digest, exc)
+    return True

@@ -12,6 +12,7 @@ from typing import Any
 import trio
 
 from layerfs.errors import (
+    InvalidDocument,
     LayerfsError,
     Offline,
     RateLimited,
@@ -42,6 +43,9 @@ DURABLE_DELAY = 1.0
 
 SWEEP_PERIOD = 24 * 3600.0
 """Seconds between two looks for leftovers."""
+
+_NO_NEWS = (Unreachable, RegistryTimeout, RateLimited, RegistryMisbehaved, Offline, InvalidDocument)
+"""Errors that say nothing of a tag; a document that is none is the page of a portal, for instance."""
 
 
 class Fetcher:
@@ -107,12 +111,12 @@ class Fetcher:
     async def _pin(self, tag: Tag) -> None:
         """Pin a tag to what it names now.
 
-        If the registry is unreachable, the old pin is renewed: with ``--tag-ttl`` only one access a period
-        waits for a dead registry.
+        If the registry is unreachable, or answers with what is no manifest, the old pin is renewed: with
+        ``--tag-ttl`` only one access a period waits for a dead registry.
         """
         try:
             await self._documents.resolve(tag)
-        except (Unreachable, RegistryTimeout, RateLimited, RegistryMisbehaved, Offline) as exc:
+        except _NO_NEWS as exc:
             known = self._storage.refs.read(tag)
             if known is None:
                 raise

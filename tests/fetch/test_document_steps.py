@@ -9,6 +9,7 @@ import trio
 from layerfs.errors import (
     Denied,
     DigestMismatch,
+    InvalidDocument,
     LayerfsError,
     NotFound,
     Offline,
@@ -22,7 +23,8 @@ from layerfs.errors import (
     WorkerDied,
 )
 from layerfs.fetch.documents import DocumentFetcher
-from layerfs.oci import Digest, Platform, Repository
+from layerfs.oci import Digest, Platform, Repository, Resolved, Tag
+from layerfs.oci.mediatype import OCI_MANIFEST
 from layerfs.store import ImageStorage
 from tests.support import images
 from tests.support.fake_origin import FakeOrigin, Step
@@ -141,7 +143,53 @@ async def test_a_tag_is_pinned_and_what_came_along_is_kept(store: Path, raw: boo
     entry = ImageStorage(store).refs.read(REPOSITORY.with_tag("1"))
     assert entry is not None
     assert entry.digest == INDEX.digest
-    assert kept(store) == (["index"] if raw else [])
+    assert kept(store) == ["index"]
+    assert origin.steps() == (["resolve"] if raw else ["resolve", "manifest"])
+
+
+class _Wrong(FakeOrigin):
+    """Answers with what is no manifest, or names what it does not have."""
+
+    wrong: Resolved | None = None
+
+    async def resolve(self, tag: Tag) -> Resolved:
+        return self.wrong or await super().resolve(tag)
+
+
+PAGE = b"<html>log in</html>"
+WRONG_ANSWERS = {
+    "lag": (Resolved(Digest.of(b"pushed just now"), OCI_MANIFEST, None), RegistryMisbehaved),
+    "portal": (Resolved(Digest.of(PAGE), "text/html", PAGE), InvalidDocument),
+    "an empty object": (Resolved(Digest.of(b"{}"), "application/json", b"{}"), InvalidDocument),
+}
+
+
+@pytest.mark.parametrize("pinned", [False, True], ids=["new", "pinned before"])
+@pytest.mark.parametrize("name", WRONG_ANSWERS)
+async def test_pin_before_proof(store: Path, name: str, pinned: bool) -> None:
+    """A tag is pinned only to a manifest that is in the store; the next attempt asks again."""
+    tag = REPOSITORY.with_tag("1")
+    origin = _Wrong((INDEX,))
+    origin.wrong, error = WRONG_ANSWERS[name]
+    storage = ImageStorage(store)
+    if pinned:
+        storage.refs.write(tag, BUILT.digest)
+    with pytest.raises(error):
+        await fetcher(store, origin).resolve(tag)
+    entry = storage.refs.read(tag)
+    assert (entry and entry.digest) == (BUILT.digest if pinned else None)
+    origin.wrong = None
+    assert await fetcher(store, origin).resolve(tag) == INDEX.digest
+
+
+@pytest.mark.parametrize("name", ["manifests", "configs"])
+async def test_a_damaged_document_is_fetched_anew(store: Path, name: str) -> None:
+    await fetcher(store, FakeOrigin((BUILT,))).image(REPOSITORY, BUILT.digest)
+    [path] = (store / name).glob("*.json")
+    right = path.read_bytes()
+    path.write_bytes(images.flip_byte(right))
+    await fetcher(store, FakeOrigin((BUILT,))).image(REPOSITORY, BUILT.digest)
+    assert path.read_bytes() == right
 
 
 async def test_who_waited_for_another_process_finds_the_document(store: Path, autojump_clock: object) -> None:
