@@ -175,6 +175,19 @@ class ExtractorPool:
         self._closed = False
         self._reaper: threading.Thread | None = None
 
+    def warm(self) -> None:
+        """Start a worker if none is idle and another one may be busy: who needs it then has it at once."""
+        with self._changed:
+            if self._closed or self._idle or self._busy >= self._limit:
+                return
+            self._busy += 1
+        try:
+            extractor = Extractor()
+        except BaseException:
+            self._leave()
+            raise
+        self.release(extractor)
+
     def acquire(self) -> Extractor:
         """Return a worker for one job, waiting for one while all are busy.
 

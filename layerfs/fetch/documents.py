@@ -11,7 +11,7 @@ import trio
 from layerfs.errors import ImageError, NotFound, NotInStore, RegistryMisbehaved, StoreDamaged
 from layerfs.fetch.operations import FetchConfig, FetchManifest, Resolve
 from layerfs.fetch.origin import Origin
-from layerfs.fetch.tasks import holding
+from layerfs.fetch.tasks import make_once
 from layerfs.oci import (
     Descriptor,
     Digest,
@@ -73,7 +73,7 @@ class DocumentFetcher:
             raw, media_type = await self._origin.ask(FetchManifest(repository, digest, size))
             await trio.to_thread.run_sync(self._keep, raw, digest, media_type)
 
-        await self._once(digest, storage.load_manifest, fetch)
+        await self._once(repository, digest, storage.load_manifest, fetch)
         return await trio.to_thread.run_sync(storage.load_manifest, digest)
 
     def _keep(self, raw: bytes, digest: Digest, media_type: str) -> None:
@@ -88,17 +88,21 @@ class DocumentFetcher:
             raw = await self._origin.ask(FetchConfig(repository, descriptor))
             await trio.to_thread.run_sync(self._storage.save_config, raw, descriptor.digest)
 
-        await self._once(descriptor.digest, self._storage.load_config, fetch)
+        await self._once(repository, descriptor.digest, self._storage.load_config, fetch)
 
     async def _once(
-        self, digest: Digest, load: Callable[[Digest], object], fetch: Callable[[], Awaitable[None]]
+        self,
+        repository: Repository,
+        digest: Digest,
+        load: Callable[[Digest], object],
+        fetch: Callable[[], Awaitable[None]],
     ) -> None:
-        """Run *fetch* unless the store has *digest*, or got it while another process held its byte."""
-        if await trio.to_thread.run_sync(_has, load, digest):
-            return
-        async with holding(self._storage, digest):
-            if not await trio.to_thread.run_sync(_has, load, digest):
-                await fetch()
+        """Run *fetch* unless the store has *digest*, or gets it meanwhile."""
+
+        async def here() -> bool:
+            return await trio.to_thread.run_sync(_has, load, digest)
+
+        await make_once(self._storage, repository.registry, digest, here, fetch)
 
 
 def _has(load: Callable[[Digest], object], digest: Digest) -> bool:

@@ -37,14 +37,17 @@ async def download(
         progress.advance(received)
 
     progress.phase = "downloading"
+    progress.pieced = staged.offset > 0
     progress.advance(staged.offset)
     backoff = Backoff()
     before = staged.offset
     while staged.offset < descriptor.size:
+        start = staged.offset
         try:
-            question = Receive(repository, descriptor, staged.offset, str(staged.staged_path))
+            progress.pieced |= start > 0
+            question = Receive(repository, descriptor, start, str(staged.staged_path))
             await origin.ask(question, staged.descriptors, arrived)
-            if staged.offset < descriptor.size:
+            if staged.offset < descriptor.size and staged.offset - start < backoff.progress:
                 raise RegistryMisbehaved(
                     f"{repository}@{descriptor.digest}: the answer ended after {staged.offset} bytes "
                     f"(expected {descriptor.size})"

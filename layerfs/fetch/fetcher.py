@@ -65,6 +65,8 @@ class Fetcher:
         self._storage = storage
         self._work = work
         self._flights: SingleFlight[Hashable, Any] = SingleFlight(nursery)
+        self._leaders: dict[Hashable, Repository] = {}
+        """For which repository the work is done that others of its registry join."""
         self._published = trio.Event()
         self.waiting = 0
         """Callers whose need is not met yet."""
@@ -88,7 +90,9 @@ class Fetcher:
                     await self._layers(repository, image.layers)
                     await self._flights.do(image.stack, lambda: self._cover(need))
                 case BlobNeed(repository, descriptor):
-                    await self._flights.do(descriptor.digest, lambda: self._work.blob(repository, descriptor))
+                    await self._among_strangers(
+                        repository, descriptor.digest, lambda: self._work.blob(repository, descriptor)
+                    )
                 case _:
                     raise NotImplementedError(f"nothing meets {need!r}")
         finally:
@@ -156,6 +160,29 @@ class Fetcher:
 
         return await self._flights.do(key, run)
 
+    async def _among_strangers(
+        self, repository: Repository, key: Hashable, job: Callable[[], Awaitable[None]]
+    ) -> None:
+        """Join whoever does *job* for an image of the same registry; on failure do it oneself.
+
+        Nobody is told the error of another registry, or that another repository lacks what this one has.
+        """
+        shared = (repository.registry, key)
+        leader = self._leaders.setdefault(shared, repository)
+
+        async def lead() -> None:
+            try:
+                await job()
+            finally:
+                del self._leaders[shared]
+
+        try:
+            await self._flights.do(shared, lead)
+        except LayerfsError:
+            if leader == repository:
+                raise
+            await self._flights.do((repository, key), job)
+
     async def _layers(self, repository: Repository, layers: Sequence[ImageLayer]) -> None:
         """Have all *layers*, in parallel. Raises the first error, once all have ended."""
         errors: list[LayerfsError] = []
@@ -164,7 +191,7 @@ class Fetcher:
             try:
                 # The claimed diff_id is part of the key: an image that lies must not fail an honest one.
                 key = (layer.digest, layer.diff_id)
-                await self._flights.do(key, lambda: self._work.layer(repository, layer))
+                await self._among_strangers(repository, key, lambda: self._work.layer(repository, layer))
             except LayerfsError as exc:
                 errors.append(exc)
 

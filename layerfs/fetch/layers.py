@@ -4,20 +4,20 @@ The order of work on a digest is told in the package's docstring, who is blamed 
 """
 
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 
 import trio
 
-from layerfs.errors import LayerfsError
+from layerfs.errors import DigestMismatch, LayerfsError, SizeMismatch, StoreDamaged
 from layerfs.fetch.download import download
 from layerfs.fetch.origin import Origin
 from layerfs.fetch.progress import Journal, Progress
-from layerfs.fetch.tasks import holding, outcome
+from layerfs.fetch.tasks import make_once, outcome
 from layerfs.fetch.verdicts import is_stored_blob_suspect, judge, may_be_wrong_bytes
-from layerfs.fetch.workers import Workers
+from layerfs.fetch.workers import Recalled, Workers
 from layerfs.layer.budgets import Budgets
 from layerfs.layer.record import Extraction
 from layerfs.oci import Descriptor, Digest, Repository
@@ -58,35 +58,81 @@ class LayerWork:
         UnsupportedImage for a blob that is no archive.
         """
         descriptor = layer.descriptor
-        async with holding(self._storage, descriptor.digest):
-            known = await trio.to_thread.run_sync(self._storage.open_layer, descriptor.digest)
-            if known is not None:
-                layer.require(known.record.layer.diff_ids)
-                return
+        source = repository.registry
+
+        async def make() -> None:
             layer.require_archive()
             with self._journal.watching(repository, descriptor) as progress:
                 blob = await trio.to_thread.run_sync(self._storage.open_blob, descriptor.digest)
                 if blob is None:
-                    blob = await self._adopted(descriptor, progress)
-                if blob is None or not await self._from_stored(layer, blob, progress):
-                    await self._from_origin(repository, layer, progress)
+                    blob = await self._adopted(descriptor, progress, source)
+                if blob is None or not await self._from_stored(layer, blob, progress, source):
+                    await self._in_one_piece(
+                        progress, layer.digest, lambda: self._from_origin(repository, layer, progress)
+                    )
+
+        if not await make_once(
+            self._storage, source, layer.digest, lambda: self._is_here(layer.digest), make
+        ):
+            await self._overtaken(layer.digest, source)
+        known = await trio.to_thread.run_sync(self._storage.open_layer, layer.digest)
+        if known is None:
+            raise StoreDamaged(f"layer {layer.digest}: vanished as soon as it was there; try again")
+        layer.require(known.record.layer.diff_ids)
 
     async def blob(self, repository: Repository, descriptor: Descriptor) -> None:
         """Have the compressed blob, verified; extract nothing."""
-        async with holding(self._storage, descriptor.digest):
-            if await trio.to_thread.run_sync(self._storage.open_blob, descriptor.digest) is not None:
-                return
-            with self._journal.watching(repository, descriptor) as progress:
-                if await self._adopted(descriptor, progress) is None:
-                    with await self._staged(descriptor) as staged:
-                        await download(self._origin, staged, repository, descriptor, progress)
-                        await _hashed_and_committed(staged, progress)
+        source = repository.registry
 
-    async def _from_stored(self, layer: ImageLayer, blob: VerifiedBlob, progress: Progress) -> bool:
+        async def has() -> bool:
+            return self._storage.open_blob(descriptor.digest) is not None
+
+        async def download_whole(progress: Progress) -> None:
+            with await self._staged(descriptor, source) as staged:
+                await download(self._origin, staged, repository, descriptor, progress)
+                await _hashed_and_committed(staged, progress)
+
+        async def make() -> None:
+            with self._journal.watching(repository, descriptor) as progress:
+                if await self._adopted(descriptor, progress, source) is None:
+                    await self._in_one_piece(progress, descriptor.digest, lambda: download_whole(progress))
+
+        if not await make_once(self._storage, source, descriptor.digest, has, make):
+            await self._overtaken(descriptor.digest, source)
+
+    async def _in_one_piece(
+        self, progress: Progress, digest: Digest, attempt: Callable[[], Awaitable[None]]
+    ) -> None:
+        """Run *attempt*; once more from the first byte if bytes are wrong that came in several pieces.
+
+        Any of the pieces may be the wrong one, an earlier process's too: nobody is blamed for it yet.
+        """
+        try:
+            await attempt()
+        except (DigestMismatch, SizeMismatch) as exc:
+            if not progress.pieced:
+                raise
+            log.info("%s: came in several pieces, fetching it once more in one: %s", digest, exc)
+            progress.restart()
+            await attempt()
+
+    async def _is_here(self, digest: Digest) -> bool:
+        """Say whether the layer is published; a thread is asked only if there is something."""
+        if not self._storage.has_tree(digest):
+            return False
+        return await trio.to_thread.run_sync(self._storage.open_layer, digest) is not None
+
+    async def _overtaken(self, digest: Digest, source: str) -> None:
+        """Drop what was downloaded in vain."""
+        await trio.to_thread.run_sync(self._storage.discard_downloads, digest, source)
+
+    async def _from_stored(
+        self, layer: ImageLayer, blob: VerifiedBlob, progress: Progress, source: str
+    ) -> bool:
         """Extract and publish what was downloaded before; False if it is damaged, and is gone now."""
         progress.complete(blob.size)
         async with self._tree(blob.digest) as tree:
-            extraction = await outcome(self._extract(layer, tree, blob.path, progress))
+            extraction = await outcome(self._extract(layer, tree, blob.path, progress, source))
             if not isinstance(extraction, LayerfsError):
                 await self._publish(layer, tree, blob, extraction)
                 return True
@@ -102,7 +148,7 @@ class LayerWork:
         """Download and extract at the same time, and publish. The extractor's digest is the blob's proof."""
         descriptor = layer.descriptor
         async with self._tree(descriptor.digest) as tree:
-            with await self._staged(descriptor) as staged:
+            with await self._staged(descriptor, repository.registry) as staged:
                 failed, found = await self._both(repository, layer, staged, tree, progress)
                 broken = found if isinstance(found, LayerfsError) else None
                 verdict = judge(failed, broken)
@@ -133,7 +179,9 @@ class LayerWork:
 
             async def extract() -> None:
                 nonlocal found
-                found = await outcome(self._extract(layer, tree, staged.staged_path, progress))
+                found = await outcome(
+                    self._extract(layer, tree, staged.staged_path, progress, repository.registry)
+                )
                 if isinstance(found, LayerfsError) and not may_be_wrong_bytes(found):
                     nursery.cancel_scope.cancel()
 
@@ -150,38 +198,44 @@ class LayerWork:
         layer.require(extraction.diff_ids)
         await trio.to_thread.run_sync(self._storage.publish, tree, blob, extraction)
 
-    async def _adopted(self, descriptor: Descriptor, progress: Progress) -> VerifiedBlob | None:
+    async def _adopted(self, descriptor: Descriptor, progress: Progress, source: str) -> VerifiedBlob | None:
         """Take a file of this machine as the blob, where one is offered and its bytes can be shared."""
         if self._blob_files is None:
             return None
         path = await trio.to_thread.run_sync(self._blob_files, descriptor)
         if path is None:
             return None
-        with await self._staged(descriptor) as staged:
+        with await self._staged(descriptor, source) as staged:
             if not await trio.to_thread.run_sync(adopt, staged, path, descriptor.size):
                 return None
             progress.complete(descriptor.size)
             return await _hashed_and_committed(staged, progress)
 
     async def _extract(
-        self, layer: ImageLayer, tree: StagedTree, blob: Path, progress: Progress
+        self, layer: ImageLayer, tree: StagedTree, blob: Path, progress: Progress, source: str
     ) -> Extraction:
         """Let a worker extract *blob*, which may still grow as *progress* says."""
-        job = job_for(
-            self._storage.capabilities,
-            self._budgets,
-            blob,
-            layer.digest,
-            tree.path,
-            size=layer.size,
-            media_type=layer.descriptor.media_type,
-            complete=progress.ended == "complete",
-        )
-        return await self._workers.extract(job, progress)
+        while True:
+            job = job_for(
+                self._storage.capabilities,
+                self._budgets,
+                blob,
+                layer.digest,
+                tree.path,
+                size=layer.size,
+                media_type=layer.descriptor.media_type,
+                complete=progress.ended == "complete",
+            )
+            try:
+                return await self._workers.extract(job, progress, source)
+            except Recalled:
+                log.info("%s: starved its extractor, is extracted once it is whole", layer.digest)
+                await trio.to_thread.run_sync(tree.empty)
+                await progress.finished()
 
-    async def _staged(self, descriptor: Descriptor) -> StagedDownload:
+    async def _staged(self, descriptor: Descriptor, source: str) -> StagedDownload:
         return await trio.to_thread.run_sync(
-            self._storage.stage_layer_download, descriptor.digest, descriptor.size
+            self._storage.stage_layer_download, descriptor.digest, descriptor.size, source
         )
 
     @asynccontextmanager

@@ -31,12 +31,15 @@ class Progress:
         self.started = time.time()
         self.ended: Literal["complete", "aborted"] | None = None
         """How the download ended; None while it runs."""
+        self.pieced = False
+        """Whether the bytes came in more than one piece: then what came first may be what is wrong."""
         self._changed = trio.Event()
 
     def restart(self) -> None:
         """Say that the blob at hand was no good and all of it comes anew."""
         self.received = 0
         self.ended = None
+        self.pieced = False
 
     def advance(self, received: int) -> None:
         """Say that *received* bytes are there now."""
@@ -60,6 +63,11 @@ class Progress:
         while self.received <= received and self.ended is None:
             await self._changed.wait()
 
+    async def finished(self) -> None:
+        """Return once the download has ended, either way."""
+        while self.ended is None:
+            await self._changed.wait()
+
     def _notify(self) -> None:
         self._changed.set()
         self._changed = trio.Event()
@@ -69,7 +77,7 @@ class Journal:
     """What is under way and what failed lately."""
 
     def __init__(self) -> None:
-        self.active: dict[Digest, Progress] = {}
+        self.active: list[Progress] = []
         self.failures: deque[Failure] = deque(maxlen=_KEPT_FAILURES)
         self._fetched = self._fetched_bytes = self._failed = 0
 
@@ -77,7 +85,7 @@ class Journal:
     def watching(self, repository: Repository, descriptor: Descriptor) -> Iterator[Progress]:
         """Show the work on a blob while the block runs, its failure afterwards."""
         progress = Progress(repository, descriptor.digest, descriptor.size)
-        self.active[descriptor.digest] = progress
+        self.active.append(progress)
         try:
             yield progress
             progress.phase = "done"
@@ -88,7 +96,7 @@ class Journal:
             self.failed(f"{repository}@{descriptor.digest}", exc)
             raise
         finally:
-            del self.active[descriptor.digest]
+            self.active.remove(progress)
 
     def failed(self, what: str, error: LayerfsError) -> None:
         """Remember a failure; old ones fall out."""
@@ -110,7 +118,7 @@ class Journal:
                     size=progress.size,
                     since=progress.started,
                 )
-                for progress in self.active.values()
+                for progress in self.active
             ),
             errors=tuple(self.failures),
             fetched=self._fetched,

@@ -1,6 +1,6 @@
 """Tasks and turns: errors that cross a nursery as themselves, and the right to work on a digest."""
 
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Final, TypeVar
 
@@ -14,6 +14,9 @@ T = TypeVar("T")
 
 LOCK_POLL: Final = 0.1
 """Seconds between tries for a byte that another process holds: OFD locks wake nobody."""
+
+LOOK_OUT: Final = 0.25
+"""Seconds between looks whether a rival has published."""
 
 
 @asynccontextmanager
@@ -38,16 +41,37 @@ async def outcome(work: Awaitable[T]) -> T | LayerfsError:
         return exc
 
 
-@asynccontextmanager
-async def holding(storage: ImageStorage, digest: Digest) -> AsyncIterator[None]:
-    """Hold the byte of *digest* among all processes of a store, waiting without blocking the loop.
+async def make_once(
+    storage: ImageStorage,
+    source: str,
+    digest: Digest,
+    has: Callable[[], Awaitable[bool]],
+    make: Callable[[], Awaitable[None]],
+) -> bool:
+    """Run *make* unless the store has *digest*; False if somebody else made it, before or meanwhile.
 
-    Whoever gets it looks at the store again before working.
+    One task of one process works on (*source*, *digest*); the others wait without blocking the loop. Whoever
+    works with another source is a rival: the first to publish ends the work of the others. *has* is asked
+    often.
     """
-    lock = storage.lock(digest)
-    while not lock.try_acquire():  # noqa: ASYNC110 - no event crosses processes
-        await trio.sleep(LOCK_POLL)
-    try:
-        yield
-    finally:
-        lock.release()
+    if await has():
+        return False
+    made = False
+    async with background() as nursery:
+
+        async def look_out() -> None:
+            while not await has():  # noqa: ASYNC110 - no event crosses processes
+                await trio.sleep(LOOK_OUT)
+            nursery.cancel_scope.cancel()
+
+        nursery.start_soon(look_out)
+        lock = storage.lock(digest, source)
+        while not lock.try_acquire():  # noqa: ASYNC110 - no event crosses processes
+            await trio.sleep(LOCK_POLL)
+        try:
+            if not await has():
+                await make()
+                made = True
+        finally:
+            lock.release()
+    return made

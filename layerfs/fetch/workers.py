@@ -10,6 +10,7 @@ import trio
 from layerfs.errors import LayerfsError
 from layerfs.extract.client import Extractor, ExtractorPool
 from layerfs.extract.job import ExtractJob
+from layerfs.fetch.lending import WORTH, Claim, Lending
 from layerfs.fetch.progress import Progress
 from layerfs.fetch.tasks import outcome
 from layerfs.layer.record import Extraction
@@ -17,42 +18,61 @@ from layerfs.layer.record import Extraction
 log = logging.getLogger(__name__)
 
 
+class Recalled(Exception):
+    """The extractor was needed elsewhere: what it began is rubbish, and the job has to be given again."""
+
+
 class Workers:
     """*pool*, of *count* extractors."""
 
     def __init__(self, pool: ExtractorPool, count: int) -> None:
         self._pool = pool
-        self._free = trio.CapacityLimiter(count)
+        self._lending = Lending(count)
 
-    async def extract(self, job: ExtractJob, progress: Progress) -> Extraction:
-        """Have a blob extracted, which may still grow as *progress* says.
+    async def extract(self, job: ExtractJob, progress: Progress, source: str) -> Extraction:
+        """Have a blob of *source* extracted, which may still grow as *progress* says.
 
-        Raises the LayerfsError that says why it cannot be.
+        Raises the LayerfsError that says why it cannot be, and Recalled.
         """
-        async with self._free:
-            extractor = await trio.to_thread.run_sync(self._pool.acquire)
-            answered = False
-            try:
-                extractor.start(job)
-                answer = await _answer(extractor, progress)
-                warnings = extractor.warnings
-                answered = True
-            finally:
-                # No `except trio.Cancelled`: out of a nursery it may come as a group.
-                if not answered:
-                    extractor.close()  # it may be in the middle of a file; the pool starts another
-                self._pool.release(extractor)
+        if not job.complete:
+            await trio.to_thread.run_sync(self._pool.warm)  # it starts while the first bytes come
+            await progress.beyond(min(job.size, WORTH) - 1)
+        claim = Claim(source, progress)
+        await self._lending.take(claim)
+        try:
+            answer, warnings = await self._extract(job, claim)
+        finally:
+            self._lending.give_back(claim)
         if isinstance(answer, LayerfsError):
+            if claim.recalled.is_set():
+                raise Recalled from answer
             raise answer
         for warning in warnings:  # of a blob that did not come whole they say nothing
             log.warning("%s: %s", job.digest, warning)
         return answer
 
+    async def _extract(
+        self, job: ExtractJob, claim: Claim
+    ) -> tuple[Extraction | LayerfsError, tuple[str, ...]]:
+        extractor = await trio.to_thread.run_sync(self._pool.acquire)
+        answered = False
+        try:
+            extractor.start(job)
+            answer = await _answer(extractor, claim)
+            answered = True
+            return answer, extractor.warnings
+        finally:
+            # No `except trio.Cancelled`: out of a nursery it may come as a group.
+            if not answered:
+                extractor.close()  # it may be in the middle of a file; the pool starts another
+            self._pool.release(extractor)
 
-async def _answer(extractor: Extractor, progress: Progress) -> Extraction | LayerfsError:
+
+async def _answer(extractor: Extractor, claim: Claim) -> Extraction | LayerfsError:
     """Wait for the answer to the job that runs, telling the worker how far the download has come."""
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(_follow, extractor, progress)
+        nursery.start_soon(_follow, extractor, claim.progress)
+        nursery.start_soon(_heed, extractor, claim.recalled)
         answer = await outcome(trio.to_thread.run_sync(extractor.result, abandon_on_cancel=True))
         nursery.cancel_scope.cancel()
     return answer
@@ -69,3 +89,8 @@ async def _follow(extractor: Extractor, progress: Progress) -> None:
         extractor.ended(progress.received)
     else:
         extractor.abort()
+
+
+async def _heed(extractor: Extractor, recalled: trio.Event) -> None:
+    await recalled.wait()
+    extractor.abort()

@@ -19,7 +19,9 @@ from layerfs.registry.reply import Reply
 from layerfs.registry.requester import Call, Requester
 
 _log = logging.getLogger("layerfs.registry")
-_STATUSES: Final = frozenset({200, 206, 416})
+_RANGE_STATUSES: Final = frozenset({200, 206, *range(400, 600)}) - {401, 404, 410, 429}
+"""Answers to a range after which more may be done. 416 is what RFC 9110 has for one that cannot be had; real
+servers and what stands before them say 400, 403 or 501 too, although they send the whole."""
 _MOST_URLS: Final = 5
 
 
@@ -74,15 +76,23 @@ class BlobStream:
 
 
 async def open_blob(requester: Requester, call: Call, descriptor: Descriptor) -> BlobStream:
-    """Ask a registry for ``call.range`` of a blob.
+    """Ask a registry for ``call.range`` of a blob; for all of it where a range is not answered as one.
 
-    Raises what `Requester.open` raises, and RegistryMisbehaved for a range that was not asked for.
+    Raises what `Requester.open` raises.
     """
-    call = replace(call, statuses=_STATUSES, download=True)
+    call = replace(call, download=True)
+    if call.range != ALL:
+        reply = await requester.open(replace(call, statuses=_RANGE_STATUSES))
+        if reply.status in (200, 206):
+            try:
+                return await _stream(reply, call.range, call.what, descriptor, requester.pace())
+            except RegistryMisbehaved as exc:
+                _log.info("%s: %s; asking for the whole", call.what, exc)
+        else:
+            _log.info("%s: a range is answered with status %d; asking for the whole", call.what, reply.status)
+            await reply.drain()
+        call = replace(call, range=ALL)
     reply = await requester.open(call)
-    if reply.status == 416 and call.range != ALL:
-        await reply.drain()
-        reply = await requester.open(replace(call, range=ALL))
     return await _stream(reply, call.range, call.what, descriptor, requester.pace())
 
 
@@ -106,9 +116,9 @@ async def _stream(reply: Reply, asked: Range, what: str, descriptor: Descriptor,
     try:
         if reply.status not in (200, 206):
             raise (await reply.problem()).error(what, str(reply.request.origin))
-        start = ranges.start_of_body(asked, descriptor.size, reply.status, reply.headers)
-        end = descriptor.size if asked.last is None else asked.last + 1
-        decoded = _is_encoded(reply, (end if reply.status == 206 else descriptor.size) - start)
+        start, stop = ranges.part_of_body(asked, descriptor.size, reply.status, reply.headers)
+        decoded = _is_encoded(reply, stop - start)
+        end = stop if reply.status == 206 or asked.last is None else asked.last + 1
         if decoded and start:
             raise RegistryMisbehaved(f"{what}: a range of compressed bytes (expected them as they are)")
     except BaseException:

@@ -16,7 +16,7 @@ from layerfs.oci.documents import MAX_DOCUMENT_SIZE
 from layerfs.registry import blob, paging
 from layerfs.registry.blob import BlobStream
 from layerfs.registry.endpoint import blob_path, manifest_path, tags_path
-from layerfs.registry.ranges import Range
+from layerfs.registry.ranges import ALL, Range
 from layerfs.registry.reply import Reply
 from layerfs.registry.requester import Call, Requester, ping_call
 from layerfs.registry.settings import RegistrySettings
@@ -156,9 +156,9 @@ class RegistryClient:
             return BlobStream(what, offset, stop, None, (inline or b"")[offset:stop])
         self._require_allowed(repository.registry, what)
         path = blob_path(repository.path, str(descriptor.digest))
-        call = replace(
-            _call(what, repository, path), range=Range(offset, None if stop == descriptor.size else stop - 1)
-        )
+        # Closed: there are servers that do not answer an open one.
+        wanted = ALL if offset == 0 and stop == descriptor.size else Range(offset, stop - 1)
+        call = replace(_call(what, repository, path), range=wanted)
         if self._settings.foreign_urls and descriptor.urls:
             foreign = await blob.open_foreign(self._requester, call, descriptor)
             if foreign is not None:

@@ -32,19 +32,20 @@ class Range:
 ALL: Final = Range()
 
 
-def start_of_body(asked: Range, size: int, status: int, headers: Mapping[str, str]) -> int:
-    """Say at which offset of a blob of *size* bytes the body starts: as *asked*, or 0 for a status 200.
+def part_of_body(asked: Range, size: int, status: int, headers: Mapping[str, str]) -> tuple[int, int]:
+    """Say which bytes of a blob of *size* bytes the body is: from the first to before the second.
 
-    Raises RegistryMisbehaved for a range that was not asked for: appending it would damage a
-    download that can still be saved.
+    All of them for a status 200. For 206 those that were *asked* for, or fewer of them: a server may send a
+    shorter part (RFC 9110, section 15.3.7). Raises RegistryMisbehaved for a range that was not asked for:
+    appending it would damage a download that can still be saved.
     """
     if status != 206:
-        return 0
+        return 0, size
     text = headers.get("content-range", "")
     match = _CONTENT_RANGE.fullmatch(text.strip())
-    last = size - 1 if asked.last is None else asked.last
+    most = size - 1 if asked.last is None else asked.last
     if match is not None:
-        total = size if match[3] == "*" else int(match[3])
-        if (int(match[1]), int(match[2]), total) == (asked.first, last, size):
-            return asked.first
-    raise RegistryMisbehaved(f"Content-Range: {text[:100]!r} (expected bytes {asked.first}-{last}/{size})")
+        first, last, total = int(match[1]), int(match[2]), size if match[3] == "*" else int(match[3])
+        if first == asked.first and first <= last <= most and total == size:
+            return first, last + 1
+    raise RegistryMisbehaved(f"Content-Range: {text[:100]!r} (expected bytes {asked.first}-{most}/{size})")

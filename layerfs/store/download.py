@@ -20,7 +20,7 @@ from layerfs.host.oserrors import disk_errors
 from layerfs.oci import Digest
 from layerfs.store.blobs import VerifiedBlob, verified
 from layerfs.store.disk import sync_directory
-from layerfs.store.layout import staged
+from layerfs.store.layout import mark_of, staged
 from layerfs.store.locks import ByteLock, Locks
 from layerfs.store.writer import HashingWriter
 
@@ -195,14 +195,19 @@ class StagedDownload:
 
 
 def stage_download(
-    locks: Locks, digest: Digest, final: Path, expected_size: int, suspended: Iterable[Path] = ()
+    locks: Locks,
+    digest: Digest,
+    final: Path,
+    expected_size: int,
+    suspended: Iterable[Path] = (),
+    source: str = "",
 ) -> StagedDownload:
     """Take up the first of *suspended* that nobody holds, or begin a new file. Raises StoreError."""
     for path in suspended:
         download = _resume(locks, digest, path, final, expected_size)
         if download is not None:
             return download
-    path = staged(final.parent, digest.name, "downloading")
+    path = staged(final.parent, digest.name, "downloading", mark_of(source))
     lock = locks.take(path)
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
@@ -214,9 +219,22 @@ def stage_download(
     return StagedDownload(digest, path, final, expected_size, lock, fd)
 
 
-def find_suspended(directory: Path, digest: Digest) -> list[Path]:
-    """Return the staged downloads of *digest* in *directory*, largest first; some may be in use."""
-    prefix = f"{digest.name}."
+def discard_suspended(locks: Locks, paths: Iterable[Path]) -> None:
+    """Remove those of the staged downloads *paths* that nobody holds."""
+    for path in paths:
+        lock = locks.name(path)
+        if lock.try_acquire():
+            with contextlib.suppress(OSError):
+                os.unlink(path)
+            lock.release()
+
+
+def find_suspended(directory: Path, digest: Digest, source: str = "") -> list[Path]:
+    """Return the staged downloads of *digest* from *source*, largest first; some may be in use.
+
+    What another source sent may be anything: it would spoil a sound download.
+    """
+    prefix = f"{digest.name}.{mark_of(source)}"
     # Only names are read: the directory may hold 50,000 blobs.
     names = [name for name in os.listdir(directory) if name.startswith(prefix)]
     found = []

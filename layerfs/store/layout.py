@@ -148,9 +148,14 @@ class StoreLayout:
         return self.refs / f".{_random()}.writing"
 
 
-def staged(directory: Path, stem: str, kind: StagedKind) -> Path:
-    """Return a fresh name in *directory* that `StagedName.parse` recognises."""
-    return directory / f"{stem}.{_random()}.{kind}"
+def staged(directory: Path, stem: str, kind: StagedKind, mark: str = "") -> Path:
+    """Return a fresh name in *directory* that `StagedName.parse` recognises; *mark* is from `mark_of`."""
+    return directory / f"{stem}.{mark}{_random()[len(mark) :]}.{kind}"
+
+
+def mark_of(source: str) -> str:
+    """Return the hex digits that tell staged files of one source from those of others."""
+    return hashlib.sha256(source.encode()).hexdigest()[:20]
 
 
 def _random() -> str:

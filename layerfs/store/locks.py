@@ -135,9 +135,15 @@ class Locks:
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    def work(self, digest: Digest) -> DigestLock:
-        """Return the byte of whoever works on *digest*."""
-        return DigestLock(self._path, _offset(bytes.fromhex(digest.hex), 0))
+    def work(self, digest: Digest, source: str = "") -> DigestLock:
+        """Return the byte of whoever works on *digest*, with bytes that *source* gives.
+
+        A source that is slow, silent or lying keeps nobody from having the same digest of another one.
+        """
+        start = (
+            hashlib.sha256(f"{source} {digest}".encode()).digest() if source else bytes.fromhex(digest.hex)
+        )
+        return DigestLock(self._path, _offset(start, 0))
 
     def publication(self, digest: Digest) -> PublicationLock:
         """Return the byte of whoever publishes or removes *digest* right now."""

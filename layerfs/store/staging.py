@@ -25,6 +25,12 @@ class StagedTree:
         """What `layerfs.store.durability.Durability.began` said when this was begun."""
         self._lock = lock
 
+    def empty(self) -> None:
+        """Remove what is in it, for another attempt. Raises StoreError."""
+        with disk_errors(f"{self.path}: cannot empty"):
+            remove_tree(self.path)
+            os.mkdir(self.path, 0o700)
+
     def close(self) -> None:
         """Remove what is still under the staged name; harmless after publication or a second time."""
         try:

@@ -31,7 +31,7 @@ from layerfs.store.blobs import BlobShelf, VerifiedBlob, verified
 from layerfs.store.covers import build_cover
 from layerfs.store.disk import utf8_path
 from layerfs.store.documents import DocumentShelf
-from layerfs.store.download import StagedDownload, find_suspended, stage_download
+from layerfs.store.download import StagedDownload, discard_suspended, find_suspended, stage_download
 from layerfs.store.durability import Durability, writing_back
 from layerfs.store.extraction import Extractors
 from layerfs.store.layout import StoreLayout, as_digest
@@ -171,18 +171,27 @@ class ImageStorage(StorePaths):
         """Return the published blob, None if it is not there. Costs one lstat."""
         return self._blobs.find(as_digest(digest))
 
-    def stage_layer_download(self, digest: Digest | str, expected_size: int = -1) -> StagedDownload:
+    def stage_layer_download(
+        self, digest: Digest | str, expected_size: int = -1, source: str = ""
+    ) -> StagedDownload:
         """Begin or go on with the download of a blob of *expected_size* bytes (0 or less: unknown).
 
-        Takes up the largest suspended download of that digest that no process holds, and says in ``offset``
-        where to go on; what it holds is hashed again before anything is committed.
+        Takes up the largest suspended download of that digest from that *source*, any name for where the
+        bytes come from, that no process holds, and says in ``offset`` where to go on; what it holds is
+        hashed again before anything is committed.
         Raises StoreFull, StoreReadOnly, StoreError.
         """
         wanted = as_digest(digest)
         self._require_writable(f"layer {wanted}")
         with disk_errors(str(self._layout.layers)):
-            suspended = find_suspended(self._layout.layers, wanted)
-        return stage_download(self._locks, wanted, self._layout.blob(wanted), expected_size, suspended)
+            suspended = find_suspended(self._layout.layers, wanted, source)
+        final = self._layout.blob(wanted)
+        return stage_download(self._locks, wanted, final, expected_size, suspended, source)
+
+    def discard_downloads(self, digest: Digest, source: str) -> None:
+        """Remove what is staged of a blob from *source* and in nobody's hands. Raises StoreError."""
+        with disk_errors(str(self._layout.layers)):
+            discard_suspended(self._locks, find_suspended(self._layout.layers, digest, source))
 
     def stage_config_download(self, digest: Digest | str) -> StagedDownload:
         """Begin the download of a config, of unknown size. Raises StoreFull, StoreReadOnly, StoreError."""
@@ -197,6 +206,10 @@ class ImageStorage(StorePaths):
         wanted = as_digest(digest)
         tree = self._layers.find(wanted)
         return None if tree is None else LayerDir(wanted, tree.path, tree.record)
+
+    def has_tree(self, digest: Digest) -> bool:
+        """Say whether there is a directory of the layer, complete or not: one lstat, and nothing is read."""
+        return os.path.lexists(self._layout.tree(digest))
 
     def stage_tree(self, digest: Digest | str) -> StagedTree:
         """Make the private directory for an extraction. Raises StoreFull, StoreReadOnly, StoreError."""
@@ -313,9 +326,12 @@ class ImageStorage(StorePaths):
 
     # Locks and durability
 
-    def lock(self, digest: Digest | str) -> DigestLock:
-        """Return the right to work on *digest*, not yet acquired; as a context manager it waits for it."""
-        return self._locks.work(as_digest(digest))
+    def lock(self, digest: Digest | str, source: str = "") -> DigestLock:
+        """Return the right to work on *digest* with bytes from *source*, not yet acquired.
+
+        As a context manager it waits for it.
+        """
+        return self._locks.work(as_digest(digest), source)
 
     def make_durable(self) -> int:
         """Write all pending trees to the disk, with one syncfs, and say so in their records.

@@ -195,7 +195,7 @@ async def test_a_damaged_document_is_fetched_anew(store: Path, name: str) -> Non
 async def test_who_waited_for_another_process_finds_the_document(store: Path, autojump_clock: object) -> None:
     storage = ImageStorage(store)
     origin = FakeOrigin((INDEX,))
-    lock = storage.lock(INDEX.digest)
+    lock = storage.lock(INDEX.digest, REPOSITORY.registry)
     assert lock.try_acquire()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(fetcher(store, origin).document, REPOSITORY, INDEX.digest)

@@ -134,7 +134,7 @@ async def test_a_layer(scene: Scene, name: str, autojump_clock: object) -> None:
     layer = of_an_image(row.layer)
     await expect(row.error, scene, layer)
     assert scene.kept(row.layer) == row.kept
-    assert scene.journal.active == {}
+    assert scene.journal.active == []
     assert [entry.error for entry in scene.journal.failures] == ([row.error.__name__] if row.error else [])
 
     scene.origin.asked.clear()
@@ -201,7 +201,9 @@ async def test_a_killed_extractor_fails_the_layer_and_keeps_what_arrived(scene: 
 
 
 async def _killed(scene: Scene) -> None:
-    scene.origin.deliveries = [Delivery(until=HALF, hold=trio.Event())]
+    large = images.layer(images.file("a", os.urandom(3 << 20)))  # so much that half of it is worth a worker
+    scene.origin.images = (images.image(large),)
+    scene.origin.deliveries = [Delivery(until=len(large.blob) // 2, hold=trio.Event())]
 
     async def kill() -> None:
         while True:
@@ -212,11 +214,11 @@ async def _killed(scene: Scene) -> None:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(kill)
         with pytest.raises(WorkerDied):
-            await scene.work.layer(REPOSITORY, of_an_image(GOOD))
+            await scene.work.layer(REPOSITORY, of_an_image(large))
         nursery.cancel_scope.cancel()
     scene.origin.deliveries.clear()
-    await scene.work.layer(REPOSITORY, of_an_image(GOOD))
-    assert scene.kept(GOOD) == ["tree", "blob"]
+    await scene.work.layer(REPOSITORY, of_an_image(large))
+    assert scene.kept(large) == ["tree", "blob"]
 
 
 async def test_who_is_cancelled_keeps_what_arrived_and_lets_the_next_one_work(scene: Scene) -> None:
@@ -293,14 +295,14 @@ async def test_without_a_file_that_fits_the_origin_is_asked(
 async def test_who_waited_for_another_process_finds_its_work_done(
     scene: Scene, autojump_clock: object
 ) -> None:
-    lock = scene.storage.lock(GOOD.digest)
+    lock = scene.storage.lock(GOOD.digest, REPOSITORY.registry)
     assert lock.try_acquire()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(scene.work.layer, REPOSITORY, of_an_image(GOOD))
         nursery.start_soon(scene.work.blob, REPOSITORY, GOOD.descriptor())
         await trio.sleep(1)
         assert scene.origin.asked == []
-        assert scene.journal.active == {}
+        assert scene.journal.active == []
         with scene.storage.stage_layer_download(GOOD.digest, GOOD.size) as staged:
             staged.write(BLOB)
             staged.commit()

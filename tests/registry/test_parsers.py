@@ -19,7 +19,7 @@ from layerfs.registry.endpoint import WebOrigin, endpoints, is_loopback, redact
 from layerfs.registry.paging import next_page
 from layerfs.registry.problem import Problem, clean
 from layerfs.registry.proxies import proxy_for
-from layerfs.registry.ranges import Range, start_of_body
+from layerfs.registry.ranges import Range, part_of_body
 from layerfs.registry.reach import Reach
 from layerfs.registry.redirects import Request, follow
 from layerfs.registry.retry import parse_retry_after
@@ -129,8 +129,8 @@ def test_the_range_that_was_asked_for_is_accepted(first: int, length: int) -> No
     size = first + length
     for total in (str(size), "*"):
         headers = {"content-range": f"bytes {first}-{size - 1}/{total}"}
-        assert start_of_body(Range(first), size, 206, headers) == first
-    assert start_of_body(Range(first), size, 200, {}) == 0
+        assert part_of_body(Range(first), size, 206, headers) == (first, size)
+    assert part_of_body(Range(first), size, 200, {}) == (0, size)
 
 
 @given(st.integers(0, 1 << 40), st.integers(1, 1 << 40), st.integers(0, 1 << 40))
@@ -138,9 +138,12 @@ def test_a_range_with_an_end_is_asked_for_and_accepted_as_such(first: int, lengt
     asked = Range(first, first + length - 1)
     assert asked.header == f"bytes={first}-{first + length - 1}"
     size = first + length + rest
-    assert start_of_body(asked, size, 206, {"content-range": f"bytes {first}-{asked.last}/{size}"}) == first
+    end = first + length
+    for last in {first, (first + end - 1) // 2, end - 1}:  # a shorter part is one, too
+        headers = {"content-range": f"bytes {first}-{last}/{size}"}
+        assert part_of_body(asked, size, 206, headers) == (first, last + 1)
     with pytest.raises(RegistryMisbehaved):
-        start_of_body(asked, size, 206, {"content-range": f"bytes {first}-{first + length}/{size}"})
+        part_of_body(asked, size, 206, {"content-range": f"bytes {first}-{end}/{size}"})
 
 
 @pytest.mark.parametrize(
@@ -155,7 +158,7 @@ def test_any_other_range_is_refused(first: int, length: int, text: str) -> None:
     size = first + length
     if text not in (f"bytes {first}-{size - 1}/{size}", f"bytes {first}-{size - 1}/*"):
         with pytest.raises(RegistryMisbehaved, match=f"expected bytes {first}-"):
-            start_of_body(Range(first), size, 206, {"content-range": text})
+            part_of_body(Range(first), size, 206, {"content-range": text})
 
 
 # URLs

@@ -50,6 +50,8 @@ class FakeOrigin:
     """What the next questions of a step are answered with."""
     deliveries: list[Delivery] = field(default_factory=list)
     """How the next streams go."""
+    of_registries: dict[str, list[Delivery]] = field(default_factory=dict)
+    """For streams from these registries, in the place of `deliveries`; the last one goes on for ever."""
     asked: list[str] = field(default_factory=list)
     """All questions: ``resolve TAG``, ``manifest DIGEST``, ``config DIGEST``, ``blob DIGEST OFFSET``."""
     resolved_raw: bool = False
@@ -98,7 +100,11 @@ class FakeOrigin:
     ) -> AsyncIterator["_Stream"]:
         """Open a blob as the next delivery says."""
         self.asked.append(f"blob {descriptor.digest} {offset}")
-        delivery = self.deliveries.pop(0) if self.deliveries else Delivery()
+        planned = self.of_registries.get(repository.registry)
+        if planned:
+            delivery = planned.pop(0) if len(planned) > 1 else planned[0]
+        else:
+            delivery = self.deliveries.pop(0) if self.deliveries else Delivery()
         if delivery.refused is not None:
             raise delivery.refused
         self.on_open()

@@ -94,6 +94,10 @@ class Faults:
     redirect_to_storage: bool = False
     ignore_range: bool = False
     refuse_range: bool = False
+    range_status: int = 416
+    """Of the refusal."""
+    most_of_range: int = 0
+    """Answer a range with at most so many bytes."""
     content_range: str | None = None
     cut_blobs: list[int] = field(default_factory=list)
     """For each next answer with a blob: close the connection after so many bytes of it."""
@@ -406,8 +410,10 @@ class FaultyRegistry:
             return Answer(200, content)
         first = int(wanted[1])
         if first >= len(content) or self.faults.refuse_range:
-            return Answer(416, b"", {"Content-Range": f"bytes */{len(content)}"})
+            return Answer(self.faults.range_status, b"", {"Content-Range": f"bytes */{len(content)}"})
         last = min(int(wanted[2] or len(content)), len(content) - 1)
+        if self.faults.most_of_range:
+            last = min(last, first + self.faults.most_of_range - 1)
         content_range = self.faults.content_range or f"bytes {first}-{last}/{len(content)}"
         return Answer(206, content[first : last + 1], {"Content-Range": content_range})
 

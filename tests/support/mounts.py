@@ -26,7 +26,7 @@ class Mount:
 
 def mounts() -> list[Mount]:
     """Return the mounts of this namespace, oldest first."""
-    return [_parse(line) for line in Path("/proc/self/mountinfo").read_bytes().splitlines()]
+    return [_parse(line) for line in Path("/proc/self/mountinfo").read_bytes().split(b"\n")[:-1]]
 
 
 def mount_at(path: Path) -> Mount | None:

@@ -1,0 +1,123 @@
+"""Who gets an extractor, and from whom one is taken back. Pure: what is known goes in, names come out.
+
+Extractors are few, and registries are strangers. So an extractor is lent when bytes are there, to whoever
+has waited longest among those whose registry holds the fewest. It is taken back from a download that starves
+it while somebody else could use it. What is taken back is extracted anew once its blob is whole.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+import trio
+
+from layerfs.fetch.progress import Progress
+
+WORTH: Final = 1 << 20
+"""Bytes of a growing blob from which on an extractor is worth lending."""
+
+PACE: Final = 1 << 20
+"""Bytes a second below which a download starves its extractor."""
+
+LOOK: Final = 0.2
+"""Seconds between looks at how downloads go, while somebody waits."""
+
+
+@dataclass(eq=False, slots=True)
+class Claim:
+    """Somebody's wish for an extractor, and then the loan."""
+
+    source: str
+    """Where the bytes come from: the registry."""
+    progress: Progress
+    granted: trio.Event = field(default_factory=trio.Event)
+    recalled: trio.Event = field(default_factory=trio.Event)
+    _received: int = -1
+    _fast: bool = True
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all bytes are there."""
+        return self.progress.ended == "complete"
+
+    def look(self) -> None:
+        """Take note of how many bytes came since the last look."""
+        received = self.progress.received
+        self._fast = self._received < 0 or received - self._received >= PACE * LOOK
+        self._received = received
+
+    @property
+    def starves(self) -> bool:
+        """Whether fewer bytes came lately than an extractor is worth."""
+        return not self.is_whole and not self._fast
+
+
+def next_to_get(waiting: Sequence[Claim], holding: Iterable[Claim]) -> Claim | None:
+    """Return the claim to be granted next, of those *waiting*, longest first; None if nobody waits."""
+    held: dict[str, int] = {}
+    for claim in holding:
+        held[claim.source] = held.get(claim.source, 0) + 1
+    return min(waiting, key=lambda claim: held.get(claim.source, 0), default=None)
+
+
+def to_recall(waiting: Iterable[Claim], holding: Iterable[Claim]) -> Claim | None:
+    """Return the loan to take back; None while none starves, or nobody waits who would do better."""
+    if all(claim.starves for claim in waiting):
+        return None
+    return next((claim for claim in holding if claim.starves and not claim.recalled.is_set()), None)
+
+
+class Lending:
+    """*count* extractors, lent to claims. For the tasks of one loop."""
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self._waiting: list[Claim] = []
+        self._holding: list[Claim] = []
+        self._looked = float("-inf")
+
+    async def take(self, claim: Claim) -> None:
+        """Wait for the turn of *claim*; `give_back` ends it, also after a cancellation of this."""
+        self._waiting.append(claim)
+        self._grant()
+        try:
+            while not claim.granted.is_set():
+                with trio.move_on_after(LOOK):
+                    await claim.granted.wait()
+                self._look()
+        except BaseException:
+            self.give_back(claim)
+            raise
+
+    def give_back(self, claim: Claim) -> None:
+        """End the loan, or the wait."""
+        for claims in (self._waiting, self._holding):
+            if claim in claims:
+                claims.remove(claim)
+        self._grant()
+
+    def _grant(self) -> None:
+        while len(self._holding) < self._count:
+            claim = next_to_get(self._waiting, self._holding)
+            if claim is None:
+                return
+            self._waiting.remove(claim)
+            self._holding.append(claim)
+            claim.granted.set()
+
+    def _look(self) -> None:
+        """Judge the loans, once each period however many wait: the first of them does it."""
+        if not self._waiting or not self._is_time():
+            return
+        for claim in (*self._waiting, *self._holding):
+            claim.look()
+        recalled = to_recall(self._waiting, self._holding)
+        if recalled is not None:
+            recalled.recalled.set()
+
+    def _is_time(self) -> bool:
+        now = trio.current_time()
+        if now - self._looked < LOOK * 0.9:
+            return False
+        self._looked = now
+        return True

@@ -1,0 +1,307 @@
+"""One registry against another: failure, slowness and wrong bytes of one reach no image of another.
+
+The store and the extractors are real; the origin is `tests.support.fake_origin`, with ways for each.
+"""
+
+import os
+import shutil
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+
+import pytest
+import trio
+
+from layerfs.errors import DigestMismatch, LayerfsError, NotFound, Unreachable
+from layerfs.extract.client import ExtractorPool
+from layerfs.fetch import Fetcher, open_fetcher
+from layerfs.fetch.lending import LOOK, PACE, Claim, Lending, next_to_get, to_recall
+from layerfs.fetch.progress import Progress
+from layerfs.layer.budgets import Budgets
+from layerfs.needs import BlobNeed, LayersNeed
+from layerfs.oci import Digest, Platform, Repository
+from layerfs.oci.image import Image
+from layerfs.store import ImageStorage
+from tests.support import images
+from tests.support.fake_origin import Delivery, FakeOrigin
+from tests.support.images import BuiltImage
+
+EVIL = "evil.example"
+HONEST = "honest.example"
+
+
+def built(size: int = 2 << 20) -> BuiltImage:
+    return images.image(images.layer(images.file("a", os.urandom(size))))
+
+
+@pytest.fixture
+def shared() -> BuiltImage:
+    """An image whose layer the images of both registries have."""
+    return built()
+
+
+@asynccontextmanager
+async def fetching(store: Path, origin: FakeOrigin, pool: ExtractorPool) -> AsyncIterator[Fetcher]:
+    options = {"platform": Platform("linux", "amd64"), "budgets": Budgets(), "workers": 2}
+    async with open_fetcher(ImageStorage(store), origin, pool, **options) as fetcher:  # type: ignore[arg-type]
+        yield fetcher
+
+
+async def have(fetcher: Fetcher, registry: str, image: BuiltImage, path: str = "a/b") -> None:
+    repository = Repository(registry, path)
+    manifest = await fetcher.image(repository, image.digest)
+    config = ImageStorage(fetcher._storage.images_dir).load_config(manifest.config.digest)
+    whole = Image.of(manifest, config)
+    await fetcher.obtain(LayersNeed(repository, whole, tuple(range(len(whole.layers)))))
+
+
+def silent(until: int = 0) -> list[Delivery]:
+    return [Delivery(until=until, hold=trio.Event())]
+
+
+@pytest.mark.parametrize("until", [0, 1, 1 << 20, (3 << 20) // 2])
+async def test_hung_registry_freezes_others(store: Path, pool: ExtractorPool, until: int) -> None:
+    """However much a silent registry has sent before, no extractor is kept waiting for it for long."""
+    hung = [built(3 << 20) for _ in range(6)]
+    image = built()
+    origin = FakeOrigin((*hung, image), of_registries={EVIL: silent(until)})
+    async with fetching(store, origin, pool) as fetcher, trio.open_nursery() as nursery:
+        for one in hung:
+            nursery.start_soon(have, fetcher, EVIL, one)
+        await trio.sleep(0.5)
+        with trio.fail_after(10):
+            await have(fetcher, HONEST, image)
+        nursery.cancel_scope.cancel()
+
+
+async def test_what_was_taken_back_is_extracted_once_it_is_whole(store: Path, pool: ExtractorPool) -> None:
+    slow, other = [built(3 << 20) for _ in range(2)], built()
+    go_on = trio.Event()
+    origin = FakeOrigin(
+        (*slow, other), of_registries={EVIL: [Delivery(until=2 << 20, hold=go_on)] * 2 + [Delivery()]}
+    )
+    async with fetching(store, origin, pool) as fetcher, trio.open_nursery() as nursery:
+        for one in slow:
+            nursery.start_soon(have, fetcher, EVIL, one)
+        await trio.sleep(0.5)
+        await have(fetcher, HONEST, other)
+        go_on.set()
+    for one in slow:
+        layer = ImageStorage(store).open_layer(one.layers[0].digest)
+        assert layer is not None
+        assert (layer.path / "a").stat().st_size == 3 << 20
+
+
+WAYS: dict[str, Callable[[], list[Delivery]]] = {
+    "silent": silent,
+    "sends a part": partial(silent, 1 << 20),
+    "sends other bytes": lambda: [Delivery(content=os.urandom(1 << 20))],
+    "has nothing": lambda: [Delivery(refused=NotFound("gone"))],
+    "is away": lambda: [Delivery(refused=Unreachable("away"))],
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("blob_alone", [False, True])
+async def test_digest_held_hostage(
+    store: Path, pool: ExtractorPool, shared: BuiltImage, way: str, blob_alone: bool
+) -> None:
+    """An image of one registry names a layer of another's, and does not deliver it."""
+    origin = FakeOrigin((shared,), of_registries={EVIL: WAYS[way]()})
+    descriptor = shared.layers[0].descriptor()
+
+    async def want(fetcher: Fetcher, registry: str) -> None:
+        if blob_alone:
+            await fetcher.obtain(BlobNeed(Repository(registry, "a/b"), descriptor))
+        else:
+            await have(fetcher, registry, shared)
+
+    ended: list[LayerfsError | None] = []
+
+    async def hostile(fetcher: Fetcher) -> None:
+        try:
+            await want(fetcher, EVIL)
+            ended.append(None)
+        except LayerfsError as exc:
+            ended.append(exc)
+
+    async with fetching(store, origin, pool) as fetcher, trio.open_nursery() as nursery:
+        nursery.start_soon(hostile, fetcher)
+        await trio.sleep(0.2)
+        with trio.fail_after(10):
+            await want(fetcher, HONEST)
+        with trio.fail_after(10):  # whoever waits for the silent one has it now, too
+            while not ended:  # noqa: ASYNC110
+                await trio.sleep(0.05)
+    if way in ("silent", "sends a part"):
+        assert ended == [None]
+        assert not list((store / "layers").glob("*.downloading")), "what was fetched in vain is left"
+    assert ImageStorage(store).open_blob(descriptor.digest) is not None
+
+
+async def test_digest_held_hostage_by_another_process(
+    store: Path, pool: ExtractorPool, shared: BuiltImage
+) -> None:
+    lock = ImageStorage(store).lock(shared.layers[0].digest, EVIL)
+    assert lock.try_acquire()
+    try:
+        async with fetching(store, FakeOrigin((shared,)), pool) as fetcher:
+            with trio.fail_after(10):
+                await have(fetcher, HONEST, shared)
+    finally:
+        lock.release()
+
+
+async def test_who_waits_for_a_rival_has_what_it_published(
+    store: Path, tmp_path: Path, pool: ExtractorPool, shared: BuiltImage
+) -> None:
+    """Another process publishes while this one waits for a registry that is silent."""
+    async with fetching(tmp_path / "other", FakeOrigin((shared,)), pool) as fetcher:
+        await have(fetcher, HONEST, shared)
+    origin = FakeOrigin((shared,), of_registries={EVIL: silent()})
+    async with fetching(store, origin, pool) as fetcher, trio.open_nursery() as nursery:
+        nursery.start_soon(have, fetcher, EVIL, shared)
+        await trio.sleep(0.3)
+        name = shared.layers[0].digest.name
+        shutil.copy(tmp_path / "other" / "extracted" / f"{name}.json", store / "extracted")
+        shutil.copytree(tmp_path / "other" / "extracted" / name, store / "extracted" / name)
+        nursery.cancel_scope.deadline = trio.current_time() + 10
+    assert not nursery.cancel_scope.cancelled_caught
+
+
+async def test_another_repository_of_the_registry_lacks_the_blob(
+    store: Path, pool: ExtractorPool, shared: BuiltImage
+) -> None:
+    """On a shared registry a stranger's repository may name any layer; its failure is its own."""
+    hold = trio.Event()
+    origin = FakeOrigin((shared,), deliveries=[Delivery(until=0, hold=hold, broken=NotFound("not in b"))])
+    async with fetching(store, origin, pool) as fetcher, trio.open_nursery() as nursery:
+        errors: list[LayerfsError] = []
+
+        async def stranger() -> None:
+            with pytest.raises(NotFound) as caught:
+                await have(fetcher, HONEST, shared, "stranger/b")
+            errors.append(caught.value)
+
+        nursery.start_soon(stranger)
+        await trio.sleep(0.2)
+        nursery.start_soon(have, fetcher, HONEST, shared)
+        await trio.sleep(0.2)
+        hold.set()
+    assert len(errors) == 1
+
+
+@pytest.mark.parametrize("blob_alone", [False, True])
+@pytest.mark.parametrize("part", ["other bytes", "too many bytes"])
+async def test_suspended_download_poison(
+    store: Path, pool: ExtractorPool, shared: BuiltImage, blob_alone: bool, part: str
+) -> None:
+    """Wrong bytes that an earlier attempt left are not blamed on who sends the right ones after them."""
+    layer = shared.layers[0]
+    size = layer.size // 2 if part == "other bytes" else layer.size
+    staged = ImageStorage(store).stage_layer_download(layer.digest, layer.size, HONEST)
+    staged.write(os.urandom(size))
+    staged.suspend()
+    origin = FakeOrigin((shared,))
+    async with fetching(store, origin, pool) as fetcher:
+        if blob_alone:
+            await fetcher.obtain(BlobNeed(Repository(HONEST, "a/b"), layer.descriptor()))
+        else:
+            await have(fetcher, HONEST, shared)
+    assert origin.offsets() == ([size, 0] if part == "other bytes" else [0])
+
+
+async def test_wrong_bytes_again_are_blamed(store: Path, pool: ExtractorPool, shared: BuiltImage) -> None:
+    layer = shared.layers[0]
+    staged = ImageStorage(store).stage_layer_download(layer.digest, layer.size, EVIL)
+    staged.write(os.urandom(10))
+    staged.suspend()
+    origin = FakeOrigin((shared,), of_registries={EVIL: [Delivery(content=os.urandom(layer.size))]})
+    async with fetching(store, origin, pool) as fetcher:
+        with pytest.raises(DigestMismatch):
+            await have(fetcher, EVIL, shared)
+    assert origin.offsets() == [10, 0]
+
+
+async def test_a_part_of_one_registry_is_not_anothers(store: Path, shared: BuiltImage) -> None:
+    storage = ImageStorage(store)
+    layer = shared.layers[0]
+    staged = storage.stage_layer_download(layer.digest, layer.size, EVIL)
+    staged.write(b"x" * 10)
+    staged.suspend()
+    with storage.stage_layer_download(layer.digest, layer.size, HONEST) as other:
+        assert other.offset == 0
+    with storage.stage_layer_download(layer.digest, layer.size, EVIL) as same:
+        assert same.offset == 10
+
+
+# Lending
+
+
+def claim(source: str = HONEST, received: int = 0, *, whole: bool = False) -> Claim:
+    progress = Progress(Repository(source, "a"), Digest.of(b""), 1 << 30)
+    made = Claim(source, progress)
+    made.look()
+    progress.received = received
+    if whole:
+        progress.complete(1 << 30)
+    return made
+
+
+def test_the_turn_goes_to_the_registry_that_holds_fewest_and_then_to_who_waits_longest() -> None:
+    held = [claim(EVIL), claim(HONEST), claim(EVIL)]
+    first, second, third = claim(EVIL), claim(HONEST), claim("third.example")
+    assert next_to_get([first, second, third], held) is third
+    assert next_to_get([first, second], held) is second
+    assert next_to_get([first], held) is first
+    assert next_to_get([], held) is None
+
+
+FAST = int(PACE * LOOK) + 1
+
+
+@pytest.mark.parametrize(
+    ("holding", "waiting", "recalled"),
+    [
+        ([0], [FAST], True),
+        ([FAST], [FAST], False),
+        ([0], [0], False),  # who waits would do no better
+        ([0], [0, FAST], True),
+        ([FAST - 2], [FAST], True),
+        ([0], [], False),
+    ],
+)
+def test_a_loan_is_taken_back_from_who_starves_it(
+    holding: list[int], waiting: list[int], recalled: bool
+) -> None:
+    loans = [claim(EVIL, received) for received in holding]
+    wishes = [claim(HONEST, received) for received in waiting]
+    for one in (*loans, *wishes):
+        one.look()
+    assert to_recall(wishes, loans) is (loans[0] if recalled else None)
+
+
+def test_what_is_whole_starves_nobody_and_is_recalled_once() -> None:
+    loan, wish = claim(EVIL, whole=True), claim(HONEST, whole=True)
+    for one in (loan, wish):
+        one.look()
+        one.look()
+    assert to_recall([wish], [loan]) is None
+    slow = claim(EVIL)
+    slow.look()
+    assert to_recall([wish], [slow]) is slow
+    slow.recalled.set()
+    assert to_recall([wish], [slow]) is None
+
+
+async def test_a_cancelled_wait_keeps_nothing(autojump_clock: object) -> None:
+    lending = Lending(1)
+    first, second, third = claim(whole=True), claim(whole=True), claim(whole=True)
+    await lending.take(first)
+    with trio.move_on_after(1):
+        await lending.take(second)
+    lending.give_back(first)
+    await lending.take(third)
+    assert third.granted.is_set()
+    assert not second.granted.is_set()
