@@ -43,8 +43,11 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "allow_warnings: log records of WARNING and above are expected")
     config.addinivalue_line("markers", "needs_root: needs the rights to mount and to own files")
     config.addinivalue_line("markers", "needs_fuse: needs /dev/fuse")
-    # A shell ignores SIGINT in what it starts in the background, and programs under test would inherit that.
+    # Shells and nohup ignore signals in what they start in the background,
+    # and programs under test would inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number in (signal.SIGQUIT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -51,9 +51,8 @@ async def _bars(journal: Journal, layers: list[ImageLayer]) -> AsyncIterator[Non
         }
 
         def refresh() -> None:
-            active = {progress.digest: progress for progress in journal.active}
             for digest, task in tasks.items():
-                if (progress := active.get(digest)) is not None:
+                if (progress := journal.of(digest)) is not None:
                     display.update(task, completed=progress.received, phase=progress.phase)
                 elif display.tasks[task].fields["phase"] != "queued":
                     display.update(task, completed=display.tasks[task].total, phase="done")

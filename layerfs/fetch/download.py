@@ -48,10 +48,8 @@ async def download(
             question = Receive(repository, descriptor, start, str(staged.staged_path))
             await origin.ask(question, staged.descriptors, arrived)
             if staged.offset < descriptor.size and staged.offset - start < backoff.progress:
-                raise RegistryMisbehaved(
-                    f"{repository}@{descriptor.digest}: the answer ended after {staged.offset} bytes "
-                    f"(expected {descriptor.size})"
-                )
+                what = f"{repository}@{descriptor.digest}: the answer ended after {staged.offset} bytes"
+                raise RegistryMisbehaved(f"{what} (expected {descriptor.size})")
         except (Unreachable, RegistryTimeout, RegistryMisbehaved) as exc:
             # Opening a stream is retried by the origin: only a download that was under way is resumed here.
             pause = backoff.failed(staged.offset) if staged.offset > before else None

@@ -81,6 +81,10 @@ class Journal:
         self.failures: deque[Failure] = deque(maxlen=_KEPT_FAILURES)
         self._fetched = self._fetched_bytes = self._failed = 0
 
+    def of(self, digest: Digest) -> Progress | None:
+        """Return the work on *digest* that is under way, for whichever image."""
+        return next((progress for progress in self.active if progress.digest == digest), None)
+
     @contextmanager
     def watching(self, repository: Repository, descriptor: Descriptor) -> Iterator[Progress]:
         """Show the work on a blob while the block runs, its failure afterwards."""
