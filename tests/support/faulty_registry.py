@@ -67,6 +67,8 @@ class Answer:
     """Close the connection after so many bytes of the body."""
     stall: bool = False
     """Send no more after ``cut``, but keep the connection."""
+    trickle: bool = False
+    """Send twenty bytes a second."""
 
 
 @dataclass(slots=True)
@@ -106,6 +108,7 @@ class Faults:
     stall_blobs: list[int] = field(default_factory=list)
     """For each next answer with a larger blob: send no more after so many bytes of it. (A client that has the
     whole of a smaller one sends its next request to the stalled connection.)"""
+    trickle_blobs: bool = False
     wrong_bytes: bool = False
     gzip_bodies: bool = False
     encoding_label: str = ""
@@ -187,6 +190,11 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if self.command == "HEAD":
             return
+        if answer.trickle:
+            for byte in answer.body:
+                self.wfile.write(bytes([byte]))
+                if self.server.closing.wait(0.05):
+                    return
         self.wfile.write(answer.body if answer.cut is None else answer.body[: answer.cut])
         self.wfile.flush()
         if answer.stall:
@@ -427,6 +435,7 @@ class FaultyRegistry:
 
     def _shortened(self, answer: Answer) -> Answer:
         faults = self.faults
+        answer.trickle = faults.trickle_blobs
         with self._lock:
             if faults.cut_blobs:
                 answer.cut = faults.cut_blobs.pop(0)
