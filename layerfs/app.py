@@ -4,6 +4,7 @@ The only place that knows all parts; decides nothing that a package below could 
 """
 
 import dataclasses
+import logging
 import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from layerfs.local import SourceName
     from layerfs.local.origin import LocalOrigin
     from layerfs.registry.client import RegistryClient
+
+log = logging.getLogger(__name__)
 
 
 def asking(settings: Settings) -> "RegistryClient":
@@ -121,7 +124,8 @@ async def serve(
     from layerfs.fuse import session  # no other command needs FUSE
     from layerfs.view import tree
 
-    storage = ImageStorage(settings.store)
+    storage = ImageStorage(settings.store, shared=settings.share_store, maker=settings.store_owner)
+    log.info("store %s: %s", settings.store, storage.capabilities)  # tries the disk, while nobody waits
     if local is not None:
         for tag, image in local.tags.items():
             storage.refs.write(tag, image.digest)

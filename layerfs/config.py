@@ -16,8 +16,8 @@ from typing import Annotated, Any, Final, NoReturn
 import msgspec
 
 from layerfs.errors import InvalidSettings
-from layerfs.host.files import read_at_most
 from layerfs.host.places import xdg
+from layerfs.host.trust import read_believed
 from layerfs.layer.budgets import Budgets
 from layerfs.settings import ROWS, Settings, absolute
 
@@ -116,7 +116,7 @@ def places(environ: Mapping[str, str]) -> list[Path]:
 def read(path: Path) -> Loaded | None:
     """Read one file, None if there is none. Raises InvalidSettings."""
     try:
-        raw = read_at_most(path, _MAX_FILE)
+        raw = read_believed(path, _MAX_FILE)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as exc:

@@ -37,7 +37,7 @@ them (`layerfs.fuse.errnos`, `layerfs.cli.failures`).
     │   ├── StoreFull
     │   ├── StoreReadOnly
     │   ├── StoreDamaged                a file that is not what we wrote
-    │   ├── StoreMismatch               made by another kind of owner or version
+    │   ├── StoreMismatch               of another owner or version, or open to others
     │   └── NotInStore                  asked for something that was never fetched
     ├── WorkerDied                  an extractor or downloader ended without an answer
     ├── GivenUp                     work that its caller called off
@@ -169,7 +169,7 @@ class StoreDamaged(StoreError):
 
 
 class StoreMismatch(StoreError):
-    """A store made by another kind of owner or by another version."""
+    """A store of another owner, kind of owner or version, or one that others could change."""
 
 
 class NotInStore(StoreError):

@@ -64,7 +64,7 @@ def take_inventory(storage: ImageStorage, *, depth: int = 0) -> Inventory:
     for name, status in _entries(storage.images_dir / "local"):
         if stat.S_ISDIR(status.st_mode) and depth == 0:
             path = storage.images_dir / "local" / name
-            inside = take_inventory(ImageStorage(path), depth=1)
+            inside = take_inventory(ImageStorage(path, maker=storage.maker), depth=1)
             found.bundles[path] = inside.total
     for tag, entry in storage.refs.all():
         found.images[tag] = needed = frozenset(_needed(storage, entry.digest))

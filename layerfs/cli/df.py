@@ -19,7 +19,7 @@ Json = dict[str, Any]
 
 
 @app.command(epilog="Example: layerfs df --verbose")
-@options.configured("store")
+@options.configured(*options.STORE)
 def df(
     settings: Settings,
     verbose: Annotated[
@@ -34,9 +34,9 @@ def df(
     store; what is not mounted there may be removed.
     """
     from layerfs.catalog.inventory import take_inventory
-    from layerfs.store import ImageStorage
+    from layerfs.cli.opening import open_store
 
-    storage = ImageStorage(settings.store)
+    storage = open_store(settings)
     found = take_inventory(storage)
     used = storage.usage()
     totals = _totals(found, used.uses)

@@ -8,6 +8,7 @@ from layerfs.catalog.documents import DocumentReader
 from layerfs.cli import options
 from layerfs.cli.app import app
 from layerfs.cli.completion import complete_reference
+from layerfs.cli.opening import open_store
 from layerfs.cli.output import print_json, print_table
 from layerfs.errors import LayerfsError, NotInStore
 from layerfs.needs import DocumentNeed
@@ -21,14 +22,14 @@ _HEADER = ("REFERENCE", "DIGEST", "PLATFORM", "LAYERS", "SIZE", "FETCHED", "CREA
 
 
 @app.command(epilog="Example: layerfs images --json | jq -r '.[].reference'")
-@options.configured("store", "platform")
+@options.configured(*options.STORE, "platform")
 def images(
     settings: Settings,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print the references only.")] = False,
     as_json: options.Json = False,
 ) -> None:
     """List the images that the store knows."""
-    storage = ImageStorage(settings.store)
+    storage = open_store(settings)
     if quiet:
         for tag, _ in storage.refs.all():
             typer.echo(tag)
@@ -46,7 +47,7 @@ def images(
 
 
 @app.command(epilog="Example: layerfs rm docker.io/library/alpine:3.20")
-@options.configured("store")
+@options.configured(*options.STORE)
 def rm(
     settings: Settings,
     references: Annotated[
@@ -55,7 +56,7 @@ def rm(
     ],
 ) -> None:
     """Remove references from the store. Layers stay until nothing needs them."""
-    storage = ImageStorage(settings.store)
+    storage = open_store(settings)
     for reference in map(ImageReference.parse, references):
         if reference.tag is None or not storage.refs.remove(reference.tag):
             raise NotInStore(f"{reference}: not in the store (layerfs images lists what is)")

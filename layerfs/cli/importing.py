@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @app.command("import", epilog="Example: layerfs import oci:./alpine:3.20 docker.io/library/alpine:3.20")
-@options.configured("store", "platform")
+@options.configured(*options.STORE, "share_store", "platform")
 def import_(
     settings: Settings,
     source: Annotated[

@@ -27,10 +27,14 @@ Reference = Annotated[
 WORDS: Final = "mount_options"
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 
-STORE: Final = ("store",)
+STORE: Final = ("store", "store_owner")
 REGISTRY: Final = ("insecure_registries", "authfile")
 FETCHING: Final = (*STORE, "platform", *REGISTRY, "offline")
-SERVING: Final = (*FETCHING, *(name for name, row in ROWS.items() if row.flags and not row.variable), WORDS)
+FILLING: Final = (*FETCHING, "share_store")
+SERVING: Final = (
+    *dict.fromkeys((*FETCHING, *(name for name, row in ROWS.items() if row.flags and not row.variable))),
+    WORDS,
+)
 """Whatever has an option, and ``-o``: what a mount may be told."""
 
 
@@ -47,6 +51,7 @@ def _option(name: str) -> Any:
             metavar=row.metavar,
             envvar=row.variable,
             min=row.kind.least,
+            readable=False,  # of a path: our own errors say whose it is and what to do
             help=row.help or row.about,
         ),
     ]

@@ -31,7 +31,7 @@ class Pulled:
 
 
 @app.command(epilog="Example: layerfs pull docker.io/library/alpine:3.20 && layerfs images")
-@options.configured(*options.FETCHING)
+@options.configured(*options.FILLING)
 def pull(
     settings: Settings,
     references: Annotated[

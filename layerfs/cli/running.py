@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 import trio
 
 from layerfs import app as wiring
+from layerfs.cli.opening import open_store
 from layerfs.errors import NotInStore, StoreError
 from layerfs.fetch import Fetcher
 from layerfs.local.origin import LocalOrigin
@@ -40,7 +41,7 @@ def with_provider(
     """
 
     async def main() -> T:
-        storage = ImageStorage(settings.store)
+        storage = open_store(settings)
         async with wiring.providing(settings, storage, local) as provider:
             return await work(Machinery(storage, provider))
 

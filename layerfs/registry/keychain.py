@@ -17,8 +17,8 @@ from typing import Final
 import trio
 
 from layerfs.errors import InvalidSettings
-from layerfs.host.files import read_at_most
 from layerfs.host.places import xdg
+from layerfs.host.trust import read_believed
 from layerfs.registry.credentials import (
     AuthFile,
     Credential,
@@ -154,7 +154,7 @@ def registries_with_logins(settings: RegistrySettings) -> frozenset[str]:
 
 def _read(path: Path, legacy: bool) -> AuthFile | None:
     try:
-        raw = read_at_most(path, _MAX_FILE)
+        raw = read_believed(path, _MAX_FILE)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as exc:

@@ -1,6 +1,7 @@
 """How the values of settings are written: in files, as options, as words behind ``-o``."""
 
 import math
+import pwd
 from collections.abc import Callable
 from dataclasses import dataclass
 from ipaddress import ip_network
@@ -69,6 +70,18 @@ def _networks_of_file(texts: list[str], _: str) -> frozenset[str]:
         raise InvalidSettings(f"{exc} (expected NETWORK/BITS, as 10.0.0.0/8)") from exc
 
 
+def _user(name: str | int, what: str) -> int:
+    text = str(name)
+    if text.isascii() and text.isdecimal():
+        return int(text)
+    try:
+        return pwd.getpwnam(text).pw_uid
+    except KeyError as exc:
+        raise InvalidSettings(
+            f"{what}: no user {text!r} (expected a name of this machine, or a uid)"
+        ) from exc
+
+
 def _hosts_between(separator: str) -> Callable[[str, str], frozenset[str]]:
     return lambda text, _: frozenset(filter(None, text.split(separator)))
 
@@ -118,4 +131,8 @@ HOSTS_EACH: Final = ValueKind(
 )
 """Hosts, one each time that the option is given."""
 NETWORKS: Final = ValueKind(toml=list[str], option=list[str], of_file=_networks_of_file)
+USER: Final = ValueKind(
+    toml=str | Annotated[int, msgspec.Meta(ge=0)], option=str, of_file=_user, of_option=_user, of_word=_user
+)
+"""A user of this machine by name or uid; a uid as value."""
 LEVEL: Final = ValueKind(toml=Level, option=Level)

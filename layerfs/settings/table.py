@@ -21,6 +21,7 @@ from layerfs.settings.kinds import (
     PATH,
     PLATFORM,
     SECONDS,
+    USER,
     Level,
     ValueKind,
 )
@@ -64,6 +65,29 @@ class Settings:
             word=True,
         )
     )
+    store_owner: int | None = field(
+        default=None,
+        metadata=_by(
+            USER,
+            "User, by name or uid, whose shared store is believed beside one's own and root's.",
+            help="Believe a store that this user made and shares.",
+            flags="--store-owner",
+            metavar="USER",
+            word=True,
+        ),
+    )
+    """A uid."""
+    share_store: bool | None = field(
+        default=None,
+        metadata=_by(
+            FLAG,
+            "Whether other users may read the store. At first they may not; it is remembered in the store.",
+            help="Let other users read the store, or no longer (default: as said last; at first no).",
+            flags="--share-store/--private-store",
+            word=True,
+        ),
+    )
+    """None: as the store remembers it."""
     platform: Platform = field(
         default_factory=Platform.of_this_machine,
         metadata=_by(

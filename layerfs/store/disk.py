@@ -8,6 +8,7 @@ import os
 import stat
 from errno import EACCES, EIO, EISDIR, ELOOP, ENOTDIR, EPERM
 from pathlib import Path
+from typing import Final
 
 from layerfs.errors import StoreDamaged, StoreError
 from layerfs.host.files import read_opened
@@ -34,6 +35,24 @@ def write_all(fd: int, data: bytes | memoryview) -> None:
         rest = rest[taken:]
 
 
+FILE_MODE: Final = 0o644
+"""The mode of the store's files, whatever the umask: its directories say who gets at them."""
+DIRECTORY_MODE: Final = 0o755
+
+
+def make_directories(path: Path, mode: int = DIRECTORY_MODE) -> None:
+    """Make *path* and what is missing above it, with *mode* whatever the umask. Raises OSError."""
+    if not path.parent.exists():
+        make_directories(path.parent, mode)
+    try:
+        os.mkdir(path, mode)
+    except FileExistsError:
+        if not path.is_dir():
+            raise
+    else:
+        os.chmod(path, mode)
+
+
 def sync_directory(path: Path) -> None:
     """Make the names in *path* durable. Raises OSError."""
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -49,8 +68,11 @@ def write_durably(temporary: Path, final: Path, data: bytes) -> None:
     Leaves no *temporary* behind unless the process is killed.
     """
     try:
-        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+        fd = os.open(
+            temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, FILE_MODE
+        )
         try:
+            os.fchmod(fd, FILE_MODE)
             write_all(fd, data)
             os.fsync(fd)
         finally:

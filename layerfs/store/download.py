@@ -19,7 +19,7 @@ from layerfs.errors import ImageError, SizeMismatch, StoreDamaged, StoreError
 from layerfs.host.oserrors import disk_errors
 from layerfs.oci import Digest
 from layerfs.store.blobs import VerifiedBlob, verified
-from layerfs.store.disk import sync_directory
+from layerfs.store.disk import FILE_MODE, sync_directory
 from layerfs.store.layout import mark_of, staged
 from layerfs.store.locks import ByteLock, Locks
 from layerfs.store.writer import HashingWriter
@@ -212,7 +212,8 @@ def stage_download(
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
         with disk_errors(f"{path}: cannot create"):
-            fd = os.open(path, flags, 0o644)
+            fd = os.open(path, flags, FILE_MODE)
+            os.fchmod(fd, FILE_MODE)
     except BaseException:
         lock.release()
         raise

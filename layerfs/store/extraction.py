@@ -7,6 +7,7 @@ of its own, in fetch; `job_for` describes a job to either.
 import logging
 import os
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -54,7 +55,7 @@ def job_for(
 class Extractors:
     """The workers of one `ImageStorage`. Thread-safe."""
 
-    def __init__(self, capabilities: Capabilities, budgets: Budgets) -> None:
+    def __init__(self, capabilities: Callable[[], Capabilities], budgets: Budgets) -> None:
         self._capabilities = capabilities
         self._budgets = budgets
         self._mutex = threading.Lock()
@@ -67,7 +68,7 @@ class Extractors:
         """
         if not blob.is_file():
             raise NotInStore(f"{blob}: no such file (expected the layer {digest})")
-        job = job_for(self._capabilities, self._budgets, blob, digest, target)
+        job = job_for(self._capabilities(), self._budgets, blob, digest, target)
         with self._workers().extractor() as extractor:
             extractor.start(job)
             try:

@@ -89,6 +89,11 @@ class StoreLayout:
         return self.root / "local"
 
     @property
+    def overlays(self) -> Path:
+        """Directory of what writable overlays write; made when there is one."""
+        return self.root / "overlays"
+
+    @property
     def lock(self) -> Path:
         """The file whose bytes are locked; always empty."""
         return self.root / "lock"

@@ -25,6 +25,13 @@ from layerfs.oci import Digest
 POLL_SECONDS: Final = 0.1
 """How long a waiting holder sleeps between two attempts."""
 
+MOMENTS_SECONDS: Final = 60.0
+"""How long to wait for a byte that is held for moments."""
+WORK_SECONDS: Final = 3600.0
+"""How long to wait for whoever downloads and extracts a layer."""
+
+_FIRST_PAUSE: Final = 0.001
+
 _FLOCK: Final = "hhqqi0q"
 """struct flock: type, whence, start, length, pid (must be 0), padding."""
 
@@ -57,11 +64,38 @@ class ByteLock:
 
     def try_acquire(self) -> bool:
         """Take the byte unless someone has it; True if it is held now. Raises StoreReadOnly, StoreError."""
-        return self._acquire(fcntl.F_OFD_SETLK)
+        if self.held:
+            raise RuntimeError(f"{self._path}: byte {self._offset} is held by this object already")
+        fd = self._open()
+        try:
+            fcntl.fcntl(fd, fcntl.F_OFD_SETLK, self._request(fcntl.F_WRLCK))
+        except OSError as exc:
+            os.close(fd)
+            if exc.errno in (EAGAIN, EACCES):
+                return False
+            if exc.errno in _NO_LOCKS:
+                raise StoreError(
+                    f"{self._path}: this filesystem has no locks, as some homes on NFS: {exc.strerror} "
+                    "(expected one that has; choose a directory of your own on a local disk with --store)"
+                ) from exc
+            raise store_error(exc, f"{self._path}: cannot lock") from exc
+        self._fd = fd
+        return True
 
-    def acquire(self) -> None:
-        """Wait in the kernel until the byte is free; for holders that hold it for moments."""
-        self._acquire(fcntl.F_OFD_SETLKW)
+    def acquire(self, seconds: float) -> None:
+        """Wait for the byte, *seconds* at most. Raises StoreReadOnly, StoreError, also when they are over.
+
+        Not in the kernel, whose wait has no end and keeps a process from ending.
+        """
+        deadline, pause = time.monotonic() + seconds, _FIRST_PAUSE
+        while not self.try_acquire():
+            if time.monotonic() > deadline:
+                raise StoreError(
+                    f"{self._path}: held by another process for {seconds:.0f} s (expected less); "
+                    f"fuser -v {self._path} names it"
+                )
+            time.sleep(pause)
+            pause = min(2 * pause, POLL_SECONDS)
 
     def release(self) -> None:
         """Give the byte back; harmless if it is not held."""
@@ -71,28 +105,9 @@ class ByteLock:
             fcntl.fcntl(fd, fcntl.F_OFD_SETLK, self._request(fcntl.F_UNLCK))
             os.close(fd)
 
-    def _acquire(self, command: int) -> bool:
-        if self.held:
-            raise RuntimeError(f"{self._path}: byte {self._offset} is held by this object already")
-        fd = self._open()
-        try:
-            fcntl.fcntl(fd, command, self._request(fcntl.F_WRLCK))
-        except OSError as exc:
-            os.close(fd)
-            if exc.errno in (EAGAIN, EACCES):
-                return False
-            if exc.errno in _NO_LOCKS:
-                raise StoreError(
-                    f"{self._path}: this filesystem has no locks, as some homes on NFS: {exc.strerror} "
-                    "(expected one that has; choose a local directory with --store, as /var/tmp/NAME)"
-                ) from exc
-            raise store_error(exc, f"{self._path}: cannot lock") from exc
-        self._fd = fd
-        return True
-
     def _open(self) -> int:
         try:
-            return os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+            return _open(self._path)
         except OSError as exc:
             if exc.errno in (EROFS, EACCES):
                 raise StoreReadOnly(f"{self._path}: the store may only be read: {exc.strerror}") from exc
@@ -102,12 +117,16 @@ class ByteLock:
         return struct.pack(_FLOCK, kind, os.SEEK_SET, self._offset, 1, 0)
 
 
+def _open(path: Path) -> int:
+    # 0600: whoever could read the file could lock it, and keep all others waiting.
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+
+
 class DigestLock(ByteLock):
     """The right to work on a digest: download it, extract it, remove it."""
 
     def __enter__(self) -> Self:
-        while not self.try_acquire():
-            time.sleep(POLL_SECONDS)
+        self.acquire(WORK_SECONDS)
         return self
 
     def __exit__(
@@ -120,7 +139,7 @@ class PublicationLock(ByteLock):
     """Held for the moments in which a final name appears or disappears, by whoever does that."""
 
     def __enter__(self) -> Self:
-        self.acquire()
+        self.acquire(MOMENTS_SECONDS)
         return self
 
     def __exit__(
@@ -157,7 +176,10 @@ class Locks:
         """Hold the byte of the staged name *path*, before anything of that name exists. Raises StoreError."""
         lock = self.name(path)
         if not lock.try_acquire():  # a random name: only a hash collision or an attack gets here
-            raise StoreError(f"{path}: this staged name is in use")
+            raise StoreError(
+                f"{path}: another process has locked this name in {self._path} (expected nobody: it is "
+                f"random); fuser -v {self._path} names it"
+            )
         return lock
 
     @contextlib.contextmanager
@@ -172,7 +194,7 @@ class Locks:
     def create(self) -> None:
         """Make the lock file, and try whether it can be locked. Raises StoreError."""
         with disk_errors(str(self._path)):
-            os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644))
+            os.close(_open(self._path))
         probe = self.name(self._path)
         probe.try_acquire()
         probe.release()

@@ -1,33 +1,30 @@
-"""Whose store this is, and what its filesystem can carry: tried at opening, remembered in the store.
+"""What the filesystem of a store can carry: tried where it matters, a "no" remembered in the store.
 
-Decides between owners who must not share a store: root, an ordinary user, root of a user namespace with its
-ids. What each writes (owners, devices, names of overlay attributes) the others cannot read back. Only what an
-ordinary user wrote any other user can read, as its record says all that matters.
+An answer counts only if it was one. A disk that is full or ill says nothing of what it can carry.
 """
 
 import logging
 import os
 import stat
+from errno import EACCES, EINVAL, ENOSYS, EOPNOTSUPP, EPERM
 from pathlib import Path
 from typing import Final
 
 import msgspec
 import xattr
 
-from layerfs.errors import StoreDamaged, StoreMismatch
-from layerfs.host.namespaces import id_mapping, in_initial_user_namespace
-from layerfs.host.oserrors import disk_errors
+from layerfs.host.oserrors import store_error
 from layerfs.layer.overlayfs import OPAQUE_VALUE, opaque_xattr
 from layerfs.layer.record import OwnerKind
 from layerfs.oci import Digest
-from layerfs.store.disk import read_small, write_durably
-from layerfs.store.layout import StoreLayout, staged
+from layerfs.store.layout import StoreLayout
 from layerfs.store.locks import Locks
+from layerfs.store.owner import Owner
 from layerfs.store.staging import stage_tree
 
-STORE_VERSION: Final = 1
-
 _PROBE: Final = Digest.of(b"layerfs probe")
+_REFUSALS: Final = frozenset({EPERM, EACCES, EOPNOTSUPP, EINVAL, ENOSYS})
+"""What a filesystem says, or whoever guards it, that will never hold a whiteout or the attribute."""
 
 log = logging.getLogger(__name__)
 
@@ -42,44 +39,20 @@ class Capabilities(msgspec.Struct, frozen=True):
     """``trusted.overlay.opaque`` for root, ``user.overlay.opaque`` for all others."""
 
 
-class _OwnerJson(msgspec.Struct, frozen=True, kw_only=True):
-    version: int = STORE_VERSION
-    owner: OwnerKind
-    uid: int
-    whiteout_devices: bool
-    mapping: str = ""
-    """Which ids the user namespace has, as `id_mapping` says it; empty outside of one."""
+def capabilities_of(owner: Owner) -> Capabilities:
+    """Return what the trees of *owner* look like."""
+    return Capabilities(owner.owner, owner.whiteout_devices, opaque_xattr(owner.owner))
 
 
-def owner_kind() -> OwnerKind:
-    """Say as whom this process writes files."""
-    if os.geteuid() != 0:
-        return "user"
-    return "root" if in_initial_user_namespace() else "namespace"
+def tried(layout: StoreLayout, locks: Locks, known: Owner) -> Owner:
+    """Return *known* with what the filesystem can carry. Raises StoreFull, StoreError: then nothing is known.
 
-
-def open_capabilities(layout: StoreLayout, locks: Locks, *, writable: bool) -> Capabilities:
-    """Check that this process may use the store, and find out what its trees look like.
-
-    Once trees lack the overlay form they keep lacking it, so a "no" is remembered. Raises StoreMismatch,
-    StoreDamaged, StoreFull, StoreError.
+    Once trees lack the overlay form they keep lacking it, so a "no" is not tried again.
     """
-    owner = owner_kind()
-    mapping = id_mapping() if owner == "namespace" else ""
-    mine = _OwnerJson(owner=owner, uid=os.geteuid(), whiteout_devices=True, mapping=mapping)
-    recorded = _read(layout.owner)
-    if recorded is not None:
-        _compare(recorded, mine, layout, writable=writable)
-    devices = recorded.whiteout_devices if recorded is not None else True
-    if writable and devices:
-        devices = probe(layout.extracted, locks, owner)
-        if not devices:
-            log.warning(
-                "%s: this filesystem refuses whiteouts or xattrs; lowerdirs will be FUSE", layout.root
-            )
-    if writable and (recorded is None or recorded.whiteout_devices != devices):
-        _write(layout, locks, msgspec.structs.replace(mine, whiteout_devices=devices))
-    return Capabilities(owner, devices, opaque_xattr(owner))
+    if not known.whiteout_devices or probe(layout.extracted, locks, known.owner):
+        return known
+    log.warning("%s: this filesystem refuses whiteouts or xattrs; lowerdirs will be FUSE", layout.root)
+    return msgspec.structs.replace(known, whiteout_devices=False)
 
 
 def probe(directory: Path, locks: Locks, owner: OwnerKind) -> bool:
@@ -89,51 +62,8 @@ def probe(directory: Path, locks: Locks, owner: OwnerKind) -> bool:
             os.mknod(tree.path / "whiteout", stat.S_IFCHR, os.makedev(0, 0))
             xattr.setxattr(os.fspath(tree.path), opaque_xattr(owner), OPAQUE_VALUE)
         except OSError as exc:
+            if exc.errno not in _REFUSALS:
+                raise store_error(exc, f"{directory}: cannot try what it can carry") from exc
             log.info("%s: no whiteouts or no overlay attributes: %s", directory, exc)
             return False
     return True
-
-
-def _read(path: Path) -> _OwnerJson | None:
-    raw = read_small(path, 4096)
-    if raw is None:
-        return None
-    try:
-        return msgspec.json.decode(raw, type=_OwnerJson)
-    except (msgspec.DecodeError, UnicodeDecodeError) as exc:
-        raise StoreDamaged(f"{path}: {exc} (remove the file if the store is yours)") from exc
-
-
-def _compare(recorded: _OwnerJson, mine: _OwnerJson, layout: StoreLayout, *, writable: bool) -> None:
-    """Raise StoreMismatch unless this process may use the store."""
-    if recorded.version != STORE_VERSION:
-        raise StoreMismatch(
-            f"{layout.root}: store version {recorded.version} (expected {STORE_VERSION}); use another --store"
-        )
-    if recorded.owner == mine.owner == "user" and not writable:
-        return
-    if (recorded.owner, recorded.uid, recorded.mapping) != (mine.owner, mine.uid, mine.mapping):
-        raise StoreMismatch(
-            f"{layout.root}: made by {_describe(recorded)}, opened by {_describe(mine)} "
-            f"(expected the same); {_way_out(recorded)}, or use another --store"
-        )
-
-
-def _describe(owner: _OwnerJson) -> str:
-    if owner.owner == "namespace":
-        return f"root of a user namespace with the ids {owner.mapping or 'of an older version'}"
-    return "root" if owner.owner == "root" else f"user {owner.uid}"
-
-
-def _way_out(recorded: _OwnerJson) -> str:
-    return {
-        "root": "run as root",
-        "namespace": "enter such a namespace (podman unshare, or unshare -Urm --map-auto)",
-        "user": f"run as user {recorded.uid}",
-    }[recorded.owner]
-
-
-def _write(layout: StoreLayout, locks: Locks, owner: _OwnerJson) -> None:
-    temporary = staged(layout.root, "owner", "writing")
-    with locks.holding(temporary), disk_errors(f"{layout.owner}: cannot write"):
-        write_durably(temporary, layout.owner, msgspec.json.encode(owner) + b"\n")

@@ -19,7 +19,7 @@ from layerfs.errors import InvalidDigest, InvalidReference, StoreError
 from layerfs.host.oserrors import disk_errors
 from layerfs.oci import Digest, Repository, Tag
 from layerfs.oci.reference import is_component, is_registry, is_tag
-from layerfs.store.disk import read_small, write_durably
+from layerfs.store.disk import make_directories, read_small, write_durably
 from layerfs.store.layout import StoreLayout
 from layerfs.store.locks import Locks
 
@@ -145,7 +145,7 @@ class Refs:
     def _rename_into(self, temporary: Path, path: Path, raw: bytes) -> None:
         for attempt in range(_ATTEMPTS):
             try:
-                path.parent.mkdir(parents=True, exist_ok=True)
+                make_directories(path.parent)
                 write_durably(temporary, path, raw)
             except (FileNotFoundError, FileExistsError):
                 # `remove` of a neighbour took the empty directory away, before or while mkdir looked.

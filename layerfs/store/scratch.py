@@ -13,10 +13,10 @@ from pathlib import Path
 
 from layerfs.errors import StoreError
 from layerfs.host.oserrors import disk_errors
+from layerfs.store.disk import make_directories
+from layerfs.store.layout import StoreLayout
 from layerfs.store.removal import remove_tree
 from layerfs.store.usage import mounts_with
-
-DIRECTORY = "overlays"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,10 +50,9 @@ def make_scratch(images_dir: Path, target: bytes, root: Path) -> Scratch:
 
     Raises StoreFull, StoreReadOnly, StoreError.
     """
-    scratch = Scratch(images_dir / DIRECTORY / secrets.token_hex(16))
+    scratch = Scratch(StoreLayout(images_dir).overlays / secrets.token_hex(16))
     with disk_errors(f"{scratch.path}: cannot make"):
-        scratch.path.parent.mkdir(mode=0o700, exist_ok=True)
-        scratch.path.mkdir(mode=0o700)
+        make_directories(scratch.path, 0o700)
         os.symlink(target, scratch.path / "target")
         scratch.work.mkdir()
         scratch.upper.mkdir()
@@ -65,7 +64,7 @@ def make_scratch(images_dir: Path, target: bytes, root: Path) -> Scratch:
 
 def scratches_of(images_dir: Path, target: bytes) -> list[Scratch]:
     """Return the scratches that were made for overlays at *target*, mounted or not. Raises StoreError."""
-    directory = images_dir / DIRECTORY
+    directory = StoreLayout(images_dir).overlays
     with disk_errors(f"{directory}: cannot read"):
         return [Scratch(path) for path, made_for in _targets(directory) if made_for == target]
 

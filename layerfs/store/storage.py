@@ -34,10 +34,12 @@ from layerfs.store.documents import DocumentShelf
 from layerfs.store.download import StagedDownload, discard_suspended, find_suspended, stage_download
 from layerfs.store.durability import Durability, writing_back
 from layerfs.store.extraction import Extractors
+from layerfs.store.gate import StoreGate
 from layerfs.store.layout import StoreLayout, as_digest
 from layerfs.store.locks import DigestLock, Locks
+from layerfs.store.opening import Opening
 from layerfs.store.paths import StorePaths
-from layerfs.store.probe import open_capabilities
+from layerfs.store.probe import Capabilities
 from layerfs.store.records import CoverRecord
 from layerfs.store.refs import Refs
 from layerfs.store.staging import StagedTree
@@ -63,21 +65,33 @@ class ImageStorage(StorePaths):
     """The store below *images_dir*, which is made if it does not exist.
 
     A digest argument is a `Digest` or its text; text is parsed before a path is made of it (InvalidDigest).
-    Opening reads nothing that grows with the store. Raises StoreMismatch, StoreFull, StoreReadOnly,
-    StoreDamaged, StoreError.
+    Opening reads nothing that grows with the store, and writes nothing unless something of the store is
+    missing or open to others. A directory that others could change is refused, whatever it says of itself;
+    a store of *maker*, a uid, is believed beside one of this user or of root. *shared* says whether other
+    users may read the store from now on; None leaves it as it was said last, and at first they may not.
+    Raises StoreMismatch, StoreFull, StoreReadOnly, StoreDamaged, StoreError.
     """
 
-    def __init__(self, images_dir: str | os.PathLike[str], *, budgets: Budgets | None = None) -> None:
+    def __init__(
+        self,
+        images_dir: str | os.PathLike[str],
+        *,
+        budgets: Budgets | None = None,
+        shared: bool | None = None,
+        maker: int | None = None,
+    ) -> None:
         super().__init__(StoreLayout(utf8_path(images_dir)))
         self._locks = Locks(self._layout.lock)
         self._boot_id = host.boot_id()
-        self.readonly = not _prepare(self._layout, self._locks)
+        self.maker = maker
+        """Whose store is believed beside one's own and root's; None for nobody's."""
+        opening = Opening(self._layout, self._locks, StoreGate(self._layout, maker))
+        self.readonly = not opening.enter(shared)
         """Whether this process may only read the store; what is missing then raises StoreReadOnly."""
-        self.capabilities = open_capabilities(self._layout, self._locks, writable=not self.readonly)
-        """Who owns the store, and the form of its trees."""
+        self._opening = opening
         self._durability = Durability(self.images_dir, readonly=self.readonly)
         self._mounts = UsageCache()
-        self._extractors = Extractors(self.capabilities, budgets or Budgets())
+        self._extractors = Extractors(opening.capabilities, budgets or Budgets())
         self.refs = Refs(self._layout, self._locks)
         """Pinned tags."""
         self._manifests: DocumentShelf[Manifest | Index] = DocumentShelf(
@@ -93,6 +107,11 @@ class ImageStorage(StorePaths):
         self._covers: TreeShelf[CoverRecord] = TreeShelf(
             self._layout.covers, CoverRecord, self._locks, self._durability, self._mounts.uses
         )
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """Who owns the store, and the form of its trees. Tries the disk when it is asked first."""
+        return self._opening.capabilities()
 
     def __repr__(self) -> str:
         return f"ImageStorage({os.fspath(self.images_dir)!r})"
@@ -383,18 +402,3 @@ class ImageStorage(StorePaths):
     def _require_writable(self, what: str) -> None:
         if self.readonly:
             raise StoreReadOnly(f"{what}: not possible, {self.images_dir} may only be read")
-
-
-def _prepare(layout: StoreLayout, locks: Locks) -> bool:
-    """Make the directories of a store; False if it exists and may only be read."""
-    if layout.root.is_dir() and not os.access(layout.root, os.W_OK | os.X_OK, effective_ids=True):
-        return False
-    with disk_errors(f"{layout.root}: cannot make the store"):
-        layout.root.mkdir(parents=True, exist_ok=True)
-        for directory in layout.directories:
-            # Setuid programs of old images are nobody's business but the owner's.
-            private = directory in (layout.extracted, layout.covers)
-            with contextlib.suppress(FileExistsError):
-                directory.mkdir(0o700 if private else 0o755)
-    locks.create()
-    return True

@@ -17,6 +17,8 @@ from layerfs.settings import FLAG, ROWS, Settings
 # For each field that has a row: what a file says, what an option gets, and what both mean.
 SAID: dict[str, tuple[str, Any, Any]] = {
     "store": ('"/s"', Path("/s"), Path("/s")),
+    "store_owner": ("1234", "1234", 1234),
+    "share_store": ("true", True, True),
     "platform": ('"linux/arm64"', "linux/arm64", Platform.parse("linux/arm64")),
     "insecure_registries": ('["a.b:1", "c.d"]', ["a.b:1", "c.d"], frozenset({"a.b:1", "c.d"})),
     "authfile": ('"/a"', Path("/a"), Path("/a")),

@@ -30,7 +30,7 @@ def users_store(registry: Registry, household: Household) -> Path:
 
 
 def test_root_does_not_use_the_users_store(users_store: Path) -> None:
-    with pytest.raises(StoreMismatch, match=f"made by user {UID}, opened by root .*; run as user {UID}, or"):
+    with pytest.raises(StoreMismatch, match=f"belongs to user {UID} .expected root.; run as user {UID}, use"):
         ImageStorage(users_store)
 
 
@@ -40,9 +40,7 @@ def test_the_user_does_not_use_roots_store(household: Household) -> None:
 
     done = household.room().layerfs("images", "--store", store, check=False)
 
-    assert (
-        f"made by root, opened by user {UID} (expected the same); run as root, or use another" in done.stderr
-    )
+    assert f"made by root and closed to user {UID} (expected the same user); run as root, use" in done.stderr
     assert "Traceback" not in done.stderr
 
 
@@ -74,13 +72,17 @@ def test_namespace_and_user_have_stores_side_by_side(household: Household) -> No
 
 
 def test_a_store_that_is_shared_serves_other_users(users_store: Path, household: Household) -> None:
-    for name in ("extracted", "covers"):
-        (users_store / name).chmod(0o755)
     household.home.chmod(0o711)
     point = household.place("mnt", STRANGER)
     stranger = household.room(STRANGER)
     try:
-        with stranger.mounted("--store", str(users_store), mountpoint=point) as mounted:
+        closed = stranger.layerfs("images", "--store", users_store, check=False)
+        assert f"belongs to user {UID} (expected user {STRANGER} or root)" in closed.stderr
+        pulled = household.room().layerfs("images", "--quiet", "--store", users_store).stdout.strip()
+        household.room().layerfs("pull", "--share-store", "--store", users_store, pulled)
+        with stranger.mounted(
+            "--store", str(users_store), "--store-owner", str(UID), mountpoint=point
+        ) as mounted:
             root = next(iter(mounted.run("ls", f"{point}/rootfs").stdout.split()))
             motd = f"{point}/rootfs/{root}/etc/motd"
 
@@ -110,7 +112,7 @@ def test_a_home_without_locks_is_refused_with_a_way_out(household: Household) ->
 
     assert done.returncode != 0
     assert f"{store}/lock: this filesystem has no locks, as some homes on NFS" in done.stderr
-    assert "choose a local directory with --store" in done.stderr
+    assert "choose a directory of your own on a local disk with --store" in done.stderr
     assert "Traceback" not in done.stderr
 
 

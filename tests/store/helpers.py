@@ -1,6 +1,8 @@
 """What several tests of the store need: made-up layers, and a list of what should not be there."""
 
 import os
+import shutil
+import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -105,3 +107,36 @@ def child(work: Callable[[], None]) -> Iterator[int]:
         os.close(reader)
         os.kill(pid, 9)
         os.waitpid(pid, 0)
+
+
+@contextmanager
+def shared_place() -> Iterator[Path]:
+    """Make a directory for every user: pytest's are root's alone."""
+    place = Path("/var/tmp") / f"layerfs-test-{os.urandom(8).hex()}"
+    place.mkdir()
+    place.chmod(0o1777)
+    try:
+        yield place
+    finally:
+        shutil.rmtree(place)
+
+
+def as_user(uid: int, work: Callable[[], None]) -> None:
+    """Run *work* in a forked process of another user; fail with its traceback."""
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            os.setgroups([])
+            os.setgid(uid)
+            os.setuid(uid)
+            work()
+            os._exit(0)
+        except BaseException:  # noqa: BLE001 - the parent reports it
+            os.write(writer, traceback.format_exc().encode())
+        finally:
+            os._exit(1)
+    os.close(writer)
+    with open(reader, "rb") as output:
+        text = output.read().decode()
+    assert os.waitpid(pid, 0)[1] == 0, text

@@ -3,7 +3,6 @@ import os
 import shutil
 import subprocess
 import sys
-import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +14,7 @@ from layerfs.errors import NotInStore, StoreDamaged, StoreMismatch, StoreReadOnl
 from layerfs.oci import Digest, Repository
 from layerfs.store import Capabilities, ImageStorage
 from tests.conftest import skip_for_lack_of
-from tests.store.helpers import blob_of, download, publish
+from tests.store.helpers import as_user, blob_of, download, publish, shared_place
 from tests.support import images
 
 CONTENT, DIGEST = blob_of(b"one layer")
@@ -117,7 +116,7 @@ def test_an_ordinary_user_has_a_store_of_his_own_and_no_other() -> None:
 
         ImageStorage(place / "ours")
         as_user(1234, use)
-        with pytest.raises(StoreMismatch, match="made by user 1234, opened by root"):
+        with pytest.raises(StoreMismatch, match=r"theirs: belongs to user 1234 .expected root."):
             ImageStorage(place / "theirs")
 
 
@@ -146,39 +145,6 @@ def _closed_directories(tree: Path) -> None:
     (tree / "a/b").mkdir(parents=True)
     (tree / "a/b").chmod(0)
     (tree / "a").chmod(0o555)
-
-
-@contextmanager
-def shared_place() -> Iterator[Path]:
-    """Make a directory for every user: pytest's are root's alone."""
-    place = Path("/var/tmp") / f"layerfs-test-{os.urandom(8).hex()}"
-    place.mkdir()
-    place.chmod(0o777)
-    try:
-        yield place
-    finally:
-        shutil.rmtree(place)
-
-
-def as_user(uid: int, work: Callable[[], None]) -> None:
-    """Run *work* in a forked process of another user; fail with its traceback."""
-    reader, writer = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        try:
-            os.setgroups([])
-            os.setgid(uid)
-            os.setuid(uid)
-            work()
-            os._exit(0)
-        except BaseException:  # noqa: BLE001 - the parent reports it
-            os.write(writer, traceback.format_exc().encode())
-        finally:
-            os._exit(1)
-    os.close(writer)
-    with open(reader, "rb") as output:
-        text = output.read().decode()
-    assert os.waitpid(pid, 0)[1] == 0, text
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b'{"owner": "emperor", "uid": 0}', b"\xff"])

@@ -1,0 +1,72 @@
+"""Opening a store: who may, whether others may read it, and what its filesystem can carry once that matters.
+
+Puts `gate`, `owner` and `probe` into an order in which looking at a store writes nothing.
+"""
+
+import logging
+import threading
+
+import msgspec
+
+from layerfs.errors import StoreError
+from layerfs.store.gate import StoreGate
+from layerfs.store.layout import StoreLayout
+from layerfs.store.locks import Locks
+from layerfs.store.owner import Owner, read_owner, require_owner, write_owner
+from layerfs.store.probe import Capabilities, capabilities_of, tried
+
+log = logging.getLogger(__name__)
+
+
+class Opening:
+    """What one process knows of who owns a store. Thread-safe once `enter` has returned."""
+
+    def __init__(self, layout: StoreLayout, locks: Locks, gate: StoreGate) -> None:
+        self._layout = layout
+        self._locks = locks
+        self._gate = gate
+        self._owner = Owner.of_this_process()
+        self._tried = True
+        self._trying = threading.Lock()
+
+    def enter(self, shared: bool | None) -> bool:
+        """Make the store if there is none, and say if it may be written; *shared* is what the user says.
+
+        Raises StoreMismatch, StoreFull, StoreReadOnly, StoreDamaged, StoreError.
+        """
+        writable = self._gate.enter()
+        recorded = read_owner(self._layout)
+        if recorded is not None:
+            require_owner(recorded, self._layout, writable=writable)
+            self._owner = recorded
+        if not writable:
+            return False
+        was_shared = self._owner.shared
+        self._owner = msgspec.structs.replace(self._owner, shared=was_shared if shared is None else shared)
+        self._gate.set_modes(shared=self._owner.shared, anew=not was_shared)
+        if recorded is None:
+            self._locks.create()
+            self._owner = tried(self._layout, self._locks, self._owner)
+        if self._owner != recorded:
+            write_owner(self._layout, self._locks, self._owner)
+        self._tried = recorded is None
+        return True
+
+    def capabilities(self) -> Capabilities:
+        """Return the form of the trees; what the filesystem can carry is tried when it is asked first."""
+        with self._trying:
+            if not self._tried:
+                self._try_again()
+                self._tried = True
+        return capabilities_of(self._owner)
+
+    def _try_again(self) -> None:
+        """Try what may have changed since the store was made; without an answer the last one holds."""
+        try:
+            found = tried(self._layout, self._locks, self._owner)
+            if found != self._owner:
+                write_owner(self._layout, self._locks, found)
+        except StoreError as exc:
+            log.info("%s: not tried what it can carry: %s", self._layout.root, exc)
+        else:
+            self._owner = found
