@@ -1,10 +1,12 @@
 """What the Tab key offers: references of the store, mountpoints; and ``layerfs completion`` for the shells.
 
 Runs at each Tab, so it imports little, never fails, and changes nothing: no store is made to look into it.
+A name that others made is program text to a shell, so only those are offered that no shell reads as more.
 """
 
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
@@ -14,6 +16,7 @@ from layerfs.errors import LayerfsError
 
 Shell = Literal["bash", "zsh", "fish"]
 
+# Where mountpoints are asked for, none falls back to the names of files: others may have chosen these, too.
 SCRIPTS: Final[dict[Shell, str]] = {
     # Bash breaks words at colons: it would hand over `alpine:3` as three, and replaces only what is
     # behind the last colon. So the words are taken from the line, and the answers cut.
@@ -24,26 +27,56 @@ _layerfs() {
     IFS=$' \\t' read -ra words <<< "$line"
     [[ $line == *[[:space:]] ]] && words+=("")
     current=${words[-1]}
-    COMPREPLY=($(COMP_WORDS="${words[*]}" COMP_CWORD=$((${#words[@]} - 1)) \\
-        _LAYERFS_COMPLETE=complete_bash "$1" 2>/dev/null))
+    mapfile -t COMPREPLY < <(COMP_WORDS="${words[*]}" COMP_CWORD=$((${#words[@]} - 1)) \\
+        _LAYERFS_COMPLETE=complete_bash "$1" 2>/dev/null)
+    [[ -n ${COMPREPLY[*]} ]] || COMPREPLY=()
+    [[ ${words[1]} == @(umount|status) ]] && compopt +o default
     if [[ $current == *:* && $COMP_WORDBREAKS == *:* ]]; then
         COMPREPLY=("${COMPREPLY[@]#"${current%"${current##*:}"}"}")
     fi
 }
 complete -o default -F _layerfs layerfs
 """,
+    # Typer's script for zsh evaluates the answer. This one takes what fish gets: a word, a tab, its meaning.
     "zsh": """\
 #compdef layerfs
 _layerfs() {
-    eval $(env _TYPER_COMPLETE_ARGS="${words[1,$CURRENT]}" _LAYERFS_COMPLETE=complete_zsh layerfs)
+    local line
+    local -a found offered shown
+    found=(${(f)"$(_LAYERFS_COMPLETE=complete_fish _TYPER_COMPLETE_FISH_ACTION=get-args \\
+        _TYPER_COMPLETE_ARGS="${words[1,CURRENT]}" layerfs 2>/dev/null)"})
+    for line in $found; do
+        offered+=("${line%%$'\\t'*}")
+        shown+=("${line/$'\\t'/  -- }")
+    done
+    if (( $#offered )); then
+        compadd -l -d shown -a offered
+    elif [[ $words[2] != (umount|status) ]]; then
+        _files
+    fi
 }
-compdef _layerfs layerfs
+if [[ $funcstack[1] == _layerfs ]]; then
+    _layerfs "$@"
+else
+    compdef _layerfs layerfs
+fi
 """,
     "fish": """\
-complete --command layerfs --arguments '(env _LAYERFS_COMPLETE=complete_fish \\
-    _TYPER_COMPLETE_FISH_ACTION=get-args _TYPER_COMPLETE_ARGS=(commandline -cp) layerfs)'
+function __layerfs_complete
+    set --local found (env _LAYERFS_COMPLETE=complete_fish _TYPER_COMPLETE_FISH_ACTION=get-args \\
+        _TYPER_COMPLETE_ARGS=(commandline -cp | string collect) layerfs 2>/dev/null)
+    if set --query found[1]
+        printf '%s\\n' $found
+    else if not __fish_seen_subcommand_from umount status
+        __fish_complete_path (commandline -ct)
+    end
+end
+complete --command layerfs --no-files --arguments '(__layerfs_complete)'
 """,
 }
+
+_HARMLESS: Final = re.compile(r"[\w/][\w/.:@%+,=-]*")
+"""No quote, blank, expansion or pattern of bash, zsh or fish; what some expand in front, not in front."""
 
 
 def completion(
@@ -57,21 +90,32 @@ def completion(
     typer.echo(SCRIPTS[shell], nl=False)
 
 
+def is_harmless(word: str) -> bool:
+    """Say whether *word*, typed without quotes, is only itself to bash, zsh and fish."""
+    return _HARMLESS.fullmatch(word) is not None
+
+
 def complete_reference(ctx: typer.Context, incomplete: str) -> list[str]:
     """Return the references of the store that begin with what was typed."""
     given = ctx.params.get("references") or ()
-    return [name for name in _references(ctx.params) if name.startswith(incomplete) and name not in given]
+    return [name for name in _offered(_references(ctx.params), incomplete) if name not in given]
 
 
 def complete_mountpoint(incomplete: str) -> list[str]:
-    """Return the mountpoints of layerfs that begin with what was typed."""
+    """Return the mountpoints of the user's own layerfs that begin with what was typed."""
     from layerfs.host import mounts
 
     try:
-        points = [os.fsdecode(mount.point) for mount in mounts.read_mounts() if mount.is_layerfs]
+        found = mounts.read_mounts()
     except OSError:
         return []
-    return [point for point in dict.fromkeys(points) if point.startswith(incomplete)]
+    own = (os.fsdecode(mount.point) for mount in found if mount.is_layerfs and mount.user == os.getuid())
+    return list(dict.fromkeys(_offered(own, incomplete)))
+
+
+def _offered(words: Iterable[str], incomplete: str) -> Iterator[str]:
+    """Yield those of *words* that begin with what was typed and may be put on a command line as they are."""
+    return (word for word in words if word.startswith(incomplete) and is_harmless(word))
 
 
 def _references(params: dict[str, Any]) -> Iterator[str]:

@@ -44,6 +44,15 @@ class Mount:
         """Whether it is a mount of ours, by type and source."""
         return self.fstype == FUSE_TYPE and self.source == FSNAME.encode()
 
+    @property
+    def user(self) -> int | None:
+        """The user id of who mounted it, as the kernel keeps it for FUSE; None where it keeps none."""
+        for option in self.super_options:
+            name, _, value = option.partition(b"=")
+            if name == b"user_id" and value.isdigit():
+                return int(value)
+        return None
+
 
 def unescape(text: bytes) -> bytes:
     r"""Undo the kernel's octal escapes, ``\040`` for a space; anything else stays as it is."""

@@ -1,4 +1,4 @@
-"""Help, manual pages and completion: of one source, complete, and of use."""
+"""Help and manual pages: of one source, complete, and of use."""
 
 import ast
 import re
@@ -12,9 +12,7 @@ import typer
 
 import layerfs.cli
 from layerfs.cli.app import VERBATIM, app, load_verbs
-from layerfs.cli.completion import SCRIPTS
 from tests.cli.conftest import CommandLine
-from tests.support.images import file, image, layer, write_layout
 
 _SOURCE = Path(layerfs.cli.__file__).parents[1]
 
@@ -81,48 +79,3 @@ def test_every_command_that_a_message_names_exists() -> None:
 
     assert {word for _, word in named} > {"pull", "login", "umount", "df"}
     assert {(path, word) for path, word in named if word not in known} == set()
-
-
-class Bash:
-    """Completes as bash does."""
-
-    def __init__(self, layerfs: CommandLine) -> None:
-        self._layerfs = layerfs
-        self._script = layerfs.home / "completion.bash"
-        self._script.write_text(layerfs("completion", "bash").stdout)
-
-    def __call__(self, line: str) -> list[str]:
-        program = (
-            f'source {self._script}; COMP_LINE="$1"; COMP_POINT=${{#1}}; _layerfs layerfs; '
-            'printf "%s\\n" "${COMPREPLY[@]}"'
-        )
-        done = subprocess.run(
-            ["bash", "-c", program, "bash", line],
-            env=self._layerfs.environment,
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        assert done.stderr == ""
-        return done.stdout.split()
-
-
-def test_bash_completes_verbs_options_references_and_their_tags(layerfs: CommandLine, tmp_path: Path) -> None:
-    bash = Bash(layerfs)
-    assert bash("layerfs tree ") == []
-    assert not layerfs.store.exists(), "the Tab key must not make a store"
-    write_layout(tmp_path / "lay", image(layer(file("a"))))
-    for name in ("alpine:1", "alpine:2", "quay.io/x/y:3"):
-        layerfs("import", f"oci:{tmp_path}/lay", name)
-    assert "tree" in bash("layerfs t")
-    assert bash("layerfs tree --lay") == ["--layer"]
-    assert bash("layerfs tree quay") == ["quay.io/x/y:3"]
-    assert bash("layerfs tree al") == ["alpine:1", "alpine:2"]
-    assert bash("layerfs tree alpine:") == ["1", "2"]
-    assert bash("layerfs tree docker.io/library/alpine:2") == ["2"]
-    assert bash(f"layerfs tree --store {tmp_path}/gone al") == []
-
-
-@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_a_script_for_each_shell(layerfs: CommandLine, shell: str) -> None:
-    assert layerfs("completion", shell).stdout == SCRIPTS[shell]  # type: ignore[index]  # all of them

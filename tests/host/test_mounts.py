@@ -55,9 +55,23 @@ def test_optional_fields_and_overlay_options_are_told_apart() -> None:
     assert not mount.is_layerfs
 
 
+@pytest.mark.parametrize(
+    ("options", "user"),
+    [
+        pytest.param(b"rw,user_id=1000,group_id=0,allow_other", 1000, id="fuse"),
+        pytest.param(b"rw,group_id=0", None, id="none"),
+        pytest.param(b"rw,user_id=-1", None, id="no number"),
+    ],
+)
+def test_the_user_of_a_mount_is_whom_the_kernel_names(options: bytes, user: int | None) -> None:
+    (mount,) = parse_mountinfo(b"36 35 0:9 / /mnt rw - fuse.layerfs layerfs " + options)
+    assert mount.is_layerfs
+    assert mount.user == user
+
+
 def test_every_line_of_this_machine_is_understood() -> None:
     with open("/proc/self/mountinfo", "rb") as file:
-        assert len(read_mounts()) == len(file.read().splitlines())
+        assert len(read_mounts()) == len(file.read().split(b"\n")) - 1
 
 
 @pytest.fixture

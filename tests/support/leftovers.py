@@ -49,7 +49,7 @@ class Watch:
 
 def mountpoints() -> list[bytes]:
     """Return all mountpoints of this mount namespace, as /proc/self/mountinfo spells them."""
-    lines = Path("/proc/self/mountinfo").read_bytes().splitlines()
+    lines = Path("/proc/self/mountinfo").read_bytes().split(b"\n")[:-1]
     return [line.split(b" ")[_MOUNTPOINT_FIELD] for line in lines]
 
 
