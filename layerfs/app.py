@@ -109,7 +109,7 @@ def open_bundle(settings: Settings, source: "SourceName") -> "tuple[Settings, Lo
     """
     from layerfs.local.origin import open_local  # what most mounts do not need
 
-    local = open_local(source)
+    local = open_local(source, settings.platform)
     store = StoreLayout(settings.store).bundle_cache(source.path, local.key)
     return dataclasses.replace(settings, store=store), local
 

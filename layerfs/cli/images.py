@@ -71,8 +71,11 @@ def _details(
         found = reader.read(repository, digest)
     except LayerfsError:  # a document is damaged
         return {}
-    if isinstance(found, DocumentNeed) or found.image is None:  # only the tag is known, or it is an artifact
+    if isinstance(found, DocumentNeed):  # only the tag is known
         return {}
+    if found.image is None:
+        manifest = found.manifest
+        return {} if manifest is None or manifest.is_image else {"artifact": manifest.kind}
     image = found.image
     blobs = {layer.digest: layer.size for layer in image.layers}
     return {
@@ -89,7 +92,7 @@ def _cells(row: dict[str, object]) -> list[str]:
     return [
         str(row["reference"]),
         str(row["digest"])[: len("sha256:") + _SHORT_HEX],
-        str(row.get("platform", "-")),
+        "artifact" if "artifact" in row else str(row.get("platform", "-")),
         str(row.get("layers", "-")),
         human_size(size) if isinstance(size, int) else "-",
         f"{row['fetched']}/{row['layers']}" if "fetched" in row else "-",

@@ -8,8 +8,8 @@ import typer
 from layerfs.cli import options
 from layerfs.cli.app import app
 from layerfs.cli.output import print_json
-from layerfs.errors import UsageError
-from layerfs.oci import ImageReference, Tag
+from layerfs.errors import UnsupportedImage, UsageError
+from layerfs.oci import ImageReference, Platform, Tag
 from layerfs.settings import Settings
 
 if TYPE_CHECKING:
@@ -52,34 +52,47 @@ def import_(
 
     parsed = SourceName.parse(source)
     contents = open_source(parsed)
-    named = _named(contents, parsed, reference, every=every)
+    named = _named(contents, parsed, reference, settings.platform, every=every)
 
     async def work(machinery: "Machinery") -> None:
-        await _import_all(machinery, named, as_json=as_json)
+        await _import_all(machinery, named, every=every, as_json=as_json)
 
     with_provider(settings, work, LocalOrigin(contents, str(parsed), {}, link=not copy))
 
 
 def _named(
-    contents: "Contents", source: "SourceName", reference: str | None, *, every: bool
+    contents: "Contents", source: "SourceName", reference: str | None, wanted: Platform, *, every: bool
 ) -> "list[tuple[Tag, SourceImage]]":
-    """Return the images to import under their names. Raises UsageError, InvalidReference, NotFound."""
-    from layerfs.local import choose
+    """Return the images to import under their names.
+
+    Raises UsageError, InvalidReference, NotFound, PlatformMissing.
+    """
+    from layerfs.local import by_name, choose
 
     if every and (reference or source.image):
         raise UsageError(
             "--all takes the names that the images carry (expected SOURCE without a name, alone)"
         )
-    images = contents.images if every else [choose(contents.images, source)]
-    return [(_target(reference) or image.tag(source), image) for image in images]
+    if every:
+        return list(by_name(contents.images, source, wanted).items())
+    image = choose(contents.images, source, wanted)
+    return [(_target(reference) or image.tag(source), image)]
 
 
 async def _import_all(
-    machinery: "Machinery", named: "list[tuple[Tag, SourceImage]]", *, as_json: bool
+    machinery: "Machinery", named: "list[tuple[Tag, SourceImage]]", *, every: bool, as_json: bool
 ) -> None:
+    """Import the images one by one; of *every* one in a source, those that are none are left out."""
     results = []
     for target, image in named:
-        results.append(await _import(machinery, target, image, silent=as_json or not sys.stdout.isatty()))
+        try:
+            done = await _import(machinery, target, image, silent=as_json or not sys.stdout.isatty())
+        except UnsupportedImage as exc:
+            if not every:
+                raise
+            typer.echo(f"layerfs: {target}: left out: {exc}", err=True)
+            continue
+        results.append(done)
         if not as_json:
             typer.echo(target)
     if as_json:

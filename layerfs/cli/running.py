@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
 
 import trio
+import typer
 
 from layerfs import app as wiring
 from layerfs.cli.opening import open_store
@@ -13,7 +14,8 @@ from layerfs.errors import NotInStore, StoreError
 from layerfs.fetch import Fetcher
 from layerfs.local.origin import LocalOrigin
 from layerfs.needs import LayersNeed, StackNeed, TagNeed
-from layerfs.oci import Digest, Image, ImageReference, Manifest, Tag
+from layerfs.oci import Digest, Image, ImageReference, Manifest, Platform, Tag
+from layerfs.oci.config import UNKNOWN
 from layerfs.oci.image import ImageLayer
 from layerfs.settings import Settings
 from layerfs.store import ImageStorage, LayerDir
@@ -30,6 +32,8 @@ class Machinery:
 
     storage: ImageStorage
     provider: Fetcher
+    platform: Platform
+    """What is wanted of an image that is there for several."""
 
 
 def with_provider(
@@ -43,7 +47,7 @@ def with_provider(
     async def main() -> T:
         storage = open_store(settings)
         async with wiring.providing(settings, storage, local) as provider:
-            return await work(Machinery(storage, provider))
+            return await work(Machinery(storage, provider, settings.platform))
 
     return trio.run(main)
 
@@ -79,9 +83,20 @@ async def manifest_of(machinery: Machinery, reference: ImageReference | Tag, dig
 
 
 def image_of(machinery: Machinery, manifest: Manifest) -> Image:
-    """Pair a manifest with its config, both in the store. Raises UnsupportedImage for an artifact."""
+    """Pair a manifest with its config, both in the store; warn of an image for another platform.
+
+    Raises UnsupportedImage for an artifact.
+    """
     manifest.require_image()
-    return Image.of(manifest, machinery.storage.load_config(manifest.config.digest))
+    image = Image.of(manifest, machinery.storage.load_config(manifest.config.digest))
+    found = image.config.platform
+    if found.os != UNKNOWN and found not in machinery.platform.candidates():
+        typer.echo(
+            f"layerfs: {manifest.digest}: an image for {str(found)!r} alone (wanted {machinery.platform}, as "
+            "--platform says)",
+            err=True,
+        )
+    return image
 
 
 async def fetch_stack(machinery: Machinery, reference: ImageReference | Tag, image: Image) -> list[str]:

@@ -5,8 +5,8 @@ Imports only `errors`, `oci` and the tar reader of `layer`. `layerfs.local.origi
 imported here: completion must be quick.
 """
 
-from layerfs.local.contents import Contents, SourceImage, choose
+from layerfs.local.contents import Contents, SourceImage, by_name, choose
 from layerfs.local.name import SourceName, is_source
 from layerfs.local.opening import open_source
 
-__all__ = ["Contents", "SourceImage", "SourceName", "choose", "is_source", "open_source"]
+__all__ = ["Contents", "SourceImage", "SourceName", "by_name", "choose", "is_source", "open_source"]

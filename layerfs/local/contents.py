@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from layerfs.errors import NotFound, UsageError
+from layerfs.errors import NotFound, PlatformMissing, UsageError
 from layerfs.local.name import SourceName, full_name, made_up_name
 from layerfs.local.pieces import Piece
-from layerfs.oci import Digest, Tag
+from layerfs.oci import Digest, Platform, Tag
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +20,10 @@ class SourceImage:
     digest: Digest
     names: tuple[str, ...]
     """As the source has them: tags, full names, or none."""
+    platform: Platform | None = None
+    """Where the source says it: images for several platforms may stand side by side under one name."""
+    artifact_type: str = ""
+    """What it is, where the source says that it is no image."""
 
     def tag(self, source: SourceName) -> Tag:
         """Return the full name that the image carries, else one made of the name of the source."""
@@ -42,26 +46,65 @@ class Contents(Protocol):
         """
 
 
-def choose(images: Sequence[SourceImage], source: SourceName) -> SourceImage:
-    """Return the image that *source* means. Raises NotFound, and UsageError if it could be several."""
-    wanted = source.image
-    if not wanted:
-        if len(images) == 1:
-            return images[0]
-        if not images:
-            raise NotFound(f"{source}: holds no image")
+def choose(images: Sequence[SourceImage], source: SourceName, wanted: Platform) -> SourceImage:
+    """Return the image that *source* means, of several for different platforms that for *wanted*.
+
+    Raises NotFound, PlatformMissing, and UsageError if it could be several.
+    """
+    if not images:
+        raise NotFound(f"{source}: holds no image")
+    if source.image:
+        return _of_platform(_named(images, source), source, wanted)
+    meant = [image for image in images if not image.artifact_type] or images
+    if len({image.names for image in meant}) > 1 or not _differ_in_platform(meant):
         raise UsageError(
             f"{source}: holds {len(images)} images; choose one: {source}:NAME with {_listed(images)}"
         )
+    return _of_platform(meant, source, wanted)
+
+
+def by_name(images: Sequence[SourceImage], source: SourceName, wanted: Platform) -> dict[Tag, SourceImage]:
+    """Return all images of *source* by their full names; each image has one, each name the one for *wanted*.
+
+    Where several have no name, the later ones are called by their number. Raises PlatformMissing.
+    """
+    found: dict[Tag, list[SourceImage]] = {}
+    for number, image in enumerate(images):
+        tag = image.tag(source)
+        if tag in found and not _differ_in_platform([*found[tag], image]):
+            tag = made_up_name(source.path, (f"image-{number}",))
+        found.setdefault(tag, []).append(image)
+    return {tag: _of_platform(meant, source, wanted) for tag, meant in found.items()}
+
+
+def _named(images: Sequence[SourceImage], source: SourceName) -> Sequence[SourceImage]:
+    wanted = source.image
     if wanted.startswith("@") and wanted[1:].isdecimal():
         number = int(wanted[1:])
         if number < len(images):
-            return images[number]
+            return [images[number]]
     for named in (_exactly, _as_reference, _by_tag):
         found = [image for image in images if any(named(name, wanted) for name in image.names)]
         if found:
-            return found[0]
+            return found if _differ_in_platform(found) else found[:1]
     raise NotFound(f"{source}: no such image (it holds {_listed(images)})")
+
+
+def _of_platform(images: Sequence[SourceImage], source: SourceName, wanted: Platform) -> SourceImage:
+    """Choose among images that differ in their platform alone; one that has no other beside it is meant."""
+    if len(images) == 1:
+        return images[0]
+    by_platform = {image.platform: image for image in images}
+    for candidate in wanted.candidates():
+        if candidate in by_platform:
+            return by_platform[candidate]
+    have = ", ".join(map(str, by_platform))
+    raise PlatformMissing(f"{source}: no image for {wanted} (it has: {have}); try --platform")
+
+
+def _differ_in_platform(images: Sequence[SourceImage]) -> bool:
+    platforms = {image.platform for image in images}
+    return len(images) == 1 or (len(platforms) == len(images) and None not in platforms)
 
 
 def _exactly(name: str, wanted: str) -> bool:
@@ -79,6 +122,7 @@ def _by_tag(name: str, wanted: str) -> bool:
 
 
 def _listed(images: Sequence[SourceImage]) -> str:
-    names = [name for image in images for name in image.names[:1]] or [f"@0 to @{len(images) - 1}"]
+    """Return what to write behind the source for each image; those without a name have a number."""
+    names = [next(iter(image.names), f"@{number}") for number, image in enumerate(images)]
     text = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
     return "".join(char if char.isprintable() else "?" for char in text)

@@ -46,6 +46,8 @@ class ImageLayout:
                 tuple(
                     entry.annotations[key] for key in (_FULL_NAME, _REF_NAME) if entry.annotations.get(key)
                 ),
+                entry.platform,
+                entry.artifact_type or "",
             )
             for entry in index.manifests
             # Others may stand there, too, and mean nothing to us (image-layout.md, "index.json").

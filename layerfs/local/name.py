@@ -39,7 +39,7 @@ class SourceName:
         if not colon or transport not in _TRANSPORTS:
             raise InvalidReference(
                 f"not a local image: {text[:300]!r} (expected one of "
-                f"{', '.join(f'{name}:PATH' for name in _TRANSPORTS)})"
+                f"{', '.join(f'{name}:PATH' for name in _TRANSPORTS)}); layerfs pull fetches from registries"
             )
         path, _, image = (rest, "", "") if transport == "dir" else rest.partition(":")
         if not path:

@@ -12,11 +12,11 @@ from typing import Final, Self
 import trio
 
 from layerfs.errors import NotFound, SizeMismatch
-from layerfs.local.contents import Contents, SourceImage, choose
+from layerfs.local.contents import Contents, SourceImage, by_name, choose
 from layerfs.local.name import SourceName
 from layerfs.local.opening import open_source
 from layerfs.local.pieces import Piece, open_file, read_at
-from layerfs.oci import Descriptor, Digest, Repository, Resolved, Tag
+from layerfs.oci import Descriptor, Digest, Platform, Repository, Resolved, Tag
 from layerfs.oci.documents import MAX_DOCUMENT_SIZE
 
 _CHUNK: Final = 1 << 20
@@ -136,14 +136,19 @@ class PieceStream:
         return chunk
 
 
-def open_local(source: SourceName) -> LocalOrigin:
+def open_local(source: SourceName, wanted: Platform) -> LocalOrigin:
     """Open *source*; its images are known by the names that they carry, one of them if *source* names it.
+
+    Of several for different platforms, that for *wanted* is taken.
 
     Raises NotFound if it holds none, UsageError, ImageError, StoreError.
     """
     contents = open_source(source)
-    images = [choose(contents.images, source)] if source.image else contents.images
-    if not images:
+    if not contents.images:
         raise NotFound(f"{source}: holds no image")
-    tags = {image.tag(source): image for image in images}
+    if source.image:
+        image = choose(contents.images, source, wanted)
+        tags = {image.tag(source): image}
+    else:
+        tags = by_name(contents.images, source, wanted)
     return LocalOrigin(contents, str(source), tags)

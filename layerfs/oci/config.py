@@ -11,7 +11,7 @@ from layerfs.oci.digest import Digest
 from layerfs.oci.documents import ConfigJson, HistoryJson, RuntimeJson, decode, digest, labels, texts
 from layerfs.oci.platform import Platform
 
-_UNKNOWN: Final = "unknown"
+UNKNOWN: Final = "unknown"
 """What BuildKit writes where there is no platform."""
 
 
@@ -59,7 +59,7 @@ class ImageConfig:
             raise InvalidDocument(f"{what}: rootfs.type {json.rootfs.type!r} (expected 'layers')")
         return cls(
             raw=raw,
-            platform=Platform.of(json.os or _UNKNOWN, json.architecture or _UNKNOWN, json.variant or ""),
+            platform=Platform.of(json.os or UNKNOWN, json.architecture or UNKNOWN, json.variant or ""),
             diff_ids=tuple(
                 digest(text, f"{what}: rootfs.diff_ids[{number}]")
                 for number, text in enumerate(json.rootfs.diff_ids or ())

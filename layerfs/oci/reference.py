@@ -22,6 +22,7 @@ _LABEL = r"(?:[A-Za-z0-9]|[A-Za-z0-9][A-Za-z0-9-]*[A-Za-z0-9])"
 _REGISTRY = re.compile(
     rf"(?:{_LABEL}(?:\.{_LABEL})*|\[(?P<ipv6>[0-9a-fA-F:]+)\])(?::(?P<port>[0-9]{{1,5}}))?"
 )
+_LOCAL = re.compile(r"(?:oci|oci-archive|docker-archive|dir):\.{0,2}/(?!/)")
 _LAST_PORT = 65535
 _BARE_ID = re.compile(r"[0-9a-f]{64}")
 
@@ -70,6 +71,7 @@ class Repository:
     @classmethod
     def parse(cls, text: str) -> Self:
         """Read a name without tag or digest. Raises InvalidReference."""
+        text = _without_scheme(text)
         first, slash, rest = text.partition("/")
         if slash and _looks_like_host(first):  # if it is none, `of` says so: it must not become a path
             registry, path = first, rest
@@ -137,7 +139,11 @@ class ImageReference:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read ``[registry/]name[:tag][@digest]``; without both, ``:latest``. Raises InvalidReference."""
+        """Read ``[registry/]name[:tag][@digest]``; without both, ``:latest``. Raises InvalidReference.
+
+        ``docker://``, which skopeo and others want before it, may stand there.
+        """
+        text = _without_scheme(text)
         if _BARE_ID.fullmatch(text):
             raise InvalidReference(
                 f"{text!r} looks like an image ID; name a repository, or name@sha256:{text}"
@@ -166,6 +172,17 @@ class ImageReference:
     def __str__(self) -> str:
         digest = f"@{self.digest}" if self.digest else ""
         return f"{self.tag or self.repository}{digest}"
+
+
+def _without_scheme(text: str) -> str:
+    """Return *text* without ``docker://``. Raises InvalidReference with what to write in place of others."""
+    if _LOCAL.match(text):
+        raise InvalidReference(f"{text[:300]!r}: an image on this disk; layerfs import reads it")
+    text = text.removeprefix("docker://")
+    _, found, rest = text.partition("://")
+    if found:
+        raise InvalidReference(f"{text[:300]!r}: a reference has no scheme; write {rest[:300]!r}")
+    return text
 
 
 def _parse_digest(text: str, whole: str) -> Digest:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from layerfs.oci import Digest, Manifest, Platform
+from layerfs.oci.mediatype import OCI_CONFIG, OCI_MANIFEST
 from layerfs.store import ImageStorage
 from tests.cli.conftest import CommandLine
 from tests.support import images
@@ -251,6 +252,56 @@ def test_a_config_that_claims_other_layers_is_refused(layerfs: CommandLine, tmp_
     layerfs("import", f"oci:{tmp_path}/lay", code=6)
 
 
+SIGNATURE = "application/vnd.dev.cosign.simplesigning.v1+json"
+
+
+def with_signature(path: Path) -> Path:
+    """Write a layout whose first entry is a signature as cosign stores it: with the config of an image."""
+    write_layout(path, BUILT, "v1")
+    blobs = path / "blobs/sha256"
+    payload, config = b'{"critical": {}}', BUILT.config
+    manifest = images.to_json(
+        {
+            "schemaVersion": 2,
+            "config": {"mediaType": OCI_CONFIG, "digest": str(Digest.of(config)), "size": len(config)},
+            "layers": [{"mediaType": SIGNATURE, "digest": str(Digest.of(payload)), "size": len(payload)}],
+        }
+    )
+    for content in (payload, manifest):
+        (blobs / Digest.of(content).hex).write_bytes(content)
+    index = json.loads((path / "index.json").read_text())
+    entry = {"mediaType": OCI_MANIFEST, "digest": str(Digest.of(manifest)), "size": len(manifest)}
+    entry["annotations"] = {"org.opencontainers.image.ref.name": "sig"}
+    index["manifests"].insert(0, entry)
+    (path / "index.json").write_text(json.dumps(index))
+    return path
+
+
+def test_all_goes_on_behind_an_artifact(layerfs: CommandLine, tmp_path: Path) -> None:
+    source = f"oci:{with_signature(tmp_path / 'lay')}"
+    done = layerfs("import", "--all", source)
+    assert done.stdout == "localhost/lay:v1\n"
+    assert "localhost/lay:sig: left out: " in done.stderr
+    assert f"an artifact ({SIGNATURE}), not an image" in done.stderr
+    assert SIGNATURE in layerfs("import", f"{source}:sig", code=1).stderr
+    assert layerfs("images", "-q").stdout == "localhost/lay:v1\n"
+
+
+def test_an_image_for_another_platform_alone_is_told(layerfs: CommandLine, tmp_path: Path) -> None:
+    foreign = image(BASE, platform=Platform.parse("linux/s390x"))
+    source = f"oci:{write_layout(tmp_path / 'lay', foreign)}"
+    told = layerfs("import", "--platform", "linux/arm64", source, "x:1").stderr
+    assert "an image for 'linux/s390x' alone (wanted linux/arm64, as --platform says)" in told
+    assert layerfs("import", "--platform", "linux/s390x", source, "x:1").stderr == ""
+
+
+def test_an_index_without_the_platform_gets_the_hint(layerfs: CommandLine, tmp_path: Path) -> None:
+    foreign = images.index(image(BASE, platform=Platform.parse("linux/s390x")))
+    source = f"oci:{write_layout(tmp_path / 'lay', foreign)}"
+    refusal = layerfs("import", "--platform", "linux/arm64", source, code=3).stderr
+    assert "(the index has: linux/s390x); try --platform" in refusal
+
+
 def write_sha512_layout(path: Path, diff_id: str = "sha512", layer_digest: str = "sha512") -> Path:
     """Write a layout of a compressed and a plain layer, in which every digest is of the algorithm named."""
     for algorithm in ("sha256", "sha512"):
@@ -297,6 +348,7 @@ def test_a_diff_id_of_a_third_algorithm_is_refused(layerfs: CommandLine, tmp_pat
         pytest.param("oci:lay:nope", 3, "it holds v1", id="no such tag"),
         pytest.param("docker-archive:zipped", 1, "no member 'manifest.json'", id="another archive"),
         pytest.param("alpine:3.20", 2, "oci:PATH", id="an image of a registry"),
+        pytest.param("docker://alpine:3.20", 2, "layerfs pull", id="an image of a registry, as skopeo says"),
         pytest.param("oci:lay x@sha256:1", 2, "not a supported digest", id="no reference"),
         pytest.param(f"oci:lay x@{BUILT.digest}", 2, "a name with a tag", id="a digest as reference"),
     ],

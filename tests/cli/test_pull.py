@@ -5,6 +5,7 @@ import os
 import pty
 import signal
 import subprocess
+from dataclasses import replace
 
 import pytest
 
@@ -12,7 +13,7 @@ from tests.cli.conftest import CommandLine
 from tests.support import clients
 from tests.support.daemon import LAYERFS
 from tests.support.faulty_registry import FaultyRegistry
-from tests.support.images import file, image, layer
+from tests.support.images import file, image, layer, to_json
 from tests.support.registry import Registry
 
 BASE = layer(file("base", os.urandom(300_000)), compression="none", command="ADD base /")
@@ -43,6 +44,20 @@ def test_a_pull_says_that_the_tag_moved_and_fetches_only_what_is_new(
     assert pulled["moved_from"] == str(OLD.digest)
     assert [one["fetched"] for one in pulled["layers"]] == [False, True]
     assert "moved from" not in layerfs("pull", reference).stdout
+
+
+def test_an_artifact_is_said_and_listed_as_one(layerfs: CommandLine, registry: Registry) -> None:
+    document = json.loads(OLD.manifest)
+    document["artifactType"] = "application/vnd.example.sbom"
+    document["config"]["mediaType"] = "application/vnd.oci.empty.v1+json"
+    artifact = replace(OLD, manifest=to_json(document))
+    reference = str(registry.push("pull/artifact", "1", artifact))
+    assert (
+        "an artifact (application/vnd.example.sbom), not an image"
+        in layerfs("pull", reference, code=1).stderr
+    )
+    assert layerfs("images").stdout.splitlines()[1].split()[2] == "artifact"
+    assert json.loads(layerfs("images", "--json").stdout)[0]["artifact"] == "application/vnd.example.sbom"
 
 
 def test_quiet_prints_the_digest_alone(layerfs: CommandLine, registry: Registry) -> None:

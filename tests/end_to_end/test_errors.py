@@ -7,6 +7,7 @@ import json
 import os
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ from tests.support.faulty_registry import (
     Faults,
     FaultyRegistry,
 )
+from tests.support.registry import Registry
 
 pytestmark = [pytest.mark.needs_root, pytest.mark.needs_fuse]
 
@@ -50,6 +52,30 @@ def _persistent(path: Path) -> bytes:
         pass
     assert found[0] == 0, os.strerror(found[0])
     return found[1]
+
+
+ENCRYPTED = "application/vnd.oci.image.layer.v1.tar+gzip+encrypted"
+
+
+def test_blobs_that_are_no_layers(registry: Registry, store: Path, mountpoint: Path) -> None:
+    """Encrypted layers among plain ones, and attestations, fail with their type, before a download."""
+    secret = images.layer(images.file("secret"), compression="none")
+    document = json.loads(images.image(LAYER, secret).manifest)
+    document["layers"][1]["mediaType"] = ENCRYPTED
+    mixed = replace(images.image(LAYER, secret), manifest=images.to_json(document))
+    document["layers"] = [document["layers"][1] | {"mediaType": "application/vnd.in-toto+json"}]
+    attestation = replace(mixed, manifest=images.to_json(document))
+    references = [registry.push("no/layers", tag, built) for tag, built in (("1", mixed), ("2", attestation))]
+
+    with daemon.running(store, mountpoint) as running:
+        encrypted, signed = (running.images / str(reference) for reference in references)
+        assert (encrypted / FILE).read_bytes() == CONTENT
+        since = registry.mark()
+        for path in (encrypted / "layers/01/diff/secret", encrypted / "rootfs/file", signed / FILE):
+            assert _attempt(path)[0] == errno.EOPNOTSUPP
+        assert registry.blob_requests(since) == []
+        assert f"{ENCRYPTED} (expected a tar archive)" in running.log()
+        assert json.loads((signed / "manifest.json").read_bytes())["layers"]
 
 
 def _put(faulty: FaultyRegistry, path: str = "a/b") -> str:

@@ -22,18 +22,20 @@ from layerfs.errors import (
     LayerfsError,
     NotFound,
     PathEscape,
+    PlatformMissing,
     UnsupportedImage,
     UsageError,
 )
-from layerfs.local import SourceImage, SourceName, archive, choose, open_source
+from layerfs.local import SourceImage, SourceName, archive, by_name, choose, open_source
 from layerfs.local.pieces import Piece
-from layerfs.oci import Digest, ImageReference
+from layerfs.oci import Digest, ImageReference, Platform
 from layerfs.oci.mediatype import DOCKER_INDEX, OCI_INDEX, OCI_MANIFEST
 from tests.support import images
 from tests.support.images import file, image, layer, write_layout
 
 LAYER = layer(file("a", b"content"))
 BUILT = image(LAYER)
+HERE = Platform.parse("linux/amd64")
 PLAIN = gzip.decompress(LAYER.blob)
 
 
@@ -93,22 +95,59 @@ def test_whatever_a_source_is_called_the_made_up_name_is_legal(stem: str, names:
 def test_an_image_is_chosen_exactly_or_by_reference_or_by_tag() -> None:
     found = [SourceImage(Digest.of(text.encode()), (text,)) for text in ("1", "b:1", "quay.io/c/d:1")]
     source = "oci:/a"
-    assert choose(found, name(f"{source}:1")) is found[0]
-    assert choose(found, name(f"{source}:docker.io/library/b:1")) is found[1]
-    assert choose(found[1:], name(f"{source}:1")) is found[1]
-    assert choose(found, name(f"{source}:@2")) is found[2]
+    assert choose(found, name(f"{source}:1"), HERE) is found[0]
+    assert choose(found, name(f"{source}:docker.io/library/b:1"), HERE) is found[1]
+    assert choose(found[1:], name(f"{source}:1"), HERE) is found[1]
+    assert choose(found, name(f"{source}:@2"), HERE) is found[2]
     with pytest.raises(NotFound, match=r"it holds 1, b:1, quay\.io/c/d:1"):
-        choose(found, name(f"{source}:2"))
-    with pytest.raises(UsageError, match="holds 3 images"):
-        choose(found, name(source))
+        choose(found, name(f"{source}:2"), HERE)
+    with pytest.raises(UsageError, match=r"holds 3 images.* with 1, b:1, quay"):
+        choose(found, name(source), HERE)
     with pytest.raises(NotFound, match="holds no image"):
-        choose([], name(source))
+        choose([], name(source), HERE)
+
+
+def test_unnamed_images_are_offered_and_can_be_had_all() -> None:
+    found = [SourceImage(Digest.of(text.encode()), (text,) if text else ()) for text in ("", "b:1", "")]
+    found[2] = SourceImage(BUILT.digest, ())
+    with pytest.raises(UsageError, match=r"holds 3 images; choose one: oci:/a:NAME with @0, b:1, @2"):
+        choose(found, name("oci:/a"), HERE)
+    assert choose(found, name("oci:/a:@2"), HERE) is found[2]
+    assert {str(tag): image for tag, image in by_name(found, name("oci:/a"), HERE).items()} == {
+        "localhost/a:latest": found[0],
+        "docker.io/library/b:1": found[1],
+        "localhost/a:image-2": found[2],
+    }
+
+
+def for_platform(text: str, *names: str) -> SourceImage:
+    return SourceImage(Digest.of(text.encode()), names, Platform.parse(text))
+
+
+@pytest.mark.parametrize("names", [(), ("v1",), ("quay.io/a/b:v1",)])
+def test_of_images_that_differ_in_their_platform_the_wanted_one_is_meant(names: tuple[str, ...]) -> None:
+    """Some tools write a layout for several platforms without an index inside."""
+    found = [for_platform(text, *names) for text in ("linux/s390x", "linux/amd64", "linux/arm64")]
+    for source in ["oci:/a", *(f"oci:/a:{one}" for one in names)]:
+        assert choose(found, name(source), HERE) is found[1]
+        assert choose(found, name(source), Platform.parse("linux/s390x")) is found[0]
+        with pytest.raises(
+            PlatformMissing, match=r"no image for linux/riscv64 \(it has: .*\); try --platform"
+        ):
+            choose(found, name(source), Platform.parse("linux/riscv64"))
+    assert list(by_name(found, name("oci:/a"), HERE).values()) == [found[1]]
+
+
+def test_an_artifact_is_not_among_the_images_to_choose_from() -> None:
+    found = [SourceImage(BUILT.digest, ("1",)), SourceImage(Digest.of(b"x"), ("2",), artifact_type="x/y")]
+    assert choose(found, name("oci:/a"), HERE) is found[0]
+    assert choose(found, name("oci:/a:2"), HERE) is found[1]
 
 
 def test_names_in_errors_hold_no_escape_sequences() -> None:
     found = [SourceImage(BUILT.digest, ("\x1b[2Jevil",)), SourceImage(BUILT.digest, ())]
     with pytest.raises(UsageError) as caught:
-        choose(found, name("oci:/a"))
+        choose(found, name("oci:/a"), HERE)
     assert "\x1b" not in str(caught.value)
 
 

@@ -95,6 +95,19 @@ def test_a_reference_gets_its_normal_form(text: str, expected: str) -> None:
     assert str(ImageReference.parse(text)) == expected
 
 
+def test_what_others_write_before_a_reference_is_understood_or_answered() -> None:
+    expected = ImageReference.parse("quay.io/a/b:1")
+    assert ImageReference.parse("docker://quay.io/a/b:1") == expected
+    assert Repository.parse("docker://quay.io/a/b") == expected.repository
+    for scheme in ("https", "http", "oci"):
+        with pytest.raises(InvalidReference, match=r"a reference has no scheme; write 'quay\.io/a/b:1'"):
+            ImageReference.parse(f"{scheme}://quay.io/a/b:1")
+    for text in ("oci:/a", "docker-archive:./a.tar", "dir:../a", "oci-archive:/a:b"):
+        with pytest.raises(InvalidReference, match="an image on this disk; layerfs import reads it"):
+            ImageReference.parse(text)
+    assert str(ImageReference.parse("oci:3")) == "docker.io/library/oci:3"
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -131,7 +144,7 @@ def test_a_reference_gets_its_normal_form(text: str, expected: str) -> None:
         pytest.param("a b", id="a space"),
         pytest.param("a\0b", id="a NUL"),
         pytest.param("http://h.example/a", id="a URL"),
-        pytest.param("docker://alpine", id="a transport"),
+        pytest.param("docker-daemon:alpine:3", id="a transport"),
         pytest.param("-h.example/a", id="a dash before the host"),
         pytest.param("h_x.example/a", id="an underscore in the host"),
         pytest.param("h..example/a", id="two dots in the host"),
