@@ -1,5 +1,6 @@
 """``layerfs overlay``: the merged root of an image at a directory, by the kernel, without a layerfs mount."""
 
+import dataclasses
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from layerfs.cli.app import app
 from layerfs.errors import MountError, NotInStore, UsageError
 from layerfs.host import mounts
 from layerfs.host.overlay import SOURCE, Overlay, mount_overlay
+from layerfs.host.trust import entered_by_others
 from layerfs.oci import ImageReference
 from layerfs.settings import Settings
 
@@ -43,6 +45,23 @@ class Writing:
             raise UsageError("--rw makes an upper directory of its own (expected that or --upper)")
 
 
+@dataclass(frozen=True, slots=True)
+class Trusted:
+    """What of an image counts in the overlay that could harm the machine."""
+
+    suid: bool = False
+    dev: bool = False
+
+    @property
+    def options(self) -> frozenset[str]:
+        """The options of the mount that follow."""
+        return frozenset(({"nosuid"} if not self.suid else set()) | ({"nodev"} if not self.dev else set()))
+
+    def __str__(self) -> str:
+        found = ("run set-user-id programs" if self.suid else "", "open devices" if self.dev else "")
+        return " and ".join(filter(None, found))
+
+
 @app.command(epilog="Example: layerfs overlay alpine:3.20 /mnt --rw && chroot /mnt /bin/sh")
 @options.configured(*options.FETCHING)
 def overlay(
@@ -57,6 +76,11 @@ def overlay(
     rw: Annotated[
         bool, typer.Option("--rw", help="Keep what is written in the store, until --umount.")
     ] = False,
+    suid: Annotated[
+        bool,
+        typer.Option("--suid", help="Let set-user-id programs of the image count."),
+    ] = False,
+    dev: Annotated[bool, typer.Option("--dev", help="Let devices of the image be opened.")] = False,
     umount: Annotated[
         bool, typer.Option("--umount", "-u", help="Unmount DIR and remove what --rw kept for it.")
     ] = False,
@@ -67,26 +91,31 @@ def overlay(
     """Mount the merged root of an image at DIR by the kernel, read-only unless told otherwise.
 
     Fetches the image before. No daemon is needed, before or after. Needs the right to mount: root, or root of
-    a user namespace that the store was made in.
+    a user namespace that the store was made in. Mounts nosuid,nodev unless --suid and --dev say otherwise:
+    give them for a DIR that other users cannot enter, as below a directory of mode 0700.
     """
     writing = Writing(upper, work, rw)
+    trusted = Trusted(suid, dev)
     if umount:
-        if len(places) != 1 or writing != Writing():
+        if len(places) != 1 or writing != Writing() or trusted != Trusted():
             raise UsageError(f"--umount: {len(places)} arguments or more options (expected DIR alone)")
         _unmount(settings, Path(places[0]), lazy=lazy)
         return
     if len(places) != 2:
         raise UsageError(f"{len(places)} arguments (expected REFERENCE DIR)")
-    _mount(settings, ImageReference.parse(places[0]), _target(places[1]), writing)
+    _mount(settings, ImageReference.parse(places[0]), _target(places[1]), writing, trusted)
 
 
-def _mount(settings: Settings, reference: ImageReference, target: bytes, writing: Writing) -> None:
+def _mount(
+    settings: Settings, reference: ImageReference, target: bytes, writing: Writing, trusted: Trusted
+) -> None:
     from layerfs.cli.running import use_native_stack
 
     def mount(lowers: list[str]) -> None:
         scratch = _scratch(settings, target, lowers, writing)
         try:
-            mount_overlay(_overlay(lowers, writing, scratch), target)
+            overlay = dataclasses.replace(_overlay(lowers, writing, scratch), options=trusted.options)
+            mount_overlay(overlay, target)
             _require_all(reference, lowers, target)
         except BaseException:
             if scratch is not None:
@@ -94,6 +123,12 @@ def _mount(settings: Settings, reference: ImageReference, target: bytes, writing
             raise
 
     use_native_stack(settings, reference, mount)
+    if trusted != Trusted() and entered_by_others(os.fsdecode(target)):
+        typer.echo(
+            f"layerfs: {os.fsdecode(target)}: other users can enter it, and {trusted} of the image "
+            "(expected a directory that they cannot reach, as below one of mode 0700)",
+            err=True,
+        )
 
 
 def _scratch(settings: Settings, target: bytes, lowers: list[str], writing: Writing) -> "Scratch | None":

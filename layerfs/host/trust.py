@@ -118,6 +118,11 @@ def changeable(path: str, users: frozenset[int], itself: os.stat_result | None =
     return None
 
 
+def entered_by_others(path: str) -> bool:
+    """Say whether users beside the owners can reach what is in the directory *path*. Raises OSError."""
+    return all(status.st_mode & stat.S_IXOTH for _, status in way(path) if stat.S_ISDIR(status.st_mode))
+
+
 def _is_private(gid: int, uid: int) -> bool:
     """Say whether a group is the one that its user is alone in, as distributions make them."""
     with contextlib.suppress(KeyError):

@@ -95,6 +95,7 @@ def test_a_recipe_runs_as_it_is_written(
             env=environment | {"image": str(place.reference)},
             capture_output=True,
             text=True,
+            errors="surrogateescape",  # names of other mounts of this machine
             timeout=100,
         )
     finally:
