@@ -22,8 +22,12 @@ from layerfs.layer.record import OwnerKind
 _SPECIAL: Final = 0o7000
 _DIRECTORY_MIN: Final = 0o700
 _FILE_MIN: Final = 0o600
-_NOT_CARRIED: Final = frozenset({EPERM, EOPNOTSUPP, E2BIG, ENOSPC, ERANGE})
+_NOT_CARRIED: Final = frozenset({EPERM, EOPNOTSUPP, E2BIG, ERANGE})
 """What setxattr(2) says of an attribute that this filesystem, file type or writer cannot have."""
+_ENTRY_BYTES: Final = 24
+"""What ext4 needs for an attribute beside name and value (struct ext4_xattr_entry, and padding)."""
+_SPARE_BYTES: Final = 512
+"""In a block of attributes for those that a security module adds."""
 
 
 class Ownership:
@@ -122,7 +126,8 @@ class Ownership:
             try:
                 os.setxattr(target, name, value, follow_symlinks=follow)
             except OSError as exc:
-                if exc.errno in _NOT_CARRIED or (exc.errno == EINVAL and not self.is_privileged):
+                refused = exc.errno in _NOT_CARRIED or (exc.errno == EINVAL and not self.is_privileged)
+                if refused or (exc.errno == ENOSPC and _is_too_large(target, xattrs)):
                     self._note(path, xattrs={name: value})
                 elif exc.errno == EINVAL:
                     raise InvalidArchive(f"{shown(path)}: xattr {shown(name)} is malformed") from None
@@ -148,3 +153,15 @@ class Ownership:
             device or known.device,
             known.xattrs | (xattrs or {}),
         )
+
+
+def _is_too_large(target: int | bytes, xattrs: dict[bytes, bytes]) -> bool:
+    """Say whether ENOSPC is about the attributes and not about the disk.
+
+    ext4 and btrfs say it, too, of attributes of one file that together are larger than they can ever hold, a
+    block or more; any other is of the moment.
+    """
+    disk = os.statvfs(target if isinstance(target, int) else os.path.dirname(target))
+    size = sum(len(name) + len(value) + _ENTRY_BYTES for name, value in xattrs.items())
+    full = disk.f_bfree == 0 or (disk.f_files > 0 and disk.f_ffree == 0)
+    return size > disk.f_bsize - _SPARE_BYTES and not full

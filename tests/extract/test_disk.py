@@ -1,6 +1,7 @@
 """What the disk says: no space, no write access, a directory too deep to be removed in one breath."""
 
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -8,8 +9,10 @@ import msgspec
 import pytest
 
 from layerfs.errors import StoreFull, StoreReadOnly
-from tests.extract.extracting import Extract
-from tests.support.images import file, tar
+from layerfs.layer.lost import Lost
+from tests.conftest import skip_for_lack_of
+from tests.extract.extracting import Extract, run_alone
+from tests.support.images import file, symlink, tar
 
 pytestmark = pytest.mark.needs_root
 
@@ -27,6 +30,30 @@ def test_a_full_disk_is_said_to_be_full(extract: Extract, small_disk: Path, arch
 
     with pytest.raises(StoreFull, match="space"):
         extract.run(msgspec.structs.replace(extract.job(archive), target=str(target)))
+
+
+@pytest.mark.parametrize("error", ["ENOSPC", "EDQUOT", "EIO", "EROFS"])
+def test_full_disk_forgets_attributes(extract: Extract, error: str) -> None:
+    """An error of the moment fails the layer; it is not one that the disk cannot carry the attribute."""
+    if shutil.which("strace") is None:
+        skip_for_lack_of("strace")
+    calls = "inject=setxattr,lsetxattr,fsetxattr"
+    strace = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", f"{calls}:error={error}"]
+    entries = [file("f", xattrs={"user.a": b"1"}), symlink("l", "f", xattrs={"trusted.b": b"2"})]
+
+    for entry in entries:
+        job = extract.job(tar([entry]))
+        with pytest.raises(AssertionError, match=r"errors\.Store"):
+            run_alone(job, *strace)
+
+
+def test_an_attribute_too_large_for_the_disk_is_recorded_or_carried(extract: Extract) -> None:
+    value = b"x" * 5000  # more than a block of ext4
+    tree = extract(file("f", xattrs={"user.a": value, "user.b": b"small"}))
+
+    noted = Lost.parse(tree.extraction.lost.get("f", "")).xattrs if tree.extraction.lost else {}
+    carried = {os.fsencode(name): found for name, found in tree.xattrs("f").items()}
+    assert carried | noted == {b"user.a": value, b"user.b": b"small"}
 
 
 def test_a_read_only_disk_is_said_to_be_read_only(extract: Extract, small_disk: Path) -> None:

@@ -5,16 +5,18 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from errno import EDQUOT, EIO, ENOMEM, ENOSPC, EROFS
 from pathlib import Path
 from typing import Any
 
 import pytest
+import xattr
 
-from layerfs.errors import NotInStore, StoreDamaged, StoreMismatch, StoreReadOnly
+from layerfs.errors import NotInStore, StoreDamaged, StoreError, StoreMismatch, StoreReadOnly
 from layerfs.oci import Digest, Repository
 from layerfs.store import Capabilities, ImageStorage
 from tests.conftest import skip_for_lack_of
-from tests.store.helpers import as_user, blob_of, download, publish, shared_place
+from tests.store.helpers import as_user, blob_of, download, leftovers, publish, shared_place
 from tests.support import images
 
 CONTENT, DIGEST = blob_of(b"one layer")
@@ -164,6 +166,29 @@ def test_a_filesystem_without_whiteouts_is_remembered(store: Path, monkeypatch: 
         assert not ImageStorage(store).capabilities.whiteout_devices
     # Layers extracted meanwhile lack the overlay form: it may not come back.
     assert not ImageStorage(store).capabilities.whiteout_devices
+
+
+@pytest.mark.parametrize("number", [ENOSPC, EIO, EDQUOT, EROFS, ENOMEM], ids=os.strerror)
+@pytest.mark.parametrize("call", ["mknod", "setxattr"])
+def test_full_disk_forgets_overlays(
+    store: Path, monkeypatch: pytest.MonkeyPatch, number: int, call: str
+) -> None:
+    """An error of the moment is no answer; one of a new store is an error."""
+
+    def fail(*arguments: object, **named: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    module = os if call == "mknod" else xattr
+    with monkeypatch.context() as patched:
+        patched.setattr(module, call, fail)
+        with pytest.raises(StoreError, match="cannot try what it can carry"):
+            ImageStorage(store)
+    assert ImageStorage(store).capabilities.whiteout_devices
+    with monkeypatch.context() as patched:
+        patched.setattr(module, call, fail)
+        assert ImageStorage(store).capabilities.whiteout_devices
+    assert json.loads((store / "owner.json").read_text())["whiteout_devices"]
+    assert leftovers(store) == []
 
 
 # Read-only stores
