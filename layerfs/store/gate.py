@@ -133,7 +133,9 @@ class StoreGate:
     def _close_root(self, fd: int, status: os.stat_result) -> None:
         """Take away what a lax umask gave to others; what is in the store is looked at next."""
         root, mode = self.layout.root, stat.S_IMODE(status.st_mode)
-        if status.st_uid != os.geteuid() or mode & stat.S_ISVTX or not self._is_ours_alone(root):
+        # A new tmpfs is everybody's, and so is /tmp: the one is empty, the other is not to be closed.
+        for_all = mode & stat.S_ISVTX and os.listdir(root)
+        if status.st_uid != os.geteuid() or for_all or not self._is_ours_alone(root):
             raise self._refusal(root, status)
         log.warning("%s: others could write to it, mode %04o; closed to them now", root, mode)
         _chmod(fd, mode & ~0o022)

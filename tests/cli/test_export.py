@@ -13,7 +13,7 @@ from hypothesis import given, settings
 
 from layerfs.cli.export import copy_content, write_tar
 from layerfs.errors import StoreDamaged
-from layerfs.store import ImageStorage, probe
+from layerfs.store import ImageStorage, owner
 from layerfs.view.nodes import FileContent, Node
 from tests.cli.conftest import CommandLine
 from tests.support import canary, images, model
@@ -163,7 +163,7 @@ def storage(
 ) -> Iterator[ImageStorage]:
     """A store whose trees are written as by root, and one where an ordinary user's records say the rest."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(probe, "owner_kind", lambda: request.param)
+        patch.setattr(owner, "owner_kind", lambda: request.param)
         with ImageStorage(tmp_path_factory.mktemp("export") / "store") as opened:
             assert opened.capabilities.owner == request.param
             yield opened

@@ -14,7 +14,7 @@ from layerfs.errors import StoreError, StoreMismatch
 from layerfs.oci import Repository
 from layerfs.store import ImageStorage, locks
 from tests.store.helpers import as_user, blob_of, child, download, publish, shared_place
-from tests.support import images
+from tests.support import images, mounts
 
 pytestmark = pytest.mark.needs_root
 
@@ -164,6 +164,14 @@ def test_a_directory_with_other_things_in_it_keeps_its_mode(place: Path, found: 
     assert {mode(path) for path in home.iterdir() if path.is_dir()} == {0o700}
 
 
+@pytest.mark.allow_warnings
+def test_a_new_tmpfs_is_closed(tmp_path: Path) -> None:
+    with mounts.tmpfs(tmp_path / "new") as path:
+        assert mode(path) == 0o1777
+        ImageStorage(path)
+        assert mode(path) == 0o700
+
+
 # Nobody else is believed
 
 
@@ -233,6 +241,7 @@ def a_directory_for_all_with_other_things(place: Path) -> Path:
 
 
 def a_sticky_directory(place: Path) -> Path:
+    (place / "lock").touch()
     return place
 
 
