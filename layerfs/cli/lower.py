@@ -1,18 +1,22 @@
 """``layerfs lowerdir``: the native directories of an image, for overlayfs."""
 
 import os
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from layerfs.cli import options
 from layerfs.cli.app import app
 from layerfs.cli.output import print_json
-from layerfs.layer.overlayfs import lowerdir_option
+from layerfs.layer.overlayfs import fuse_lowerdir_option, lowerdir_option
 from layerfs.oci import ImageReference
 from layerfs.settings import Settings
 
+if TYPE_CHECKING:
+    from layerfs.store.records import Merger
+
 Format = Literal["option", "lines", "json"]
+For = Literal["kernel", "fuse-overlayfs"]
 
 
 @app.command(epilog='Example: mount -t overlay overlay -o "$(layerfs lowerdir alpine:3.20)" /mnt')
@@ -21,11 +25,17 @@ def lowerdir(
     settings: Settings,
     reference: options.Reference,
     format_: Annotated[Format, typer.Option("--format", help="How to print the directories.")] = "option",
+    for_: Annotated[
+        For, typer.Option("--for", help="Who merges them: each shows files wrong with the form of the other.")
+    ] = "kernel",
     fetch: Annotated[
         bool, typer.Option("--fetch/--no-fetch", help="Fetch what is missing, or say where it would be.")
     ] = True,
 ) -> None:
     """Print the native lower directories of an image, topmost first, fetching it before.
+
+    They are for overlayfs of the kernel. fuse-overlayfs reads markers by other rules and loses files of them
+    without a word: it needs those of --for fuse-overlayfs.
 
     With --no-fetch the manifest must be in the store, the directories need not be there yet. With --offline
     nothing is fetched, and a missing layer is an error.
@@ -38,6 +48,8 @@ def lowerdir(
         elif format_ == "lines":
             typer.echo("\n".join(paths))
         else:
-            typer.echo(os.fsdecode(lowerdir_option(map(os.fsencode, paths))))
+            typer.echo(os.fsdecode(option(map(os.fsencode, paths))))
 
-    use_native_stack(settings, ImageReference.parse(reference), show, fetch=fetch)
+    merger: Merger = "" if for_ == "kernel" else for_
+    option = fuse_lowerdir_option if merger else lowerdir_option
+    use_native_stack(settings, ImageReference.parse(reference), show, fetch=fetch, merger=merger)

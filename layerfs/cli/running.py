@@ -19,6 +19,7 @@ from layerfs.oci.config import UNKNOWN
 from layerfs.oci.image import ImageLayer
 from layerfs.settings import Settings
 from layerfs.store import ImageStorage, LayerDir
+from layerfs.store.records import Merger
 
 if TYPE_CHECKING:
     from layerfs.registry.client import RegistryClient
@@ -99,17 +100,24 @@ def image_of(machinery: Machinery, manifest: Manifest) -> Image:
     return image
 
 
-async def fetch_stack(machinery: Machinery, reference: ImageReference | Tag, image: Image) -> list[str]:
-    """Have all layers and the cover; return the native lower directories, topmost first."""
-    await machinery.provider.obtain(StackNeed(reference.repository, image))
-    if machinery.storage.cover([layer.digest for layer in image.layers]) is None:
+async def fetch_stack(
+    machinery: Machinery, reference: ImageReference | Tag, image: Image, merger: Merger = ""
+) -> list[str]:
+    """Have all layers and the cover for *merger*; return the native lower directories, topmost first."""
+    storage, layers = machinery.storage, [layer.digest for layer in image.layers]
+    if merger:
+        await machinery.provider.obtain(LayersNeed(reference.repository, image, tuple(range(len(layers)))))
+        await trio.to_thread.run_sync(storage.publish_cover, layers, merger)
+    else:
+        await machinery.provider.obtain(StackNeed(reference.repository, image))
+    if storage.cover(layers, merger) is None:
         raise NotInStore(f"{reference}: fetched, but removed again meanwhile; try again")
-    return stack_paths(machinery.storage, image)
+    return stack_paths(storage, image, merger)
 
 
-def stack_paths(storage: ImageStorage, image: Image) -> list[str]:
+def stack_paths(storage: ImageStorage, image: Image, merger: Merger = "") -> list[str]:
     """Return the native lower directories of an image, topmost first, whether they are there or not."""
-    cover = storage.cover_path([layer.digest for layer in image.layers])
+    cover = storage.cover_path([layer.digest for layer in image.layers], merger)
     return [str(cover), *(str(storage.layer_extracted_path(digest)) for digest in image.lower_order())]
 
 
@@ -122,17 +130,22 @@ async def made_durable(storage: ImageStorage) -> AsyncIterator[None]:
 
 
 def use_native_stack(
-    settings: Settings, reference: ImageReference, use: Callable[[list[str]], object], *, fetch: bool = True
+    settings: Settings,
+    reference: ImageReference,
+    use: Callable[[list[str]], object],
+    *,
+    fetch: bool = True,
+    merger: Merger = "",
 ) -> None:
     """Call *use* with the native lower directories of an image, topmost first, and make them durable after.
 
-    Unless *fetch* they need not be there. Raises StoreError where the kernel cannot use the layers of this
-    store, NotInStore without *fetch* if the manifest is not here, LayerfsError.
+    They are those for *merger*. Unless *fetch* they need not be there. Raises StoreError where the kernel
+    cannot use the layers of this store, NotInStore without *fetch* if the manifest is not here, LayerfsError.
     """
 
     async def work(machinery: Machinery) -> None:
         storage = machinery.storage
-        if not storage.capabilities.whiteout_devices:
+        if not merger and not storage.capabilities.whiteout_devices:
             raise StoreError(
                 f"{storage.images_dir}: this filesystem holds no lowerdirs (expected whiteouts and xattrs); "
                 "use the lowerdir of a mount (layerfs mount), or another --store"
@@ -141,9 +154,9 @@ def use_native_stack(
         image = image_of(machinery, manifest)
         if fetch:
             async with made_durable(storage):
-                use(await fetch_stack(machinery, reference, image))
+                use(await fetch_stack(machinery, reference, image, merger))
         else:
-            use(stack_paths(storage, image))
+            use(stack_paths(storage, image, merger))
 
     with_provider(settings if fetch else replace(settings, offline=True), work)
 

@@ -16,6 +16,10 @@ is ignored (tried on Linux 6.18). So the cover, on top of all layers, holds
   only ones for which directories are listed: those that the layers above and below have in common;
 - the directories on the way to them, the root first.
 
+fuse-overlayfs reads names (tried with 1.10): a marker is to it what it is to the image specification, at the
+root too, and a whiteout over a marker is that marker. But a marker hides what its own layer has under that
+name. So its cover has no whiteouts; it holds the directories that inherit, and copies of what is lost so.
+
 overlayfs takes the attributes of a merged directory from its topmost layer. That is the cover now, so each of
 its directories takes the attributes that the union has there.
 """
@@ -54,6 +58,8 @@ class Cover:
     """Parents first, the root at the front; nothing at all for a stack without layers."""
     whiteouts: tuple[bytes, ...]
     """Paths of 0:0 devices to make, each in one of *directories*; sorted."""
+    copies: tuple[tuple[bytes, int], ...] = ()
+    """Paths of entries that are no directories, with the number of the layer to copy them from; sorted."""
 
 
 def plan_cover(layers: Sequence[Extraction], kind: LayerKind, names: LayerNames) -> Cover:
@@ -73,15 +79,54 @@ def plan_cover(layers: Sequence[Extraction], kind: LayerKind, names: LayerNames)
             _left_over(union, _Union([_without_opaque_root(mark) for mark in marks], kind), names)
         )
     wanted = {split(path)[0] for path in whiteouts}
-    wanted.update(union.inheriting_directories())
-    wanted.update(ancestor for path in tuple(wanted) for ancestor in with_ancestors(path))
-    wanted.add(b"")
-    directories = [
+    return Cover(_directories(union, wanted), tuple(sorted(whiteouts)))
+
+
+def plan_fuse_cover(layers: Sequence[Extraction], kind: LayerKind, names: LayerNames) -> Cover:
+    """Return the cover that fuse-overlayfs needs, of what `plan_cover` takes.
+
+    A layer that has a name beside the marker that hides it is the only sort whose directories are listed.
+    """
+    if not layers:
+        return Cover((), ())
+    marks = [marks_of(layer) for layer in layers]
+    union = _Union(marks, kind)
+    lost = dict(_hidden_by_own_marker(union, marks, kind, names))
+    copies = {path: number for path, number in lost.items() if number is not None}
+    wanted = {split(path)[0] for path in copies} | {path for path, number in lost.items() if number is None}
+    return Cover(_directories(union, wanted), (), tuple(sorted(copies.items())))
+
+
+def _directories(union: "_Union", wanted: Iterable[bytes]) -> tuple[CoverDirectory, ...]:
+    """Return *wanted* with the directories whose attributes are inherited, and all on the way to them."""
+    found = {b"", *wanted, *union.inheriting_directories()}
+    found.update(ancestor for path in tuple(found) for ancestor in with_ancestors(path))
+    return tuple(
         CoverDirectory(path, merged.attributes)
-        for path in sorted(wanted, key=lambda path: path.split(b"/"))
+        for path in sorted(found, key=lambda path: path.split(b"/"))
         if (merged := union.directory(path)) is not None
-    ]
-    return Cover(tuple(directories), tuple(sorted(whiteouts)))
+    )
+
+
+def _hidden_by_own_marker(
+    union: "_Union", marks: Sequence[LayerMarks], kind: LayerKind, names: LayerNames
+) -> Iterator[tuple[bytes, int | None]]:
+    """Yield each visible entry that a marker of its own layer stands for, and what is visible below it.
+
+    With the number of the layer that it is to be copied from; None for a directory.
+    """
+    for number, mark in enumerate(marks):
+        pending = [path for path in mark.hidden if kind(number, path) is not None]
+        while pending:
+            path = pending.pop()
+            merged = union.entry(path)
+            if merged is None or number not in merged.layers:
+                continue
+            if merged.is_directory:
+                yield path, None
+                pending += [join(path, name) for name in names(number, path)]
+            else:
+                yield path, number
 
 
 def _left_over(union: "_Union", plain: "_Union", names: LayerNames) -> Iterator[bytes]:

@@ -27,7 +27,9 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Final
 
+from layerfs.errors import UsageError
 from layerfs.layer.kinds import Kind
+from layerfs.layer.names import to_text
 from layerfs.layer.paths import split
 from layerfs.layer.record import OwnerKind
 
@@ -105,6 +107,20 @@ def with_ancestors(path: bytes) -> Iterator[bytes]:
 def lowerdir_option(paths: Iterable[bytes]) -> bytes:
     r"""Return ``lowerdir=a:b``, escaped as mount(2) and mount(8) want it; spaces stay as they are."""
     return b"lowerdir=" + b":".join(_LOWER_SPECIAL.sub(rb"\\\1", path) for path in paths)
+
+
+def fuse_lowerdir_option(paths: Iterable[bytes]) -> bytes:
+    r"""Return ``lowerdir=a:b`` for fuse-overlayfs, escaped as libfuse wants it. Raises UsageError.
+
+    fuse-overlayfs knows no escape for a colon.
+    """
+    listed = list(paths)
+    for path in listed:
+        if b":" in path:
+            raise UsageError(
+                f"{to_text(path)}: fuse-overlayfs takes no path with ':' (expected another --store)"
+            )
+    return b"lowerdir=" + b":".join(_SPECIAL.sub(rb"\\\1", path) for path in listed)
 
 
 def directory_option(key: bytes, path: bytes) -> bytes:

@@ -12,12 +12,14 @@ from layerfs.oci.digest import Digest
 from layerfs.oci.manifest import Manifest
 
 
-def stack_digest(layers: Iterable[Digest]) -> Digest:
+def stack_digest(layers: Iterable[Digest], merger: str = "") -> Digest:
     """Name a stack of layers, base first: SHA-256 over their blob digests, a line each.
 
-    It follows from the manifest alone, and no config can claim another image's stack.
+    It follows from the manifest alone, and no config can claim another image's stack. What is made of a stack
+    for one *merger* alone has another name: a line with that goes before.
     """
-    return Digest.of("".join(f"{layer}\n" for layer in layers).encode("ascii"))
+    lines = [merger, *map(str, layers)] if merger else map(str, layers)
+    return Digest.of("".join(f"{line}\n" for line in lines).encode("ascii"))
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,35 +7,39 @@ trees of the stack, writes nothing to them.
 import os
 import stat
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import replace
-from errno import ENODATA, ENOTDIR, EOPNOTSUPP, EPERM
+from errno import ENOTDIR
 from pathlib import Path
 from typing import Final
 
-import xattr
-
-from layerfs.layer.cover import Cover, plan_cover
+from layerfs.layer.cover import Cover, plan_cover, plan_fuse_cover
 from layerfs.layer.kinds import Kind, kind_of
-from layerfs.layer.overlayfs import XATTR_PREFIXES
 from layerfs.layer.paths import split
 from layerfs.layer.record import Extraction
 from layerfs.layer.whiteout import is_marker
+from layerfs.store.copies import copy_attributes, copy_entries
+from layerfs.store.records import Merger
 
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def build_cover(
-    target: Path, records: Sequence[Extraction], trees: Sequence[Path], *, native: bool = True
+    target: Path,
+    records: Sequence[Extraction],
+    trees: Sequence[Path],
+    *,
+    native: bool = True,
+    merger: Merger = "",
 ) -> None:
-    """Write the cover of a stack, base first, into the empty directory *target*. Raises OSError.
+    """Write the cover of a stack, base first, for *merger* into the empty directory *target*. Raises OSError.
 
-    Unless *native* it will lie on the FUSE form of the layers, which shows no markers: then it has no
-    whiteouts over them, so that a filesystem without 0:0 devices can hold it. A layer that makes the root
+    Unless *native* the kernel's will lie on the FUSE form of the layers, which shows no markers: then it has
+    no whiteouts over them, so that a filesystem without 0:0 devices can hold it. A layer that makes the root
     opaque needs some all the same. Raises InvalidWhiteout for a record with a bad marker name.
     """
     roots = [os.fsencode(tree) for tree in trees]
-    plan = plan_cover(
+    decide = plan_fuse_cover if merger else plan_cover
+    plan = decide(
         records,
         lambda number, path: _kind(roots[number], path),
         lambda number, path: os.listdir(os.path.join(roots[number], path)),
@@ -53,6 +57,9 @@ def write_cover(target: bytes, cover: Cover, roots: Sequence[bytes]) -> None:
             os.mkdir(os.path.join(target, directory.path), 0o700)
     for path in cover.whiteouts:
         os.mknod(os.path.join(target, path), stat.S_IFCHR, os.makedev(0, 0))
+    copy_entries(
+        (os.path.join(roots[number], path), os.path.join(target, path)) for path, number in cover.copies
+    )
     # Deepest first: the times of a directory must not change again, and its mode may forbid entries.
     for directory in reversed(cover.directories):
         _copy_attributes(
@@ -79,29 +86,8 @@ def _copy_attributes(source: bytes, target: bytes) -> None:
     try:
         target_fd = os.open(target, _DIRECTORY)
         try:
-            _copy(source_fd, target_fd)
+            copy_attributes(source_fd, target_fd)
         finally:
             os.close(target_fd)
     finally:
         os.close(source_fd)
-
-
-def _copy(source: int, target: int) -> None:
-    status = os.fstat(source)
-    mine = os.fstat(target)
-    if (status.st_uid, status.st_gid) != (mine.st_uid, mine.st_gid):
-        with suppress(PermissionError):  # an ordinary user's layers are all his own, groups aside
-            os.fchown(target, status.st_uid, status.st_gid)
-    os.fchmod(target, stat.S_IMODE(status.st_mode))
-    for name in xattr.listxattr(source):
-        if not os.fsencode(name).startswith(XATTR_PREFIXES):
-            _copy_xattr(source, target, name)
-    os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns))
-
-
-def _copy_xattr(source: int, target: int, name: str) -> None:
-    try:
-        xattr.setxattr(target, name, xattr.getxattr(source, name))
-    except OSError as exc:  # labels of a security module that this process may not give
-        if exc.errno not in (EPERM, EOPNOTSUPP, ENODATA):
-            raise

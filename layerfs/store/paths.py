@@ -9,6 +9,7 @@ from pathlib import Path
 
 from layerfs.oci import Digest, stack_digest
 from layerfs.store.layout import StoreLayout
+from layerfs.store.records import Merger
 
 
 class StorePaths:
@@ -43,9 +44,9 @@ class StorePaths:
         """``extracted/sha256-<hex>``, whether it is there or not; `open_layer` says if it is complete."""
         return self._layout.tree(digest)
 
-    def cover_path(self, layers: Sequence[Digest]) -> Path:
+    def cover_path(self, layers: Sequence[Digest], merger: Merger = "") -> Path:
         """``covers/sha256-<hex>`` of a stack, base first, whether it is there or not."""
-        return self._layout.covers / stack_digest(layers).name
+        return self._layout.covers / stack_digest(layers, merger).name
 
     def local_bundle_cache_dir(
         self, bundle_path: str | os.PathLike[str], manifest_digest: Digest | str

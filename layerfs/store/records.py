@@ -20,6 +20,10 @@ MAX_RECORD_SIZE = 1 << 30
 log = logging.getLogger(__name__)
 
 
+Merger = Literal["", "fuse-overlayfs"]
+"""Who merges a stack: the kernel, or a program that wants a cover of its own."""
+
+
 class CoverRecord(msgspec.Struct, frozen=True, kw_only=True):
     """The record of a published cover, ``covers/<stack digest>.json``."""
 
@@ -28,6 +32,8 @@ class CoverRecord(msgspec.Struct, frozen=True, kw_only=True):
     boot_id: str
     layers: tuple[str, ...]
     """Blob digests of the stack, base first; their `stack_digest` is the cover's name."""
+    merger: Merger = ""
+    """Whom the cover is for; the kernel by default."""
 
 
 Record = TypeVar("Record", LayerRecord, CoverRecord)
@@ -58,4 +64,4 @@ def vouches(record: LayerRecord | CoverRecord, boot_id: str) -> bool:
 def _subject(record: LayerRecord | CoverRecord) -> Digest:
     if isinstance(record, LayerRecord):
         return Digest.parse(record.layer.digest)
-    return stack_digest(Digest.parse(layer) for layer in record.layers)
+    return stack_digest(map(Digest.parse, record.layers), record.merger)

@@ -40,7 +40,7 @@ from layerfs.store.locks import DigestLock, Locks
 from layerfs.store.opening import Opening
 from layerfs.store.paths import StorePaths
 from layerfs.store.probe import Capabilities
-from layerfs.store.records import CoverRecord
+from layerfs.store.records import CoverRecord, Merger
 from layerfs.store.refs import Refs
 from layerfs.store.staging import StagedTree
 from layerfs.store.sweep import SUSPENDED_SECONDS, Swept, sweep
@@ -295,22 +295,22 @@ class ImageStorage(StorePaths):
 
     # Covers
 
-    def cover(self, layers: Sequence[Digest]) -> Path | None:
-        """Return the published cover of a stack, base first; None if it is not there."""
-        tree = self._covers.find(stack_digest(layers))
+    def cover(self, layers: Sequence[Digest], merger: Merger = "") -> Path | None:
+        """Return the published cover of a stack, base first, for *merger*; None if it is not there."""
+        tree = self._covers.find(stack_digest(layers, merger))
         return None if tree is None else tree.path
 
-    def publish_cover(self, layers: Sequence[Digest]) -> Path:
-        """Compute the cover of a stack of complete layers, base first, and publish it.
+    def publish_cover(self, layers: Sequence[Digest], merger: Merger = "") -> Path:
+        """Compute the cover of a stack of complete layers, base first, for *merger* and publish it.
 
         Returns the published one if there is one; losing a race is success. Raises NotInStore if a layer is
         not there, StoreFull, StoreReadOnly, StoreError if the filesystem cannot hold a cover.
         """
-        present = self.cover(layers)
+        present = self.cover(layers, merger)
         if present is not None:
             return present
         opened = [self._require_layer(digest) for digest in layers]
-        stack = stack_digest(layers)
+        stack = stack_digest(layers, merger)
         self._require_writable(f"cover {stack}")
         with self._covers.stage(stack) as tree:
             with disk_errors(f"cover {stack}: cannot write"):
@@ -319,14 +319,16 @@ class ImageStorage(StorePaths):
                     [layer.record.layer for layer in opened],
                     [layer.path for layer in opened],
                     native=self.capabilities.whiteout_devices,
+                    merger=merger,
                 )
-            record = CoverRecord(state="pending", boot_id=self._boot_id, layers=tuple(map(str, layers)))
+            named = tuple(map(str, layers))
+            record = CoverRecord(state="pending", boot_id=self._boot_id, layers=named, merger=merger)
             return self._covers.publish(tree, record).path
 
-    def discard_cover(self, layers: Sequence[Digest]) -> bool:
+    def discard_cover(self, layers: Sequence[Digest], merger: Merger = "") -> bool:
         """Take the cover of a stack away. True if there was one. Raises StoreError if a mount uses it."""
         self._require_writable("covers")
-        return self._covers.discard(stack_digest(layers))
+        return self._covers.discard(stack_digest(layers, merger))
 
     # Use and leftovers
 

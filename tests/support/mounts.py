@@ -92,6 +92,18 @@ def overlay(lowerdir: str | Sequence[Path], base: Path, *options: str, upper: bo
 
 
 @contextlib.contextmanager
+def fuse_overlay(lowerdir: str, target: Path, *options: str) -> Iterator[Path]:
+    """Mount fuse-overlayfs at *target*; *lowerdir* is a ready option. Raises CalledProcessError."""
+    target.mkdir(parents=True, exist_ok=True)
+    command = ["fuse-overlayfs", "-o", ",".join([lowerdir.strip(), *options]), str(target)]
+    subprocess.run(command, check=True, capture_output=True, text=True)
+    try:
+        yield target
+    finally:
+        clear(target)
+
+
+@contextlib.contextmanager
 def tmpfs(target: Path, *options: str) -> Iterator[Path]:
     """Mount an empty tmpfs."""
     with mounted("tmpfs", "tmpfs", target, *options):
