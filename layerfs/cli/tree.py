@@ -99,7 +99,7 @@ def _compare(image: Image, layers: "list[tuple[ImageLayer, LayerDir]]") -> list[
     found = []
     for (layer, directory), command in zip(layers, image.commands(), strict=True):
         try:
-            changes = union.apply(layer_entries(directory), marks_of(directory.record.layer))
+            changes = union.apply(layer_entries(directory), marks_of(directory.tables()))
         except OSError as exc:
             raise StoreError(f"{directory.path}: {exc.strerror} (was it removed meanwhile?)") from exc
         changes.sort(key=lambda one: (-one.size, one.path))

@@ -12,7 +12,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import Final, Self
@@ -29,7 +29,6 @@ from layerfs.extract.job import (
     Failed,
     Grown,
     Listed,
-    whole,
 )
 from layerfs.layer.record import Extraction
 from layerfs.processes import frames, spawning
@@ -39,7 +38,14 @@ IDLE_EXIT: Final = 60.0
 WORKERS_MAX: Final = 8
 _EXIT_GRACE: Final = 5.0
 
+Keep = Callable[[bytes], object]
+"""Takes the next bytes of the tables of `layerfs.layer.tables`."""
+
 _ANSWER: Final = msgspec.json.Decoder(Listed | Done | Failed)
+
+
+def drop(_: bytes) -> None:
+    """Keep nothing."""
 
 
 class Extractor:
@@ -95,16 +101,19 @@ class Extractor:
         """Say that the growing blob will never be complete; `result` then raises."""
         self._send(Abort())
 
-    def result(self) -> Extraction:
-        """Wait for the end of the job.
+    def result(self, keep: Keep = drop) -> Extraction:
+        """Wait for the end of the job; *keep* gets the record's tables, piece by piece.
 
-        Raises the class of `layerfs.errors` that the worker names, or WorkerDied.
+        Raises the class of `layerfs.errors` that the worker names, or WorkerDied, and what *keep* raises.
         """
-        pieces: list[Listed] = []
         while isinstance(answer := self._answer(), Listed):
-            pieces.append(answer)
+            try:
+                keep(answer.piece)
+            except BaseException:
+                self.close()  # what else it says belongs to this job
+                raise
         self.warnings = answer.warnings
-        return whole(answer.extraction, pieces)
+        return answer.extraction
 
     def close(self) -> None:
         """End the process and its writer, whatever they do, and wait for both: the tree may be removed then.

@@ -45,22 +45,18 @@ class Abort(msgspec.Struct, frozen=True, tag="abort"):
 
 
 class Listed(msgspec.Struct, frozen=True, tag="listed"):
-    """Some of what `Extraction` lists under the same names; all of it comes before the answer, in pieces.
+    """The next bytes of the record's tables (`layerfs.layer.tables`), all of which come before the answer.
 
-    The worker passes the pieces on as they are: only the caller holds all of them as text.
+    The worker passes the pieces on as they are: nobody holds all of them.
     """
 
-    whiteouts: tuple[str, ...] = ()
-    opaques: tuple[str, ...] = ()
-    implied: tuple[str, ...] = ()
-    lost: dict[str, str] = {}
+    piece: bytes
 
 
 class Done(msgspec.Struct, frozen=True, tag="done"):
     """The tree is complete and both digests are computed; the blob's equals the job's."""
 
     extraction: Extraction
-    """Without what was `Listed`."""
     warnings: tuple[str, ...] = ()
 
 
@@ -71,14 +67,3 @@ class Failed(msgspec.Struct, frozen=True, tag="failed"):
     """Name of a class in `layerfs.errors`."""
     message: str
     warnings: tuple[str, ...] = ()
-
-
-def whole(extraction: Extraction, pieces: list[Listed]) -> Extraction:
-    """Put what was `Listed` back, sorted."""
-    return msgspec.structs.replace(
-        extraction,
-        whiteouts=tuple(sorted(path for piece in pieces for path in piece.whiteouts)),
-        opaques=tuple(sorted(path for piece in pieces for path in piece.opaques)),
-        implied=tuple(sorted(path for piece in pieces for path in piece.implied)),
-        lost=dict(sorted(row for piece in pieces for row in piece.lost.items())),
-    )

@@ -1,7 +1,7 @@
 """Owner, mode and extended attributes of what was made, in the order that keeps them: as far as one may.
 
 Moves metadata to open files or to names in open directories; follows no link. What the writer is not
-allowed to set, or the filesystem cannot hold, is collected as `layerfs.layer.lost.Lost`.
+allowed to set, or the filesystem cannot hold, is collected as the text of a `layerfs.layer.lost.Lost`.
 
 Owner first: chown(2) clears setuid bits and file capabilities. Then mode, then xattrs, then times.
 """
@@ -12,10 +12,10 @@ from typing import Final
 
 from layerfs.errors import InvalidArchive
 from layerfs.extract.directories import Directory
+from layerfs.extract.remembered import Remembered
 from layerfs.layer.lost import Lost
 from layerfs.layer.member import Member
 from layerfs.layer.metadata import ACL_DEFAULT, is_acl, kept_xattrs
-from layerfs.layer.names import to_text
 from layerfs.layer.paths import join, shown
 from layerfs.layer.record import OwnerKind
 
@@ -31,10 +31,11 @@ _SPARE_BYTES: Final = 512
 
 
 class Ownership:
-    """What one kind of writer may do. *lost* collects the rest, by path."""
+    """What one kind of writer may do. *lost* collects the rest, by path, and *remembered* counts it."""
 
-    def __init__(self, kind: OwnerKind) -> None:
-        self.lost: dict[str, Lost] = {}
+    def __init__(self, kind: OwnerKind, remembered: Remembered) -> None:
+        self.lost: dict[bytes, str] = {}
+        self._remembered = remembered
         self.is_privileged = kind == "root"
         self._chowns = kind != "user"
         self._given = (os.geteuid(), os.getegid()) if self.is_privileged else None
@@ -91,13 +92,13 @@ class Ownership:
 
     def share(self, target: bytes, path: bytes) -> None:
         """Remember of *path* what is remembered of *target*: it is another name of the same file."""
-        if self.lost and (known := self.lost.get(to_text(target))) is not None:
-            self.lost[to_text(path)] = known
+        if self.lost and (known := self.lost.get(target)) is not None:
+            self._keep(path, known)
 
     def forget(self, path: bytes) -> None:
         """Drop what is remembered of *path* itself: it is replaced, or a directory that is listed again."""
         if self.lost:
-            self.lost.pop(to_text(path), None)
+            self.lost.pop(path, None)
 
     def _own(self, fd: int, leaf: bytes | None, member: Member, path: bytes) -> None:
         owner = (member.uid, member.gid)
@@ -118,21 +119,24 @@ class Ownership:
 
     def _set_xattrs(self, target: int | bytes, xattrs: dict[bytes, bytes], path: bytes) -> None:
         follow = isinstance(target, int)
+        lost = {}
         for name, value in kept_xattrs(xattrs, path).items():
             if not self._chowns and is_acl(name):
                 # Its ids are not this user's, and its mask may take away what the owner needs to remove it.
-                self._note(path, xattrs={name: value})
+                lost[name] = value
                 continue
             try:
                 os.setxattr(target, name, value, follow_symlinks=follow)
             except OSError as exc:
                 refused = exc.errno in _NOT_CARRIED or (exc.errno == EINVAL and not self.is_privileged)
                 if refused or (exc.errno == ENOSPC and _is_too_large(target, xattrs)):
-                    self._note(path, xattrs={name: value})
+                    lost[name] = value
                 elif exc.errno == EINVAL:
                     raise InvalidArchive(f"{shown(path)}: xattr {shown(name)} is malformed") from None
                 else:
                     raise
+        if lost:
+            self._note(path, xattrs=lost)
 
     def _lose_mode(self, path: bytes, mode: int) -> None:
         self._note(path, mode=mode)
@@ -145,14 +149,19 @@ class Ownership:
         device: tuple[int, int] | None = None,
         xattrs: dict[bytes, bytes] | None = None,
     ) -> None:
-        text = to_text(path)
-        known = self.lost.get(text, Lost())
-        self.lost[text] = Lost(
+        text = self.lost.get(path)
+        known = Lost() if text is None else Lost.parse(text)
+        now = Lost(
             known.mode if mode is None else mode,
             owner or known.owner,
             device or known.device,
             known.xattrs | (xattrs or {}),
         )
+        self._keep(path, str(now))
+
+    def _keep(self, path: bytes, text: str) -> None:
+        self._remembered.lose(path, len(text))
+        self.lost[path] = text
 
 
 def _is_too_large(target: int | bytes, xattrs: dict[bytes, bytes]) -> bool:

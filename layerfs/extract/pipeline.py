@@ -202,7 +202,11 @@ class _Run:
             entries=written.entries,
             files=written.files,
             file_bytes=written.file_bytes,
-            markers=written.markers,
+            whiteouts=written.rows[0],
+            opaques=written.rows[1],
+            implied=written.rows[2],
+            lost=written.rows[3],
+            tables=written.tables,
             owner=self._job.owner,
         )
 

@@ -6,9 +6,8 @@ before that has threads; it ends when the worker does, whose end of the pipe it 
 
 import gc
 import os
-from collections.abc import Iterable, Iterator
-from itertools import islice
-from typing import Final, TypeVar
+from collections.abc import Iterable
+from typing import Final
 
 import msgspec
 
@@ -17,21 +16,19 @@ from layerfs.errors import BudgetExceeded, LayerfsError
 from layerfs.extract import overlayform
 from layerfs.extract.directories import Directories, open_max, open_root
 from layerfs.extract.job import ExtractJob, Listed
-from layerfs.extract.overlayform import FoundMarkers
 from layerfs.extract.ownership import Ownership
 from layerfs.extract.placing import Placer
 from layerfs.extract.remembered import Remembered
 from layerfs.extract.ring import Aborted, PartnerDied, Ring, RingSource
 from layerfs.host.oserrors import store_error
-from layerfs.layer.lost import Lost
 from layerfs.layer.names import to_text
+from layerfs.layer.tables import lost_row, path_row
 from layerfs.layer.tar import TarReader
 
 _IMPLIED_MODE = 0o755
 _WARNINGS_MAX = 50
-_PIECE: Final = 1000
-
-_T = TypeVar("_T")
+_PIECE: Final = 64 << 10
+"""Bytes of a table that are said at a time."""
 
 
 class Written(msgspec.Struct, frozen=True, tag="written"):
@@ -40,7 +37,10 @@ class Written(msgspec.Struct, frozen=True, tag="written"):
     entries: int
     files: int
     file_bytes: int
-    markers: int
+    rows: tuple[int, int, int, int]
+    """How many rows each of the four tables has."""
+    tables: tuple[int, int, int, int]
+    """Bytes of the four tables."""
     warnings: tuple[str, ...]
 
 
@@ -99,8 +99,8 @@ class TreeWriter:
         self._job = job
         self._source = source
         self._entries = 0
-        self._ownership = Ownership(job.owner)
         remembered = Remembered(job.budgets.max_record_bytes)
+        self._ownership = Ownership(job.owner, remembered)
         self._directories = Directories(
             open_root(job.target), _IMPLIED_MODE, remembered, open_max(job.budgets.max_depth)
         )
@@ -133,15 +133,37 @@ class TreeWriter:
         if self._job.whiteout_devices:
             overlayform.write_overlay_form(directories, marks, self._job.owner)
         directories.close()
-        for listed in _pieces(marks, directories.implied, self._ownership.lost):
-            self._source.part(msgspec.json.encode(listed))
+        implied, lost = directories.implied, self._ownership.lost
+        # Sorted here, where nobody else waits.
+        tables = (
+            self._list(map(path_row, marks.whiteouts)),
+            self._list(map(path_row, marks.opaques)),
+            self._list(map(path_row, sorted(implied))),
+            self._list(lost_row(path, lost[path]) for path in sorted(lost)),
+        )
         return Written(
             entries=self._entries,
             files=self._placer.files,
             file_bytes=self._placer.file_bytes,
-            markers=len(marks.whiteouts) + len(marks.opaques),
+            rows=(len(marks.whiteouts), len(marks.opaques), len(implied), len(lost)),
+            tables=tables,
             warnings=self.warnings(),
         )
+
+    def _list(self, rows: Iterable[bytes]) -> int:
+        """Say a table in pieces small enough to forget; return its bytes."""
+        said, piece = 0, bytearray()
+        for row in rows:
+            piece += row
+            if len(piece) >= _PIECE:
+                said += self._say(piece)
+                piece = bytearray()
+        return said + self._say(piece)
+
+    def _say(self, piece: bytearray) -> int:
+        if piece:
+            self._source.part(msgspec.json.encode(Listed(bytes(piece))))
+        return len(piece)
 
     def warnings(self) -> tuple[str, ...]:
         """Return what was odd, not too much of it."""
@@ -153,25 +175,3 @@ class TreeWriter:
     def close(self) -> None:
         """Close what is still open; settles nothing."""
         self._directories.drop()
-
-
-def _pieces(marks: FoundMarkers, implied: Iterable[bytes], lost: dict[str, Lost]) -> Iterator[Listed]:
-    """Say what the record lists in pieces small enough to forget; sorted here, where nobody else waits."""
-    for whiteouts in _batches(marks.whiteouts):
-        yield Listed(whiteouts=_texts(whiteouts))
-    for opaques in _batches(marks.opaques):
-        yield Listed(opaques=_texts(opaques))
-    for paths in _batches(sorted(implied)):
-        yield Listed(implied=_texts(paths))
-    for names in _batches(sorted(lost)):
-        yield Listed(lost={name: str(lost[name]) for name in names})
-
-
-def _batches(items: Iterable[_T]) -> Iterator[list[_T]]:
-    iterator = iter(items)
-    while batch := list(islice(iterator, _PIECE)):
-        yield batch
-
-
-def _texts(paths: Iterable[bytes]) -> tuple[str, ...]:
-    return tuple(map(to_text, paths))

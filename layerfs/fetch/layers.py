@@ -227,7 +227,7 @@ class LayerWork:
                 complete=progress.ended == "complete",
             )
             try:
-                return await self._workers.extract(job, progress, source)
+                return await self._workers.extract(job, progress, source, tree.tables.write)
             except Recalled:
                 log.info("%s: starved its extractor, is extracted once it is whole", layer.digest)
                 await trio.to_thread.run_sync(tree.empty)

@@ -8,7 +8,7 @@ import logging
 import trio
 
 from layerfs.errors import LayerfsError
-from layerfs.extract.client import Extractor, ExtractorPool
+from layerfs.extract.client import Extractor, ExtractorPool, Keep
 from layerfs.extract.job import ExtractJob
 from layerfs.fetch.lending import WORTH, Claim, Lending
 from layerfs.fetch.progress import Progress
@@ -29,10 +29,11 @@ class Workers:
         self._pool = pool
         self._lending = Lending(count)
 
-    async def extract(self, job: ExtractJob, progress: Progress, source: str) -> Extraction:
+    async def extract(self, job: ExtractJob, progress: Progress, source: str, keep: Keep) -> Extraction:
         """Have a blob of *source* extracted, which may still grow as *progress* says.
 
-        Raises the LayerfsError that says why it cannot be, and Recalled.
+        *keep* gets the record's tables, in a thread. Raises the LayerfsError that says why it cannot be, and
+        Recalled.
         """
         if not job.complete:
             await trio.to_thread.run_sync(self._pool.warm)  # it starts while the first bytes come
@@ -40,7 +41,7 @@ class Workers:
         claim = Claim(source, progress)
         await self._lending.take(claim)
         try:
-            answer, warnings = await self._extract(job, claim)
+            answer, warnings = await self._extract(job, claim, keep)
         finally:
             self._lending.give_back(claim)
         if isinstance(answer, LayerfsError):
@@ -52,13 +53,13 @@ class Workers:
         return answer
 
     async def _extract(
-        self, job: ExtractJob, claim: Claim
+        self, job: ExtractJob, claim: Claim, keep: Keep
     ) -> tuple[Extraction | LayerfsError, tuple[str, ...]]:
         extractor = await trio.to_thread.run_sync(self._pool.acquire)
         answered = False
         try:
             extractor.start(job)
-            answer = await _answer(extractor, claim)
+            answer = await _answer(extractor, claim, keep)
             answered = True
             return answer, extractor.warnings
         finally:
@@ -68,12 +69,12 @@ class Workers:
             self._pool.release(extractor)
 
 
-async def _answer(extractor: Extractor, claim: Claim) -> Extraction | LayerfsError:
+async def _answer(extractor: Extractor, claim: Claim, keep: Keep) -> Extraction | LayerfsError:
     """Wait for the answer to the job that runs, telling the worker how far the download has come."""
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_follow, extractor, claim.progress)
         nursery.start_soon(_heed, extractor, claim.recalled)
-        answer = await outcome(trio.to_thread.run_sync(extractor.result, abandon_on_cancel=True))
+        answer = await outcome(trio.to_thread.run_sync(extractor.result, keep, abandon_on_cancel=True))
         nursery.cancel_scope.cancel()
     return answer
 

@@ -16,5 +16,6 @@ class Budgets(msgspec.Struct, frozen=True, kw_only=True):
     max_pax_bytes: int = 1 << 20
     """Bytes of one extended header, and of all xattrs of one entry."""
     max_record_bytes: int = 16 << 20
-    """Bytes of all paths that are kept until the end (markers, implied directories, links that wait), and 160
-    for each: bounds the memory of the writer, and of the daemon when it plans the cover."""
+    """Bytes of all that is kept until the end or beside the tree: paths of markers, implied directories and
+    links that wait, with 160 for each; and what the disk cannot hold (attributes, owners, devices), with 16
+    for each. Bounds the memory of the writer, and of the daemon when it plans the cover."""

@@ -31,7 +31,7 @@ from layerfs.layer.kinds import Kind
 from layerfs.layer.merge import LayerMarks, Merged, marks_of, merge_entry, merge_root
 from layerfs.layer.overlayfs import with_ancestors
 from layerfs.layer.paths import join, split
-from layerfs.layer.record import Extraction
+from layerfs.layer.tables import Tables
 
 LayerKind = Callable[[int, bytes], Kind | None]
 """What layer *number*, counted from the base, has at a path; `layerfs.layer.kinds.kind_of` of its lstat."""
@@ -62,8 +62,8 @@ class Cover:
     """Paths of entries that are no directories, with the number of the layer to copy them from; sorted."""
 
 
-def plan_cover(layers: Sequence[Extraction], kind: LayerKind, names: LayerNames) -> Cover:
-    """Return the cover of a stack, given the records of its layers, base first.
+def plan_cover(layers: Sequence[Tables], kind: LayerKind, names: LayerNames) -> Cover:
+    """Return the cover of a stack, given the tables of its layers, base first.
 
     A layer may occur more than once; the stack that the kernel mounts needs its topmost occurrence only.
     Asks *kind* about directories that hold markers or are implied, and about those on the way; about others,
@@ -82,7 +82,7 @@ def plan_cover(layers: Sequence[Extraction], kind: LayerKind, names: LayerNames)
     return Cover(_directories(union, wanted), tuple(sorted(whiteouts)))
 
 
-def plan_fuse_cover(layers: Sequence[Extraction], kind: LayerKind, names: LayerNames) -> Cover:
+def plan_fuse_cover(layers: Sequence[Tables], kind: LayerKind, names: LayerNames) -> Cover:
     """Return the cover that fuse-overlayfs needs, of what `plan_cover` takes.
 
     A layer that has a name beside the marker that hides it is the only sort whose directories are listed.
@@ -153,7 +153,7 @@ def _without_opaque_root(mark: LayerMarks) -> LayerMarks:
     """Return what overlayfs sees of an opaque root: neither that nor the whiteouts that it makes needless."""
     if b"" not in mark.opaque:
         return mark
-    return replace(mark, opaque=mark.opaque - {b""}, hidden=frozenset())
+    return replace(mark, opaque=frozenset(mark.opaque) - {b""}, hidden=frozenset())
 
 
 class _Union:
@@ -205,5 +205,5 @@ class _Union:
 
 def _directories_of(mark: LayerMarks) -> frozenset[bytes]:
     """Return the paths that one layer's markers prove to be directories of it."""
-    proven = {split(path)[0] for path in mark.markers} | mark.implied
+    proven = {split(path)[0] for path in mark.markers}.union(mark.implied)
     return frozenset(proven.union(*map(with_ancestors, proven)))

@@ -5,7 +5,7 @@ Decides from kinds and markers alone, before and without I/O. The cover of the n
 
 How a caller works, all layers of a stack numbered from the base, 0:
 
-- once a stack: ``marks = [marks_of(record.layer) for ...]``, base first, and ``merge_root(marks)``;
+- once a stack: ``marks = [marks_of(layer.tables()) for ...]``, base first, and ``merge_root(marks)``;
 - a lookup: ``merge_entry(path, parent, marks, kind)``, where *path* is the child's (relative, bytes),
   *parent* the `Merged` of its directory and ``kind(number)`` says what layer *number* itself has there. It
   is asked lazily, topmost first, so that the caller makes no call to the disk that decides nothing;
@@ -28,27 +28,26 @@ The rules (image-spec layer.md, "Whiteouts" and "Applying Changesets"):
    above it there is nothing left to inherit.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass
 
 from layerfs.layer.kinds import Kind
-from layerfs.layer.names import from_text
 from layerfs.layer.paths import join, split
-from layerfs.layer.record import Extraction
-from layerfs.layer.whiteout import OPAQUE_MARKER, Whiteout, is_marker, parse_marker
+from layerfs.layer.tables import FEW, PathSet, Tables, paths_in
+from layerfs.layer.whiteout import OPAQUE_MARKER, WH_PREFIX, Whiteout, is_marker, parse_marker
 
 
 @dataclass(frozen=True, slots=True)
 class LayerMarks:
     """The markers of one layer, by path; paths are relative, the root is empty."""
 
-    hidden: frozenset[bytes]
+    hidden: Set[bytes]
     """What this layer's whiteouts hide in lower layers."""
-    opaque: frozenset[bytes]
+    opaque: Set[bytes]
     """Directories that hide all that lower layers have in them."""
-    implied: frozenset[bytes]
+    implied: Set[bytes]
     """Directories that the layer has without listing them."""
-    markers: frozenset[bytes]
+    markers: Collection[bytes]
     """The marker entries themselves, of every sort."""
 
 
@@ -68,16 +67,62 @@ class Merged:
         return self.kind is Kind.DIRECTORY
 
 
-def marks_of(extraction: Extraction) -> LayerMarks:
-    """Return the markers of a layer from its record. Raises InvalidWhiteout for a record with a bad name."""
-    whiteouts = [from_text(path) for path in extraction.whiteouts]
-    opaque = frozenset(from_text(path) for path in extraction.opaques)
+def marks_of(tables: Tables, few: int = FEW) -> LayerMarks:
+    """Return the markers of a layer from its tables. May raise InvalidWhiteout for a bad name in them.
+
+    Tables of at most *few* bytes become sets; larger ones stay what they are, and are looked up in.
+    """
+    whiteouts, opaque = paths_in(tables.whiteouts, few), paths_in(tables.opaques, few)
     return LayerMarks(
-        hidden=frozenset(hidden_by(whiteouts)),
+        hidden=_Hidden(whiteouts) if isinstance(whiteouts, PathSet) else frozenset(hidden_by(whiteouts)),
         opaque=opaque,
-        implied=frozenset(from_text(path) for path in extraction.implied),
-        markers=frozenset(whiteouts).union(join(directory, OPAQUE_MARKER) for directory in opaque),
+        implied=paths_in(tables.implied, few),
+        markers=_Markers(whiteouts, opaque),
     )
+
+
+class _Hidden(Set[bytes]):
+    """What many whiteouts hide: a name is hidden if its marker is there."""
+
+    __slots__ = ("_whiteouts",)
+
+    def __init__(self, whiteouts: Set[bytes]) -> None:
+        self._whiteouts = whiteouts
+
+    def __contains__(self, path: object) -> bool:
+        if not isinstance(path, bytes):
+            return False
+        directory, name = split(path)
+        return not is_marker(name) and join(directory, WH_PREFIX + name) in self._whiteouts
+
+    def __iter__(self) -> Iterator[bytes]:
+        return hidden_by(self._whiteouts)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+
+class _Markers(Collection[bytes]):
+    """The paths of all markers of a layer."""
+
+    __slots__ = ("_opaque", "_whiteouts")
+
+    def __init__(self, whiteouts: Set[bytes], opaque: Set[bytes]) -> None:
+        self._whiteouts = whiteouts
+        self._opaque = opaque
+
+    def __contains__(self, path: object) -> bool:
+        return path in self._whiteouts or any(path == marker for marker in self._of_opaques())
+
+    def __iter__(self) -> Iterator[bytes]:
+        yield from self._whiteouts
+        yield from self._of_opaques()
+
+    def __len__(self) -> int:
+        return len(self._whiteouts) + len(self._opaque)
+
+    def _of_opaques(self) -> Iterator[bytes]:
+        return (join(directory, OPAQUE_MARKER) for directory in self._opaque)
 
 
 def hidden_by(markers: Iterable[bytes]) -> Iterator[bytes]:

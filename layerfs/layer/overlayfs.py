@@ -22,7 +22,7 @@ The text of an option list escapes ``\`` and ``,``, in lower directories ``:`` t
 """
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Final
@@ -52,24 +52,27 @@ def opaque_xattr(owner: OwnerKind) -> str:
 
 @dataclass(frozen=True, slots=True)
 class OverlayForm:
-    """What the markers of one layer stand for. Paths are relative, the root is empty."""
+    """What the markers of one layer stand for, asked path by path: a layer may have very many.
 
-    opaque: frozenset[bytes]
-    """Opaque directories."""
-    whiteouts: Mapping[bytes, tuple[bytes, ...]]
-    """Names of whiteouts, sorted, by the path of their directory."""
+    The same as `opaques_and_whiteouts` says of all. Paths are relative, the root is empty.
+    """
 
+    hidden: Container[bytes]
+    """Paths that whiteout markers hide."""
+    opaque: Container[bytes]
+    """Directories that hold an opaque marker."""
+    kind: Callable[[bytes], Kind | None]
+    """What the layer itself has at a path, as for `opaques_and_whiteouts`."""
 
-def overlay_form(
-    hidden: Iterable[bytes], opaque: Iterable[bytes], kind: Callable[[bytes], Kind | None]
-) -> OverlayForm:
-    """Return the overlay form of a layer, of what `opaques_and_whiteouts` takes."""
-    opaques, paths = opaques_and_whiteouts(hidden, opaque, kind)
-    whiteouts: dict[bytes, list[bytes]] = {}
-    for path in paths:
-        directory, name = split(path)
-        whiteouts.setdefault(directory, []).append(name)
-    return OverlayForm(opaques, {path: tuple(names) for path, names in whiteouts.items()})
+    def is_opaque(self, path: bytes) -> bool:
+        """Say whether the directory *path* is opaque."""
+        return path in self.opaque or (path in self.hidden and self.kind(path) is Kind.DIRECTORY)
+
+    def has_whiteout(self, path: bytes) -> bool:
+        """Say whether a whiteout stands at *path*."""
+        if path not in self.hidden or self.kind(path) is not None:
+            return False
+        return not any(map(self.is_opaque, with_ancestors(split(path)[0])))
 
 
 def opaques_and_whiteouts(

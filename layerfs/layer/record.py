@@ -4,14 +4,14 @@ from typing import Literal
 
 import msgspec
 
-RECORD_VERSION = 1
+RECORD_VERSION = 2
 
 OwnerKind = Literal["root", "namespace", "user"]
 """Who writes a tree: root of the machine, root of a user namespace, an ordinary user."""
 
 
 class Extraction(msgspec.Struct, frozen=True, kw_only=True):
-    """What one pass over a blob found. Paths are relative, as `layerfs.layer.names.to_text` writes them."""
+    """What one pass over a blob found, in numbers. What it lists is in `layerfs.layer.tables`."""
 
     digest: str
     """Digest of the blob, computed from its bytes."""
@@ -26,17 +26,15 @@ class Extraction(msgspec.Struct, frozen=True, kw_only=True):
     entries: int
     files: int
     file_bytes: int
-    whiteouts: tuple[str, ...] = ()
-    """Paths of the markers ``dir/.wh.name``, sorted; reserved ``.wh..wh.*`` names too, the opaque not."""
-    opaques: tuple[str, ...] = ()
-    """Directories that hold ``.wh..wh..opq``, sorted; the root is the empty string."""
-    implied: tuple[str, ...] = ()
-    """Directories without an entry of their own, sorted; the root is the empty string."""
-    markers: int = 0
+    whiteouts: int = 0
+    """How many rows the table of this name has, as the three below."""
+    opaques: int = 0
+    implied: int = 0
+    lost: int = 0
+    tables: tuple[int, int, int, int] = (0, 0, 0, 0)
+    """Bytes of the four tables, in the order of `layerfs.layer.tables.Tables`."""
     owner: OwnerKind = "root"
-    """Who wrote the tree. On disk all of an ordinary user is his own; an owner that `lost` lacks is 0:0."""
-    lost: dict[str, str] = {}
-    """What the filesystem could not carry, by path; empty for root. For the layer's reader in `view`."""
+    """Who wrote the tree. On disk all of an ordinary user is his own; an owner that was not lost is 0:0."""
 
     @property
     def diff_ids(self) -> tuple[str, ...]:
@@ -45,7 +43,7 @@ class Extraction(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LayerRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """The record of a published layer directory, ``extracted/<digest>.json``."""
+    """The record of a published layer directory, ``extracted/<digest>.json``: a line, then the tables."""
 
     version: int = RECORD_VERSION
     state: Literal["pending", "durable"]

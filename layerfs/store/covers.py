@@ -15,7 +15,7 @@ from typing import Final
 from layerfs.layer.cover import Cover, plan_cover, plan_fuse_cover
 from layerfs.layer.kinds import Kind, kind_of
 from layerfs.layer.paths import split
-from layerfs.layer.record import Extraction
+from layerfs.layer.tables import Tables
 from layerfs.layer.whiteout import is_marker
 from layerfs.store.copies import copy_attributes, copy_entries
 from layerfs.store.records import Merger
@@ -25,7 +25,7 @@ _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 def build_cover(
     target: Path,
-    records: Sequence[Extraction],
+    tables: Sequence[Tables],
     trees: Sequence[Path],
     *,
     native: bool = True,
@@ -40,7 +40,7 @@ def build_cover(
     roots = [os.fsencode(tree) for tree in trees]
     decide = plan_fuse_cover if merger else plan_cover
     plan = decide(
-        records,
+        tables,
         lambda number, path: _kind(roots[number], path),
         lambda number, path: os.listdir(os.path.join(roots[number], path)),
     )

@@ -6,7 +6,9 @@ Knows nothing of images; must never import another module of this package, `layo
 import contextlib
 import os
 import stat
+from collections.abc import Iterable, Iterator
 from errno import EACCES, EIO, EISDIR, ELOOP, ENOTDIR, EPERM
+from io import FileIO
 from pathlib import Path
 from typing import Final
 
@@ -62,8 +64,8 @@ def sync_directory(path: Path) -> None:
         os.close(fd)
 
 
-def write_durably(temporary: Path, final: Path, data: bytes) -> None:
-    """Write *data* to *temporary*, fsync, rename to *final*, fsync the directory. Raises OSError.
+def write_durably(temporary: Path, final: Path, data: bytes, more: Iterable[bytes] = ()) -> None:
+    """Write *data* and *more* to *temporary*, fsync, rename to *final*, fsync the directory. Raises OSError.
 
     Leaves no *temporary* behind unless the process is killed.
     """
@@ -74,6 +76,8 @@ def write_durably(temporary: Path, final: Path, data: bytes) -> None:
         try:
             os.fchmod(fd, FILE_MODE)
             write_all(fd, data)
+            for piece in more:
+                write_all(fd, piece)
             os.fsync(fd)
         finally:
             os.close(fd)
@@ -91,10 +95,18 @@ def read_small(path: Path, limit: int) -> bytes | None:
     Raises StoreDamaged for anything that the store cannot have written there: a symlink, a
     directory, a file that is too long or may not be read.
     """
+    with opened_file(path) as file:
+        return None if file is None else read_opened(file, limit)
+
+
+@contextlib.contextmanager
+def opened_file(path: Path) -> Iterator[FileIO | None]:
+    """Open a regular file for reading in the block, None if there is none. Raises as `read_small` does."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
     except FileNotFoundError:
-        return None
+        yield None
+        return
     except OSError as exc:
         if exc.errno in (ELOOP, EISDIR, ENOTDIR, EACCES, EPERM, EIO):
             raise StoreDamaged(f"{path}: {exc.strerror} (expected a readable file)") from exc
@@ -103,7 +115,7 @@ def read_small(path: Path, limit: int) -> bytes | None:
         with open(fd, "rb", buffering=0) as file:
             if not stat.S_ISREG(os.fstat(fd).st_mode):
                 raise StoreDamaged(f"{path}: not a regular file")
-            return read_opened(file, limit)
+            yield file
     except OSError as exc:
         raise StoreDamaged(f"{path}: {exc.strerror} (expected a readable file)") from exc
 

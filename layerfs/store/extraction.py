@@ -19,7 +19,7 @@ from layerfs.oci import Digest
 from layerfs.store.probe import Capabilities
 
 if TYPE_CHECKING:
-    from layerfs.extract.client import ExtractorPool
+    from layerfs.extract.client import ExtractorPool, Keep
 
 log = logging.getLogger(__name__)
 
@@ -61,10 +61,11 @@ class Extractors:
         self._mutex = threading.Lock()
         self._pool: ExtractorPool | None = None
 
-    def extract(self, blob: Path, digest: Digest, target: Path) -> Extraction:
+    def extract(self, blob: Path, digest: Digest, target: Path, keep: "Keep") -> Extraction:
         """Extract the tar at *blob*, compressed or not, into the empty directory *target*.
 
-        Raises NotInStore if there is no such file, DigestMismatch, InvalidLayer, StoreFull, WorkerDied.
+        *keep* gets the record's tables. Raises NotInStore if there is no such file, DigestMismatch,
+        InvalidLayer, StoreFull, WorkerDied.
         """
         if not blob.is_file():
             raise NotInStore(f"{blob}: no such file (expected the layer {digest})")
@@ -72,7 +73,7 @@ class Extractors:
         with self._workers().extractor() as extractor:
             extractor.start(job)
             try:
-                return extractor.result()
+                return extractor.result(keep)
             finally:
                 for warning in extractor.warnings:
                     log.warning("%s: %s", digest, warning)

@@ -2,9 +2,11 @@
 
 import logging
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from tempfile import SpooledTemporaryFile
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
 
 from layerfs.host.oserrors import disk_errors
 from layerfs.oci import Digest
@@ -13,6 +15,36 @@ from layerfs.store.locks import ByteLock, Locks
 from layerfs.store.removal import remove_tree
 
 log = logging.getLogger(__name__)
+
+_IN_MEMORY: Final = 64 << 10
+_CHUNK: Final = 1 << 20
+
+
+class StagedTables:
+    """The tables of a record on their way in: in memory while they are small, else a file without a name."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._file: SpooledTemporaryFile[bytes] | None = None
+
+    def write(self, piece: bytes) -> None:
+        """Append *piece*. Raises StoreFull, StoreError."""
+        with disk_errors(f"{self._directory}: cannot write a record"):
+            if self._file is None:
+                self._file = SpooledTemporaryFile(_IN_MEMORY, dir=str(self._directory))  # noqa: SIM115 - see `close`
+            self._file.write(piece)
+
+    def read(self) -> Iterator[bytes]:
+        """Yield all of it, piece by piece. Raises OSError."""
+        if self._file is not None:
+            self._file.seek(0)
+            while piece := self._file.read(_CHUNK):
+                yield piece
+
+    def close(self) -> None:
+        """Drop it; may be called more than once."""
+        if self._file is not None:
+            self._file.close()
 
 
 class StagedTree:
@@ -23,6 +55,8 @@ class StagedTree:
         self.path = path
         self.begun = begun
         """What `layerfs.store.durability.Durability.began` said when this was begun."""
+        self.tables = StagedTables(path.parent)
+        """What the record of a layer will list."""
         self._lock = lock
 
     def empty(self) -> None:
@@ -30,9 +64,12 @@ class StagedTree:
         with disk_errors(f"{self.path}: cannot empty"):
             remove_tree(self.path)
             os.mkdir(self.path, 0o700)
+        self.tables.close()
+        self.tables = StagedTables(self.path.parent)
 
     def close(self) -> None:
         """Remove what is still under the staged name; harmless after publication or a second time."""
+        self.tables.close()
         try:
             remove_tree(self.path)
         except OSError as exc:  # the sweeper tries again

@@ -24,8 +24,8 @@ from layerfs.errors import (
 )
 from layerfs.host.oserrors import disk_errors
 from layerfs.layer.budgets import Budgets
-from layerfs.layer.names import from_text
 from layerfs.layer.record import Extraction, LayerRecord
+from layerfs.layer.tables import Tables, rows
 from layerfs.oci import Digest, ImageConfig, Index, Manifest, parse_manifest, stack_digest
 from layerfs.store.blobs import BlobShelf, VerifiedBlob, verified
 from layerfs.store.covers import build_cover
@@ -35,12 +35,12 @@ from layerfs.store.download import StagedDownload, discard_suspended, find_suspe
 from layerfs.store.durability import Durability, writing_back
 from layerfs.store.extraction import Extractors
 from layerfs.store.gate import StoreGate
-from layerfs.store.layout import StoreLayout, as_digest
+from layerfs.store.layout import RECORD_SUFFIX, StoreLayout, as_digest
 from layerfs.store.locks import DigestLock, Locks
 from layerfs.store.opening import Opening
 from layerfs.store.paths import StorePaths
 from layerfs.store.probe import Capabilities
-from layerfs.store.records import CoverRecord, Merger
+from layerfs.store.records import CoverRecord, Merger, read_tables
 from layerfs.store.refs import Refs
 from layerfs.store.staging import StagedTree
 from layerfs.store.sweep import SUSPENDED_SECONDS, Swept, sweep
@@ -59,6 +59,12 @@ class LayerDir:
     """Digest of the compressed blob."""
     path: Path
     record: LayerRecord
+
+    def tables(self) -> Tables:
+        """Read what the record lists, which may be megabytes. Raises NotInStore, StoreDamaged."""
+        if not any(self.record.layer.tables):
+            return Tables()
+        return read_tables(self.path.with_name(f"{self.path.name}{RECORD_SUFFIX}"))
 
 
 class ImageStorage(StorePaths):
@@ -316,7 +322,7 @@ class ImageStorage(StorePaths):
             with disk_errors(f"cover {stack}: cannot write"):
                 build_cover(
                     tree.path,
-                    [layer.record.layer for layer in opened],
+                    [layer.tables() for layer in opened],
                     [layer.path for layer in opened],
                     native=self.capabilities.whiteout_devices,
                     merger=merger,
@@ -369,7 +375,7 @@ class ImageStorage(StorePaths):
 
     def _extract_into(self, tree: StagedTree, tarball: Path) -> LayerDir:
         try:
-            extraction = self._extractors.extract(tarball, tree.digest, tree.path)
+            extraction = self._extractors.extract(tarball, tree.digest, tree.path, tree.tables.write)
         except (InvalidLayer, VerificationError) as exc:
             # Who is at fault, the image or this disk? The store's own blob was right once.
             problem = (
@@ -389,10 +395,13 @@ class ImageStorage(StorePaths):
         if not deep:
             return None
         with self.stage_tree(digest) as again:
-            extraction = self._extractors.extract(self._layout.blob(digest), digest, again.path)
-            if extraction != layer.record.layer:
+            blob = self._layout.blob(digest)
+            extraction = self._extractors.extract(blob, digest, again.path, again.tables.write)
+            tables = layer.tables()
+            kept = b"".join((tables.whiteouts, tables.opaques, tables.implied, tables.lost))
+            if extraction != layer.record.layer or kept != b"".join(again.tables.read()):
                 return "the record is not what a second extraction finds"
-            implied = frozenset(map(from_text, extraction.implied))
+            implied = frozenset(rows(tables.implied))
             return next(tree_differences(layer.path, again.path, implied), None)
 
     def _require_layer(self, digest: Digest) -> LayerDir:

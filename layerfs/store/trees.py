@@ -10,7 +10,7 @@ import logging
 import os
 import stat
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Generic
@@ -21,11 +21,11 @@ from layerfs import host
 from layerfs.errors import InvalidDigest, StoreDamaged, StoreError
 from layerfs.host.oserrors import disk_errors
 from layerfs.oci import Digest
-from layerfs.store.disk import read_small, sync_directory, write_durably
+from layerfs.store.disk import opened_file, sync_directory, write_durably
 from layerfs.store.durability import Durability, TreeIdentity
 from layerfs.store.layout import RECORD_SUFFIX, staged
 from layerfs.store.locks import Locks
-from layerfs.store.records import MAX_RECORD_SIZE, Record, decode_record, vouches
+from layerfs.store.records import Record, after_head, decode_record, encode_record, read_head, vouches
 from layerfs.store.staging import StagedTree, stage_tree
 
 log = logging.getLogger(__name__)
@@ -36,7 +36,7 @@ InUse = Callable[[Digest, float], bool]
 _RECENT: Final = 1.0
 _NOW: Final = 0.0
 _CACHED: Final = 8192
-"""Records kept in memory; most are below 1 KiB."""
+"""Records kept in memory, without their tables: most are below 1 KiB."""
 
 _LAST_USE_SECONDS: Final = 3600
 """How exact the last use, the mtime of a record, has to be."""
@@ -118,7 +118,7 @@ class TreeShelf(Generic[Record]):
                 return present
             with disk_errors(f"{self._directory / digest.name}: cannot publish"):
                 self._set_aside(digest, _RECENT)
-                self._write_record(digest, record)
+                self._write_record(digest, record, tree.tables.read())
                 os.rename(tree.path, self._directory / digest.name)
         self._durability.published(self._directory, digest, tree.begun)
         return PublishedTree(self._directory / digest.name, record)
@@ -160,7 +160,8 @@ class TreeShelf(Generic[Record]):
     def read_record(self, digest: Digest) -> Record | None:
         """Return the record of *digest* if it can be believed, tree or no tree."""
         try:
-            raw = read_small(self.record_path(digest), MAX_RECORD_SIZE)
+            with opened_file(self.record_path(digest)) as file:
+                raw = None if file is None else read_head(file)
         except StoreError as exc:
             log.warning("%s (treated as absent)", exc)
             return None
@@ -183,7 +184,8 @@ class TreeShelf(Generic[Record]):
             if record is None:
                 return False
             if record.state != "durable":
-                self._write_record(digest, msgspec.structs.replace(record, state="durable"))
+                durable = msgspec.structs.replace(record, state="durable")
+                self._write_record(digest, durable, after_head(self.record_path(digest)))
                 self._known.pop(digest, None)
         return True
 
@@ -263,10 +265,10 @@ class TreeShelf(Generic[Record]):
         if self._in_use(digest, max_age):
             raise StoreError(f"{self._directory / digest.name}: in use by a mount (unmount it first)")
 
-    def _write_record(self, digest: Digest, record: Record) -> None:
+    def _write_record(self, digest: Digest, record: Record, tables: Iterable[bytes]) -> None:
         final = self.record_path(digest)
         if final.is_dir() and not final.is_symlink():
             raise StoreDamaged(f"{final}: a directory (expected a record); remove it by hand")
         temporary = staged(self._directory, digest.name, "writing")
         with self._locks.holding(temporary):
-            write_durably(temporary, final, msgspec.json.encode(record))
+            write_durably(temporary, final, encode_record(record), tables)

@@ -6,16 +6,15 @@ Decides that a file is the same in ``diff/``, ``lower/`` and ``rootfs/``: one no
 import os
 from collections.abc import Callable, Mapping
 from errno import ENOENT
-from functools import cached_property
 from stat import S_IFMT, S_ISDIR, S_ISREG
 from typing import Final, TypeVar
 from weakref import WeakValueDictionary
 
 from layerfs.layer.kinds import Kind, kind_of
 from layerfs.layer.lost import Lost
-from layerfs.layer.merge import LayerMarks, marks_of
+from layerfs.layer.merge import LayerMarks
 from layerfs.layer.names import to_text
-from layerfs.layer.overlayfs import XATTR_PREFIXES, OverlayForm, overlay_form
+from layerfs.layer.overlayfs import XATTR_PREFIXES, OverlayForm
 from layerfs.layer.paths import join
 from layerfs.layer.record import Extraction
 from layerfs.needs import Need
@@ -24,6 +23,7 @@ from layerfs.view.disk import DiskSource, OpenDirectory
 from layerfs.view.inodes import LAST_NUMBER, InodeTable, number_of, offset_number
 from layerfs.view.nodes import Attributes, Content, FileStatus, Node, blocks_of
 from layerfs.view.source import LayerSource
+from layerfs.view.tables import ReadTables, TableCache
 
 FILE: Final = b"file"
 """The form of everything but directories: the same node wherever the layer is shown."""
@@ -35,27 +35,39 @@ class LayerTree:
     """One layer, shared by its nodes: what its source has, and what its record adds.
 
     Nodes hold it, so a layer keeps its source, and with it its inode numbers, for as long as the kernel
-    knows one of its files. Paths are relative to the layer; its root is the empty path.
+    knows one of its files. Paths are relative to the layer; its root is the empty path. *read* gets what the
+    record lists, which stays in memory no longer than *cache* says.
     """
 
-    def __init__(self, source: LayerSource, extraction: Extraction, inodes: InodeTable) -> None:
+    def __init__(
+        self,
+        source: LayerSource,
+        extraction: Extraction,
+        inodes: InodeTable,
+        read: ReadTables,
+        cache: TableCache,
+    ) -> None:
         self.source = source
         self.inodes = inodes
-        self._extraction = extraction
+        self._read = read
+        self._cache = cache
+        self._has_lost = extraction.lost > 0
+        self._owned_by_user = extraction.owner == "user"
         self._keys: dict[bytes, tuple[bytes, int]] = {}
         self._file_key, self._file_base = self._key(FILE)
-        self.is_plain = not self._extraction.lost and self._extraction.owner != "user"
+        self.is_plain = not (self._has_lost or self._owned_by_user)
         """Whether the disk says all of every file."""
 
-    @cached_property
+    @property
     def marks(self) -> LayerMarks:
-        """What the layer's markers hide."""
-        return marks_of(self._extraction)
+        """What the layer's markers hide. Raises NotInStore, StoreDamaged."""
+        return self._cache.get(self.source.name, self._read).marks
 
-    @cached_property
+    @property
     def form(self) -> OverlayForm:
-        """What the markers stand for in overlay form. Raises OSError."""
-        return overlay_form(self.marks.hidden, self.marks.opaque, self._kind)
+        """What the markers stand for in overlay form. Raises NotInStore, StoreDamaged."""
+        marks = self.marks
+        return OverlayForm(marks.hidden, marks.opaque, self._kind)
 
     def _kind(self, path: bytes) -> Kind | None:
         status = self.source.lstat(path)
@@ -78,16 +90,14 @@ class LayerTree:
         was lost is in the record, and where none is, it is root.
         """
         found = attributes_of(status)
-        if self._extraction.owner == "user":
+        if self._owned_by_user:
             found.uid = found.gid = 0
         lost = self._lost(path)
         return found if lost is None else restored(found, lost)
 
     def _lost(self, path: bytes) -> Lost | None:
-        """Return what the record says of *path*; parsed for this path alone, as there may be a million."""
-        lost = self._extraction.lost
-        text = lost.get(to_text(path)) if lost else None
-        return None if text is None else Lost.parse(text)
+        """Return what the record says of *path*. Raises NotInStore, StoreDamaged."""
+        return self._cache.get(self.source.name, self._read).lost(path) if self._has_lost else None
 
     def file(self, directory: bytes, name: bytes, status: FileStatus) -> "ContentFile":
         """Return the node of what is no directory. All hard links to it are one node.
@@ -121,6 +131,7 @@ class LayerTrees:
 
     def __init__(self, inodes: InodeTable) -> None:
         self._inodes = inodes
+        self._tables = TableCache()
         self._directories: dict[bytes, OpenDirectory] = {}
         self._trees: WeakValueDictionary[bytes, LayerTree] = WeakValueDictionary()
 
@@ -130,7 +141,9 @@ class LayerTrees:
         tree = self._trees.get(path)
         if tree is None:
             source = DiskSource(self.directory(os.path.dirname(path)), os.path.basename(path))
-            tree = self._trees[path] = LayerTree(source, layer.record.layer, self._inodes)
+            tree = self._trees[path] = LayerTree(
+                source, layer.record.layer, self._inodes, layer.tables, self._tables
+            )
         return tree
 
     def directory(self, path: bytes) -> OpenDirectory:

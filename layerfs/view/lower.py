@@ -11,7 +11,7 @@ from typing import Final
 from layerfs.layer.kinds import is_whiteout
 from layerfs.layer.overlayfs import OPAQUE_XATTRS
 from layerfs.layer.paths import join
-from layerfs.layer.whiteout import is_marker
+from layerfs.layer.whiteout import Whiteout, is_marker, parse_marker
 from layerfs.view.content import is_directory
 from layerfs.view.diff import LayerDirectory
 from layerfs.view.inodes import number_of
@@ -31,7 +31,7 @@ class LowerDirectory(LayerDirectory):
     @property
     def is_opaque(self) -> bool:
         """Whether nothing of lower layers shows here."""
-        return self.path in self.tree.form.opaque
+        return self.tree.form.is_opaque(self.path)
 
     def entry(self, name: bytes, status: FileStatus | None) -> Node | None:
         """Return what overlayfs should see: the entry, or the whiteout that a marker stands for."""
@@ -39,15 +39,22 @@ class LowerDirectory(LayerDirectory):
             return None
         path, tree = join(self.path, name), self.tree
         if status is None or is_whiteout(status.st_mode, status.st_rdev):
-            return self._whiteout(path) if name in tree.form.whiteouts.get(self.path, ()) else None
+            return self._whiteout(path) if tree.form.has_whiteout(path) else None
         if not is_directory(status):
             return tree.file(self.path, name, status)
         return tree.node(FORM, status, lambda ino: LowerDirectory(ino, tree, path, status))
 
     def names(self) -> list[bytes]:
         """Return the names of entries and of whiteouts. Raises OSError."""
-        found = [name for name in super().names() if not is_marker(name)]
-        return found + list(self.tree.form.whiteouts.get(self.path, ()))
+        names: list[bytes] = []
+        for name in super().names():
+            if not is_marker(name):
+                names.append(name)
+            elif isinstance(marker := parse_marker(name), Whiteout) and self.tree.form.has_whiteout(
+                join(self.path, marker.hidden)
+            ):
+                names.append(marker.hidden)
+        return names
 
     def read_xattrs(self) -> Mapping[bytes, bytes]:
         """Return the layer's attributes, and the opaque one under both of its names."""

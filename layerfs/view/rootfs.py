@@ -4,7 +4,7 @@ The same as the kernel shows of the cover and the extracted layers. Decides noth
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import Final, overload
 
 from layerfs.layer.kinds import Kind, kind_of
 from layerfs.layer.merge import LayerMarks, Merged, merge_entries, merge_entry, merge_root
@@ -82,6 +82,24 @@ class MergedRoot(ContentRoot):
         return has_layers(self.context.storage, self.context.known.stack_layers(self._id))
 
 
+class _Marks(Sequence[LayerMarks]):
+    """What the markers of a stack hide, asked of each layer when it matters: nobody may keep them."""
+
+    def __init__(self, trees: Sequence[LayerTree]) -> None:
+        self._trees = trees
+
+    @overload
+    def __getitem__(self, number: int) -> LayerMarks: ...
+    @overload
+    def __getitem__(self, number: slice) -> list[LayerMarks]: ...
+    def __getitem__(self, number: int | slice) -> LayerMarks | list[LayerMarks]:
+        found = self._trees[number]
+        return found.marks if isinstance(found, LayerTree) else [tree.marks for tree in found]
+
+    def __len__(self) -> int:
+        return len(self._trees)
+
+
 class Stack:
     """The trees of a stack and what their markers hide, base first; shared by all directories of one."""
 
@@ -89,7 +107,7 @@ class Stack:
         self.key = key
         self.trees = trees
         self.inodes = inodes
-        self.marks: list[LayerMarks] = [tree.marks for tree in trees]
+        self.marks = _Marks(trees)
 
     def root(self, ino: int) -> "MergedDirectory | None":
         """Return the root of the union; it answers for the node *ino*. Raises OSError."""

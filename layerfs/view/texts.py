@@ -114,9 +114,9 @@ def layer_json(
             "entries": extraction.entries,
             "files": extraction.files,
             "file_bytes": extraction.file_bytes,
-            "whiteouts": len(extraction.whiteouts),
-            "opaque_directories": len(extraction.opaques),
-            "implied_directories": len(extraction.implied),
+            "whiteouts": extraction.whiteouts,
+            "opaque_directories": extraction.opaques,
+            "implied_directories": extraction.implied,
         }
     return json.dumps(known, indent=2).encode("ascii") + b"\n"
 

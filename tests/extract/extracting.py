@@ -2,10 +2,10 @@
 
 import hashlib
 import itertools
-import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import msgspec
 from layerfs.extract.client import Extractor, ExtractorPool
 from layerfs.extract.job import ExtractJob
 from layerfs.layer.record import Extraction
+from layerfs.layer.tables import END, Tables, rows
 from tests.support.images import Entry, tar
 
 ROOT = Path(__file__).parents[2]
@@ -27,6 +28,11 @@ class Tree:
     path: Path
     extraction: Extraction
     warnings: tuple[str, ...]
+    tables: Tables
+
+    def listed(self, table: str) -> tuple[str, ...]:
+        """Return the rows of a table."""
+        return tuple(map(os.fsdecode, rows(getattr(self.tables, table))))
 
     def lstat(self, name: str | bytes) -> os.stat_result:
         """Return the attributes of one entry."""
@@ -66,25 +72,39 @@ class Extract:
 
     def run(self, job: ExtractJob) -> Tree:
         """Run one job. Raises what the extractor raises."""
+        listed: list[bytes] = []
         with self.pool.extractor() as extractor:
             extractor.start(job)
-            extraction = extractor.result()
-            return Tree(Path(job.target), extraction, extractor.warnings)
+            extraction = extractor.result(listed.append)
+            return Tree(Path(job.target), extraction, extractor.warnings, tables_in(extraction, listed))
 
     def __call__(self, *entries: Entry, archive: bytes | None = None, **changes: Any) -> Tree:
         """Extract *entries*, or the bytes of *archive*, compressed or not."""
         return self.run(self.job(tar(entries) if archive is None else archive, **changes))
 
 
+def tables_in(extraction: Extraction, listed: Iterable[bytes]) -> Tables:
+    """Return the tables that a worker has *listed*."""
+    data, found = b"".join(listed), []
+    for size in extraction.tables:
+        found.append(data[:size])
+        data = data[size:]
+    assert not data
+    tables = Tables(*found)
+    counts = (extraction.whiteouts, extraction.opaques, extraction.implied, extraction.lost)
+    assert counts == tuple(table.count(END) for table in found)
+    return tables
+
+
 def peak_memory(extractor: Extractor) -> int:
     """Return the most that a worker and its writer ever had, in bytes; what they share counts once."""
     children = Path(f"/proc/{extractor.pid}/task/{extractor.pid}/children").read_text().split()
-    rows = [
+    statuses = [
         dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
         for pid in (extractor.pid, *children)
     ]
-    peaks = [int(row["VmHWM"].split()[0]) for row in rows]
-    return (sum(peaks) - min(int(row["RssShmem"].split()[0]) for row in rows)) * 1024
+    peaks = [int(row["VmHWM"].split()[0]) for row in statuses]
+    return (sum(peaks) - min(int(row["RssShmem"].split()[0]) for row in statuses)) * 1024
 
 
 def digest_of(blob: bytes, algorithm: str = "sha256") -> str:
@@ -92,23 +112,25 @@ def digest_of(blob: bytes, algorithm: str = "sha256") -> str:
     return f"{algorithm}:{hashlib.new(algorithm, blob).hexdigest()}"
 
 
-def run_alone(job: ExtractJob, *wrapper: str, **options: Any) -> tuple[Extraction, tuple[str, ...]]:
-    """Run one job in a process of its own, below *wrapper* or with *options* of subprocess."""
+def run_alone(job: ExtractJob, *wrapper: str, **options: Any) -> tuple[Tables, tuple[str, ...]]:
+    """Run one job in a process of its own, below *wrapper* or with *options* of subprocess.
+
+    Returns what it lists, and its warnings.
+    """
     command = [*wrapper, sys.executable, "-m", "tests.extract.extracting"]
     done = subprocess.run(
         command, input=msgspec.json.encode(job), capture_output=True, cwd=ROOT, timeout=60, **options
     )
     assert done.returncode == 0, done.stderr.decode()
-    answer = json.loads(done.stdout)
-    return msgspec.convert(answer["extraction"], Extraction), tuple(answer["warnings"])
+    return msgspec.json.decode(done.stdout, type=tuple[Tables, tuple[str, ...]])
 
 
 def _main() -> None:
     extractor = Extractor()
     extractor.start(msgspec.json.decode(sys.stdin.buffer.read(), type=ExtractJob))
-    extraction = extractor.result()
-    answer = {"extraction": msgspec.to_builtins(extraction), "warnings": extractor.warnings}
-    sys.stdout.write(json.dumps(answer))
+    listed: list[bytes] = []
+    tables = tables_in(extractor.result(listed.append), listed)
+    sys.stdout.write(msgspec.json.encode((tables, extractor.warnings)).decode())
     extractor.close()
 
 

@@ -47,7 +47,7 @@ def test_a_file_in_place_of_a_directory_removes_all_below_it(extract: Extract) -
     )
 
     assert tree.names() == {"d"}
-    assert tree.extraction.implied == ("",)
+    assert tree.listed("implied") == ("",)
 
 
 @pytest.mark.parametrize("first", ["file", "directory", "symlink", "fifo", "device", "hard link"])
@@ -77,7 +77,7 @@ def test_and_a_directory_may_come_back(extract: Extract) -> None:
 
     assert tree.names() == {"d", "d/n"}
     assert tree.lstat("d").st_mtime_ns == 5 * 10**9
-    assert tree.extraction.implied == ("",)
+    assert tree.listed("implied") == ("",)
 
 
 def test_a_directory_that_is_listed_again_keeps_its_content(extract: Extract) -> None:

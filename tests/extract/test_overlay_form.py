@@ -75,9 +75,8 @@ def test_markers_are_kept_and_recorded(extract: Extract) -> None:
     ]  # fmt: skip
     tree = extract(*entries)
 
-    assert tree.extraction.whiteouts == (".wh..wh.aufs", ".wh.x", "d/.wh.x", "d/.wh.y")
-    assert tree.extraction.opaques == ("", "d")
-    assert tree.extraction.markers == 6
+    assert tree.listed("whiteouts") == (".wh..wh.aufs", ".wh.x", "d/.wh.x", "d/.wh.y")
+    assert tree.listed("opaques") == ("", "d")
     assert tree.lstat("d/.wh.y").st_mtime_ns == 7 * 10**9
 
 
@@ -97,7 +96,7 @@ def test_an_unprivileged_writer_uses_its_own_attribute(extract: Extract) -> None
 def test_markers_of_a_directory_that_became_a_file_are_gone(extract: Extract) -> None:
     tree = extract(whiteout("d/x"), opaque("d"), whiteout("e"), file("d", b"now a file"))
 
-    assert (tree.extraction.whiteouts, tree.extraction.opaques) == ((".wh.e",), ())
+    assert (tree.listed("whiteouts"), tree.listed("opaques")) == ((".wh.e",), ())
     assert tree.names() == {".wh.e", "e", "d"}
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from layerfs.layer.lost import Lost
-from layerfs.layer.record import Extraction
+from layerfs.layer.tables import Tables, lost_rows
 from tests.conftest import skip_for_lack_of
 from tests.extract.extracting import Extract, run_alone
 from tests.support.images import (
@@ -46,15 +46,15 @@ _NO_RIGHTS = ("setpriv", "--bounding-set=-all", "--inh-caps=-all")
 """Root's files without root's capabilities: so that the interpreter can be read, wherever it is."""
 
 
-def _lost(extraction: Extraction) -> dict[str, Lost]:
-    return {path: Lost.parse(text) for path, text in extraction.lost.items()}
+def _lost(tables: Tables) -> dict[str, Lost]:
+    return {path.decode(): lost for path, lost in lost_rows(tables.lost)}
 
 
 def test_an_ordinary_user_records_what_it_could_not_set(extract: Extract) -> None:
-    extraction, warnings = run_alone(extract.job(tar(ENTRIES), owner="user"), *_NO_RIGHTS)
+    tables, warnings = run_alone(extract.job(tar(ENTRIES), owner="user"), *_NO_RIGHTS)
 
     assert warnings == ()
-    assert _lost(extraction) == {
+    assert _lost(tables) == {
         "owned": Lost(owner=(5, 6)),
         "dir": Lost(owner=(7, 0)),
         "link": Lost(owner=(8, 0)),
@@ -92,9 +92,9 @@ def test_a_namespace_root_sets_what_its_namespace_has(extract: Extract) -> None:
         skip_for_lack_of("user namespaces")
     job = extract.job(tar(ENTRIES), owner="namespace")
 
-    extraction, _ = run_alone(job, "unshare", "--user", "--map-root-user")
+    tables, _ = run_alone(job, "unshare", "--user", "--map-root-user")
 
-    lost = _lost(extraction)
+    lost = _lost(tables)
     assert lost["owned"] == Lost(owner=(5, 6))
     assert lost["null"] == Lost(mode=stat.S_IFCHR | 0o666, device=(1, 3))
     assert "plain" not in lost
@@ -109,4 +109,4 @@ def test_a_replaced_entry_loses_its_note(extract: Extract) -> None:
         owner="user",
     )  # fmt: skip
 
-    assert tree.extraction.lost == {}
+    assert tree.listed("lost") == ()

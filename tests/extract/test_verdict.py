@@ -14,7 +14,7 @@ from layerfs.errors import (
 from layerfs.extract.pipeline import verdict
 from layerfs.extract.writer import Unwritten, Written
 
-WRITTEN = Written(entries=1, files=1, file_bytes=1, markers=0, warnings=())
+WRITTEN = Written(entries=1, files=1, file_bytes=1, rows=(0, 0, 0, 0), tables=(0, 0, 0, 0), warnings=())
 UNWRITTEN = Unwritten("PathEscape", "the archive leaves its directory")
 WRONG = DigestMismatch("other bytes")
 SIZE, DISK, GONE = SizeMismatch("longer"), StoreError("cannot read"), GivenUp("aborted")

@@ -107,8 +107,8 @@ def test_what_waits_for_the_end_needs_little_memory_also_at_its_limit(
     with closing(Extractor()) as extractor:
         extractor.start(extract.job(most + END))
         found = extractor.result()
-        assert len(found.whiteouts) == count
-        assert len(found.implied) == 2 * count + 1
+        assert found.whiteouts == count
+        assert found.implied == 2 * count + 1
         assert peak_memory(extractor) < 64 << 20
 
     with pytest.raises(BudgetExceeded, match="max_record_bytes"):

@@ -7,7 +7,7 @@ from hypothesis import given
 
 from layerfs.layer.changes import Changed, Entry, EntryKind, Union
 from layerfs.layer.merge import LayerMarks, marks_of
-from tests.layer.records import record_of
+from tests.layer.records import tables_of
 from tests.support import images, model
 from tests.support.images import directory, file, opaque, symlink, whiteout
 from tests.support.stacks import Stack, stacks
@@ -30,7 +30,7 @@ def entries_of(layer: Sequence[images.Entry]) -> Iterator[Entry]:
 
 
 def marks(layer: Sequence[images.Entry]) -> LayerMarks:
-    return marks_of(record_of(layer))
+    return marks_of(tables_of(layer))
 
 
 def changes(*layers: Sequence[images.Entry]) -> dict[str, tuple[str, int, int]]:

@@ -2,8 +2,8 @@
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 
-import msgspec
 import pytest
 from hypothesis import given
 
@@ -11,7 +11,7 @@ from layerfs.errors import InvalidWhiteout
 from layerfs.layer.cover import Cover, CoverDirectory, plan_cover
 from layerfs.layer.kinds import Kind
 from layerfs.layer.paths import split
-from tests.layer.records import record_of
+from tests.layer.records import tables_of
 from tests.support import model
 from tests.support.images import Entry, directory, file, opaque, whiteout
 from tests.support.stacks import Stack, patiently, stacks
@@ -31,7 +31,7 @@ def plan(layers: Layers) -> Cover:
         listed = {os.fsencode(entry.name) for entry in layers[number]} | trees[number].keys()
         return {split(other)[1] for other in listed - {b"", b"."} if split(other)[0] == path}
 
-    return plan_cover([record_of(layer) for layer in layers], kind, names)
+    return plan_cover([tables_of(layer) for layer in layers], kind, names)
 
 
 def no_names(number: int, path: bytes) -> list[bytes]:
@@ -194,7 +194,7 @@ def test_a_cover_asks_about_the_way_to_markers_and_implied_directories_only() ->
         asked.append((number, path))
         return Kind.DIRECTORY if path in trees[number] else None
 
-    plan_cover([record_of(layer) for layer in layers], kind, no_names)
+    plan_cover([tables_of(layer) for layer in layers], kind, no_names)
     assert {path for _, path in asked} <= {b"d1", b"d1/e", b"d2"}
     assert len(asked) <= len(layers) * 3
 
@@ -217,6 +217,6 @@ def test_a_repeated_layer_counts_where_it_lies_on_top(stack: Stack) -> None:
 
 
 def test_a_record_with_a_marker_that_hides_nothing_is_refused() -> None:
-    layer = msgspec.structs.replace(record_of([whiteout("a")]), whiteouts=("d/.wh.",))
+    layer = replace(tables_of([whiteout("a")]), whiteouts=b"d/.wh.\0")
     with pytest.raises(InvalidWhiteout):
         plan_cover([layer], lambda *_: None, no_names)

@@ -8,7 +8,7 @@ from hypothesis import given
 from layerfs.layer.kinds import Kind, kind_of
 from layerfs.layer.merge import LayerMarks, Merged, marks_of, merge_entries, merge_entry, merge_root
 from layerfs.layer.paths import join, split
-from tests.layer.records import record_of
+from tests.layer.records import tables_of
 from tests.support import model
 from tests.support.canary import Fact
 from tests.support.stacks import Stack, patiently, stacks
@@ -168,7 +168,7 @@ class Union:
 
     def __init__(self, stack: Stack) -> None:
         self.layers = [model.changeset(layer) for layer in stack.layers]
-        self.marks = [marks_of(record_of(layer)) for layer in stack.layers]
+        self.marks = [marks_of(tables_of(layer)) for layer in stack.layers]
 
     def kind(self, number: int, path: bytes) -> Kind | None:
         inode = self.layers[number].tree.get(path)

@@ -13,45 +13,39 @@ from layerfs.layer.overlayfs import (
     directory_option,
     lowerdir_option,
     opaque_xattr,
-    overlay_form,
+    opaques_and_whiteouts,
     split_lowerdir,
     with_ancestors,
 )
-from layerfs.layer.paths import join, split
+from layerfs.layer.paths import split
 
 DIRECTORY, OTHER = Kind.DIRECTORY, Kind.OTHER
 
 
 @pytest.mark.parametrize(
-    ("hidden", "opaque", "has", "form"),
+    ("hidden", "opaque", "has", "opaques", "whiteouts"),
     [
-        pytest.param([b"a"], [], {}, OverlayForm(frozenset(), {b"": (b"a",)}), id="a name that is not there"),
+        pytest.param([b"a"], [], {}, [], [b"a"], id="a name that is not there"),
+        pytest.param([b"a"], [], {b"a": DIRECTORY}, [b"a"], [], id="a directory is opaque"),
+        pytest.param([b"a"], [], {b"a": OTHER}, [], [], id="a file hides by itself"),
+        pytest.param([b"d/a"], [b"d"], {}, [b"d"], [], id="in an opaque directory"),
+        pytest.param([b"d/e/a"], [b""], {}, [b""], [], id="below an opaque root"),
         pytest.param(
-            [b"a"], [], {b"a": DIRECTORY}, OverlayForm(frozenset([b"a"]), {}), id="a directory is opaque"
-        ),
-        pytest.param([b"a"], [], {b"a": OTHER}, OverlayForm(frozenset(), {}), id="a file hides by itself"),
-        pytest.param([b"d/a"], [b"d"], {}, OverlayForm(frozenset([b"d"]), {}), id="in an opaque directory"),
-        pytest.param([b"d/e/a"], [b""], {}, OverlayForm(frozenset([b""]), {}), id="below an opaque root"),
-        pytest.param(
-            [b"d", b"d/e"],
-            [],
-            {b"d": DIRECTORY},
-            OverlayForm(frozenset([b"d"]), {}),
+            [b"d", b"d/e"], [], {b"d": DIRECTORY}, [b"d"], [],
             id="below a directory that a marker makes opaque",
         ),
-        pytest.param(
-            [b"d/b", b"d/a", b"d/a"],
-            [],
-            {},
-            OverlayForm(frozenset(), {b"d": (b"a", b"b")}),
-            id="sorted, once",
-        ),
+        pytest.param([b"d/b", b"d/a", b"d/a"], [], {}, [], [b"d/a", b"d/b"], id="sorted, once"),
     ],
-)
+)  # fmt: skip
 def test_markers_stand_for_whiteouts_and_opaque_directories(
-    hidden: list[bytes], opaque: list[bytes], has: Mapping[bytes, Kind], form: OverlayForm
+    hidden: list[bytes],
+    opaque: list[bytes],
+    has: Mapping[bytes, Kind],
+    opaques: list[bytes],
+    whiteouts: list[bytes],
 ) -> None:
-    assert overlay_form(hidden, opaque, has.get) == form
+    found, paths = opaques_and_whiteouts(hidden, opaque, has.get)
+    assert (found, list(paths)) == (frozenset(opaques), whiteouts)
 
 
 NAMES = st.sampled_from([b"a", b"b", b"c"])
@@ -62,12 +56,24 @@ PATHS = st.lists(NAMES, min_size=1, max_size=3).map(b"/".join)
 def test_no_whiteout_stands_where_it_hides_nothing_or_something_of_its_own_layer(
     hidden: list[bytes], opaque: list[bytes], has: dict[bytes, Kind]
 ) -> None:
-    form = overlay_form(hidden, opaque, has.get)
+    opaques, whiteouts = opaques_and_whiteouts(hidden, opaque, has.get)
 
-    assert form.opaque == {*opaque} | {path for path in hidden if has.get(path) is DIRECTORY}
-    made = {join(directory, name) for directory, names in form.whiteouts.items() for name in names}
+    assert opaques == {*opaque} | {path for path in hidden if has.get(path) is DIRECTORY}
     wanted = {path for path in hidden if path not in has}
-    assert made == {path for path in wanted if form.opaque.isdisjoint(with_ancestors(split(path)[0]))}
+    assert [*whiteouts] == sorted(
+        path for path in wanted if opaques.isdisjoint(with_ancestors(split(path)[0]))
+    )
+
+
+@given(st.sets(PATHS), st.sets(PATHS), st.dictionaries(PATHS, st.sampled_from(Kind)), PATHS)
+def test_a_path_asked_for_alone_is_what_it_is_among_all(
+    hidden: set[bytes], opaque: set[bytes], has: dict[bytes, Kind], path: bytes
+) -> None:
+    opaques, whiteouts = opaques_and_whiteouts(hidden, opaque, has.get)
+    form = OverlayForm(hidden, opaque, has.get)
+
+    assert form.is_opaque(path) == (path in opaques)
+    assert form.has_whiteout(path) == (path in set(whiteouts))
 
 
 @pytest.mark.parametrize(("owner", "name"), [("root", "trusted"), ("namespace", "user"), ("user", "user")])

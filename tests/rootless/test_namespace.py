@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from layerfs.layer.lost import Lost
+from layerfs.layer.tables import lost_rows
+from layerfs.store.records import read_tables
 from tests.conftest import skip_for_lack_of
 from tests.rootless.household import SUBORDINATE, UID, Household, Mounted, Room
 from tests.rootless.inside import Inside
@@ -71,8 +73,8 @@ def test_owners_are_real_and_only_devices_are_lost(
     whiteout = os.lstat(extracted / top.digest.name / "pipe")
     assert (stat.S_ISCHR(whiteout.st_mode), whiteout.st_rdev) == (True, 0)
     assert os.getxattr(extracted / top.digest.name / "plain", "user.overlay.opaque") == b"y"
-    lost = json.loads((extracted / f"{base.digest.name}.json").read_text())["layer"]["lost"]
-    assert {name: Lost.parse(text) for name, text in lost.items()} == {
+    tables = read_tables(extracted / f"{base.digest.name}.json")
+    assert {name.decode(): lost for name, lost in lost_rows(tables.lost)} == {
         "null": Lost(mode=stat.S_IFCHR | 0o666, device=(1, 3)),
         "dev/tty": Lost(mode=stat.S_IFCHR | 0o620, device=(5, 0)),
         "trusted": Lost(xattrs={b"trusted.note": b"for root's eyes"}),

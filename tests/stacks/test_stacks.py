@@ -19,10 +19,11 @@ from hypothesis import assume, given, settings
 
 from layerfs.extract.client import Extractor
 from layerfs.extract.job import ExtractJob
-from layerfs.layer.record import Extraction
+from layerfs.layer.tables import Tables
 from layerfs.store.covers import build_cover
 from layerfs.store.records import Merger
-from tests.layer.records import record_of
+from tests.extract.extracting import tables_in
+from tests.layer.records import tables_of
 from tests.support import canary, images, model
 from tests.support.images import Entry, directory
 from tests.support.mounts import fuse_overlay, overlay
@@ -45,7 +46,7 @@ class Workshop:
         self._directory.mkdir()
         return self._directory
 
-    def extract(self, entries: Sequence[Entry], target: Path) -> Extraction:
+    def extract(self, entries: Sequence[Entry], target: Path) -> Tables:
         layer = images.layer(*entries)
         blob = target.with_suffix(".blob")
         blob.write_bytes(layer.blob)
@@ -53,7 +54,8 @@ class Workshop:
         self.extractor.start(
             ExtractJob(blob=str(blob), target=str(target), digest=str(layer.digest), size=layer.size)
         )
-        return self.extractor.result()
+        listed: list[bytes] = []
+        return tables_in(self.extractor.result(listed.append), listed)
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +76,7 @@ def covered(stack: Stack, workshop: Workshop, merger: Merger = "") -> Iterator[l
     for tree, layer in zip(trees, stack.layers, strict=True):
         if tree not in records:
             records[tree] = workshop.extract(layer, tree)
-            assert_marks(record_of(layer), records[tree])
+            assert_marks(tables_of(layer), records[tree])
     cover = directory / "cover"
     cover.mkdir()
     build_cover(cover, [records[tree] for tree in trees], trees, merger=merger)
@@ -112,7 +114,7 @@ def _links(top: Path, path: bytes) -> int:
     return 1 if stat.S_ISDIR(status.st_mode) else status.st_nlink
 
 
-def assert_marks(expected: Extraction, found: Extraction) -> None:
+def assert_marks(expected: Tables, found: Tables) -> None:
     for name in ("whiteouts", "opaques", "implied"):
         assert getattr(found, name) == getattr(expected, name), name
 

@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+from layerfs.extract.client import Keep
 from layerfs.layer.record import Extraction
 from layerfs.oci import Digest, Repository
 from layerfs.store import ImageStorage
@@ -29,9 +30,9 @@ def say(what: str, digest: Digest) -> None:
 class Reporting(Extractors):
     """Says what it extracts."""
 
-    def extract(self, blob: Path, digest: Digest, target: Path) -> Extraction:
+    def extract(self, blob: Path, digest: Digest, target: Path, keep: Keep) -> Extraction:
         """Extract and report."""
-        found = super().extract(blob, digest, target)
+        found = super().extract(blob, digest, target, keep)
         say("extract", digest)
         return found
 

@@ -37,7 +37,7 @@ def test_any_local_tar_becomes_a_layer_with_its_markers(
     assert (opened.path / "bin/.wh.sh").exists()
     assert (opened.path / "bin/new-tool").read_bytes() == b"upper"
     assert opened.record.layer.diff_id == str(layer.diff_id)
-    assert opened.record.layer.whiteouts == ("bin/.wh.sh",)
+    assert opened.tables().whiteouts == b"bin/.wh.sh\0"
     assert storage.open_layer(layer.digest) == opened
     assert leftovers(storage.images_dir) == []
 

@@ -56,6 +56,16 @@ def header(name: bytes, type: bytes = FILE, *, checksum: Number | None = None, *
     return bytes(block)
 
 
+def numbered(before: bytes, count: int, after: bytes = b"") -> bytes:
+    """Return the headers of *count* empty files whose names differ in seven digits, quickly."""
+    block = header(before + b"0000000" + after)
+    total = int(block[148:154], 8) - 7 * 0x30
+    start, name_end = block[: len(before)], len(before) + 7
+    middle, end = block[name_end : _CHECKSUM.start], block[_CHECKSUM.stop :]
+    names = (b"%07d" % number for number in range(count))
+    return b"".join(b"%b%b%b%06o\0 %b" % (start, name, middle, total + sum(name), end) for name in names)
+
+
 def octal(value: int, length: int) -> bytes:
     """Write a number as the standard does."""
     return b"%0*o\0" % (length - 1, value)

@@ -12,8 +12,10 @@ import pytest
 import xattr
 
 from layerfs.layer.lost import Lost
+from layerfs.layer.tables import lost_row
 from layerfs.needs import LayersNeed
 from layerfs.oci import Digest, Image, ImageConfig, Manifest, parse_manifest
+from layerfs.store.records import encode_record
 from layerfs.store.xattrs import NO_XATTRS, read_all
 from layerfs.view import tree as tree_module
 from layerfs.view.content import attributes_of, restored
@@ -409,11 +411,14 @@ def test_lost_metadata_is_shown_as_the_record_says(held: Scene) -> None:
 def rewrite_record(scene: Scene, lost: dict[str, str]) -> None:
     layer = scene.storage.open_layer(LAYER.digest)
     assert layer is not None
-    record = msgspec.structs.replace(
-        layer.record, layer=msgspec.structs.replace(layer.record.layer, lost=lost)
+    tables = layer.tables()
+    rows = b"".join(lost_row(path.encode(), lost[path]) for path in sorted(lost))
+    found = msgspec.structs.replace(
+        layer.record.layer, lost=len(lost), tables=(*layer.record.layer.tables[:3], len(rows))
     )
     path = layer.path.with_name(layer.path.name + ".json")
-    path.write_bytes(msgspec.json.encode(record))
+    head = encode_record(msgspec.structs.replace(layer.record, layer=found))
+    path.write_bytes(head + tables.whiteouts + tables.opaques + tables.implied + rows)
 
 
 def test_lost_permission_bits_keep_the_type_of_the_file() -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from layerfs.layer.kinds import Kind, kind_of
 from layerfs.layer.record import Extraction
+from layerfs.layer.tables import Tables
 from layerfs.view.content import LayerTree
 from layerfs.view.diff import DiffDirectory
 from layerfs.view.inodes import InodeTable
@@ -16,6 +17,7 @@ from layerfs.view.lower import LowerDirectory
 from layerfs.view.nodes import FileContent, Node
 from layerfs.view.rootfs import Stack
 from layerfs.view.source import LayerSource
+from layerfs.view.tables import TableCache
 from tests.view.scene import names
 
 
@@ -88,12 +90,12 @@ BASE = {
 TOP = {b".wh.gone": Entry(2, FILE), b"new": Entry(3, FILE, 9)}
 
 
-def tree(source: LayerSource, inodes: InodeTable, **record: tuple[str, ...]) -> LayerTree:
+def tree(source: LayerSource, inodes: InodeTable, **tables: bytes) -> LayerTree:
     extraction = Extraction(
         digest="sha256:" + "0" * 64, diff_id="sha256:" + "1" * 64, blob_size=1, tar_size=1,
-        compression="none", entries=1, files=1, file_bytes=1, **record,  # type: ignore[arg-type]  # lists of paths
+        compression="none", entries=1, files=1, file_bytes=1,
     )  # fmt: skip
-    return LayerTree(source, extraction, inodes)
+    return LayerTree(source, extraction, inodes, lambda: Tables(**tables), TableCache())
 
 
 def test_a_layer_is_browsed_without_a_disk() -> None:
@@ -127,7 +129,7 @@ def test_directories_of_any_size_list_the_same(count: int) -> None:
 def test_markers_of_a_source_become_whiteouts_and_hide() -> None:
     inodes = InodeTable()
     base = tree(Contents(b"base", BASE), inodes)
-    top = tree(Contents(b"top", TOP), inodes, whiteouts=(".wh.gone",))
+    top = tree(Contents(b"top", TOP), inodes, whiteouts=b".wh.gone\0")
     lower = LowerDirectory(2, top, b"", Entry(1, DIRECTORY))
     whiteout = lower.lookup(b"gone")
     assert isinstance(whiteout, Node)
