@@ -26,7 +26,7 @@ ARROWS: dict[str, set[str]] = {
     "extract": {"errors", "oci", "layer", "compression", "processes", "host"},
     "registry": {"errors", "oci", "host", "flights"},
     "local": {"errors", "oci", "layer", "compression", "host"},
-    "store": {"errors", "oci", "layer", "extract", "host"},
+    "store": {"errors", "oci", "layer", "extract", "host", "processes"},
     "catalog": {"errors", "oci", "needs", "store"},
     "flights": {"errors"},
     "fetch": {

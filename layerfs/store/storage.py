@@ -28,7 +28,7 @@ from layerfs.layer.record import Extraction, LayerRecord
 from layerfs.layer.tables import Tables, rows
 from layerfs.oci import Digest, ImageConfig, Index, Manifest, parse_manifest, stack_digest
 from layerfs.store.blobs import BlobShelf, VerifiedBlob, verified
-from layerfs.store.covers import build_cover
+from layerfs.store.covering import make_cover
 from layerfs.store.disk import utf8_path
 from layerfs.store.documents import DocumentShelf
 from layerfs.store.download import StagedDownload, discard_suspended, find_suspended, stage_download
@@ -320,10 +320,10 @@ class ImageStorage(StorePaths):
         self._require_writable(f"cover {stack}")
         with self._covers.stage(stack) as tree:
             with disk_errors(f"cover {stack}: cannot write"):
-                build_cover(
+                make_cover(
                     tree.path,
-                    [layer.tables() for layer in opened],
                     [layer.path for layer in opened],
+                    sum(sum(layer.record.layer.tables) for layer in opened),
                     native=self.capabilities.whiteout_devices,
                     merger=merger,
                 )

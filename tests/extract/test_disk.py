@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from layerfs.errors import StoreFull, StoreReadOnly
-from layerfs.layer.lost import Lost
+from layerfs.layer.tables import lost_at
 from tests.conftest import skip_for_lack_of
 from tests.extract.extracting import Extract, run_alone
 from tests.support.images import file, symlink, tar
@@ -51,8 +51,9 @@ def test_an_attribute_too_large_for_the_disk_is_recorded_or_carried(extract: Ext
     value = b"x" * 5000  # more than a block of ext4
     tree = extract(file("f", xattrs={"user.a": value, "user.b": b"small"}))
 
-    noted = Lost.parse(tree.extraction.lost.get("f", "")).xattrs if tree.extraction.lost else {}
-    carried = {os.fsencode(name): found for name, found in tree.xattrs("f").items()}
+    found = lost_at(tree.tables.lost, b"f")
+    noted = found.xattrs if found else {}
+    carried = {os.fsencode(name): one for name, one in tree.xattrs("f").items()}
     assert carried | noted == {b"user.a": value, b"user.b": b"small"}
 
 
