@@ -37,8 +37,8 @@ _NAME_BYTES: Final = 255
 _FORGETS: Final = 128
 _LISTED_AT_ONCE: Final = 128
 
-# Unsupported, not missing: ls and the kernel ask once for each mount, not once for each file. Never ENOSYS,
-# which the kernel takes for all attributes of the mount: overlays would see none any more.
+# Unsupported, not missing, where there is none: ls asks once for each mount, not once for each file. Never
+# ENOSYS, which the kernel takes for all attributes of the mount: overlays would see none any more.
 _ACL_PREFIX: Final = b"system.posix_acl_"
 _SELINUX: Final = b"security.selinux"
 _TRUSTED_PREFIX: Final = b"trusted."
@@ -231,11 +231,14 @@ class Operations(ReadOnly):
     @fuse_request
     def getxattr(self, inode: int, name: bytes, ctx: RequestContext) -> bytes:
         """Answer one attribute; never waits."""
-        if name == _SELINUX or name.startswith(_ACL_PREFIX):
+        if name == _SELINUX:
             raise FUSEError(EOPNOTSUPP)
-        value: bytes | None = self._xattrs(self._node(inode)).get(name)
+        found = self._xattrs(self._node(inode))
+        value: bytes | None = found.get(name)
         if value is None:
-            raise FUSEError(ENODATA)
+            # A directory may have a default ACL alone; cp and tar ask for that only if ACLs are supported.
+            no_acls = name.startswith(_ACL_PREFIX) and not any(key.startswith(_ACL_PREFIX) for key in found)
+            raise FUSEError(EOPNOTSUPP if no_acls else ENODATA)
         return value
 
     @fuse_request
@@ -246,7 +249,7 @@ class Operations(ReadOnly):
         ``user.`` can be read of files and directories alone (xattr(7)).
         """
         node = self._node(inode)
-        names = list(self._xattrs(node))
+        names = [name for name in self._xattrs(node) if name != _SELINUX]  # that of the store on its disk
         if names and (ctx.uid != 0 or not in_initial_user_namespace()):
             names = [name for name in names if not name.startswith(_TRUSTED_PREFIX)]
         if names and S_IFMT(entry_of(node).st_mode) not in (S_IFREG, S_IFDIR):

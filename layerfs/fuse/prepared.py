@@ -9,7 +9,7 @@ from typing import Final, cast
 
 from pyfuse3 import EntryAttributes, FileInfo
 
-from layerfs.view.nodes import FOREVER, Attributes, FileStatus, Node, blocks_of
+from layerfs.view.nodes import FOREVER, Attributes, FileStatus, Node, blocks_shown
 
 BLOCK_SIZE: Final = 4096
 
@@ -109,7 +109,7 @@ def _copy(entry: EntryAttributes, status: FileStatus) -> None:
     entry.st_gid = status.st_gid
     entry.st_rdev = status.st_rdev
     entry.st_size = status.st_size
-    entry.st_blocks = blocks_of(status.st_size)
+    entry.st_blocks = blocks_shown(status.st_size, status.st_blocks)
     entry.st_atime_ns = status.st_atime_ns
     entry.st_mtime_ns = status.st_mtime_ns
     entry.st_ctime_ns = status.st_ctime_ns

@@ -21,7 +21,7 @@ from layerfs.needs import Need
 from layerfs.store import LayerDir
 from layerfs.view.disk import DiskSource, OpenDirectory
 from layerfs.view.inodes import LAST_NUMBER, InodeTable, number_of, offset_number
-from layerfs.view.nodes import Attributes, Content, FileStatus, Node, blocks_of
+from layerfs.view.nodes import Attributes, Content, FileStatus, Node, blocks_shown
 from layerfs.view.source import LayerSource
 from layerfs.view.tables import ReadTables, TableCache
 
@@ -215,7 +215,7 @@ def is_directory(status: FileStatus) -> bool:
 
 
 def attributes_of(status: FileStatus) -> Attributes:
-    """Return *status* as it is on disk, but with the blocks that the size needs."""
+    """Return *status* as it is on disk, but with blocks that no tool takes for a hole where there is none."""
     size = status.st_size
     return Attributes(
         status.st_mode,
@@ -224,7 +224,7 @@ def attributes_of(status: FileStatus) -> Attributes:
         status.st_uid,
         status.st_gid,
         status.st_rdev,
-        blocks_of(size),
+        blocks_shown(size, status.st_blocks),
         status.st_atime_ns,
         status.st_mtime_ns,
         status.st_ctime_ns,

@@ -66,6 +66,10 @@ class FileStatus(Protocol):
         """Its bytes."""
 
     @property
+    def st_blocks(self) -> int:
+        """Its blocks of 512 bytes, as the disk counts them."""
+
+    @property
     def st_atime_ns(self) -> int:
         """When it was read."""
 
@@ -79,11 +83,17 @@ class FileStatus(Protocol):
 
 
 def blocks_of(size: int) -> int:
-    """Return how many blocks of 512 bytes *size* fills.
-
-    What the disk uses may be 0 for a full file, and GNU tar takes such a file for a hole.
-    """
+    """Return how many blocks of 512 bytes *size* fills."""
     return (size + _BLOCK - 1) // _BLOCK
+
+
+def blocks_shown(size: int, stored: int) -> int:
+    """Return how many blocks a file of *size* bytes has for others if the disk has *stored*: fewer for holes.
+
+    What the disk uses depends on its form and may be 0 for a full file, which GNU tar takes for a hole.
+    """
+    full = (size + _BLOCK - 1) // _BLOCK
+    return full if stored >= full else stored or 1
 
 
 class FileContent(NamedTuple):

@@ -32,6 +32,7 @@ class Entry:
     st_uid: int = 0
     st_gid: int = 0
     st_rdev: int = 0
+    st_blocks: int = 0
     st_atime_ns: int = 0
     st_mtime_ns: int = 7
     st_ctime_ns: int = 0
