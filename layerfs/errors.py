@@ -1,4 +1,4 @@
-"""Every error that crosses a room, by who is at fault. Imports nothing.
+"""Every error that crosses a room, by who is at fault.
 
 The family decides what a caller may do about it: data that is wrong stays wrong, so an
 `ImageError` is never retried; a `RegistryError` may pass; a `StoreError` is this machine's.
@@ -47,9 +47,20 @@ them (`layerfs.fuse.errnos`, `layerfs.cli.failures`).
     └── MountError                  the mount could not be made or undone
 """
 
+from layerfs.foreign import printable
+
+_LONGEST = 4000
+"""Characters: a page, for the longest lists that an error gives."""
+
 
 class LayerfsError(Exception):
-    """Base of all; its text names the thing, the expectation and the observation."""
+    """Base of all; its text names the thing, the expectation and the observation.
+
+    A printable line, whatever it quotes: an error of one event must not look like two in a log.
+    """
+
+    def __str__(self) -> str:
+        return printable(super().__str__(), _LONGEST)
 
 
 class UsageError(LayerfsError):

@@ -5,9 +5,16 @@ default, so that a command can read what an older daemon wrote. Times are second
 bytes. Requests are not counted: a counter in `fuse_request` is a cost of each, and nothing shows it yet.
 """
 
-from typing import Literal
+from typing import Annotated, Final, Literal
 
 import msgspec
+
+from layerfs.foreign import decode_json, encode_json
+
+_YEAR_4147: Final = 1 << 36
+Bytes = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
+Moment = Annotated[float, msgspec.Meta(ge=0, le=_YEAR_4147)]
+"""Seconds since the epoch; bounded, as what a program of another user says must be convertible, too."""
 
 Phase = Literal["queued", "downloading", "extracting", "verifying", "done", "failed"]
 """How far the work on a blob is."""
@@ -19,17 +26,17 @@ class Underway(msgspec.Struct, frozen=True, kw_only=True):
     repository: str
     digest: str
     phase: Phase
-    received: int
+    received: Bytes
     """Bytes that are there."""
-    size: int
+    size: Bytes
     """Bytes that the image says the blob has."""
-    since: float
+    since: Moment
 
 
 class Failure(msgspec.Struct, frozen=True, kw_only=True):
     """Something that went wrong, for people who ask later."""
 
-    time: float
+    time: Moment
     what: str
     error: str
     """Name of a class in `layerfs.errors`."""
@@ -64,9 +71,9 @@ class Status(Fetching, frozen=True, kw_only=True):
 
     def encode(self) -> bytes:
         """Return the file."""
-        return msgspec.json.format(msgspec.json.encode(self), indent=2) + b"\n"
+        return encode_json(self).encode() + b"\n"
 
 
 def parse_status(raw: bytes) -> Status:
-    """Read the file. Raises msgspec.DecodeError."""
-    return msgspec.json.decode(raw, type=Status)
+    """Read the file. Raises msgspec.DecodeError, RecursionError."""
+    return decode_json(raw, Status)

@@ -16,16 +16,17 @@ _SOURCE = Path(__file__).parents[1] / "layerfs"
 
 # What each part may import of layerfs, besides itself. A dotted name allows that module alone.
 ARROWS: dict[str, set[str]] = {
-    "errors": set(),
-    "oci": {"errors"},
+    "foreign": set(),
+    "errors": {"foreign"},
+    "oci": {"errors", "foreign"},
     "host": {"errors", "layer.overlayfs"},  # the text of an overlay's options
     "needs": {"oci"},
-    "layer": {"errors"},
+    "layer": {"errors", "foreign"},
     "compression": {"errors"},
-    "processes": {"errors", "host"},
-    "extract": {"errors", "oci", "layer", "compression", "processes", "host"},
-    "registry": {"errors", "oci", "host", "flights"},
-    "local": {"errors", "oci", "layer", "compression", "host"},
+    "processes": {"errors", "foreign", "host"},
+    "extract": {"errors", "foreign", "oci", "layer", "compression", "processes", "host"},
+    "registry": {"errors", "foreign", "oci", "host", "flights"},
+    "local": {"errors", "foreign", "oci", "layer", "compression", "host"},
     "store": {"errors", "oci", "layer", "extract", "host", "processes"},
     "catalog": {"errors", "oci", "needs", "store"},
     "flights": {"errors"},
@@ -35,7 +36,7 @@ ARROWS: dict[str, set[str]] = {
     },
     "view": {"errors", "oci", "needs", "layer", "store", "catalog"},
     "fuse": {"errors", "needs", "view", "host", "settings"},
-    "status": set(),
+    "status": {"foreign"},
     "settings": {"errors", "oci", "layer"},
     "config": {"errors", "layer", "settings", "host"},
     "app": {
@@ -43,7 +44,7 @@ ARROWS: dict[str, set[str]] = {
         "fetch", "fuse", "settings", "status",
     },
     "cli": {
-        "errors", "oci", "needs", "layer", "host", "registry", "local", "store", "catalog", "view",
+        "errors", "foreign", "oci", "needs", "layer", "host", "registry", "local", "store", "catalog", "view",
         "fetch", "settings", "status", "config", "app",
     },
     "__main__": {"cli"},

@@ -1,7 +1,7 @@
 """Where log lines go: stderr in the foreground, a file or the journal in the background.
 
-One format for people, one for machines. Under systemd lines carry the ``<N>`` prefix that journald reads as
-the priority (sd-daemon(3)), and no time, which the journal adds itself.
+One event is one line. One format for people, one for machines. Under systemd lines carry the ``<N>`` prefix
+that journald reads as the priority (sd-daemon(3)), and no time, which the journal adds itself.
 """
 
 import json
@@ -10,9 +10,11 @@ import logging.handlers
 import os
 import sys
 from collections.abc import Mapping
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Final
 
+from layerfs.foreign import OneLine
 from layerfs.host.namespaces import in_initial_user_namespace
 from layerfs.host.places import xdg
 
@@ -40,7 +42,7 @@ def log_to_stderr(level: str, *, as_json: bool = False) -> None:
 def log_to_file(path: Path, level: str, *, as_json: bool = False) -> None:
     """Log to *path*, made if absent; a file moved away by logrotate is opened anew. Raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    _install(logging.handlers.WatchedFileHandler(path, encoding="utf-8"), level, as_json=as_json)
+    _install(_LogFile(path, encoding="utf-8"), level, as_json=as_json)
 
 
 def _install(handler: logging.Handler, level: str, *, as_json: bool, journal: bool = False) -> None:
@@ -49,7 +51,7 @@ def _install(handler: logging.Handler, level: str, *, as_json: bool, journal: bo
     elif journal:
         handler.setFormatter(_JournalFormatter("%(name)s: %(message)s"))
     else:
-        handler.setFormatter(logging.Formatter(_TEXT))
+        handler.setFormatter(OneLine(_TEXT))
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
 
 
@@ -62,12 +64,23 @@ def _stderr_is_journal() -> bool:
     return os.environ.get("JOURNAL_STREAM") == f"{stat.st_dev}:{stat.st_ino}"
 
 
-class _JournalFormatter(logging.Formatter):
-    """Prefix every line with its syslog priority."""
+class _LogFile(logging.handlers.WatchedFileHandler):
+    """A file that others cannot read: it says who asked for what, and with which login."""
+
+    def _open(self) -> TextIOWrapper:
+        return TextIOWrapper(open(self.baseFilename, "ab", opener=_open_closed), encoding=self.encoding)
+
+
+def _open_closed(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
+
+
+class _JournalFormatter(OneLine):
+    """Prefix the line with its syslog priority."""
 
     def format(self, record: logging.LogRecord) -> str:
         priority = next((number for level, number in _PRIORITIES if record.levelno >= level), 7)
-        return "\n".join(f"<{priority}>{line}" for line in super().format(record).splitlines())
+        return f"<{priority}>{super().format(record)}"
 
 
 class _JsonFormatter(logging.Formatter):

@@ -1,18 +1,26 @@
-"""What verbs print: tables for people, JSON for scripts. Tables are plain text that cut and awk can read."""
+"""What verbs print: lines and tables for people, JSON for scripts. Cut and awk can read the tables."""
 
 from collections.abc import Sequence
 
-import msgspec
 import typer
+
+from layerfs.foreign import encode_json, printable
 
 
 def print_json(value: object) -> None:
-    """Print *value* as indented JSON on stdout."""
-    typer.echo(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
+    """Print *value*, exactly, as indented JSON on stdout."""
+    typer.echo(encode_json(value))
+
+
+def print_line(text: str) -> None:
+    """Print *text* as one line, whatever of it came from elsewhere; spaces in front stay."""
+    line = text.lstrip(" ")
+    typer.echo(" " * (len(text) - len(line)) + printable(line))
 
 
 def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print *rows* in columns under *header*, two spaces apart, as podman and docker do."""
-    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
-    for row in (header, *rows):
+    table = [header, *([printable(cell) for cell in row] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    for row in table:
         typer.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())

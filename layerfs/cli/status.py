@@ -15,7 +15,7 @@ from layerfs.cli import options
 from layerfs.cli.app import app
 from layerfs.cli.completion import complete_mountpoint
 from layerfs.cli.failures import advice
-from layerfs.cli.output import print_json
+from layerfs.cli.output import print_json, print_line
 from layerfs.errors import MountError
 from layerfs.host import mounts
 from layerfs.host.patience import read_within
@@ -64,7 +64,8 @@ def status(
         typer.echo("no layerfs mounts (layerfs mount DIRECTORY makes one)")
     else:
         for one in found:
-            typer.echo("\n".join(_lines(one)))
+            for line in _lines(one):
+                print_line(line)
     if mountpoint is not None and found[0].state != "serving":
         raise typer.Exit(1)
 
@@ -90,7 +91,7 @@ def _look(point: bytes) -> Look:
         return Look(where, "serving", status=parse_status(read_within(point + _STATUS_FILE, _SECONDS)))
     except TimeoutError:
         return Look(where, "hanging")
-    except (OSError, msgspec.DecodeError) as exc:
+    except (OSError, msgspec.DecodeError, RecursionError) as exc:
         if getattr(exc, "errno", None) == ENOTCONN:
             return Look(where, "dead")
         return Look(where, "unreadable", reason=str(getattr(exc, "strerror", None) or exc))

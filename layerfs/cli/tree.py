@@ -9,7 +9,7 @@ import typer
 
 from layerfs.cli import options
 from layerfs.cli.app import app
-from layerfs.cli.output import print_json
+from layerfs.cli.output import print_json, print_line
 from layerfs.errors import StoreError, UsageError
 from layerfs.layer.changes import Change, Changed, Union
 from layerfs.layer.merge import marks_of
@@ -125,11 +125,11 @@ def _print(made: LayerChanges, limit: int, width: int) -> None:
         f"{made.layer.number:0{width}d}  {digest.algorithm}:{digest.hex[:_SHOWN_HEX]}  {sums or 'no changes'}"
     )
     if made.command:
-        typer.echo(f"    {made.command}")
+        print_line(f"    {made.command}")
     shown = made.changes[:limit] if limit else made.changes
     for one in shown:
         slash = "/" if one.kind == "directory" else ""
-        typer.echo(f"    {_SIGNS[one.change]} {human_size(one.size):>9}  {to_text(one.path)}{slash}")
+        print_line(f"    {_SIGNS[one.change]} {human_size(one.size):>9}  {to_text(one.path)}{slash}")
     if len(shown) < len(made.changes):
         typer.echo(
             f"      and {len(made.changes) - len(shown)} more (--layer {made.layer.number} shows them all)"

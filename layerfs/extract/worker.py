@@ -22,6 +22,7 @@ from layerfs.extract import pipeline, writer
 from layerfs.extract.job import Abort, Ended, ExtractJob, Grown
 from layerfs.extract.ring import Feeder, PartnerDied, Ring
 from layerfs.extract.tail import Growth
+from layerfs.foreign import OneLine
 from layerfs.host.priority import give_way
 from layerfs.processes import frames
 
@@ -74,7 +75,9 @@ def _answer(body: bytes) -> None:
 
 def main() -> None:
     """Run as a worker process."""
-    logging.basicConfig(format="layerfs-extract: %(message)s", stream=sys.stderr)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(OneLine("layerfs-extract: %(message)s"))
+    logging.basicConfig(handlers=[handler])
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     give_way()
     resource.setrlimit(resource.RLIMIT_DATA, (MEMORY_MAX, MEMORY_MAX))

@@ -21,7 +21,7 @@ from layerfs.extract.placing import Placer
 from layerfs.extract.remembered import Remembered
 from layerfs.extract.ring import Aborted, PartnerDied, Ring, RingSource
 from layerfs.host.oserrors import store_error
-from layerfs.layer.names import to_text
+from layerfs.layer.paths import shown
 from layerfs.layer.tables import lost_row, path_row
 from layerfs.layer.tar import TarReader
 
@@ -85,7 +85,7 @@ def write_tree(job: ExtractJob, source: RingSource) -> Written | Unwritten:
         return Unwritten(errors.name_of(exc), str(exc), tree.warnings() if tree else ())
     except OSError as exc:
         name = exc.filename or "write"
-        error = store_error(exc, to_text(name) if isinstance(name, bytes) else str(name))
+        error = store_error(exc, shown(name) if isinstance(name, bytes) else str(name))
         return Unwritten(errors.name_of(error), str(error), tree.warnings() if tree else ())
     finally:
         if tree:

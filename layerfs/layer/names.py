@@ -1,4 +1,7 @@
-"""Names of entries: bytes in the archive and on disk, readable text in records."""
+"""Names of entries: bytes in the archive and on disk, text in records and JSON.
+
+People are shown `layerfs.layer.paths.shown`.
+"""
 
 import re
 
@@ -7,7 +10,7 @@ _ESCAPE = re.compile(r"\\x([0-9a-f]{2})")
 
 
 def to_text(name: bytes) -> str:
-    r"""Return *name* as text for JSON and logs; what is not printable UTF-8 becomes ``\xNN``."""
+    r"""Return *name* as text that `from_text` turns back; what is no plain UTF-8 becomes ``\xNN``."""
     if _SAFE.fullmatch(name):
         try:
             return name.decode("utf-8")

@@ -10,6 +10,7 @@ also where it would stay inside: no tool writes it, and tools disagree on what i
 from typing import Final
 
 from layerfs.errors import BudgetExceeded, InvalidArchive, PathEscape
+from layerfs.foreign import printable
 from layerfs.layer.names import to_text
 
 NAME_MAX: Final = 255
@@ -53,6 +54,6 @@ def join(directory: bytes, name: bytes) -> bytes:
 
 
 def shown(name: bytes) -> str:
-    """Return *name* for an error text: readable, and not longer than a line or two."""
-    text = to_text(name) or "(root)"
+    """Return *name* for people: readable, and not longer than a line or two."""
+    text = printable(to_text(name)) or "(root)"
     return text if len(text) <= 300 else f"{text[:200]}…{text[-80:]}"

@@ -14,7 +14,7 @@ are AUFS's own bookkeeping (``.wh..wh.aufs``, ``.wh..wh.orph``, ``.wh..wh.plnk``
 from dataclasses import dataclass
 
 from layerfs.errors import InvalidWhiteout
-from layerfs.layer.names import to_text
+from layerfs.layer.paths import shown
 
 WH_PREFIX = b".wh."
 """Begins the name of each marker."""
@@ -60,7 +60,7 @@ def parse_marker(name: bytes) -> Marker | None:
         return Reserved()
     hidden = name[len(WH_PREFIX) :]
     if hidden in (b"", b".", b".."):
-        raise InvalidWhiteout(f"{to_text(name)}: hides nothing (expected {to_text(WH_PREFIX)} and a name)")
+        raise InvalidWhiteout(f"{shown(name)}: hides nothing (expected {shown(WH_PREFIX)} and a name)")
     return Whiteout(hidden)
 
 

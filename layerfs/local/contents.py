@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from layerfs.errors import NotFound, PlatformMissing, UsageError
+from layerfs.foreign import NAME, printable
 from layerfs.local.name import SourceName, full_name, made_up_name
 from layerfs.local.pieces import Piece
 from layerfs.oci import Digest, Platform, Tag
@@ -19,7 +20,7 @@ class SourceImage:
 
     digest: Digest
     names: tuple[str, ...]
-    """As the source has them: tags, full names, or none."""
+    """As the source has them, made printable: tags, full names, or none."""
     platform: Platform | None = None
     """Where the source says it: images for several platforms may stand side by side under one name."""
     artifact_type: str = ""
@@ -108,7 +109,7 @@ def _differ_in_platform(images: Sequence[SourceImage]) -> bool:
 
 
 def _exactly(name: str, wanted: str) -> bool:
-    return name == wanted
+    return name == printable(wanted, NAME)
 
 
 def _as_reference(name: str, wanted: str) -> bool:
@@ -124,5 +125,4 @@ def _by_tag(name: str, wanted: str) -> bool:
 def _listed(images: Sequence[SourceImage]) -> str:
     """Return what to write behind the source for each image; those without a name have a number."""
     names = [next(iter(image.names), f"@{number}") for number, image in enumerate(images)]
-    text = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
-    return "".join(char if char.isprintable() else "?" for char in text)
+    return ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")

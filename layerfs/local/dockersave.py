@@ -16,7 +16,7 @@ from layerfs.local.archive import Archive
 from layerfs.local.contents import SourceImage
 from layerfs.local.pieces import Piece, opened, read_at
 from layerfs.oci import Digest, ImageConfig
-from layerfs.oci.documents import MAX_DOCUMENT_SIZE, Texts, decode, texts
+from layerfs.oci.documents import MAX_DOCUMENT_SIZE, Texts, decode, word
 from layerfs.oci.manifest import MAX_LAYERS
 from layerfs.oci.mediatype import OCI_CONFIG, OCI_MANIFEST, layer_type
 
@@ -73,7 +73,7 @@ class DockerSave:
         )
         digest = Digest.of(manifest)
         self._found |= {config_digest: config, digest: manifest}
-        self.images.append(SourceImage(digest, tuple(filter(None, texts(json.repotags)))))
+        self.images.append(SourceImage(digest, tuple(filter(None, map(word, json.repotags or ())))))
 
     def _layer(self, name: str, diff_id: Digest) -> dict[str, object]:
         """Return the descriptor of a layer, and remember where it is."""

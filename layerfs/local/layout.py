@@ -6,6 +6,7 @@ from typing import Final
 import msgspec
 
 from layerfs.errors import InvalidDocument, UnsupportedImage
+from layerfs.foreign import NAME, printable
 from layerfs.local.contents import SourceImage
 from layerfs.local.pieces import Piece
 from layerfs.oci import Digest
@@ -44,7 +45,9 @@ class ImageLayout:
             SourceImage(
                 entry.digest,
                 tuple(
-                    entry.annotations[key] for key in (_FULL_NAME, _REF_NAME) if entry.annotations.get(key)
+                    printable(name, NAME)
+                    for key in (_FULL_NAME, _REF_NAME)
+                    if (name := entry.annotations.get(key))
                 ),
                 entry.platform,
                 entry.artifact_type or "",

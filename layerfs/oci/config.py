@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from layerfs.errors import InvalidDocument
+from layerfs.foreign import printable
 from layerfs.oci.digest import Digest
-from layerfs.oci.documents import ConfigJson, HistoryJson, RuntimeJson, decode, digest, labels, texts
+from layerfs.oci.documents import ConfigJson, HistoryJson, RuntimeJson, decode, digest, labels, texts, word
 from layerfs.oci.platform import Platform
 
 UNKNOWN: Final = "unknown"
@@ -17,7 +18,7 @@ UNKNOWN: Final = "unknown"
 
 @dataclass(frozen=True, slots=True)
 class HistoryEntry:
-    """What one build step did; an empty layer has no entry in the manifest."""
+    """What one build step did, in printable lines; an empty layer has no entry in the manifest."""
 
     created_by: str
     created: str | None
@@ -27,7 +28,7 @@ class HistoryEntry:
 
 @dataclass(frozen=True, slots=True)
 class RuntimeConfig:
-    """How a container of the image starts."""
+    """How a container of the image starts, exactly as the config says it: show it as JSON only."""
 
     user: str = ""
     env: tuple[str, ...] = ()
@@ -66,12 +67,17 @@ class ImageConfig:
             ),
             history=tuple(_history(entry or HistoryJson()) for entry in json.history or ()),
             runtime=_runtime(json.config or RuntimeJson()),
-            created=json.created,
+            created=word(json.created) or None,
         )
 
 
 def _history(json: HistoryJson) -> HistoryEntry:
-    return HistoryEntry(json.created_by or "", json.created, json.comment or "", bool(json.empty_layer))
+    return HistoryEntry(
+        created_by=printable(json.created_by or ""),
+        created=word(json.created) or None,
+        comment=printable(json.comment or ""),
+        empty_layer=bool(json.empty_layer),
+    )
 
 
 def _runtime(json: RuntimeJson) -> RuntimeConfig:

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from layerfs.errors import InvalidDigest, InvalidDocument
+from layerfs.foreign import NAME, decode_json, printable
 from layerfs.oci.descriptor import Descriptor
 from layerfs.oci.digest import Digest
 from layerfs.oci.platform import Platform
@@ -114,8 +115,8 @@ def decode(raw: bytes, type_: type[T], what: str) -> T:
     if len(raw) > MAX_DOCUMENT_SIZE:
         raise InvalidDocument(f"{what}: {len(raw)} bytes (expected at most {MAX_DOCUMENT_SIZE})")
     try:
-        return msgspec.json.decode(raw, type=type_)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
+        return decode_json(raw, type_)
+    except (msgspec.DecodeError, RecursionError) as exc:
         raise InvalidDocument(f"{what}: {exc}") from exc
 
 
@@ -124,14 +125,14 @@ def descriptor(json: DescriptorJson, where: str) -> Descriptor:
     if not 0 <= json.size <= _MAX_SIZE:
         raise InvalidDocument(f"{where}.size: {json.size} (expected 0 or more)")
     return Descriptor(
-        media_type=json.media_type or "",
+        media_type=word(json.media_type),
         digest=digest(json.digest, f"{where}.digest"),
         size=json.size,
         urls=texts(json.urls),
         data=_data(json.data, where),
         platform=platform(json.platform),
-        os_features=texts(json.platform.os_features) if json.platform else (),
-        artifact_type=json.artifact_type,
+        os_features=tuple(map(word, json.platform.os_features or ())) if json.platform else (),
+        artifact_type=word(json.artifact_type) or None,
         annotations=labels(json.annotations),
     )
 
@@ -144,13 +145,18 @@ def platform(json: PlatformJson | None) -> Platform | None:
 
 
 def texts(json: Texts | None) -> tuple[str, ...]:
-    """Return a list of texts, empty for null."""
+    """Return a list of texts, exactly, empty for null."""
     return tuple(text or "" for text in json or ())
 
 
 def labels(json: Labels | None) -> dict[str, str]:
-    """Return labels or annotations, empty for null."""
+    """Return labels or annotations, exactly, empty for null."""
     return {key: text or "" for key, text in (json or {}).items()}
+
+
+def word(json: str | None) -> str:
+    """Return a type, a time or another word so that it can be shown; empty for null."""
+    return printable(json or "", NAME)
 
 
 def digest(text: str, where: str) -> Digest:

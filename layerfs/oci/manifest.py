@@ -10,7 +10,7 @@ from layerfs.errors import InvalidDocument, PlatformMissing, UnsupportedImage
 from layerfs.oci import mediatype
 from layerfs.oci.descriptor import Descriptor
 from layerfs.oci.digest import Digest
-from layerfs.oci.documents import DescriptorJson, ManifestJson, decode, descriptor, platform
+from layerfs.oci.documents import DescriptorJson, ManifestJson, decode, descriptor, platform, word
 from layerfs.oci.platform import Platform
 
 MAX_LAYERS: Final = 1000
@@ -150,7 +150,7 @@ def _index(json: ManifestJson, raw: bytes, digest: Digest, media_type: str, what
     return Index(
         digest,
         raw,
-        media_type,
+        word(media_type),
         tuple(descriptor(entry, where) for where, entry in known),
         tuple(f"{platform(entry.platform) or 'no platform'} as {entry.digest[:100]!r}" for entry in unknown),
     )
@@ -168,7 +168,7 @@ def _manifest(json: ManifestJson, raw: bytes, digest: Digest, media_type: str, w
         media_type=media_type,
         config=descriptor(json.config, f"{what}: config"),
         layers=_descriptors(layers, f"{what}: layers"),
-        artifact_type=json.artifact_type,
+        artifact_type=word(json.artifact_type) or None,
         subject=descriptor(json.subject, f"{what}: subject") if json.subject else None,
     )
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from layerfs.errors import InvalidSettings
+from layerfs.foreign import printable
 
 _ARCHITECTURES = {
     "x86_64": ("amd64", ""), "x86-64": ("amd64", ""), "aarch64": ("arm64", ""), "i386": ("386", ""),
@@ -20,6 +21,9 @@ _VARIANTS = {
     ("arm64", "9"): "v9", ("arm64", "9.0"): "v9", ("arm64", "v9.0"): "v9",
     ("arm", ""): "v7", ("arm", "5"): "v5", ("arm", "6"): "v6", ("arm", "7"): "v7", ("arm", "8"): "v8",
 }  # fmt: skip
+
+_LONGEST = 80
+"""Characters of a word; three of them are still a file name."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -33,6 +37,7 @@ class Platform:
     @classmethod
     def of(cls, os: str, architecture: str, variant: str = "") -> Self:
         """Normalise the words that documents and machines use."""
+        os, architecture, variant = (printable(word, _LONGEST) for word in (os, architecture, variant))
         os = {"macos": "darwin"}.get(os.lower(), os.lower())
         architecture, implied = _ARCHITECTURES.get(architecture.lower(), (architecture.lower(), ""))
         variant = variant.lower() or implied

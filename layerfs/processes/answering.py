@@ -19,6 +19,7 @@ import trio
 
 from layerfs import errors
 from layerfs.errors import LayerfsError
+from layerfs.foreign import OneLine
 from layerfs.host.priority import give_way
 from layerfs.processes import spawning
 from layerfs.processes.frames import Unframer
@@ -58,7 +59,7 @@ async def _serve(
     start = await server.next_message()
     if not isinstance(start, Start):
         return
-    logging.basicConfig(handlers=[_Forwarder(server)], level=start.log_level, format="%(message)s")
+    logging.basicConfig(handlers=[_Forwarder(server)], level=start.log_level)
     async with opened(start.settings) as handler, trio.open_nursery() as nursery:
         nursery.start_soon(server.send_answers)
         await server.obey(handler, nursery)
@@ -139,6 +140,7 @@ class _Forwarder(logging.Handler):
 
     def __init__(self, server: _Server) -> None:
         super().__init__()
+        self.setFormatter(OneLine("%(message)s"))
         self._server = server
 
     def emit(self, record: logging.LogRecord) -> None:

@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Final, Self
 
 from layerfs.errors import Denied, DigestMismatch, InvalidDigest, Offline, RegistryMisbehaved, SizeMismatch
+from layerfs.foreign import NAME, printable
 from layerfs.oci import Descriptor, Digest, Repository, Resolved, Tag, mediatype
 from layerfs.oci.documents import MAX_DOCUMENT_SIZE
 from layerfs.registry import blob, paging
@@ -195,7 +196,7 @@ def _call(what: str, repository: Repository, path: str) -> Call:
 
 
 def _media_type(reply: Reply) -> str:
-    return str(reply.headers.get("content-type", "")).partition(";")[0].strip().lower()
+    return printable(str(reply.headers.get("content-type", "")).partition(";")[0].strip().lower(), NAME)
 
 
 def _announced(reply: Reply) -> Digest | None:

@@ -10,7 +10,7 @@ import httpx
 
 from layerfs.errors import RegistryError, RegistryMisbehaved, RegistryTimeout, Unreachable
 from layerfs.registry.endpoint import WebOrigin
-from layerfs.registry.problem import clean
+from layerfs.registry.problem import without_secrets
 from layerfs.registry.redirects import Request
 
 
@@ -27,10 +27,11 @@ def translated(exc: Exception, request: Request, what: str) -> RegistryError:
     """Return our error for httpx's, to be raised from None: the text of theirs may quote the server."""
     origin = WebOrigin.of(request.url)
     cause = _cause(exc)
-    reason = clean(str(cause), request.secrets()) or type(cause).__name__
+    reason = without_secrets(str(cause), request.secrets()) or type(cause).__name__
     if isinstance(cause, ssl.SSLCertVerificationError):
         return _Hopeless(
-            f"{what}: the certificate of {origin} is not to be believed: {clean(cause.verify_message)}; "
+            f"{what}: the certificate of {origin} is not to be believed: "
+            f"{without_secrets(cause.verify_message)}; "
             "add its authority to /etc/containers/certs.d, or name the registry insecure"
         )
     if isinstance(cause, socket.gaierror) and cause.errno == socket.EAI_NONAME:

@@ -7,6 +7,7 @@ from urllib.parse import urljoin, urlsplit
 import msgspec
 
 from layerfs.errors import RegistryMisbehaved
+from layerfs.foreign import decode_json
 from layerfs.oci.reference import is_tag
 
 MAX_PAGES: Final = 1000
@@ -22,8 +23,8 @@ class _TagsJson(msgspec.Struct, frozen=True):
 def parse_tags(raw: bytes, what: str) -> list[str]:
     """Read one page; texts that are no tags are left out. Raises RegistryMisbehaved."""
     try:
-        json = msgspec.json.decode(raw, type=_TagsJson)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
+        json = decode_json(raw, _TagsJson)
+    except (msgspec.DecodeError, RecursionError) as exc:
         raise RegistryMisbehaved(f"{what}: not a list of tags: {exc}") from exc
     return [tag for tag in json.tags or () if is_tag(tag)]
 

@@ -11,6 +11,7 @@ from typing import Final
 import msgspec
 
 from layerfs.errors import Denied, NotFound, RateLimited, RegistryError, RegistryMisbehaved, Unreachable
+from layerfs.foreign import LINE, decode_json, printable
 
 MAX_ERROR_BODY: Final = 1 << 20
 """Bytes; as c/image (internal/iolimits)."""
@@ -55,13 +56,13 @@ class Problem:
         *secrets* of the request are blotted out, should the server echo them.
         """
         try:
-            json = msgspec.json.decode(body, type=_ErrorsJson)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            json = decode_json(body, _ErrorsJson)
+        except (msgspec.DecodeError, RecursionError):
             return cls(status)
         errors = json.errors or []
         texts = [error.message for error in errors] or [json.details or json.error_description or json.error]
         codes = frozenset(error.code.upper() for error in errors if _CODE.fullmatch(error.code))
-        return cls(status, codes, clean("; ".join(texts), secrets))
+        return cls(status, codes, without_secrets("; ".join(texts), secrets))
 
     @property
     def summary(self) -> str:
@@ -110,12 +111,11 @@ class Problem:
         return 400 <= self.status < 500 and "UNKNOWN" in self.codes and "not found" in self.message.lower()
 
 
-def clean(text: str, secrets: Iterable[str] = (), longest: int = 300) -> str:
-    """Return foreign text fit for a log: one line, printable, short.
+def without_secrets(text: str, secrets: Iterable[str] = ()) -> str:
+    """Return what a server said as a short printable line.
 
     What looks like a secret is blotted out, and so are the *secrets* of the request, should it be echoed.
     """
     for secret in secrets:
         text = text.replace(secret, "...")
-    line = "".join(char if char.isprintable() else " " for char in text[: 4 * longest])
-    return _SECRETS.sub("...", line).strip()[:longest]
+    return printable(_SECRETS.sub("...", printable(text, 4 * LINE)), LINE)

@@ -19,7 +19,7 @@ from layerfs.registry.endpoint import Endpoint, endpoints
 from layerfs.registry.failures import is_hopeless
 from layerfs.registry.keychain import Keychain
 from layerfs.registry.pace import Pace
-from layerfs.registry.problem import Problem, clean
+from layerfs.registry.problem import Problem, without_secrets
 from layerfs.registry.ranges import ALL, Range
 from layerfs.registry.redirects import Request
 from layerfs.registry.reply import Reply
@@ -270,7 +270,7 @@ class Requester:
         for text in _WARNING.findall(", ".join(reply.header_list("warning"))):
             if text not in registry.warnings and len(registry.warnings) < _MOST_WARNINGS:
                 registry.warnings.add(text)
-                shown = clean(text, reply.request.secrets())
+                shown = without_secrets(text, reply.request.secrets())
                 _log.warning("%s warns: %s", registry.endpoint.registry, shown)
 
     def _registry(self, name: str) -> _Registry:

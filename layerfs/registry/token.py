@@ -12,6 +12,7 @@ from urllib.parse import urlencode, urljoin, urlsplit, urlunsplit
 import msgspec
 
 from layerfs.errors import Denied, RegistryMisbehaved
+from layerfs.foreign import decode_json
 from layerfs.registry.challenge import Challenge
 from layerfs.registry.credentials import Credential
 from layerfs.registry.endpoint import Endpoint, WebOrigin
@@ -125,8 +126,8 @@ def parse_token(raw: bytes, server: str) -> Token:
     only be right if both clocks were.
     """
     try:
-        json = msgspec.json.decode(raw, type=_TokenJson)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        json = decode_json(raw, _TokenJson)
+    except (msgspec.DecodeError, RecursionError):
         raise RegistryMisbehaved(f"{server}: its answer is not JSON with a token") from None
     value = json.token or json.access_token or ""
     if not value or not value.isascii() or not value.isprintable() or " " in value:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from layerfs.layer.kinds import is_whiteout
-from layerfs.layer.names import to_text
+from layerfs.layer.paths import shown
 from layerfs.oci import Digest
 from layerfs.store.xattrs import read_all
 
@@ -54,7 +54,7 @@ def tree_differences(found: Path, expected: Path, untimed: Collection[bytes] = f
         except OSError as exc:
             problem, children = f"cannot be read: {exc.strerror}", []
         if problem:
-            yield f"{to_text(path) or 'the root'}: {problem}"
+            yield f"{shown(path)}: {problem}"
         waiting += [os.path.join(path, name) if path else name for name in children]
 
 

@@ -13,9 +13,8 @@ from weakref import WeakValueDictionary
 from layerfs.layer.kinds import Kind, kind_of
 from layerfs.layer.lost import Lost
 from layerfs.layer.merge import LayerMarks
-from layerfs.layer.names import to_text
 from layerfs.layer.overlayfs import XATTR_PREFIXES, OverlayForm
-from layerfs.layer.paths import join
+from layerfs.layer.paths import join, shown
 from layerfs.layer.record import Extraction
 from layerfs.needs import Need
 from layerfs.store import LayerDir
@@ -178,7 +177,7 @@ class ContentFile(Node):
         """Return what the layer says. Raises OSError."""
         status = self._status or self._tree.source.lstat(self.path)
         if status is None:
-            raise FileNotFoundError(ENOENT, f"{to_text(self.path)}: the layer was removed")
+            raise FileNotFoundError(ENOENT, f"{shown(self.path)}: the layer was removed")
         return self._tree.attributes(self.path, status)
 
     def pop_status(self) -> FileStatus | None:

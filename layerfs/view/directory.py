@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from errno import ENOENT
 from typing import Final, overload
 
-from layerfs.layer.names import to_text
+from layerfs.layer.paths import shown
 from layerfs.view.nodes import FOREVER, Attributes, Node
 
 LISTED_AT_ONCE: Final = 128
@@ -102,7 +102,7 @@ class LostNode(Node):
 
 
 def _lost(name: bytes) -> LostNode:
-    gone = f"{to_text(name)}: the layer was removed while it was listed"
+    gone = f"{shown(name)}: the layer was removed while it was listed"
     return LostNode(FileNotFoundError(ENOENT, gone))
 
 

@@ -10,8 +10,9 @@ from typing import Final
 from layerfs.catalog.documents import ImageDocuments
 from layerfs.catalog.state import layer_state
 from layerfs.layer.overlayfs import lowerdir_option
+from layerfs.layer.paths import NAME_MAX
 from layerfs.needs import DocumentNeed, Need
-from layerfs.oci import Digest, Image, Index, Platform, Repository
+from layerfs.oci import Digest, Image, Index, Repository
 from layerfs.oci.image import ImageLayer
 from layerfs.store import ImageStorage
 from layerfs.view import texts
@@ -20,6 +21,7 @@ from layerfs.view.nodes import FOREVER, BytesContent, Node
 from layerfs.view.virtual import ChangingText, Link, MountContext, Text, VirtualDirectory
 
 LAYER_DIRECTORY: Final = b"layers"
+_NO_NAMES: Final = frozenset({b"", b".", b".."})
 
 
 class DocumentDirectory(VirtualDirectory):
@@ -263,7 +265,11 @@ class Platforms(DocumentDirectory):
         super().__init__(ino, context)
         self._key = key
         self._repository = repository
-        self._by_name = {_file_name(platform): entry.digest for platform, entry in index.platforms().items()}
+        self._by_name: dict[bytes, Digest] = {}
+        for platform, entry in index.platforms().items():
+            name = platform.name.encode()  # printable, whatever the index says
+            if name not in _NO_NAMES and len(name) <= NAME_MAX:
+                self._by_name.setdefault(name, entry.digest)
 
     def lookup(self, name: bytes) -> Node | None:
         """Return the link to one platform's image."""
@@ -278,12 +284,6 @@ class Platforms(DocumentDirectory):
         context = self.context
         target = b"../../" + image_name(self._repository, digest)
         return context.node(self._key + b"/" + name, lambda ino: Link(ino, context, target))
-
-
-def _file_name(platform: Platform) -> bytes:
-    """Return a platform's name as a file name; an index may hold anything in these fields."""
-    name = platform.name.encode("utf-8", "surrogatepass").replace(b"\0", b"?")
-    return name[:255]
 
 
 def to_top(repository: Repository, depth: int) -> bytes:

@@ -43,17 +43,13 @@ def human_size(size: int) -> str:
 
 
 def command_text(entry: HistoryEntry | None) -> str:
-    """Return what made a layer as a line of a Dockerfile, printable whatever the config holds."""
+    """Return what made a layer as a line of a Dockerfile."""
     if entry is None:
         return ""
     text = " ".join(entry.created_by.split()) or " ".join(entry.comment.split())
     text = text.removesuffix(_BUILDKIT)
     without = _NO_OPERATION.sub("", text, count=1)
-    if without != text:
-        text = without
-    else:
-        text = _SHELL.sub("RUN ", text, count=1)
-    return "".join(char if char.isprintable() else "?" for char in text)
+    return without if without != text else _SHELL.sub("RUN ", text, count=1)
 
 
 def history_text(image: Image, state: Callable[[Digest], str]) -> bytes:
@@ -79,7 +75,7 @@ def history_text(image: Image, state: Callable[[Digest], str]) -> bytes:
     sizes = max((len(row[1]) for row in rows), default=0)
     states = max((len(row[2]) for row in rows), default=0)
     lines = (f"{row[0]}  {row[1]:>{sizes}}  {row[2]:<{states}}  {row[3]}".rstrip() for row in rows)
-    return "".join(f"{line}\n" for line in lines).encode("utf-8", "surrogatepass")
+    return "".join(f"{line}\n" for line in lines).encode()
 
 
 def number_width(layers: int) -> int:

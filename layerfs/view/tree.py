@@ -15,7 +15,7 @@ from layerfs.view import images, layers, lowers, rootfs
 from layerfs.view.content import LayerTrees
 from layerfs.view.inodes import ROOT_INO, InodeTable
 from layerfs.view.nodes import Node
-from layerfs.view.virtual import ChangingText, FixedDirectory, MountContext
+from layerfs.view.virtual import PRIVATE_MODE, ChangingText, FixedDirectory, MountContext
 
 
 class StatusSource(Protocol):
@@ -71,7 +71,9 @@ def build(
 
 
 def _top(context: MountContext, status: StatusSource) -> dict[bytes, Node]:
-    about = context.node(b".layerfs/status.json", lambda ino: ChangingText(ino, context, status.read))
+    about = context.node(
+        b".layerfs/status.json", lambda ino: ChangingText(ino, context, status.read, mode=PRIVATE_MODE)
+    )
     return {
         images.KEY: context.node(images.KEY, lambda ino: images.ImagesDirectory(ino, context)),
         layers.KEY: context.node(layers.KEY, lambda ino: layers.LayersDirectory(ino, context)),

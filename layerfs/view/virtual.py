@@ -20,6 +20,8 @@ from layerfs.view.nodes import FOREVER, Attributes, BytesContent, Node, blocks_o
 DIRECTORY_MODE: Final = S_IFDIR | 0o755
 LINK_MODE: Final = S_IFLNK | 0o777
 TEXT_MODE: Final = S_IFREG | 0o444
+PRIVATE_MODE: Final = S_IFREG | 0o400
+"""A file that others may not read in a mount that they may enter has this one."""
 
 N = TypeVar("N", bound=Node)
 
@@ -147,14 +149,20 @@ class Text(VirtualNode):
 class ChangingText(VirtualNode):
     """A small file that is written anew each time somebody looks."""
 
-    __slots__ = ("_mtime_ns", "_render")
+    __slots__ = ("_mode", "_mtime_ns", "_render")
 
     def __init__(
-        self, ino: int, context: MountContext, render: Callable[[], bytes], mtime_ns: int | None = None
+        self,
+        ino: int,
+        context: MountContext,
+        render: Callable[[], bytes],
+        mtime_ns: int | None = None,
+        mode: int = TEXT_MODE,
     ) -> None:
         super().__init__(ino, context)
         self._render = render
         self._mtime_ns = mtime_ns
+        self._mode = mode
 
     @property
     def attribute_timeout(self) -> float:
@@ -163,7 +171,7 @@ class ChangingText(VirtualNode):
 
     def attributes(self) -> Attributes:
         """Return a file of the size that it has now."""
-        return self.context.attributes(TEXT_MODE, len(self._render()), self._mtime_ns)
+        return self.context.attributes(self._mode, len(self._render()), self._mtime_ns)
 
     def open(self) -> BytesContent:
         """Return the bytes of now."""

@@ -136,32 +136,15 @@ def terminal(request: pytest.FixtureRequest, layerfs: CommandLine) -> Iterator[T
     running.close()
 
 
-@contextlib.contextmanager
-def mounted(point: Path, user: int) -> Iterator[None]:
-    """Mount what looks like a mount of *user*'s layerfs; its daemon is gone, so no look into it waits."""
-    point.mkdir(parents=True)
-    device = os.open("/dev/fuse", os.O_RDWR)
-    try:
-        options = f"fd={device},rootmode=40000,user_id={user},group_id=0"
-        command = ["mount", "-i", "-c", "-t", "fuse.layerfs", "-o", options, "layerfs", str(point)]
-        subprocess.run(command, check=True, pass_fds=[device], capture_output=True)
-    finally:
-        os.close(device)
-    try:
-        yield
-    finally:
-        mounts.clear(point)
-
-
 @pytest.mark.needs_root
 @pytest.mark.needs_fuse
 def test_completion_runs_mountpoints(terminal: Terminal, tmp_path: Path) -> None:
     top = tmp_path / "mounts"
     with contextlib.ExitStack() as stack:
-        stack.enter_context(mounted(top / "mine-named_well.1", os.getuid()))
-        stack.enter_context(mounted(top / "theirs-named_well", _OTHER_USER))
+        stack.enter_context(mounts.abandoned_fuse(top / "mine-named_well.1", os.getuid()))
+        stack.enter_context(mounts.abandoned_fuse(top / "theirs-named_well", _OTHER_USER))
         for number, name in enumerate(HOSTILE.values()):
-            stack.enter_context(mounted(top / f"mine{number}-{name}", os.getuid()))
+            stack.enter_context(mounts.abandoned_fuse(top / f"mine{number}-{name}", os.getuid()))
         assert terminal.type(f"layerfs umount {top}/theirs") == ["umount", f"{top}/theirs"]
         assert terminal.type(f"layerfs umount {top}/mine-") == ["umount", f"{top}/mine-named_well.1"]
         for number in range(len(HOSTILE)):
@@ -185,10 +168,10 @@ def offered(layerfs: CommandLine, line: str) -> str:
 @pytest.mark.needs_fuse
 def test_only_own_mounts_with_harmless_names_are_offered(layerfs: CommandLine, tmp_path: Path) -> None:
     with contextlib.ExitStack() as stack:
-        stack.enter_context(mounted(tmp_path / "mine", os.getuid()))
-        stack.enter_context(mounted(tmp_path / "theirs", _OTHER_USER))
+        stack.enter_context(mounts.abandoned_fuse(tmp_path / "mine", os.getuid()))
+        stack.enter_context(mounts.abandoned_fuse(tmp_path / "theirs", _OTHER_USER))
         for number, name in enumerate(HOSTILE.values()):
-            stack.enter_context(mounted(tmp_path / f"{number}-{name}", os.getuid()))
+            stack.enter_context(mounts.abandoned_fuse(tmp_path / f"{number}-{name}", os.getuid()))
         for verb in ("umount", "status"):
             assert offered(layerfs, f"layerfs {verb} {tmp_path}/") == f"{tmp_path}/mine\n"
 

@@ -199,7 +199,7 @@ BAD_DOCUMENTS: dict[str, Json | bytes] = {
     "nothing": b"",
     "no JSON": b"x",
     "a list": b"[]",
-    "not UTF-8": b'{"schemaVersion": 2, "mediaType": "\xff"}',
+    "not UTF-8": b'{"schemaVersion": 2, \xff"mediaType": ""}',
     "deep nesting": b'{"a":' * 50_000,
     "trailing text": json.dumps(manifest_json()).encode() + b"{}",
     "more than 4 MiB": json.dumps(manifest_json(annotations={"a": "x" * (4 << 20)})).encode(),

@@ -301,27 +301,33 @@ def test_indexes_inside_each_other_are_followed_only_so_far(scene: Scene) -> Non
     assert scene.node("layers").lookup(BASE.digest.name.encode()) is None
 
 
-def test_a_platform_that_is_no_file_name_is_made_one(scene: Scene) -> None:
-    odd = to_json(
-        {
-            "schemaVersion": 2,
-            "manifests": [
-                {
-                    "mediaType": "application/vnd.oci.image.manifest.v1+json",
-                    "digest": str(IMAGE.digest),
-                    "size": len(IMAGE.manifest),
-                    "platform": {"os": "a\0/../b", "architecture": "x" * 300},
-                }
-            ],
-        }
-    )
+def platforms_of(scene: Scene, *platforms: dict[str, str]) -> Node:
+    """Return ``platforms/`` of an index with entries for *platforms*."""
+    entry = {
+        "mediaType": "application/vnd.oci.image.manifest.v1+json",
+        "digest": str(IMAGE.digest),
+        "size": len(IMAGE.manifest),
+    }
+    manifests = [entry | {"platform": {"architecture": ""} | platform} for platform in platforms]
+    odd = to_json({"schemaVersion": 2, "manifests": manifests})
     scene.storage.save_manifest(odd, Digest.of(odd))
-    node = scene.node("images", "localhost:5000", "team", f"demo@{Digest.of(odd)}", "platforms")
+    return scene.node("images", "localhost:5000", "team", f"demo@{Digest.of(odd)}", "platforms")
+
+
+def test_a_platform_that_is_no_file_name_is_made_one(scene: Scene) -> None:
+    node = platforms_of(scene, {"os": "a\0/../b\x1b\n", "architecture": "x" * 300})
     (name,) = names(node.entries())
-    assert b"\0" not in name
+    assert name.decode().isprintable()
     assert b"/" not in name
-    assert len(name) == 255
+    assert len(name) <= 255
     assert isinstance(node.lookup(name), Node)
+
+
+def test_no_platform_is_a_directory_s_own_name(scene: Scene) -> None:
+    odd = [{"os": "."}, {"os": ".."}, {"os": ".", "architecture": "."}, {"os": "\U0001f600" * 80}]
+    node = platforms_of(scene, *odd, {"os": "\U0001f600" * 80, "architecture": "é" * 80})
+    assert listed(node) == {".-."}
+    assert [node.lookup(name) for name in (b".", b"..", b"")] == [None] * 3
 
 
 # Images that are wrong
