@@ -1,7 +1,7 @@
 """``layerfs lowerdir``: the native directories of an image, for overlayfs."""
 
 import os
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 import typer
 
@@ -17,6 +17,11 @@ if TYPE_CHECKING:
 
 Format = Literal["option", "lines", "json"]
 For = Literal["kernel", "fuse-overlayfs"]
+_FOR_THE_KERNEL: Final = (
+    "layerfs: these are for the kernel's overlayfs (--for kernel); fuse-overlayfs loses files with them: "
+    "--for fuse-overlayfs"
+)
+"""What a user is told who cannot mount the kernel's overlayfs where they are now."""
 
 
 @app.command(epilog='Example: mount -t overlay overlay -o "$(layerfs lowerdir alpine:3.20)" /mnt')
@@ -26,8 +31,9 @@ def lowerdir(
     reference: options.Reference,
     format_: Annotated[Format, typer.Option("--format", help="How to print the directories.")] = "option",
     for_: Annotated[
-        For, typer.Option("--for", help="Who merges them: each shows files wrong with the form of the other.")
-    ] = "kernel",
+        For | None,
+        typer.Option("--for", help="Who merges them (default: the kernel); each needs a form of its own."),
+    ] = None,
     fetch: Annotated[
         bool, typer.Option("--fetch/--no-fetch", help="Fetch what is missing, or say where it would be.")
     ] = True,
@@ -50,6 +56,8 @@ def lowerdir(
         else:
             typer.echo(os.fsdecode(option(map(os.fsencode, paths))))
 
-    merger: Merger = "" if for_ == "kernel" else for_
+    merger: Merger = for_ if for_ == "fuse-overlayfs" else ""
+    if for_ is None and format_ == "option" and os.geteuid() != 0:
+        typer.echo(_FOR_THE_KERNEL, err=True)
     option = fuse_lowerdir_option if merger else lowerdir_option
     use_native_stack(settings, ImageReference.parse(reference), show, fetch=fetch, merger=merger)

@@ -29,6 +29,34 @@ def users_store(registry: Registry, household: Household) -> Path:
     return made
 
 
+def test_fuse_overlayfs_as_the_user(registry: Registry, household: Household) -> None:
+    """A user's layers are merged rightly in a namespace where nobody may mount anything but FUSE."""
+    built = images.image(
+        images.layer(
+            images.directory("."), images.file("a", b"old"), images.file("d/x"), images.file("gone")
+        ),
+        images.layer(
+            images.whiteout("a"), images.whiteout("gone"), images.opaque("d"), images.file("d/new", b"d")
+        ),
+        images.layer(images.file("a", b"new"), images.whiteout("b"), images.file("b", b"beside")),
+    )
+    reference = str(registry.push("rootless/fuse", "latest", built))
+    store, point = household.place("store"), household.place("merged")
+    room = household.room()
+
+    option = room.layerfs("lowerdir", "--for", "fuse-overlayfs", "--store", store, reference)
+    kernels = room.layerfs("lowerdir", "--store", store, reference)
+    done = room.run(
+        *("unshare", "-Urm", "sh", "-euc", 'fuse-overlayfs -o "$1" "$2" && cd "$2" && find . -type f -print0 '
+        "| sort -z | xargs -0 grep -H .", "sh", option.stdout.strip(), point),
+    )  # fmt: skip
+
+    assert done.stdout.split() == ["./a:new", "./b:beside", "./d/new:d"]
+    assert option.stderr == ""
+    assert "fuse-overlayfs loses files with them: --for fuse-overlayfs" in kernels.stderr
+    assert room.layerfs("lowerdir", "--for", "kernel", "--store", store, reference).stderr == ""
+
+
 def test_root_does_not_use_the_users_store(users_store: Path) -> None:
     with pytest.raises(StoreMismatch, match=f"belongs to user {UID} .expected root.; run as user {UID}, use"):
         ImageStorage(users_store)
