@@ -19,6 +19,7 @@ from layerfs.extract.client import WORKERS_MAX, ExtractorPool
 from layerfs.fetch import Fetcher, open_fetcher
 from layerfs.fetch.origin import InProcess, Origin
 from layerfs.fetch.remote import open_remote
+from layerfs.host.mountpoint import Mountpoint
 from layerfs.registry import RegistrySettings
 from layerfs.settings import Settings
 from layerfs.status import Status
@@ -115,7 +116,7 @@ def open_bundle(settings: Settings, source: "SourceName") -> "tuple[Settings, Lo
 
 
 async def serve(
-    settings: Settings, mountpoint: Path, ready: Callable[[], None], local: "LocalOrigin | None" = None
+    settings: Settings, mountpoint: Mountpoint, ready: Callable[[], None], local: "LocalOrigin | None" = None
 ) -> None:
     """Mount the store at *mountpoint* and serve until unmounted or told to end.
 
@@ -131,8 +132,8 @@ async def serve(
             storage.refs.write(tag, image.digest)
     async with providing(settings, storage, local, serving=True) as provider:
         provider.sweep_soon()
-        status = _Reporter(provider, settings, mountpoint)
-        view = tree.build(storage, mountpoint, settings.platform, status, tag_ttl=settings.tag_ttl)
+        status = _Reporter(provider, settings, Path(str(mountpoint)))
+        view = tree.build(storage, mountpoint.path, settings.platform, status, tag_ttl=settings.tag_ttl)
         await session.serve(view, provider, mountpoint, settings, ready=ready)
 
 

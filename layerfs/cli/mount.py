@@ -12,7 +12,8 @@ from layerfs.cli import logs, options
 from layerfs.cli.app import app
 from layerfs.cli.completion import complete_mountpoint
 from layerfs.errors import MountError, UsageError
-from layerfs.host import mounts, readiness
+from layerfs.host import readiness
+from layerfs.host.mountpoint import Mountpoint
 from layerfs.settings import Settings
 
 if TYPE_CHECKING:
@@ -50,10 +51,8 @@ def mount(
     if log_file is not None:  # unlike log.file of a configuration it counts in the foreground, too
         settings = dataclasses.replace(settings, log_file=log_file)
     source, mountpoint = _places(places)
-    mounts.clean_up(mountpoint)  # a dead mount answers no question about its directory
-    where = Path(os.path.realpath(mountpoint))
-    if not where.is_dir():
-        raise MountError(f"{mountpoint}: not a directory (expected an existing one; mkdir it first)")
+    where = Mountpoint.open(mountpoint)
+    where.clean_up()
     local = None
     if source is not None:
         from layerfs.app import open_bundle
@@ -76,17 +75,18 @@ def umount(
     ] = False,
 ) -> None:
     """Unmount MOUNTPOINT; a dead mount too."""
-    found = mounts.mounts_at(mountpoint)
-    if not found:
-        raise MountError(f"{mountpoint}: nothing is mounted there")
-    if not found[-1].is_layerfs:
-        kind = os.fsdecode(found[-1].fstype)
-        raise MountError(f"{mountpoint}: a {kind} mount, not one of layerfs (use umount)")
-    mounts.unmount(mountpoint, lazy=lazy)
+    with Mountpoint.open(mountpoint) as where:
+        found = where.mount()
+        if found is None:
+            raise MountError(f"{mountpoint}: nothing is mounted there")
+        if not found.is_layerfs:
+            kind = os.fsdecode(found.fstype)
+            raise MountError(f"{mountpoint}: a {kind} mount, not one of layerfs (use umount)")
+        where.unmount(lazy=lazy)
 
 
 def _in_foreground(
-    settings: Settings, local: "LocalOrigin | None", mountpoint: Path, log_file: Path | None
+    settings: Settings, local: "LocalOrigin | None", mountpoint: Mountpoint, log_file: Path | None
 ) -> None:
     if log_file:
         logs.log_to_file(log_file, settings.log_level, as_json=settings.log_json)
@@ -95,7 +95,7 @@ def _in_foreground(
     _serve(settings, local, mountpoint, lambda: readiness.notify("READY=1"))
 
 
-def _in_background(settings: Settings, local: "LocalOrigin | None", mountpoint: Path) -> None:
+def _in_background(settings: Settings, local: "LocalOrigin | None", mountpoint: Mountpoint) -> None:
     """Return once the mount answers. Raises MountError."""
 
     def work(ready: Callable[[], None]) -> None:
@@ -125,7 +125,7 @@ def _places(places: list[str]) -> "tuple[SourceName | None, Path]":
 
 
 def _serve(
-    settings: Settings, local: "LocalOrigin | None", mountpoint: Path, ready: Callable[[], None]
+    settings: Settings, local: "LocalOrigin | None", mountpoint: Mountpoint, ready: Callable[[], None]
 ) -> None:
     """Run the daemon in this process until it ends; only now are trio and pyfuse3 imported."""
     import trio

@@ -1,17 +1,19 @@
 """``layerfs overlay``: the merged root of an image at a directory, by the kernel, without a layerfs mount."""
 
+import contextlib
 import dataclasses
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Self
 
 import typer
 
 from layerfs.cli import options
 from layerfs.cli.app import app
 from layerfs.errors import MountError, NotInStore, UsageError
-from layerfs.host import mounts
+from layerfs.host.mountpoint import Mountpoint
 from layerfs.host.overlay import SOURCE, Overlay, mount_overlay
 from layerfs.host.trust import entered_by_others
 from layerfs.oci import ImageReference
@@ -43,6 +45,16 @@ class Writing:
             raise UsageError("--upper DIR needs --work DIR, an empty directory on the same filesystem")
         if self.scratch and self.upper is not None:
             raise UsageError("--rw makes an upper directory of its own (expected that or --upper)")
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[Self]:
+        """Yield this with paths that lead to the directories as they are now. Raises MountError."""
+        with contextlib.ExitStack() as stack:
+            upper, work = (
+                None if path is None else Path(os.fsdecode(stack.enter_context(Mountpoint.open(path)).target))
+                for path in (self.upper, self.work)
+            )
+            yield dataclasses.replace(self, upper=upper, work=work)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,11 +88,8 @@ def overlay(
     rw: Annotated[
         bool, typer.Option("--rw", help="Keep what is written in the store, until --umount.")
     ] = False,
-    suid: Annotated[
-        bool,
-        typer.Option("--suid", help="Let set-user-id programs of the image count."),
-    ] = False,
-    dev: Annotated[bool, typer.Option("--dev", help="Let devices of the image be opened.")] = False,
+    suid: Annotated[bool, typer.Option("--suid", help="Obey set-user-id bits of the image.")] = False,
+    dev: Annotated[bool, typer.Option("--dev", help="Let devices of the image open.")] = False,
     umount: Annotated[
         bool, typer.Option("--umount", "-u", help="Unmount DIR and remove what --rw kept for it.")
     ] = False,
@@ -97,22 +106,23 @@ def overlay(
     writing = Writing(upper, work, rw)
     trusted = Trusted(suid, dev)
     if umount:
-        if len(places) != 1 or writing != Writing() or trusted != Trusted():
+        if len(places) != 1 or (writing, trusted) != (Writing(), Trusted()):
             raise UsageError(f"--umount: {len(places)} arguments or more options (expected DIR alone)")
         _unmount(settings, Path(places[0]), lazy=lazy)
         return
     if len(places) != 2:
         raise UsageError(f"{len(places)} arguments (expected REFERENCE DIR)")
-    _mount(settings, ImageReference.parse(places[0]), _target(places[1]), writing, trusted)
+    with Mountpoint.open(places[1]) as target, writing.held() as held:
+        _mount(settings, ImageReference.parse(places[0]), target, held, trusted)
 
 
 def _mount(
-    settings: Settings, reference: ImageReference, target: bytes, writing: Writing, trusted: Trusted
+    settings: Settings, reference: ImageReference, target: Mountpoint, writing: Writing, trusted: Trusted
 ) -> None:
     from layerfs.cli.running import use_native_stack
 
     def mount(lowers: list[str]) -> None:
-        scratch = _scratch(settings, target, lowers, writing)
+        scratch = _scratch(settings, target.path, lowers, writing)
         try:
             overlay = dataclasses.replace(_overlay(lowers, writing, scratch), options=trusted.options)
             mount_overlay(overlay, target)
@@ -123,9 +133,9 @@ def _mount(
             raise
 
     use_native_stack(settings, reference, mount)
-    if trusted != Trusted() and entered_by_others(os.fsdecode(target)):
+    if trusted != Trusted() and entered_by_others(str(target)):
         typer.echo(
-            f"layerfs: {os.fsdecode(target)}: other users can enter it, and {trusted} of the image "
+            f"layerfs: {target}: other users can enter it, and {trusted} of the image "
             "(expected a directory that they cannot reach, as below one of mode 0700)",
             err=True,
         )
@@ -151,35 +161,28 @@ def _overlay(lowers: list[str], writing: Writing, scratch: "Scratch | None") -> 
     return Overlay(directories, os.fsencode(upper.absolute()), os.fsencode(work.absolute()))
 
 
-def _require_all(reference: ImageReference, lowers: list[str], target: bytes) -> None:
+def _require_all(reference: ImageReference, lowers: list[str], target: Mountpoint) -> None:
     """Undo the mount if a directory was taken away before the kernel had it.
 
     From now on it is in the list of mounts, so nobody takes one away.
     """
     if not all(map(os.path.isdir, lowers)):
-        mounts.unmount(target)
+        target.unmount()
         raise NotInStore(f"{reference}: fetched, but removed again meanwhile; try again")
 
 
 def _unmount(settings: Settings, directory: Path, *, lazy: bool) -> None:
     from layerfs.store.scratch import scratches_of
 
-    target = os.path.realpath(os.fsencode(directory))
-    found = mounts.mounts_at(target)
-    scratches = scratches_of(settings.store, target)
-    if found:
-        if (found[-1].fstype, found[-1].source) != (b"overlay", SOURCE):
-            kind = os.fsdecode(found[-1].fstype)
-            raise MountError(f"{directory}: a {kind} mount, not one of layerfs overlay (use umount)")
-        mounts.unmount(target, lazy=lazy)
-    elif not scratches:
-        raise MountError(f"{directory}: nothing is mounted there")
+    with Mountpoint.open(directory) as target:
+        found = target.mount()
+        scratches = scratches_of(settings.store, target.path)
+        if found is not None:
+            if (found.fstype, found.source) != (b"overlay", SOURCE):
+                kind = os.fsdecode(found.fstype)
+                raise MountError(f"{directory}: a {kind} mount, not one of layerfs overlay (use umount)")
+            target.unmount(lazy=lazy)
+        elif not scratches:
+            raise MountError(f"{directory}: nothing is mounted there")
     for scratch in scratches:
         scratch.remove()
-
-
-def _target(text: str) -> bytes:
-    """Return the directory to mount at, symlinks resolved. Raises MountError."""
-    if not Path(text).is_dir():
-        raise MountError(f"{text}: not a directory (expected an existing one; mkdir it first)")
-    return os.path.realpath(os.fsencode(text))

@@ -22,7 +22,8 @@ from layerfs.fuse.operations import Operations
 from layerfs.fuse.served import ServedTree
 from layerfs.fuse.waiting import Waits
 from layerfs.host.kernel import raise_read_ahead
-from layerfs.host.mounts import FSNAME, clean_up, mounts_at
+from layerfs.host.mountpoint import Mountpoint
+from layerfs.host.mounts import FSNAME
 from layerfs.host.namespaces import in_initial_user_namespace
 from layerfs.needs import Provider
 from layerfs.settings import Settings
@@ -50,7 +51,7 @@ _END_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 async def serve(
     tree: ServedTree,
     provider: Provider,
-    mountpoint: str | bytes | os.PathLike[str],
+    mountpoint: Mountpoint,
     settings: Settings,
     *,
     ready: Callable[[], None],
@@ -59,24 +60,23 @@ async def serve(
 
     *ready* is called once the mount answers. Raises MountError; whatever happens, nothing stays mounted.
     """
-    point = os.path.realpath(os.fsdecode(mountpoint))  # noqa: ASYNC240 - nothing is served yet
     options = _options(settings.mount_options, allow_other=settings.allow_other)
     sys.setswitchinterval(SWITCH_SECONDS)
     _raise_descriptor_limit()
     waits = Waits(settings.fetch_timeout)
     operations = Operations(tree, provider, waits, disk=str(settings.store))
-    _mount(operations, point, options)
+    _mount(operations, mountpoint, options)
     try:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(waits.run)
             nursery.start_soon(_end_on_signal, nursery.cancel_scope)
-            nursery.start_soon(_announce, point, ready)
+            nursery.start_soon(_announce, mountpoint, ready)
             with polling.installed(pyfuse3, spin(settings)):
                 _spare_collections()
                 await pyfuse3.main(max_tasks=MAX_TASKS)
             nursery.cancel_scope.cancel()
     except* OSError as group:
-        raise MountError(f"{point}: the mount ended: {_first(group)}") from group
+        raise MountError(f"{mountpoint}: the mount ended: {_first(group)}") from group
     finally:
         pyfuse3.close()
         operations.close()
@@ -115,16 +115,17 @@ def _raise_descriptor_limit() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-def _mount(operations: Operations, point: str, options: frozenset[str]) -> None:
-    clean_up(point)
-    if any(mount.is_layerfs for mount in mounts_at(point)):
-        raise MountError(f"{point}: a layerfs mount is there already (layerfs umount {point})")
-    if not os.path.isdir(point):
-        raise MountError(f"{point}: no directory to mount at (create it first)")
+def _mount(operations: Operations, mountpoint: Mountpoint, options: frozenset[str]) -> None:
+    mountpoint.clean_up()
+    found = mountpoint.mount()
+    if found is not None and found.is_layerfs:
+        raise MountError(f"{mountpoint}: a layerfs mount is there already (layerfs umount {mountpoint})")
+    # fusermount3, which mounts for all but root, wants a name; it holds and checks the directory itself.
+    target = mountpoint.target if os.geteuid() == 0 else mountpoint.path
     try:
-        pyfuse3.init(operations, point, set(options))
+        pyfuse3.init(operations, os.fsdecode(target), set(options))
     except RuntimeError as error:
-        raise MountError(f"{point}: cannot mount: {error}{_advice(options)}") from error
+        raise MountError(f"{mountpoint}: cannot mount: {error}{_advice(options)}") from error
 
 
 def _advice(options: frozenset[str]) -> str:
@@ -140,11 +141,11 @@ def _advice(options: frozenset[str]) -> str:
     return " (is fusermount3 installed, and the directory yours?)" if os.geteuid() != 0 else ""
 
 
-async def _announce(point: str, ready: Callable[[], None]) -> None:
+async def _announce(mountpoint: Mountpoint, ready: Callable[[], None]) -> None:
     """Wait until the mount answers, improve its read-ahead, tell whoever waits for the mount."""
 
     def look() -> None:
-        raise_read_ahead(os.stat(point).st_dev)
+        raise_read_ahead(os.stat(mountpoint.inside).st_dev)
 
     # In a thread, because this process is the one that answers the stat.
     await trio.to_thread.run_sync(look, abandon_on_cancel=True)

@@ -1,23 +1,14 @@
-"""What is mounted where, and how to end it.
-
-The text of mountinfo is parsed once into frozen values; only fuse mounts of our own are ever cleaned up.
-"""
+"""What is mounted where: the text of mountinfo, parsed once into frozen values."""
 
 import os
-import subprocess
 from dataclasses import dataclass
-from errno import EBUSY, EINVAL, ENOENT, ENOTCONN, EPERM
-
-from layerfs.errors import MountError
-from layerfs.host.libc import call
+from errno import ENOTCONN
 
 FSNAME = "layerfs"
 """The source column of our mounts, in mount(8) and mountinfo."""
 
 FUSE_TYPE = b"fuse." + FSNAME.encode()
 
-_MNT_DETACH = 2
-_UMOUNT_NOFOLLOW = 8
 _MOUNTINFO = "/proc/self/mountinfo"
 _OCTAL_DIGITS = frozenset(b"01234567")
 
@@ -131,60 +122,3 @@ def is_dead(point: bytes) -> bool:
     except OSError as error:
         return error.errno == ENOTCONN
     return False
-
-
-def clean_up(path: str | bytes | os.PathLike[str]) -> int:
-    """Unmount every dead mount of ours on top of *path* and return how many there were.
-
-    A dead one may be stacked on a dead one. Live ones and those of others are left alone. Raises MountError.
-    """
-    count = 0
-    while (found := mounts_at(path)) and found[-1].is_layerfs and is_dead(found[-1].point):
-        unmount(found[-1].point, lazy=True)
-        count += 1
-    return count
-
-
-def unmount(path: str | bytes | os.PathLike[str], *, lazy: bool = False) -> None:
-    """Unmount the topmost mount at *path*; with *lazy* even while it is used. Raises MountError.
-
-    Lazy tries without first, so that the mount is really gone when nobody uses it. Who may not call
-    umount(2) asks fusermount3, which may unmount the fuse mounts of its caller.
-    """
-    point = os.path.realpath(os.fsencode(path))
-    error = _try_unmount(point, detach=False)
-    if error is not None and error.errno == EBUSY and lazy:
-        error = _try_unmount(point, detach=True)
-    if error is not None:
-        raise MountError(_refusal(point, error))
-
-
-def _refusal(point: bytes, error: OSError) -> str:
-    shown = os.fsdecode(point)
-    if error.errno == EBUSY:
-        return f"{shown}: in use (close what is open below it, or unmount with --lazy)"
-    if error.errno in (EINVAL, ENOENT):
-        return f"{shown}: nothing is mounted there"
-    return f"{shown}: cannot unmount: {error.strerror}"
-
-
-def _try_unmount(point: bytes, *, detach: bool) -> OSError | None:
-    try:
-        call("umount2", point, _UMOUNT_NOFOLLOW | (_MNT_DETACH if detach else 0), thing=point)
-    except OSError as error:
-        if error.errno != EPERM:
-            return error
-        return _ask_fusermount(point, detach=detach)
-    return None
-
-
-def _ask_fusermount(point: bytes, *, detach: bool) -> OSError | None:
-    command = ["fusermount3", "-uz" if detach else "-u", "--", os.fsdecode(point)]
-    try:
-        done = subprocess.run(command, check=False, capture_output=True)
-    except FileNotFoundError:
-        return OSError(EPERM, "not permitted, and fusermount3 is not installed")
-    if done.returncode == 0:
-        return None
-    text = done.stderr.decode(errors="replace").strip()
-    return OSError(EBUSY if "busy" in text.lower() else EPERM, text)

@@ -13,6 +13,7 @@ from typing import Final
 
 from layerfs.errors import MountError
 from layerfs.host.libc import call, syscall
+from layerfs.host.mountpoint import Mountpoint
 from layerfs.host.namespaces import in_initial_user_namespace
 from layerfs.layer.overlayfs import directory_option, lowerdir_option
 
@@ -31,8 +32,8 @@ _MAX_STRING_BYTES: Final = 255
 _MOVE_MOUNT, _FSOPEN, _FSCONFIG, _FSMOUNT = 429, 430, 431, 432
 _CLOEXEC: Final = 1
 _SET_FLAG, _SET_STRING, _SET_FD, _CREATE = 0, 1, 5, 6
-_MOVE_FROM_EMPTY_PATH: Final = 4
-_AT_FDCWD: Final = -100
+_MOVE_EMPTY_PATHS: Final = 0x4 | 0x40
+"""MOVE_MOUNT_F_EMPTY_PATH and MOVE_MOUNT_T_EMPTY_PATH."""
 _ATTRIBUTES: Final = {"ro": 1, "nosuid": 2, "nodev": 4, "noexec": 8, "noatime": 16}
 _FLAGS: Final = {"ro": 1, "nosuid": 2, "nodev": 4, "noexec": 8, "noatime": 1024}
 
@@ -77,7 +78,7 @@ class Overlay:
         return not in_initial_user_namespace() if self.userxattr is None else self.userxattr
 
 
-def mount_overlay(overlay: Overlay, target: bytes) -> None:
+def mount_overlay(overlay: Overlay, target: Mountpoint) -> None:
     """Mount *overlay* at *target*. Raises MountError with the kernel's reason."""
     try:
         by_descriptors(overlay, target)
@@ -85,14 +86,14 @@ def mount_overlay(overlay: Overlay, target: bytes) -> None:
         by_option_string(overlay, target)
 
 
-def by_descriptors(overlay: Overlay, target: bytes) -> None:
+def by_descriptors(overlay: Overlay, target: Mountpoint) -> None:
     """Mount by fsopen(2) and its family. Raises NotImplementedError where they are missing, MountError."""
     try:
         context = syscall("fsopen", _FSOPEN, b"overlay", _CLOEXEC)
     except OSError as error:
         if error.errno in _NOT_HERE:
             raise NotImplementedError from error
-        raise MountError(f"{os.fsdecode(target)}: no overlay: {error.strerror}") from error
+        raise MountError(f"{target}: no overlay: {error.strerror}") from error
     with _closing(context):
         _set_directories(context, overlay)
         try:
@@ -102,7 +103,7 @@ def by_descriptors(overlay: Overlay, target: bytes) -> None:
             _fsconfig(context, _CREATE)
             attributes = sum(_ATTRIBUTES[word] for word in overlay.words)
             with _closing(syscall("fsmount", _FSMOUNT, context, _CLOEXEC, attributes)) as mount:
-                syscall("move_mount", _MOVE_MOUNT, mount, b"", _AT_FDCWD, target, _MOVE_FROM_EMPTY_PATH)
+                syscall("move_mount", _MOVE_MOUNT, mount, b"", target.fd, b"", _MOVE_EMPTY_PATHS)
         except OSError as error:
             raise MountError(_refusal(target, error, _messages(context))) from error
 
@@ -135,17 +136,17 @@ def _set_text(context: int, key: bytes, path: bytes, refused: OSError) -> None:
         raise NotImplementedError from error
 
 
-def by_option_string(overlay: Overlay, target: bytes) -> None:
+def by_option_string(overlay: Overlay, target: Mountpoint) -> None:
     """Mount by mount(2). Raises MountError, also when the options do not fit in its page."""
     data = option_string(overlay)
     if len(data) > MAX_OPTION_BYTES:
         raise MountError(
-            f"{os.fsdecode(target)}: {len(data)} bytes of options (expected at most {MAX_OPTION_BYTES}); "
+            f"{target}: {len(data)} bytes of options (expected at most {MAX_OPTION_BYTES}); "
             "this kernel has no other way (Linux 6.13 has): shorten the path of the store"
         )
     flags = sum(_FLAGS[word] for word in overlay.words)
     try:
-        call("mount", SOURCE, target, b"overlay", flags, data, thing=target)
+        call("mount", SOURCE, target.target, b"overlay", flags, data)
     except OSError as error:
         raise MountError(_refusal(target, error)) from error
 
@@ -180,13 +181,13 @@ def _messages(context: int) -> str:
     return "; ".join(found)
 
 
-def _refusal(target: bytes, error: OSError, words: str = "") -> str:
+def _refusal(target: Mountpoint, error: OSError, words: str = "") -> str:
     if error.errno == ELOOP:  # of which the kernel says no more
         words = "a directory is given twice, or one is inside another"
     elif error.errno == EPERM and not words and os.geteuid() != 0:
         words = "root may, and root of a user namespace: podman unshare, or unshare -Urm --map-auto"
     reason = words or "the kernel log says why: dmesg"
-    return f"{os.fsdecode(target)}: cannot mount the overlay: {error.strerror} ({reason})"
+    return f"{target}: cannot mount the overlay: {error.strerror} ({reason})"
 
 
 @contextmanager

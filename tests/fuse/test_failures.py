@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from layerfs.errors import MountError
-from layerfs.host.mounts import clean_up, is_dead, mounts_at
+from layerfs.host.mountpoint import Mountpoint
+from layerfs.host.mounts import is_dead, mounts_at
 from tests.fuse.conftest import PATIENCE, Edge, drop_caches, edge_at, started, wait_until
 from tests.support import mounts
 
@@ -84,7 +85,8 @@ def test_a_dead_mount_is_recognised_and_cleaned_up(tmp_path: Path) -> None:
     with edge_at(tmp_path) as edge:
         edge.daemon.kill()
         assert is_dead(os.fsencode(edge.root))
-        assert clean_up(edge.root) == 1
+        with Mountpoint.open(edge.root) as opened:
+            assert opened.clean_up() == 1
         assert mounts_at(edge.root) == []
         assert os.listdir(edge.root) == []
 
@@ -150,7 +152,7 @@ def test_a_missing_mountpoint_is_told(tmp_path: Path) -> None:
         capture_output=True,
         text=True,
     )
-    assert "no directory to mount at" in done.stderr
+    assert "not a directory (expected an existing one; mkdir it first)" in done.stderr
 
 
 @pytest.mark.needs_root

@@ -10,14 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from layerfs.errors import MountError
+from layerfs.host.mountpoint import Mountpoint
 from layerfs.host.mounts import (
-    clean_up,
     filesystem_of,
     mounts_at,
     parse_mountinfo,
     read_mounts,
     unescape,
-    unmount,
 )
 
 
@@ -90,7 +89,10 @@ def test_a_mount_at_an_odd_path_is_found_and_unmounted(odd_point: Path) -> None:
     assert (mount.fstype, mount.source, mount.point) == (b"tmpfs", b"odd", os.fsencode(odd_point))
     device = odd_point.stat().st_dev
     assert mount.device == (os.major(device), os.minor(device))
-    unmount(odd_point)
+    with Mountpoint.open(odd_point) as opened:
+        assert opened.mount() == mount
+        opened.unmount()
+        assert opened.mount() is None
     assert mounts_at(odd_point) == []
 
 
@@ -106,21 +108,23 @@ def test_a_symlink_to_the_point_is_as_good_as_the_point(odd_point: Path, tmp_pat
 
 
 def test_mounts_of_others_are_left_alone(odd_point: Path) -> None:
-    assert clean_up(odd_point) == 0
+    with Mountpoint.open(odd_point) as opened:
+        assert opened.clean_up() == 0
     assert len(mounts_at(odd_point)) == 1
 
 
 def test_a_mount_in_use_is_refused_with_advice_and_taken_lazily(odd_point: Path) -> None:
     fd = os.open(odd_point, os.O_RDONLY)
     try:
-        with pytest.raises(MountError, match="--lazy"):
-            unmount(odd_point)
-        unmount(odd_point, lazy=True)
+        with Mountpoint.open(odd_point) as opened:
+            with pytest.raises(MountError, match="--lazy"):
+                opened.unmount()
+            opened.unmount(lazy=True)
         assert mounts_at(odd_point) == []
     finally:
         os.close(fd)
 
 
 def test_unmounting_what_is_not_mounted_is_an_error_that_says_so(tmp_path: Path) -> None:
-    with pytest.raises(MountError, match="nothing is mounted"):
-        unmount(tmp_path)
+    with Mountpoint.open(tmp_path) as opened, pytest.raises(MountError, match="nothing is mounted"):
+        opened.unmount()

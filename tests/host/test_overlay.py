@@ -11,6 +11,7 @@ import pytest
 from layerfs.errors import MountError
 from layerfs.host import overlay as overlay_module
 from layerfs.host.libc import syscall
+from layerfs.host.mountpoint import Mountpoint
 from layerfs.host.mounts import mounts_at
 from layerfs.host.namespaces import in_initial_user_namespace
 from layerfs.host.overlay import Overlay, by_descriptors, by_option_string, mount_overlay, option_string
@@ -19,7 +20,7 @@ from tests.support import mounts
 pytestmark = pytest.mark.needs_root
 
 WAYS = [pytest.param(by_descriptors, id="descriptors"), pytest.param(by_option_string, id="option string")]
-Way = Callable[[Overlay, bytes], None]
+Way = Callable[[Overlay, Mountpoint], None]
 
 
 @pytest.fixture
@@ -67,7 +68,7 @@ def test_directories_of_any_name_are_merged_in_order(
         os.unlink(os.path.join(work, os.fsencode(file)))
     for file in os.listdir(upper):
         os.unlink(os.path.join(upper, os.fsencode(file)))
-    way(Overlay(lowers, upper, work), os.fsencode(merged))
+    way(Overlay(lowers, upper, work), Mountpoint.open(merged))
     assert (merged / "top").read_text() == "0"
     assert {"file-0", "file-1", "file-2"} <= set(os.listdir(merged))
     (merged / "new").write_text("new")
@@ -76,7 +77,7 @@ def test_directories_of_any_name_are_merged_in_order(
 
 @pytest.mark.parametrize("way", WAYS)
 def test_without_an_upper_it_is_read_only(tmp_path: Path, merged: Path, way: Way) -> None:
-    way(Overlay(layers(tmp_path, "a", "b"), options=frozenset({"nosuid", "nodev"})), os.fsencode(merged))
+    way(Overlay(layers(tmp_path, "a", "b"), options=frozenset({"nosuid", "nodev"})), Mountpoint.open(merged))
     with pytest.raises(OSError, match="Read-only"):
         (merged / "new").write_text("")
     (mount,) = mounts_at(merged)
@@ -87,7 +88,7 @@ def test_without_an_upper_it_is_read_only(tmp_path: Path, merged: Path, way: Way
 def test_many_layers_with_long_names_need_the_new_way(tmp_path: Path, merged: Path, count: int) -> None:
     names = [f"{'x' * 200}-{number}" for number in range(count)]
     lowers = layers(tmp_path / ("y" * 200), *names)
-    mount_overlay(Overlay(lowers), os.fsencode(merged))
+    mount_overlay(Overlay(lowers), Mountpoint.open(merged))
     assert len(os.listdir(merged)) == count + 1
     assert (merged / "top").read_text() == "0"
 
@@ -95,7 +96,7 @@ def test_many_layers_with_long_names_need_the_new_way(tmp_path: Path, merged: Pa
 def test_the_old_way_refuses_what_it_would_cut(tmp_path: Path, merged: Path) -> None:
     lowers = layers(tmp_path, *[f"{'x' * 200}-{number}" for number in range(30)])
     with pytest.raises(MountError, match=r"expected at most 4095"):
-        by_option_string(Overlay(lowers), os.fsencode(merged))
+        by_option_string(Overlay(lowers), Mountpoint.open(merged))
     assert mounts_at(merged) == []
 
 
@@ -106,7 +107,7 @@ def test_a_kernel_without_the_new_way_gets_the_old_one(
         raise OSError(errno.ENOSYS, "Function not implemented", name)
 
     monkeypatch.setattr(overlay_module, "syscall", missing)
-    mount_overlay(Overlay(layers(tmp_path, "a", "b")), os.fsencode(merged))
+    mount_overlay(Overlay(layers(tmp_path, "a", "b")), Mountpoint.open(merged))
     assert (merged / "top").read_text() == "0"
 
 
@@ -121,7 +122,7 @@ def test_a_kernel_without_descriptors_gets_text(
         real(context, command, *rest)  # type: ignore[arg-type]  # passed on as it came
 
     monkeypatch.setattr(overlay_module, "_fsconfig", without)
-    by_descriptors(Overlay(layers(tmp_path, "a:b", "c\\d")), os.fsencode(merged))
+    by_descriptors(Overlay(layers(tmp_path, "a:b", "c\\d")), Mountpoint.open(merged))
     assert (merged / "top").read_text() == "0"
 
 
@@ -129,12 +130,12 @@ def test_a_kernel_without_descriptors_gets_text(
 def test_a_refusal_says_where_the_reason_is(tmp_path: Path, merged: Path, way: Way) -> None:
     lowers = layers(tmp_path, "a", "b")
     with pytest.raises(MountError, match="given twice"):
-        way(Overlay([lowers[0], lowers[0]]), os.fsencode(merged))
+        way(Overlay([lowers[0], lowers[0]]), Mountpoint.open(merged))
     # The work directory must be on the filesystem of the upper one.
     with mounts.tmpfs(tmp_path / "elsewhere"):
         overlay = Overlay(lowers[1:], lowers[0], os.fsencode(tmp_path / "elsewhere"))
         with pytest.raises(MountError, match=r"cannot mount the overlay: .*dmesg"):
-            way(overlay, os.fsencode(merged))
+            way(overlay, Mountpoint.open(merged))
 
 
 def test_the_kernels_words_are_read_from_its_descriptor() -> None:
@@ -150,7 +151,7 @@ def test_the_kernels_words_are_read_from_its_descriptor() -> None:
 @pytest.mark.parametrize("way", WAYS)
 def test_a_directory_that_is_not_there_is_named(tmp_path: Path, merged: Path, way: Way) -> None:
     with pytest.raises(MountError):
-        way(Overlay([*layers(tmp_path, "a"), os.fsencode(tmp_path / "nowhere")]), os.fsencode(merged))
+        way(Overlay([*layers(tmp_path, "a"), os.fsencode(tmp_path / "nowhere")]), Mountpoint.open(merged))
 
 
 @pytest.mark.parametrize(
@@ -178,9 +179,10 @@ def test_the_option_string_is_escaped_for_mount() -> None:
 
 def test_no_descriptor_is_left(tmp_path: Path, merged: Path) -> None:
     before = len(os.listdir("/proc/self/fd"))
-    mount_overlay(Overlay(layers(tmp_path, "a", "b")), os.fsencode(merged))
-    with pytest.raises(MountError):
-        mount_overlay(Overlay([b"/nowhere", b"/nowhere/else"]), os.fsencode(merged))
+    with Mountpoint.open(merged) as target:
+        mount_overlay(Overlay(layers(tmp_path, "a", "b")), target)
+        with pytest.raises(MountError):
+            mount_overlay(Overlay([b"/nowhere", b"/nowhere/else"]), target)
     assert len(os.listdir("/proc/self/fd")) == before
 
 

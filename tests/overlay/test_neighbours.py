@@ -1,5 +1,7 @@
 """What other users of this machine can do with an overlay, and with the directory that it is mounted at."""
 
+import contextlib
+import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,7 +10,8 @@ import pytest
 
 from tests.overlay.scene import Scene
 from tests.store.helpers import shared_place
-from tests.support import images, mounts
+from tests.support import clients, daemon, images, mounts
+from tests.support.registry import Registry
 
 pytestmark = [pytest.mark.needs_root, pytest.mark.needs_fuse]
 
@@ -101,3 +104,71 @@ def test_nothing_is_said_of_a_directory_that_others_cannot_enter(
     assert done.stderr == ""
     assert as_neighbour(target / "setuid").returncode
     scene.overlay("--umount", target)
+
+
+# A mountpoint below a directory of somebody else's
+
+
+class Swap:
+    """A directory of a neighbour's with a mountpoint in it, and what he would have root mount over."""
+
+    def __init__(self, place: Path) -> None:
+        self.parent = place / "theirs"
+        self.named = self.parent / "mnt"
+        self.aside = place / "aside/mnt"
+        self.victim = place / "victim/mnt"
+        for path in (self.named, self.victim):
+            path.mkdir(parents=True)
+        os.chown(self.parent, NEIGHBOUR, NEIGHBOUR)
+        (self.victim / "precious").touch()
+
+    def do(self) -> None:
+        """Put a link in the place of the directory: the same path leads to the victim."""
+        self.parent.rename(self.aside.parent)
+        self.parent.symlink_to(self.victim.parent)
+
+
+def opened(pid: int) -> list[str]:
+    """Return what a process has open."""
+    with contextlib.suppress(OSError):
+        return [os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")]
+    return []
+
+
+def test_mountpoint_swapped_while_an_overlay_is_fetched(
+    place: Path, own_registry: Registry, tmp_path: Path
+) -> None:
+    reference = own_registry.push("swapped", "1", images.image(images.layer(images.file("motd", b"hello"))))
+    swap = Swap(place)
+    command: list[str | Path] = [
+        *daemon.LAYERFS,
+        "overlay",
+        "--store",
+        tmp_path / "store",
+        str(reference),
+        swap.named,
+    ]
+    with own_registry.paused(), clients.started(*command) as process:
+        clients.wait_until(lambda: any(name.startswith("socket:") for name in opened(process.pid)))
+        swap.do()
+        own_registry.resume()
+        done = clients.finish(process)
+
+    assert done.returncode == 0, done.stderr
+    assert os.listdir(swap.victim) == ["precious"]
+    assert (swap.aside / "motd").read_bytes() == b"hello"
+
+
+def test_mountpoint_swapped_while_a_mount_is_made(place: Path, store: Path) -> None:
+    swap = Swap(place)
+    with clients.started(*daemon.LAYERFS, "mount", "-f", "--store", store, swap.named) as process:
+        clients.wait_until(lambda: str(swap.named) in opened(process.pid) or daemon.answers(swap.named))
+        swap.do()
+
+        clients.wait_until(lambda: daemon.answers(swap.aside) or process.poll() is not None)
+
+        assert os.listdir(swap.victim) == ["precious"]
+        assert "images" in clients.names(swap.aside)
+        process.terminate()
+        assert clients.finish(process).returncode == 0
+    assert mounts.mount_at(swap.aside) is None

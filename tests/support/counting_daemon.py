@@ -12,6 +12,7 @@ import trio
 
 from layerfs.errors import NotInStore
 from layerfs.fuse import session
+from layerfs.host.mountpoint import Mountpoint
 from layerfs.needs import Need
 from layerfs.oci import Platform
 from layerfs.settings import Settings
@@ -52,7 +53,7 @@ async def main(store: str, mountpoint: str, file: str) -> None:
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(tell)
-        await session.serve(view, _Nobody(), mountpoint, settings, ready=lambda: None)
+        await session.serve(view, _Nobody(), Mountpoint.open(mountpoint), settings, ready=lambda: None)
         nursery.cancel_scope.cancel()
 
 

@@ -20,6 +20,7 @@ import trio
 
 from layerfs.fuse import session
 from layerfs.fuse.operations import Operations
+from layerfs.host.mountpoint import Mountpoint
 from layerfs.settings import Settings
 from tests.support.memory_tree import ControlledProvider, directory_tree, memory_tree
 
@@ -128,7 +129,7 @@ def main() -> None:
         session.serve,
         tree,
         provider,
-        given.mountpoint,
+        Mountpoint.open(given.mountpoint),
         Settings(store=given.control, fetch_timeout=given.fetch_timeout, allow_other=given.allow_other),
         ready=lambda: logging.info("ready"),
     )

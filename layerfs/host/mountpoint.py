@@ -1,0 +1,185 @@
+"""A directory that something is, or will be, mounted at: held by descriptors from the first look to the last.
+
+Between a look at a path and mount(2) at it, whoever owns a directory above can put a link in the place of a
+part; then the mount would land where the link leads. A descriptor keeps to what was looked at.
+"""
+
+import contextlib
+import os
+import subprocess
+from collections.abc import Iterator
+from errno import EBUSY, EINVAL, ENOENT, ENOTDIR, EPERM
+from types import TracebackType
+from typing import Final, Self
+
+from layerfs.errors import MountError
+from layerfs.host.libc import call
+from layerfs.host.mounts import Mount, is_dead, read_mounts
+
+_MNT_DETACH: Final = 2
+_UMOUNT_NOFOLLOW: Final = 8
+_DIRECTORY: Final = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+_NONE: Final = -1
+
+
+class Mountpoint:
+    """One directory, the mount on it, if any, and the directory above. Made by `open`; a context manager."""
+
+    def __init__(self, path: bytes, parent: int, fd: int) -> None:
+        self.path = path
+        """Absolute, without links, as it was when it was opened: to show."""
+        self._parent = parent
+        self._name = os.path.basename(path) or b"."
+        self._fd = fd
+
+    @classmethod
+    def open(cls, path: str | bytes | os.PathLike[str]) -> Self:
+        """Open an existing directory. Raises MountError."""
+        shown = os.fsdecode(path)
+        try:
+            with _opened(os.fsencode(path)) as first:
+                found = _name_of(first)
+            parent = os.open(os.path.dirname(found), _DIRECTORY)
+            try:
+                fd = os.open(os.path.basename(found) or b".", _DIRECTORY | os.O_NOFOLLOW, dir_fd=parent)
+            except BaseException:
+                os.close(parent)
+                raise
+        except OSError as error:
+            if error.errno in (ENOENT, ENOTDIR):
+                raise MountError(
+                    f"{shown}: not a directory (expected an existing one; mkdir it first)"
+                ) from error
+            raise MountError(f"{shown}: {error.strerror} (expected a directory)") from error
+        opened = cls(found, parent, fd)
+        if _name_of(fd) != found:
+            opened.close()
+            raise MountError(
+                f"{shown}: another directory than a moment ago (expected one above which nobody renames any)"
+            )
+        return opened
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __str__(self) -> str:
+        return os.fsdecode(self.path)
+
+    def close(self) -> None:
+        """Let go of the directories; harmless a second time."""
+        for fd in (self._fd, self._parent):
+            if fd != _NONE:
+                os.close(fd)
+        self._fd = self._parent = _NONE
+
+    @property
+    def fd(self) -> int:
+        """The directory as it was when it was opened, whatever is mounted on it by now."""
+        return self._fd
+
+    @property
+    def target(self) -> bytes:
+        """A path to `fd`, for system calls of this process that take no descriptor."""
+        return b"/proc/%d/fd/%d" % (os.getpid(), self._fd)
+
+    @property
+    def inside(self) -> bytes:
+        """A path to what can be seen in the directory now."""
+        return b"/proc/self/fd/%d/%b" % (self._parent, self._name)
+
+    def mount(self) -> Mount | None:
+        """Return the mount on top of the directory; None if there is none. Raises OSError."""
+        try:
+            fd = os.open(self._name, _DIRECTORY | os.O_NOFOLLOW, dir_fd=self._parent)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        try:
+            number = _mount_id(fd)
+        finally:
+            os.close(fd)
+        if number == _mount_id(self._parent):
+            return None
+        return next((one for one in read_mounts() if one.mount_id == number), None)
+
+    def clean_up(self) -> int:
+        """Unmount every dead mount of ours on top and return how many there were.
+
+        A dead one may be stacked on a dead one. Live ones and those of others are left alone.
+        Raises MountError.
+        """
+        count = 0
+        while (found := self.mount()) is not None and found.is_layerfs and is_dead(self.inside):
+            self.unmount(lazy=True)
+            count += 1
+        if count:
+            self._fd = os.open(self._name, _DIRECTORY | os.O_NOFOLLOW, dir_fd=self._parent)
+        return count
+
+    def unmount(self, *, lazy: bool = False) -> None:
+        """Unmount what is on top; with *lazy* even while it is used. Raises MountError.
+
+        Lazy tries without first, so that the mount is really gone when nobody uses it. Who may not call
+        umount(2) asks fusermount3, which may unmount the fuse mounts of its caller. `fd` is closed before: it
+        would be a use.
+        """
+        if self._fd != _NONE:
+            os.close(self._fd)
+            self._fd = _NONE
+        error = self._try_unmount(detach=False)
+        if error is not None and error.errno == EBUSY and lazy:
+            error = self._try_unmount(detach=True)
+        if error is not None:
+            raise MountError(_refusal(str(self), error))
+
+    def _try_unmount(self, *, detach: bool) -> OSError | None:
+        try:
+            call("umount2", self.inside, _UMOUNT_NOFOLLOW | (_MNT_DETACH if detach else 0))
+        except OSError as error:
+            if error.errno != EPERM:
+                return error
+            return _ask_fusermount(self.path, detach=detach)
+        return None
+
+
+@contextlib.contextmanager
+def _opened(path: bytes) -> Iterator[int]:
+    fd = os.open(path, _DIRECTORY)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def _name_of(fd: int) -> bytes:
+    return os.readlink(b"/proc/self/fd/%d" % fd)
+
+
+def _mount_id(fd: int) -> int:
+    """Return the kernel's number of the mount that *fd* was opened in, see proc_pid_fdinfo(5)."""
+    with open(f"/proc/self/fdinfo/{fd}", "rb") as file:
+        return next(int(line.split()[1]) for line in file if line.startswith(b"mnt_id:"))
+
+
+def _refusal(shown: str, error: OSError) -> str:
+    if error.errno == EBUSY:
+        return f"{shown}: in use (close what is open below it, or unmount with --lazy)"
+    if error.errno in (EINVAL, ENOENT):
+        return f"{shown}: nothing is mounted there"
+    return f"{shown}: cannot unmount: {error.strerror}"
+
+
+def _ask_fusermount(point: bytes, *, detach: bool) -> OSError | None:
+    command = ["fusermount3", "-uz" if detach else "-u", "--", os.fsdecode(point)]
+    try:
+        done = subprocess.run(command, check=False, capture_output=True)
+    except FileNotFoundError:
+        return OSError(EPERM, "not permitted, and fusermount3 is not installed")
+    if done.returncode == 0:
+        return None
+    text = done.stderr.decode(errors="replace").strip()
+    return OSError(EBUSY if "busy" in text.lower() else EPERM, text)
