@@ -58,7 +58,7 @@ def sweep(
     removed = {"downloading": 0, "extracting": 0, "removing": 0, "writing": 0}
     oldest = time.time() - max_age
     for directory in (layout.root, *layout.directories):
-        found = list(_staged_in(directory))
+        found = list(_staged_in(directory, unnamed=directory == layout.refs))
         # After the listing: whoever mounted a tree before it was set aside is in this.
         usage = mounts.read(max_age=0) if any(name.kind == "removing" for _, name in found) else Usage()
         for path, name in found:
@@ -94,7 +94,11 @@ def _discard_void(shelf: TreeShelf[Any], locks: Locks, digest: Digest) -> bool:
         lock.release()
 
 
-def _staged_in(directory: Path) -> Iterator[tuple[Path, StagedName]]:
+def _staged_in(directory: Path, *, unnamed: bool) -> Iterator[tuple[Path, StagedName]]:
+    """Yield what is staged in *directory*; with *unnamed* only what will have no name of its own there.
+
+    Among refs a registry may be called like a staged name, but not begin with a dot (`layout.staged_ref`).
+    """
     try:
         names = os.listdir(directory)
     except OSError as exc:
@@ -102,7 +106,7 @@ def _staged_in(directory: Path) -> Iterator[tuple[Path, StagedName]]:
         return
     for name in names:
         staged = StagedName.parse(name)
-        if staged is not None:
+        if staged is not None and not (unnamed and staged.stem):
             yield directory / name, staged
 
 

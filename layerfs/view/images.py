@@ -140,7 +140,8 @@ class TagLink(VirtualNode):
 
     def _is_old(self, entry: RefEntry) -> bool:
         ttl = self.context.tag_ttl
-        return ttl is not None and time.time() - entry.resolved_at.timestamp() >= ttl
+        # A time to come is no newer than one gone by: the clock went back.
+        return ttl is not None and abs(time.time() - entry.resolved_at.timestamp()) >= ttl
 
     def _target(self, entry: RefEntry) -> bytes:
         return names.image_name(self._tag.repository, entry.digest)

@@ -86,9 +86,20 @@ def test_what_a_killed_process_staged_is_swept(store: Path) -> None:
 
 @pytest.mark.parametrize("directory", ["", "manifests", "configs", "layers", "extracted", "covers", "refs"])
 def test_half_written_files_are_swept_wherever_they_are(storage: ImageStorage, directory: str) -> None:
-    (storage.images_dir / directory / f"name.{'0' * 32}.writing").write_bytes(b"ha")
+    stem = "" if directory == "refs" else "name"
+    (storage.images_dir / directory / f"{stem}.{'0' * 32}.writing").write_bytes(b"ha")
     assert storage.sweep().files == 1
     assert leftovers(storage.images_dir) == []
+
+
+@pytest.mark.parametrize("kind", ["removing", "extracting", "writing", "downloading"])
+def test_registry_named_like_staged(storage: ImageStorage, kind: str) -> None:
+    tag = Repository.parse(f"x.{'0' * 32}.{kind}/image").with_tag("1")
+    storage.refs.write(tag, DIGEST)
+
+    assert storage.sweep().total == 0
+
+    assert [known for known, _ in storage.refs.all()] == [tag]
 
 
 def test_names_that_are_not_ours_are_left_alone(storage: ImageStorage) -> None:

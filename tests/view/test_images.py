@@ -3,6 +3,7 @@
 import json
 import os
 import stat
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from layerfs.errors import (
 )
 from layerfs.needs import DocumentNeed, LayersNeed, StackNeed, TagNeed
 from layerfs.oci import Digest, Platform, Repository
+from layerfs.view import tree
 from layerfs.view.nodes import FOREVER, Node
 from tests.support.images import directory, file, image, index, layer, to_json
 from tests.view.scene import AMD64, ARM64, DEMO, Scene, made, names, read, stack_id
@@ -44,6 +46,21 @@ def follow(scene: Scene, path: str, link: Node) -> Node:
 
 
 # Registries, repositories, tags
+
+
+@pytest.mark.parametrize(
+    ("age", "is_old"),
+    [(0, False), (50, False), (61, True), (-50, False), (-61, True), (-365 * 24 * 3600, True)],
+    ids=["new", "not yet", "old", "clocks differ a little", "clock back a minute", "clock back a year"],
+)
+def test_tag_ttl_counts_also_after_the_clock_went_back(scene: Scene, age: float, is_old: bool) -> None:
+    tag = DEMO.with_tag("latest")
+    scene.storage.refs.write(tag, IMAGE.digest, datetime.now(UTC) - timedelta(seconds=age))
+    scene.tree = tree.build(scene.storage, scene.mountpoint, scene.platform, scene.status, tag_ttl=60)
+
+    found = scene.node("images", "localhost:5000", "team", "demo:latest").readlink()
+
+    assert found == (TagNeed(tag) if is_old else f"demo@{IMAGE.digest}".encode())
 
 
 def test_an_empty_store_lists_nothing_and_lets_everything_be_entered(scene: Scene) -> None:
