@@ -1,14 +1,25 @@
-"""Giving way: a process that extracts or downloads leaves the processors to one that somebody waits for."""
+"""Giving way: who extracts or downloads leaves processors, memory and rights to those that others need."""
 
 import os
 from contextlib import suppress
+from pathlib import Path
 from typing import Final
+
+from layerfs.host.libc import call
 
 NICENESS: Final = 5
 
+OOM_SCORE: Final = 500
+"""Thousandths of all memory that are added to what this process has, when the kernel looks for one to end."""
+_OOM_SCORE_MAX: Final = 1000
+_PR_SET_NO_NEW_PRIVS: Final = 38
+"""prctl(2), linux/prctl.h."""
+
 
 def give_way() -> None:
-    """Be nice, and a batch job, as what this process starts from now on.
+    """Be nice, a batch job, the first to go when memory ends; gain no rights by exec (no_new_privs).
+
+    So is what this process starts from now on.
 
     Threads that hand work to each other profit besides: woken, one waits for its turn and then finds several
     pieces.
@@ -17,3 +28,8 @@ def give_way() -> None:
     # A hint, which not every sandbox lets through.
     with suppress(OSError):
         os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+    with suppress(OSError):
+        score = Path("/proc/self/oom_score_adj")
+        score.write_text(str(min(_OOM_SCORE_MAX, int(score.read_text()) + OOM_SCORE)))
+    with suppress(OSError):
+        call("prctl", _PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)

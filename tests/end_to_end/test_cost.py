@@ -31,9 +31,13 @@ _BUDGET = Budgets().max_record_bytes
 
 def resident(pid: int, field: str = "VmRSS") -> int:
     """Return the memory of a process in bytes; its peak with ``VmHWM``."""
+    return int(_status(pid, field)) * 1024
+
+
+def _status(pid: int, field: str) -> str:
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
         if line.startswith(f"{field}:"):
-            return int(line.split()[1]) * 1024
+            return line.split()[1]
     raise AssertionError(f"{pid} is gone")
 
 
@@ -114,3 +118,30 @@ def test_record_memory_of_a_cover(registry: Registry, memory: Path, mountpoint: 
     with daemon.running(memory, mountpoint) as running, costs_little(running):
         cover = (running.images / str(reference) / "lowerdirs").read_bytes().splitlines()[0]
         assert os.path.isdir(os.path.realpath(cover))
+
+
+def test_no_memory_left_ends_a_worker_and_not_the_daemon(
+    registry: Registry, store: Path, mountpoint: Path
+) -> None:
+    """The kernel chooses by oom_score_adj; and no process that reads what strangers sent can gain rights."""
+    reference = registry.push("cost/helpers", "latest", images.image(images.layer(images.file("a"))))
+
+    with daemon.running(store, mountpoint) as running:
+        assert clients.names(running.images / str(reference) / "layers/00/diff") == {"a"}
+        helpers = [
+            *clients.children("layerfs.extract.worker", running.pid),
+            *clients.children("layerfs.fetch.downloader", running.pid),
+        ]
+        writers = [pid for helper in helpers for pid in clients.children("layerfs", helper)]
+        found = [_score(pid) for pid in (*helpers, *writers)]
+        confined = {_status(pid, "NoNewPrivs") for pid in (*helpers, *writers)}
+        own = _score(running.pid)
+
+    assert len(helpers) >= 2
+    assert writers
+    assert {score - own for score in found} == {min(500, 1000 - own)}
+    assert confined == {"1"}
+
+
+def _score(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/oom_score_adj").read_text())
