@@ -108,13 +108,22 @@ class TarReader:
         if block == _ZEROS:
             self._check_end()
             return False
-        claimed = number(block[_CHECKSUM], "checksum of a header")
+        try:
+            claimed = number(block[_CHECKSUM], "checksum of a header")
+        except InvalidArchive as exc:
+            raise self._no_header(block, str(exc)) from None
         others = block[:148] + block[156:]
         unsigned = sum(others) + _FIELD_OF_SPACES
         # Some old tars added up signed bytes.
         if claimed not in (unsigned, unsigned - 256 * sum(byte >> 7 for byte in others)):
-            raise InvalidArchive(f"checksum of a header: {claimed} (expected {unsigned})")
+            raise self._no_header(block, f"checksum of a header: {claimed} (expected {unsigned})")
         return True
+
+    def _no_header(self, block: bytes, why: str) -> InvalidArchive:
+        """Return the error for a block that should be a header; the first tells if this is an archive."""
+        if self._sizes or block[257:262] == b"ustar":
+            return InvalidArchive(why)
+        return InvalidArchive(f"no tar archive: it begins with {shown(block[:16])}")
 
     def _check_end(self) -> None:
         """One block of zeros ends the file or is followed by another; what comes then is not looked at."""
