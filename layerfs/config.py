@@ -16,8 +16,8 @@ from typing import Annotated, Any, Final, NoReturn
 import msgspec
 
 from layerfs.errors import InvalidSettings
+from layerfs.host.files import read_believed
 from layerfs.host.places import xdg
-from layerfs.host.trust import read_believed
 from layerfs.layer.budgets import Budgets
 from layerfs.settings import ROWS, Settings, absolute
 

@@ -78,14 +78,15 @@ def _host(text: str) -> str:
 def _file(settings: Settings, host: str) -> Path:
     """Return the file that logins go to. Raises UsageError where a helper program decides instead."""
     from layerfs.registry import RegistrySettings
-    from layerfs.registry.credentials import AuthFile, helper_program
+    from layerfs.registry.credentials import helper_program
+    from layerfs.registry.keychain import read_authfile
     from layerfs.registry.logins import login_file
 
     path = login_file(RegistrySettings(authfile=settings.authfile))
-    if path.is_file():
-        helper = AuthFile.parse(path.read_bytes(), str(path)).helper_for(host)
-        if helper:
-            raise UsageError(f"{host}: {path} says that {helper_program(helper)} keeps its logins; use that")
+    file = read_authfile(path)
+    helper = file.helper_for(host) if file else None
+    if helper:
+        raise UsageError(f"{host}: {path} says that {helper_program(helper)} keeps its logins; use that")
     return path
 
 

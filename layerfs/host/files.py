@@ -1,24 +1,32 @@
-"""Reading a file that should be small, whoever wrote it.
+"""Reading a file that should be small.
 
-Decides nothing about what the file is; the caller puts the error into words.
+The caller puts the error into words, and decides what else the file has to be.
 """
 
 import os
-from errno import EFBIG
+from errno import EFBIG, EPERM
 from io import FileIO
 from typing import Final
+
+from layerfs.host.trust import distrust
 
 _CHUNK: Final = 1 << 20
 
 
-def read_at_most(path: str | os.PathLike[str], limit: int) -> bytes:
-    """Return the content of a file, never more than *limit* bytes. Raises OSError: EFBIG if there is more."""
+def read_believed(path: str | os.PathLike[str], limit: int) -> bytes:
+    """Return the content of a file that only this user and root can change, never more than *limit* bytes.
+
+    Raises OSError: EPERM, with the words of `layerfs.host.trust.distrust`, for a file of others; EFBIG.
+    """
     with open(path, "rb", buffering=0) as opened:
+        problem = distrust(os.fstat(opened.fileno()))
+        if problem is not None:
+            raise OSError(EPERM, problem)
         return read_opened(opened, limit)
 
 
 def read_opened(opened: FileIO, limit: int) -> bytes:
-    """Return what is left of an open file, like `read_at_most`."""
+    """Return what is left of an open file, whoever wrote it. Raises OSError: EFBIG if it is longer."""
     content = bytearray()
     while chunk := opened.read(min(_CHUNK, limit + 1 - len(content))):
         content += chunk

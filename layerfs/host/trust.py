@@ -9,10 +9,9 @@ import os
 import pwd
 import stat
 from collections.abc import Iterator
-from errno import ELOOP, EPERM
+from errno import ELOOP
 from typing import Final
 
-from layerfs.host.files import read_opened
 from layerfs.host.namespaces import in_initial_user_namespace
 
 _OVERFLOW: Final = 65534
@@ -55,18 +54,6 @@ def distrust(status: os.stat_result) -> str | None:
         wanted = mode & ~0o022
         return f"others can write to it, mode {mode:04o} (expected {wanted:04o}; read it, then chmod go-w)"
     return None
-
-
-def read_believed(path: str | os.PathLike[str], limit: int) -> bytes:
-    """Return the content of a file that `distrust` has nothing against, never more than *limit* bytes.
-
-    Raises OSError: EPERM, with the words of `distrust`, for a file of others; EFBIG if it is longer.
-    """
-    with open(path, "rb", buffering=0) as opened:
-        problem = distrust(os.fstat(opened.fileno()))
-        if problem is not None:
-            raise OSError(EPERM, problem)
-        return read_opened(opened, limit)
 
 
 def way(path: str) -> Iterator[tuple[str, os.stat_result]]:

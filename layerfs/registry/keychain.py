@@ -17,8 +17,8 @@ from typing import Final
 import trio
 
 from layerfs.errors import InvalidSettings
+from layerfs.host.files import read_believed
 from layerfs.host.places import xdg
-from layerfs.host.trust import read_believed
 from layerfs.registry.credentials import (
     AuthFile,
     Credential,
@@ -29,7 +29,7 @@ from layerfs.registry.credentials import (
 from layerfs.registry.settings import RegistrySettings
 
 _log = logging.getLogger("layerfs.registry")
-_MAX_FILE: Final = 1 << 20
+MAX_FILE: Final = 1 << 20
 _HELPER_LIFE: Final = 300.0
 _UNKNOWN: Final = b"credentials not found in native keychain"
 
@@ -94,7 +94,7 @@ class Keychain:
         why = ""
         for path, legacy in places(self.settings):
             try:
-                file = await trio.to_thread.run_sync(_read, path, legacy)
+                file = await trio.to_thread.run_sync(read_authfile, path, legacy)
                 found, final = await self._in_file(file, registry, repository) if file else (None, False)
             except InvalidSettings as exc:
                 why = str(exc)
@@ -143,7 +143,7 @@ def registries_with_logins(settings: RegistrySettings) -> frozenset[str]:
     found: set[str] = set()
     for path, legacy in places(settings) if settings.use_credentials else ():
         try:
-            file = _read(path, legacy)
+            file = read_authfile(path, legacy)
         except InvalidSettings as exc:
             _log.warning("%s; going on without it", exc)
             continue
@@ -152,9 +152,10 @@ def registries_with_logins(settings: RegistrySettings) -> frozenset[str]:
     return frozenset(found)
 
 
-def _read(path: Path, legacy: bool) -> AuthFile | None:
+def read_authfile(path: Path, legacy: bool = False) -> AuthFile | None:
+    """Read a credential file, None if there is none. Raises InvalidSettings, also if others can change it."""
     try:
-        raw = read_believed(path, _MAX_FILE)
+        raw = read_believed(path, MAX_FILE)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as exc:

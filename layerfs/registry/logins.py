@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from layerfs.errors import InvalidSettings
+from layerfs.host.files import read_believed
 from layerfs.registry.credentials import AuthFile, helper_server
-from layerfs.registry.keychain import places
+from layerfs.registry.keychain import MAX_FILE, places
 from layerfs.registry.settings import RegistrySettings
 
 
@@ -50,7 +51,7 @@ def remove_login(path: Path, registry: str) -> bool:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        raw = path.read_bytes()
+        raw = read_believed(path, MAX_FILE)
     except FileNotFoundError:
         return {}
     except OSError as exc:

@@ -12,6 +12,7 @@ from layerfs.errors import InvalidSettings
 from layerfs.host.trust import changeable, distrust, way
 from layerfs.registry import RegistrySettings
 from layerfs.registry.keychain import registries_with_logins
+from layerfs.registry.logins import save_login
 
 pytestmark = pytest.mark.needs_root
 
@@ -66,6 +67,10 @@ def test_planted_authfile(
 
     assert registries_with_logins(settings) == frozenset()
     assert words in caplog.text
+    with pytest.raises(InvalidSettings, match="cannot be read: ") as caught:
+        save_login(path, "other.example", "me", "secret")
+    assert words in str(caught.value)
+    assert path.read_text() == LOGINS
 
 
 def test_a_private_group_is_nobody_else(tmp_path: Path) -> None:
