@@ -44,7 +44,9 @@ them (`layerfs.fuse.errnos`, `layerfs.cli.failures`).
     │   └── NobodyReads                 whoever would use the bytes has failed
     ├── WaitInterrupted             the caller got a signal while it waited
     ├── WaitTimedOut                the deadline of one wait; the work goes on
-    └── MountError                  the mount could not be made or undone
+    ├── MountError                  the mount could not be made or undone
+    └── OutputLost                  standard output takes no more
+        └── ReaderGone                  whoever read it has ended
 """
 
 from layerfs.foreign import printable
@@ -209,6 +211,14 @@ class WaitTimedOut(LayerfsError):
 
 class MountError(LayerfsError):
     """A mount could not be made or undone."""
+
+
+class OutputLost(LayerfsError):
+    """Standard output takes no more: the disk below it is full, for instance."""
+
+
+class ReaderGone(OutputLost):
+    """The program that read standard output has ended, and that is no failure."""
 
 
 def name_of(error: LayerfsError) -> str:

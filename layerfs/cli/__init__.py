@@ -17,6 +17,9 @@ _COLLECTIONS: Final = 100_000
 def main() -> None:
     """Run the command line and exit with the code of `layerfs.cli.failures`."""
     gc.set_threshold(_COLLECTIONS)
+    from layerfs.cli import streams
+
+    streams.prepare()
     from layerfs.cli.app import app, load_verbs
     from layerfs.cli.failures import INTERRUPTED, report
     from layerfs.errors import LayerfsError
@@ -27,7 +30,7 @@ def main() -> None:
 
         completion_init()
     try:
-        app()
+        app()  # leaves by SystemExit, and what it prints is flushed
     except LayerfsError as error:
         sys.exit(report(error))
     except KeyboardInterrupt:

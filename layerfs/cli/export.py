@@ -62,8 +62,6 @@ def export(
         with _output(output) as write:
             write_tar(layers, write)
     except OSError as exc:
-        if isinstance(exc, BrokenPipeError):
-            raise
         raise StoreError(f"{reference}: export: {exc}") from exc
 
 

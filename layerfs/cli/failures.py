@@ -17,11 +17,13 @@ EXIT_CODES: Final[tuple[tuple[type[errors.LayerfsError], int], ...]] = (
     (errors.RegistryMisbehaved, 1),
     (errors.RegistryError, 5),
     (errors.VerificationError, 6),
+    (errors.ReaderGone, 141),
     (errors.LayerfsError, 1),
 )
 """The first match counts.
 
-0 is success; 1 any failure, 2 usage, 3 not found, 4 denied, 5 network, 6 verification failed.
+0 is success; 1 any failure, 2 usage, 3 not found, 4 denied, 5 network, 6 verification failed; 141 as of a
+program that SIGPIPE ended.
 """
 
 _ADVICE: Final = {
@@ -56,8 +58,9 @@ def exit_code(error: errors.LayerfsError) -> int:
 
 
 def report(error: errors.LayerfsError) -> int:
-    """Print *error* to stderr and return its exit code."""
-    sys.stderr.write(f"layerfs: {error}\n")
+    """Print *error* to stderr, unless nobody wants to read any more, and return its exit code."""
+    if not isinstance(error, errors.ReaderGone):
+        sys.stderr.write(f"layerfs: {error}\n")
     return exit_code(error)
 
 

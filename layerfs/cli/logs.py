@@ -67,6 +67,18 @@ def _stderr_is_journal() -> bool:
 class _LogFile(logging.handlers.WatchedFileHandler):
     """A file that others cannot read: it says who asked for what, and with which login."""
 
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write the line. What a full disk does not take is lost: it must not fail what the line is about."""
+        try:
+            super().emit(record)
+        except OSError:  # the directory is gone
+            self.handleError(record)
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the name is logging's
+        """Say nothing of an OSError: there is no better place for lines than this file."""
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handleError(record)
+
     def _open(self) -> TextIOWrapper:
         return TextIOWrapper(open(self.baseFilename, "ab", opener=_open_closed), encoding=self.encoding)
 

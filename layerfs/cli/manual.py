@@ -25,6 +25,7 @@ _EXITS: Final = (
     ("5", "A registry cannot be reached, or --offline forbids it."),
     ("6", "Bytes are not what their digest says."),
     ("130", "Interrupted."),
+    ("141", "Whoever read the output has ended."),
 )
 _FILES: Final = (
     ("/var/lib/layerfs", "The store of root; ~/.local/share/layerfs for others."),

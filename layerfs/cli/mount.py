@@ -132,4 +132,6 @@ def _serve(
 
     from layerfs import app as wiring
 
+    os.chdir("/")  # it keeps no filesystem from being unmounted; every path is absolute by now
+
     trio.run(wiring.serve, settings, mountpoint, ready, local)
