@@ -2,7 +2,9 @@
 
 import dataclasses
 import os
+import sys
 from collections.abc import Callable
+from errno import EDQUOT, ENOSPC
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -100,7 +102,15 @@ def _in_background(settings: Settings, local: "LocalOrigin | None", mountpoint: 
 
     def work(ready: Callable[[], None]) -> None:
         file = settings.log_file or logs.default_log_file(os.environ, os.getuid())
-        logs.log_to_file(file, settings.log_level, as_json=settings.log_json)
+        try:
+            logs.log_to_file(file, settings.log_level, as_json=settings.log_json)
+        except OSError as exc:
+            if exc.errno not in (ENOSPC, EDQUOT):
+                raise
+            sys.stderr.write(
+                f"layerfs: {file}: {exc.strerror} (expected room for a log); nothing is logged\n"
+            )
+            logs.log_to_stderr(settings.log_level, as_json=settings.log_json)
 
         def announce() -> None:
             readiness.leave_terminal()

@@ -8,7 +8,7 @@ import trio
 
 from layerfs.errors import LayerfsError
 from layerfs.oci import Digest
-from layerfs.store import ImageStorage
+from layerfs.store import WORK_SECONDS, ImageStorage
 
 T = TypeVar("T")
 
@@ -66,7 +66,10 @@ async def make_once(
 
         nursery.start_soon(look_out)
         lock = storage.lock(digest, source)
-        while not lock.try_acquire():  # noqa: ASYNC110 - no event crosses processes
+        deadline = trio.current_time() + WORK_SECONDS
+        while not lock.try_acquire():  # no event crosses processes
+            if trio.current_time() > deadline:
+                raise lock.overdue(WORK_SECONDS)
             await trio.sleep(LOCK_POLL)
         try:
             if not await has():

@@ -22,7 +22,7 @@ before it is renamed. A tree is published without waiting for the disk and may b
 
 from layerfs.store.blobs import VerifiedBlob
 from layerfs.store.download import StagedDownload
-from layerfs.store.locks import DigestLock
+from layerfs.store.locks import WORK_SECONDS, DigestLock
 from layerfs.store.probe import Capabilities
 from layerfs.store.refs import RefEntry, Refs
 from layerfs.store.staging import StagedTree
@@ -30,6 +30,7 @@ from layerfs.store.storage import ImageStorage, LayerDir
 from layerfs.store.writer import HashingWriter
 
 __all__ = [
+    "WORK_SECONDS",
     "Capabilities",
     "DigestLock",
     "HashingWriter",

@@ -43,7 +43,10 @@ DIRECTORY_MODE: Final = 0o755
 
 
 def make_directories(path: Path, mode: int = DIRECTORY_MODE) -> None:
-    """Make *path* and what is missing above it, with *mode* whatever the umask. Raises OSError."""
+    """Make *path* and what is missing above it, with *mode* whatever the umask. Raises OSError.
+
+    A setgid bit that is inherited stays.
+    """
     if not path.parent.exists():
         make_directories(path.parent, mode)
     try:
@@ -52,7 +55,7 @@ def make_directories(path: Path, mode: int = DIRECTORY_MODE) -> None:
         if not path.is_dir():
             raise
     else:
-        os.chmod(path, mode)
+        os.chmod(path, mode | os.lstat(path).st_mode & stat.S_ISGID)
 
 
 def sync_directory(path: Path) -> None:

@@ -46,12 +46,12 @@ class StoreGate:
         root = self.layout.root
         with disk_errors(f"{root}: cannot make the store"):
             if not os.path.lexists(root):
-                self._require_way(None)
+                self._require_way(root, None)
                 _make(root)
             with _opened(root) as fd:
                 status = os.fstat(fd)
                 self._require_maker(root, status)
-                self._require_way(status)
+                self._require_way(root, status)
                 if writable_by_others(status):
                     self._close_root(fd, status)
                 writable = self._is_writable(status)
@@ -72,15 +72,16 @@ class StoreGate:
                 status = os.fstat(fd)
                 found = stat.S_IMODE(status.st_mode)
                 wanted = mode if shared and anew else found & mode | _PRIVATE
+                wanted |= found & stat.S_ISGID  # the group of what is made in it, by which quotas count
                 if found != wanted and status.st_uid == os.geteuid() and self._is_ours_alone(path):
                     log.info("%s: mode %04o instead of %04o", path, wanted, found)
                     _chmod(fd, wanted)
 
-    def _require_way(self, itself: os.stat_result | None) -> None:
-        problem = changeable(os.fspath(self.layout.root), believed() | self._makers(), itself)
+    def _require_way(self, path: Path, itself: os.stat_result | None) -> None:
+        problem = changeable(os.fspath(path), believed() | self._makers(), itself)
         if problem is not None:
             raise StoreMismatch(
-                f"{self.layout.root}: {problem}, so another store could be put there "
+                f"{path}: {problem}, so another store could be put there "
                 f"(expected directories of {self._expected()}); use a --store below one of your own"
             )
 
@@ -127,6 +128,12 @@ class StoreGate:
             with contextlib.suppress(FileNotFoundError):
                 status = os.lstat(path)
                 self._require_maker(path, status)
+                if (
+                    stat.S_ISLNK(status.st_mode) and path in layout.directories
+                ):  # to another disk, by its owner
+                    status = os.stat(path)
+                    self._require_maker(path, status)
+                    self._require_way(path, status)
                 if writable_by_others(status):
                     raise self._refusal(path, status)
 

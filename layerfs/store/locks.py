@@ -27,7 +27,7 @@ POLL_SECONDS: Final = 0.1
 
 MOMENTS_SECONDS: Final = 60.0
 """How long to wait for a byte that is held for moments."""
-WORK_SECONDS: Final = 3600.0
+WORK_SECONDS: Final = 3 * 3600.0
 """How long to wait for whoever downloads and extracts a layer."""
 
 _FIRST_PAUSE: Final = 0.001
@@ -90,12 +90,16 @@ class ByteLock:
         deadline, pause = time.monotonic() + seconds, _FIRST_PAUSE
         while not self.try_acquire():
             if time.monotonic() > deadline:
-                raise StoreError(
-                    f"{self._path}: held by another process for {seconds:.0f} s (expected less); "
-                    f"fuser -v {self._path} names it"
-                )
+                raise self.overdue(seconds)
             time.sleep(pause)
             pause = min(2 * pause, POLL_SECONDS)
+
+    def overdue(self, seconds: float) -> StoreError:
+        """Return the error of who has waited for so long."""
+        return StoreError(
+            f"{self._path}: held by another process for {seconds:.0f} s (expected less); "
+            f"fuser -v {self._path} names it"
+        )
 
     def release(self) -> None:
         """Give the byte back; harmless if it is not held."""

@@ -47,6 +47,10 @@ def test_full_disk_locks_tools_out(layerfs: CommandLine, full: str, tmp_path: Pa
     assert "COPY motd" in layerfs("history", full).stdout
     with daemon.running(store, tmp_path / "mnt", "--offline") as running:
         assert clients.read(running.images / full / "rootfs/motd") == b"hello"
+    mounted = layerfs("mount", "--log-file", store.parent / "log", tmp_path / "mnt")
+    assert f"{store.parent}/log: No space left on device" in mounted.stderr
+    assert clients.read(tmp_path / "mnt/images" / full / "rootfs/motd") == b"hello"
+    layerfs("umount", tmp_path / "mnt")
     (tmp_path / "target").mkdir()
     layerfs("overlay", full, tmp_path / "target")
     assert (tmp_path / "target/motd").read_bytes() == b"hello"

@@ -172,6 +172,34 @@ def test_a_new_tmpfs_is_closed(tmp_path: Path) -> None:
         assert mode(path) == 0o700
 
 
+def test_a_part_on_another_disk_is_led_to_by_a_link(place: Path, tmp_path: Path) -> None:
+    store = place / "store"
+    store.mkdir()
+    (tmp_path / "layers").mkdir(0o755)
+    (store / "layers").symlink_to(tmp_path / "layers")
+
+    download(ImageStorage(store), CONTENT)
+
+    assert ImageStorage(store).has_layer(DIGEST)
+    assert mode(tmp_path / "layers") == 0o700
+
+
+def test_an_inherited_group_stays(place: Path) -> None:
+    """Directories of projects on a cluster give their group to what is made in them; quotas count by it."""
+    project = place / "project"
+    project.mkdir()
+    os.chown(project, 0, ACCOUNT)
+    project.chmod(0o2755)
+
+    store = filled(project / "store").images_dir
+    ImageStorage(store, shared=True)
+    ImageStorage(store, shared=False)
+
+    parts = [store, *(each for each in store.iterdir() if each.is_dir())]
+    assert {mode(path) for path in parts} == {0o2700}
+    assert {path.stat().st_gid for path in everything(store)} == {ACCOUNT}
+
+
 # Nobody else is believed
 
 
@@ -240,6 +268,14 @@ def a_directory_for_all_with_other_things(place: Path) -> Path:
     return store
 
 
+def a_part_led_to_by_a_link(place: Path) -> Path:
+    plant(place / "theirs")
+    store = place / "store"
+    store.mkdir()
+    (store / "layers").symlink_to(place / "theirs/layers")
+    return store
+
+
 def a_sticky_directory(place: Path) -> Path:
     (place / "lock").touch()
     return place
@@ -256,6 +292,7 @@ PLANTED = [
     ),
     pytest.param(a_part_that_everybody_may_write, "extracted: others can write to it", id="an open part"),
     pytest.param(a_directory_for_all_with_other_things, "others can write to it", id="open, not ours alone"),
+    pytest.param(a_part_led_to_by_a_link, "store/layers: belongs to user 65534", id="behind a link of ours"),
     pytest.param(a_sticky_directory, "others can write to it, mode 1777", id="/tmp itself"),
 ]
 
