@@ -10,6 +10,7 @@ from layerfs.errors import NotInStore
 from layerfs.needs import BlobNeed, DocumentNeed, LayersNeed
 from layerfs.oci import Digest, Platform, Repository
 from layerfs.store import ImageStorage
+from tests.support.clients import wait_until
 from tests.support.images import file, image, index, layer
 
 LOWER, UPPER = layer(file("a", b"lower")), layer(file("b", b"upper"))
@@ -65,6 +66,18 @@ def test_with_all_documents_the_layers_are_needed(storage: ImageStorage) -> None
     found = known.stack(stack)
     assert not isinstance(found, DocumentNeed)
     assert found == (REPOSITORY, need.image)
+
+
+@pytest.mark.allow_warnings
+def test_a_document_that_the_disk_gives_again_is_looked_at_again(store: Path) -> None:
+    with ImageStorage(store) as storage:
+        path = storage.save_manifest(IMAGE.manifest, IMAGE.digest)
+        storage.refs.write(REPOSITORY.with_tag("1"), IMAGE.digest)
+        known = KnownImages(storage, PLATFORM)
+        path.write_bytes(b"damaged")
+        assert known.stack_ids() == []
+        path.write_bytes(IMAGE.manifest)
+        wait_until(lambda: known.knows_layer(UPPER.digest), 10)  # a scan is not repeated at once
 
 
 def test_of_an_index_the_manifest_of_the_platform_is_needed(store: Path) -> None:

@@ -60,6 +60,16 @@ def test_an_artifact_is_said_and_listed_as_one(layerfs: CommandLine, registry: R
     assert json.loads(layerfs("images", "--json").stdout)[0]["artifact"] == "application/vnd.example.sbom"
 
 
+def test_a_tag_beside_a_digest_that_is_not_there_is_not_pinned(
+    layerfs: CommandLine, registry: Registry
+) -> None:
+    reference = str(registry.push("pull/both", "1", OLD))
+    layerfs("pull", f"{reference}@sha256:{'1' * 64}", code=3)
+    assert layerfs("images", "-q").stdout == ""
+    layerfs("pull", "-q", f"{reference}@{OLD.digest}")
+    assert layerfs("images", "-q").stdout == f"{reference}\n"
+
+
 def test_quiet_prints_the_digest_alone(layerfs: CommandLine, registry: Registry) -> None:
     reference = str(registry.push("pull/quiet", "1", OLD))
     assert layerfs("pull", "-q", reference).stdout == f"{OLD.digest}\n"
