@@ -64,12 +64,16 @@ def decode_json(raw: bytes, type_: type[T]) -> T:
 
 def encode_json(value: Any) -> str:
     """Return *value* as indented JSON, exactly, with escapes for what is not printed."""
-    text = json.dumps(msgspec.to_builtins(value), indent=2, ensure_ascii=False)
-    return "\n".join(line if line.isprintable() else _json_escaped(line) for line in text.split("\n"))
+    return escape_json(json.dumps(msgspec.to_builtins(value), indent=2, ensure_ascii=False))
 
 
-def _json_escaped(line: str) -> str:
-    return "".join(char if char.isprintable() else json.dumps(char)[1:-1] for char in line)
+def escape_json(text: str) -> str:
+    """Return JSON *text* in its lines, with escapes for what is not printed: it means the same."""
+    return "\n".join(line if line.isprintable() else _escaped_json(line) for line in text.split("\n"))
+
+
+def _escaped_json(line: str) -> str:
+    return "".join(char if char.isprintable() or char == "\t" else json.dumps(char)[1:-1] for char in line)
 
 
 class OneLine(logging.Formatter):

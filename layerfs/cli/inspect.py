@@ -1,6 +1,5 @@
 """``layerfs inspect``, ``history``, ``digest``, ``tags``: what images and registries say of themselves."""
 
-import sys
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,7 +8,7 @@ import typer
 from layerfs.catalog.state import layer_state
 from layerfs.cli import options
 from layerfs.cli.app import app
-from layerfs.cli.output import print_json
+from layerfs.cli.output import print_document, print_json
 from layerfs.oci import Digest, Image, ImageReference, Manifest, Repository
 from layerfs.settings import Settings
 from layerfs.view.texts import command_text, history_text
@@ -38,11 +37,11 @@ def inspect(
     async def work(machinery: "Machinery", digest: Digest, manifest: Manifest) -> None:
         storage = machinery.storage
         if index:
-            _print_bytes(storage.load_manifest(digest).raw)
+            print_document(storage.load_manifest(digest).raw)
         elif raw:
-            _print_bytes(manifest.raw)
+            print_document(manifest.raw)
         elif config:
-            _print_bytes(storage.load_config(manifest.config.digest).raw)
+            print_document(storage.load_config(manifest.config.digest).raw)
         elif runtime:
             print_json(_runtime(image_of(machinery, manifest)))
         else:
@@ -63,7 +62,8 @@ def history(settings: Settings, reference: options.Reference, as_json: options.J
         if as_json:
             print_json(_layers(machinery.storage, image))
         else:
-            _print_bytes(history_text(image, lambda blob: layer_state(machinery.storage, blob)))
+            text = history_text(image, lambda blob: layer_state(machinery.storage, blob))
+            typer.echo(text.decode(), nl=False)
 
     _with_documents(settings, reference, work)
 
@@ -165,8 +165,3 @@ def _runtime(image: Image) -> dict[str, object]:
         "volumes": list(config.volumes),
         "stop_signal": config.stop_signal or None,
     }
-
-
-def _print_bytes(content: bytes) -> None:
-    sys.stdout.buffer.write(content)
-    sys.stdout.flush()

@@ -1,15 +1,25 @@
 """What verbs print: lines and tables for people, JSON for scripts. Cut and awk can read the tables."""
 
+import sys
 from collections.abc import Sequence
 
 import typer
 
-from layerfs.foreign import encode_json, printable
+from layerfs.foreign import encode_json, escape_json, printable
 
 
 def print_json(value: object) -> None:
     """Print *value*, exactly, as indented JSON on stdout."""
     typer.echo(encode_json(value))
+
+
+def print_document(raw: bytes) -> None:
+    """Print a JSON document byte for byte; on a terminal, with escapes for what would control it."""
+    if sys.stdout.isatty():
+        typer.echo(escape_json(raw.decode("utf-8", "replace").replace("\r\n", "\n")))
+    else:
+        sys.stdout.buffer.write(raw)
+        sys.stdout.flush()
 
 
 def print_line(text: str) -> None:

@@ -2,7 +2,9 @@
 
 import json
 import os
+import pty
 import re
+import subprocess
 import tarfile
 from io import BytesIO
 from pathlib import Path
@@ -69,6 +71,38 @@ def test_json_stays_exact(layerfs: CommandLine, tmp_path: Path) -> None:
     assert about["labels"] == {HOSTILE: HOSTILE, "half": "\ufffd"}
     assert json.loads(layerfs("inspect", "--runtime", "hostile:1").stdout)["env"] == [HOSTILE]
     assert layerfs("inspect", "--config", "hostile:1").stdout == built.config.decode()
+
+
+@pytest.mark.parametrize("option", ["--raw", "--config", "--index"])
+def test_on_a_terminal_a_document_is_printable(layerfs: CommandLine, tmp_path: Path, option: str) -> None:
+    c1 = "\x9b31m\u202e\u2028"  # JSON itself forbids the older controls only
+    built = image(layer(file("a")), annotations={"a": c1}, runtime={"Labels": {"a": c1}})
+    config = json.dumps(json.loads(built.config), ensure_ascii=False).encode()
+    manifest = json.loads(built.manifest)
+    manifest["config"] |= {"digest": str(Digest.of(config)), "size": len(config)}
+    raw = json.dumps(manifest, ensure_ascii=False).encode()
+    write_layout(tmp_path / "lay", BuiltImage(built.layers, built.platform, config, raw, built.media_type))
+    layerfs("import", f"oci:{tmp_path}/lay", "hostile:1")
+    served = layerfs("inspect", option, "hostile:1").stdout
+    assert c1 in served
+    leader, follower = pty.openpty()
+    with os.fdopen(leader, "rb", buffering=0) as screen:
+        command = [*daemon.LAYERFS, "inspect", option, "hostile:1"]
+        with subprocess.Popen(command, stdout=follower, env=layerfs.environment) as process:
+            os.close(follower)
+            shown = b""
+            while chunk := _read(screen.fileno()):
+                shown += chunk
+    assert process.returncode == 0
+    assert_plain(shown.decode().replace("\r\n", "\n"))
+    assert json.loads(shown) == json.loads(served)
+
+
+def _read(descriptor: int) -> bytes:
+    try:
+        return os.read(descriptor, 1 << 16)
+    except OSError:  # how Linux says that the other end of a pty is closed
+        return b""
 
 
 def test_an_artifact_names_its_types_on_one_line(layerfs: CommandLine, faulty: FaultyRegistry) -> None:
