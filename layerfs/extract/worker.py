@@ -23,6 +23,7 @@ from layerfs.extract.job import Abort, Ended, ExtractJob, Grown
 from layerfs.extract.ring import Feeder, PartnerDied, Ring
 from layerfs.extract.tail import Growth
 from layerfs.foreign import OneLine
+from layerfs.host import confine
 from layerfs.host.priority import give_way
 from layerfs.processes import frames
 
@@ -90,8 +91,20 @@ def main() -> None:
         _be_the_writer(ring)
     os.close(ring.words_in)
     os.close(ring.answers_out)
+    confine_inflater()
     Worker(Feeder(ring)).serve()
     os._exit(0)  # a job may be running: what it writes is for nobody
+
+
+def confine_inflater() -> None:
+    """Give up what a process does not need that reads one file and feeds decoders written in C.
+
+    It may be the first to meet a fault in one of them: then it can write to the ring and to its pipes, and to
+    nothing else.
+    """
+    confine.keep_capabilities([confine.CAP_DAC_READ_SEARCH])
+    confine.write_only_below()
+    confine.refuse_calls((*confine.SYSTEM, *confine.NETWORK, *confine.PROGRAMS, *confine.METADATA))
 
 
 def _be_the_writer(ring: Ring) -> None:

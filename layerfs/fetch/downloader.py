@@ -11,21 +11,38 @@ import msgspec
 
 from layerfs.fetch.operations import operations
 from layerfs.fetch.origin import InProcess, Listener
+from layerfs.host import confine
 from layerfs.processes import answering
 from layerfs.processes.messages import packed, unpacked
 from layerfs.registry import RegistrySettings
 from layerfs.registry.client import RegistryClient
+from layerfs.registry.keychain import needs_helper
 
 
 @asynccontextmanager
 async def _opened(settings: msgspec.Raw) -> AsyncIterator[answering.Handler]:
-    async with RegistryClient(unpacked(settings, RegistrySettings)) as client:
+    registries = unpacked(settings, RegistrySettings)
+    _confine(registries)
+    async with RegistryClient(registries) as client:
         origin = InProcess(client, inline=True)
 
         async def answered(raw: msgspec.Raw, files: tuple[int, ...], told: Listener) -> msgspec.Raw:
             return packed(await origin.ask(operations.decode(raw), files, told))
 
         yield answered
+
+
+def _confine(settings: RegistrySettings) -> None:
+    """Give up what a process does not need that talks to strangers: it writes to files that were lent to it.
+
+    A credential helper is somebody else's program, with files of its own: where one is configured, it may be
+    started, and may write.
+    """
+    confine.keep_capabilities([confine.CAP_DAC_READ_SEARCH])  # credentials and certificates may be others'
+    if needs_helper(settings):
+        return
+    confine.write_only_below()
+    confine.refuse_calls((*confine.SYSTEM, *confine.PROGRAMS, *confine.METADATA))
 
 
 if __name__ == "__main__":

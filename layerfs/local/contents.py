@@ -3,7 +3,7 @@
 Made by the formats (`layout`, `dockersave`, `skopeodir`), read by `origin` and the command line.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -65,24 +65,17 @@ def choose(images: Sequence[SourceImage], source: SourceName, wanted: Platform) 
 
 
 def by_name(images: Sequence[SourceImage], source: SourceName, wanted: Platform) -> dict[Tag, SourceImage]:
-    """Return all images of *source* by their full names, of one name for several platforms that for *wanted*.
+    """Return all images of *source* by their full names; each image has one, each name the one for *wanted*.
 
-    If none of those is for *wanted*, it is the first. An image whose name another has already, as of two
-    without a name, is called by its number.
+    Where several have no name, the later ones are called by their number. Raises PlatformMissing.
     """
-    found: dict[Tag, dict[Platform | None, SourceImage]] = {}
+    found: dict[Tag, list[SourceImage]] = {}
     for number, image in enumerate(images):
         tag = image.tag(source)
-        others = found.get(tag, {})
-        if image == others.get(image.platform):
-            continue  # listed twice
-        if others and (image.platform is None or image.platform in others or None in others):
+        if tag in found and not _differ_in_platform([*found[tag], image]):
             tag = made_up_name(source.path, (f"image-{number}",))
-        found.setdefault(tag, {})[image.platform] = image
-    return {
-        tag: _best(by_platform, wanted) or next(iter(by_platform.values()))
-        for tag, by_platform in found.items()
-    }
+        found.setdefault(tag, []).append(image)
+    return {tag: _of_platform(meant, source, wanted) for tag, meant in found.items()}
 
 
 def _named(images: Sequence[SourceImage], source: SourceName) -> Sequence[SourceImage]:
@@ -103,15 +96,11 @@ def _of_platform(images: Sequence[SourceImage], source: SourceName, wanted: Plat
     if len(images) == 1:
         return images[0]
     by_platform = {image.platform: image for image in images}
-    found = _best(by_platform, wanted)
-    if found is None:
-        have = ", ".join(map(str, by_platform))
-        raise PlatformMissing(f"{source}: no image for {wanted} (it has: {have}); try --platform")
-    return found
-
-
-def _best(by_platform: Mapping[Platform | None, SourceImage], wanted: Platform) -> SourceImage | None:
-    return next((by_platform[each] for each in wanted.candidates() if each in by_platform), None)
+    for candidate in wanted.candidates():
+        if candidate in by_platform:
+            return by_platform[candidate]
+    have = ", ".join(map(str, by_platform))
+    raise PlatformMissing(f"{source}: no image for {wanted} (it has: {have}); try --platform")
 
 
 def _differ_in_platform(images: Sequence[SourceImage]) -> bool:

@@ -16,9 +16,6 @@ from layerfs.oci.platform import Platform
 MAX_LAYERS: Final = 1000
 """Twice what overlayfs stacks; a manifest with more serves no one but an attacker."""
 
-_LISTED: Final = 40
-"""Platforms that an error names; the largest public indexes have a dozen."""
-
 _ATTESTATION: Final = "vnd.docker.reference.type"
 _FLAVOURS: Final = ("containerd.io/snapshot/", "io.goharbor.artifact.v1alpha1.acceleration.")
 
@@ -94,8 +91,7 @@ class Index:
         for entry in self.manifests:
             if entry.platform is None and not _is_no_image(entry):
                 return entry
-        names = [*map(str, by_platform), *self.unreadable]
-        have = ", ".join(names[:_LISTED] + ["..."] * (len(names) > _LISTED)) or "none"
+        have = ", ".join((*map(str, by_platform), *self.unreadable)) or "none"
         raise PlatformMissing(
             f"{self.digest}: no manifest for {wanted} (the index has: {have}); try --platform"
         )

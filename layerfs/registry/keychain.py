@@ -140,7 +140,15 @@ class Keychain:
 
 def registries_with_logins(settings: RegistrySettings) -> frozenset[str]:
     """Return the registries that the credential files name. A broken file names none; blocking."""
-    found: set[str] = set()
+    return frozenset(registry for file in _files(settings) for registry in file.registries())
+
+
+def needs_helper(settings: RegistrySettings) -> bool:
+    """Say whether the credential files name programs to ask. Blocking."""
+    return any(file.helpers or file.store for file in _files(settings))
+
+
+def _files(settings: RegistrySettings) -> Iterator[AuthFile]:
     for path, legacy in places(settings) if settings.use_credentials else ():
         try:
             file = read_authfile(path, legacy)
@@ -148,8 +156,7 @@ def registries_with_logins(settings: RegistrySettings) -> frozenset[str]:
             _log.warning("%s; going on without it", exc)
             continue
         if file is not None:
-            found |= file.registries()
-    return frozenset(found)
+            yield file
 
 
 def read_authfile(path: Path, legacy: bool = False) -> AuthFile | None:
@@ -180,7 +187,9 @@ async def _run_helper(program: str, server: str, settings: RegistrySettings) -> 
                 env=env,
             )
         except OSError as exc:
-            raise InvalidSettings(f"{program}: cannot be run: {exc.strerror}") from exc
+            raise InvalidSettings(
+                f"{program}: cannot be run: {exc.strerror} (configured after the mount? mount again)"
+            ) from exc
     if result is None:
         raise InvalidSettings(f"{program}: no answer within {settings.helper_timeout:.0f} s")
     assert result.stdout is not None
