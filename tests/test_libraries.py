@@ -12,7 +12,10 @@ import tomllib
 from importlib import import_module
 from pathlib import Path
 
+import pyfuse3
 import pytest
+
+from layerfs.host.objects import places_of, put_number
 
 _ROOT = Path(__file__).parents[1]
 _DISTRIBUTIONS = {"_pyfuse3": "pyfuse3"}
@@ -77,3 +80,11 @@ def test_pyfuse3_asks_its_own_name_for_trio(name: str) -> None:
 
     assert trio is import_module("trio")
     assert hasattr(trio, name)
+
+
+def test_an_entry_of_pyfuse3_has_the_number_of_its_node_before_that_of_its_file() -> None:
+    entry = pyfuse3.EntryAttributes()
+    entry.st_ino = 0x1234567890ABCDEF
+    assert len(places_of(entry, entry.st_ino)) == 2
+    put_number(entry, places_of(entry, entry.st_ino)[0], 0)
+    assert entry.st_ino == 0  # which is that of the node

@@ -8,7 +8,6 @@ import logging
 import os
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from errno import EIO, ENODATA, ENOENT, EOPNOTSUPP, EROFS, ESTALE
-from itertools import count
 from stat import S_IFDIR, S_IFMT, S_IFREG
 from typing import Any, Final, NoReturn, TypeVar
 
@@ -18,13 +17,22 @@ from pyfuse3 import EntryAttributes, FileInfo, FUSEError, ReaddirToken, RequestC
 
 from layerfs.fuse.errnos import fuse_request, translate
 from layerfs.fuse.files import Bytes, OpenFiles
-from layerfs.fuse.prepared import BLOCK_SIZE, Listing, absent_entry, entry_of, kept_listing, prepared
+from layerfs.fuse.listings import OpenListings
+from layerfs.fuse.passing import PassingNames
+from layerfs.fuse.prepared import (
+    BLOCK_SIZE,
+    Listing,
+    absent_entry,
+    entry_of,
+    kept_listing,
+    prepared,
+)
 from layerfs.fuse.prepared import forget as forget_prepared
 from layerfs.fuse.served import Inodes, ServedTree
 from layerfs.fuse.waiting import Waits
 from layerfs.host.namespaces import in_initial_user_namespace
 from layerfs.needs import Need, Provider
-from layerfs.view.nodes import Node
+from layerfs.view.nodes import LongEntries, Node
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +43,6 @@ ROUNDS: Final = 8
 
 _NAME_BYTES: Final = 255
 _FORGETS: Final = 128
-_LISTED_AT_ONCE: Final = 128
 
 # Unsupported, not missing, where there is none: ls asks once for each mount, not once for each file. Never
 # ENOSYS, which the kernel takes for all attributes of the mount: overlays would see none any more.
@@ -74,8 +81,8 @@ class Operations(ReadOnly):
         self._waits = waits
         self._disk = disk
         self._files = OpenFiles()
-        self._listings: dict[int, tuple[Node, Listing]] = {}
-        self._handles = count(1)
+        self._passing = PassingNames()
+        self._listings = OpenListings(tree.inodes, self._passing)
 
     def _node(self, ino: int) -> Node:
         try:
@@ -105,13 +112,13 @@ class Operations(ReadOnly):
         node = parent.lookup(name)
         if isinstance(node, Need):
             return self._look_up_later(parent, name, ctx)
-        return self._found(parent, node)
+        return self._found(parent, name, node)
 
     async def _look_up_later(self, parent: Node, name: bytes, ctx: RequestContext) -> EntryAttributes:
         node = await self._settle(lambda: parent.lookup(name), ctx)
-        return self._found(parent, node)
+        return self._found(parent, name, node)
 
-    def _found(self, parent: Node, node: Node | None) -> EntryAttributes:
+    def _found(self, parent: Node, name: bytes, node: Node | None) -> EntryAttributes:
         if node is None:
             timeout = parent.negative_timeout
             if timeout > 0:
@@ -119,6 +126,7 @@ class Operations(ReadOnly):
             raise FUSEError(ENOENT)
         entry = entry_of(node)  # everything that can fail is above this line
         self._inodes.remember(node)
+        self._passing.met(parent, name, node)
         return entry
 
     async def forget(self, inode_list: Sequence[tuple[int, int]]) -> None:
@@ -180,53 +188,31 @@ class Operations(ReadOnly):
     def opendir(self, inode: int, ctx: RequestContext) -> int | Coroutine[Any, Any, int]:
         """Take the listing for one handle: offsets stay good while the directory changes."""
         node = self._node(inode)
-        listing = kept_listing(node)
-        if listing is None:
-            found = node.entries()
-            if isinstance(found, Need):
-                return self._list_later(node, ctx)
-            listing = found
-        return self._listed(node, listing)
+        kept = kept_listing(node)
+        if kept is not None:
+            return self._listed(node, kept)
+        found = node.entries()
+        return self._list_later(node, ctx) if isinstance(found, Need) else self._listed(node, found)
 
     async def _list_later(self, node: Node, ctx: RequestContext) -> int:
         return self._listed(node, await self._settle(node.entries, ctx))
 
-    def _listed(self, node: Node, listing: Listing) -> int:
-        if node.negative_timeout > 0 and (kept := prepared(node)) is not None:
-            kept.listing = listing
-        handle = next(self._handles)
-        self._listings[handle] = (node, listing)
-        return handle
+    def _listed(self, node: Node, listing: Listing | LongEntries) -> int:
+        if isinstance(listing, Sequence) and node.negative_timeout > 0:
+            kept = prepared(node)
+            if kept is not None:
+                kept.listing = listing
+        return self._listings.open(node, listing)
 
     @fuse_request
-    def readdir(self, fh: int, start_id: int, token: ReaddirToken) -> None:
+    def readdir(self, fh: int, start_id: int, token: ReaddirToken) -> Coroutine[Any, Any, None] | None:
         """Answer a part of a listing with attributes: ``.``, ``..``, then the entries."""
-        directory, listing = self._listings[fh]
-        remember = self._inodes.remember
-        reply = pyfuse3.readdir_reply
-        position = start_id
-        # The kernel never counts these two, and takes only the number and the type.
-        while position < 2:
-            if not reply(token, b".." if position else b".", entry_of(directory), position + 1):
-                return
-            position += 1
-        while position - 2 < len(listing):
-            for name, node in listing[position - 2 : position - 2 + _LISTED_AT_ONCE]:
-                try:
-                    entry = entry_of(node)
-                except Exception:
-                    if position > start_id:
-                        return  # what was accepted must reach the kernel; the next request fails here
-                    raise
-                position += 1
-                if not reply(token, name, entry, position):
-                    return
-                remember(node)
+        return self._listings.read(fh, start_id, token)
 
     @fuse_request
     def releasedir(self, fh: int) -> None:
         """Drop the listing of one handle."""
-        self._listings.pop(fh, None)
+        self._listings.close(fh)
 
     @fuse_request
     def getxattr(self, inode: int, name: bytes, ctx: RequestContext) -> bytes:
@@ -280,7 +266,7 @@ class Operations(ReadOnly):
     def close(self) -> None:
         """Close what callers left open; the mount is gone."""
         self._files.close()
-        self._listings.clear()
+        self._listings.close_all()
 
 
 def _is_known(inodes: Inodes, ino: int) -> bool:

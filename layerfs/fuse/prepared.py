@@ -9,6 +9,7 @@ from typing import Final, cast
 
 from pyfuse3 import EntryAttributes, FileInfo
 
+from layerfs.host.objects import places_of, put_number
 from layerfs.view.nodes import FOREVER, Attributes, FileStatus, Node, blocks_shown
 
 BLOCK_SIZE: Final = 4096
@@ -66,6 +67,31 @@ def entry_of(node: Node) -> EntryAttributes:
         if is_lasting(node):  # asked now, since looking at attributes may be what makes it so
             node.reply = entry
     return entry
+
+
+def _place_of_node_id() -> int | None:
+    entry = EntryAttributes()
+    entry.st_ino = _PROBE
+    places = places_of(entry, _PROBE)
+    return places[0] if len(places) == 2 else None
+
+
+_PROBE: Final = 0x6C61796572667321
+_NODE_ID: Final = _place_of_node_id()
+
+
+def passing_entry(node: Node) -> tuple[EntryAttributes, bool]:
+    """Return a description of *node* for a listing alone, and whether it counts as a lookup. Raises OSError.
+
+    The kernel takes an entry without the id of a node for a name with number and type, and remembers nothing
+    (Linux, fs/fuse/readdir.c, fuse_direntplus_link). pyfuse3 has one attribute for both numbers: so the id is
+    written over. Were it kept elsewhere, the entry would count.
+    """
+    entry = _make_entry(node)
+    if _NODE_ID is None:
+        return entry, True
+    put_number(entry, _NODE_ID, 0)
+    return entry, False
 
 
 def forget(node: Node) -> None:

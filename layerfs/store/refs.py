@@ -100,6 +100,11 @@ class Refs:
         directory = self._directory(registry, path_prefix)
         return [name for name in _names(directory) if is_component(name)] if directory else []
 
+    def has_directory(self, registry: str, path_prefix: str = "") -> bool:
+        """Say whether there is anything below *path_prefix*, or was; costs one stat."""
+        directory = self._directory(registry, path_prefix)
+        return directory is not None and directory.is_dir()
+
     def tagged(self, registry: str, path_prefix: str = "") -> list[tuple[str, str]]:
         """Return the names of repositories right below *path_prefix* with each of their tags, in order.
 

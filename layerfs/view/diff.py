@@ -4,7 +4,7 @@ What stands beside the markers for the kernel alone is left out.
 """
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from stat import S_ISREG
 from typing import Final
 
@@ -35,9 +35,9 @@ class LayerDirectory(ContentDirectory):
         """Return some entries. Raises OSError."""
         return list(map(self.entry, names, self.tree.source.statuses(self.path, names)))
 
-    def names(self) -> list[bytes]:
-        """Return all names that the disk has, without what stands beside markers. Raises OSError."""
-        return [name for name, kind in self.tree.source.kinds(self.path) if kind is not None]
+    def names(self) -> Iterator[bytes]:
+        """Yield all names that the disk has, without what stands beside markers. Raises OSError."""
+        return (name for name, kind in self.tree.source.kinds(self.path) if kind is not None)
 
     def read_xattrs(self) -> Mapping[bytes, bytes]:
         """Return the attributes that the layer has. Raises OSError."""

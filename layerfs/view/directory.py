@@ -1,8 +1,12 @@
-"""A directory of content that is on disk: names read once, kept while the kernel knows it, never changed."""
+"""A directory of content that is on disk, never changed.
+
+Its names are read once and kept while the kernel knows it; those of a large one while somebody reads them.
+"""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from errno import ENOENT
+from itertools import islice
 from typing import Final, overload
 
 from layerfs.layer.paths import shown
@@ -10,6 +14,9 @@ from layerfs.view.nodes import FOREVER, Attributes, Node
 
 LISTED_AT_ONCE: Final = 128
 """About what one reply of a listing takes; half a millisecond."""
+
+MANY: Final = 4096
+"""Names up to which a listing is kept. Hardly a real directory has more."""
 
 
 class Listing(Sequence[tuple[bytes, Node]]):
@@ -65,23 +72,58 @@ class Listing(Sequence[tuple[bytes, Node]]):
 
     def _fill(self, start: int, stop: int) -> list[Node]:
         """Make the nodes of a part."""
-        names = self._names[start:stop]
-        try:
-            found = [
-                _lost(name) if node is None else node
-                for name, node in zip(names, self._directory.find_all(names), strict=True)
-            ]
-        except OSError:
-            found = [self._find_or_lose(name) for name in names]
+        found = list(self._directory.nodes_of(self._names[start:stop]))
         self._nodes[start:stop] = found
         return found
 
-    def _find_or_lose(self, name: bytes) -> Node:
-        try:
-            node = self._directory.find(name)
-        except OSError as exc:
-            return LostNode(exc)
-        return _lost(name) if node is None else node
+
+class LongListing(Iterable[tuple[bytes, Node]]):
+    """The entries of a large directory, for one reader: read from the disk as he goes, and none is kept.
+
+    Positions count entries. To go back is to begin anew: the disk has them in the same order each time.
+    """
+
+    __slots__ = ("_ahead", "_directory", "_names", "position")
+
+    def __init__(self, directory: "ContentDirectory") -> None:
+        self._directory = directory
+        self.position = 0
+        """Where the reader is."""
+        self._names: Iterator[bytes] = iter(())
+        self._ahead: list[tuple[bytes, Node]] = []
+        self._rewind()
+
+    def __iter__(self) -> Iterator[tuple[bytes, Node]]:
+        reader = LongListing(self._directory)
+        while found := reader.next_entries():
+            yield from found
+            reader.advance(len(found))
+
+    def seek(self, position: int) -> bool:
+        """Go some way towards *position*; say whether it is reached. Raises OSError."""
+        if position < self.position:
+            self._rewind()
+        steps = min(position - self.position, LISTED_AT_ONCE)
+        taken = min(steps, len(self._ahead))
+        self.advance(taken)
+        missed = sum(1 for _ in islice(self._names, steps - taken))
+        self.position += missed
+        return self.position >= position or missed < steps - taken
+
+    def next_entries(self) -> list[tuple[bytes, Node]]:
+        """Return some entries, none at the end; the reader stays where he is. Raises OSError."""
+        if not self._ahead:
+            names = list(islice(self._names, LISTED_AT_ONCE))
+            self._ahead = list(zip(names, self._directory.nodes_of(names), strict=True))
+        return self._ahead
+
+    def advance(self, count: int) -> None:
+        """Go *count* of the next entries forward."""
+        self._ahead = self._ahead[count:]
+        self.position += count
+
+    def _rewind(self) -> None:
+        self._names, self._ahead, self.position = self._directory.names(), [], 0
 
 
 class LostNode(Node):
@@ -109,13 +151,16 @@ def _lost(name: bytes) -> LostNode:
 class ContentDirectory(Node, ABC):
     """A directory whose entries are fixed by digests; a subclass says what they are."""
 
-    __slots__ = ("_attributes", "_listing", "_xattrs")
+    __slots__ = ("_attributes", "_listing", "_met", "_xattrs", "is_long")
 
     def __init__(self, ino: int, attributes: Attributes) -> None:
         super().__init__(ino)
         self._attributes = attributes
         self._listing: Listing | None = None
         self._xattrs: Mapping[bytes, bytes] | None = None
+        self._met = 0
+        self.is_long = False
+        """Whether a listing found too much to keep."""
 
     @property
     def negative_timeout(self) -> float:
@@ -128,17 +173,26 @@ class ContentDirectory(Node, ABC):
 
     def lookup(self, name: bytes) -> Node | None:
         """Return an entry. Raises OSError."""
-        return self.find(name) if self._listing is None else self._listing.find(name)
+        node = self.find(name) if self._listing is None else self._listing.find(name)
+        if node is not None:
+            self._met += 1
+        return node
 
-    def entries(self) -> "Listing":
+    def is_passing(self, child: Node) -> bool:
+        """Say whether many children were met here."""
+        return self.is_long or self._met > MANY
+
+    def entries(self) -> "Listing | LongListing":
         """List the names; each node is made when somebody gets to it. Raises OSError."""
-        if self._listing is None:
+        if self._listing is None and not self.is_long:
             found = self.small_listing()
-            if found is None:
-                self._listing = Listing(self.names(), self)
-            else:
+            if found is not None:
                 self._listing = Listing([name for name, _ in found], self, [node for _, node in found])
-        return self._listing
+            else:
+                names = list(islice(self.names(), MANY + 1))
+                self.is_long = len(names) > MANY
+                self._listing = None if self.is_long else Listing(names, self)
+        return LongListing(self) if self._listing is None else self._listing
 
     def xattrs(self) -> Mapping[bytes, bytes]:
         """Return the attributes. Raises OSError."""
@@ -155,6 +209,23 @@ class ContentDirectory(Node, ABC):
         """Return all entries if they can be had at once, and in no more time than a reply. Raises OSError."""
         return None
 
+    def nodes_of(self, names: Sequence[bytes]) -> Sequence[Node]:
+        """Return the entries *names*, a `LostNode` for each that cannot be had any more."""
+        try:
+            return [
+                _lost(name) if node is None else node
+                for name, node in zip(names, self.find_all(names), strict=True)
+            ]
+        except OSError:
+            return [self._find_or_lose(name) for name in names]
+
+    def _find_or_lose(self, name: bytes) -> Node:
+        try:
+            node = self.find(name)
+        except OSError as exc:
+            return LostNode(exc)
+        return _lost(name) if node is None else node
+
     def find_all(self, names: Sequence[bytes]) -> Sequence[Node | None]:
         """Return the entries *names* from the disk, each None if it is not there. Raises OSError."""
         return [self.find(name) for name in names]
@@ -164,8 +235,8 @@ class ContentDirectory(Node, ABC):
         """Return one entry from the disk. Raises OSError."""
 
     @abstractmethod
-    def names(self) -> list[bytes]:
-        """Return the names of all entries from the disk. Raises OSError."""
+    def names(self) -> Iterator[bytes]:
+        """Yield the names of all entries from the disk, in the same order each time. Raises OSError."""
 
     @abstractmethod
     def read_xattrs(self) -> Mapping[bytes, bytes]:

@@ -67,16 +67,15 @@ class DiskSource:
                 return None
             raise
 
-    def kinds(self, path: bytes) -> list[tuple[bytes, Kind | None]]:
-        """Return the names in the directory *path*, as `kind_of` sees what they name. Raises OSError."""
+    def kinds(self, path: bytes) -> Iterator[tuple[bytes, Kind | None]]:
+        """Yield the names in the directory *path*, as `kind_of` sees what they name. Raises OSError.
+
+        In the order of the disk, as they are asked for: there may be millions.
+        """
         with self._opened(path) as fd, os.scandir(fd) as found:
-            return [
-                (
-                    entry.name.encode(_ENCODING, _ERRORS),
-                    Kind.OTHER if entry.is_file(follow_symlinks=False) else _kind_of(entry),
-                )
-                for entry in found
-            ]
+            for entry in found:
+                is_file = entry.is_file(follow_symlinks=False)
+                yield entry.name.encode(_ENCODING, _ERRORS), Kind.OTHER if is_file else _kind_of(entry)
 
     def statuses(self, path: bytes, names: Sequence[bytes]) -> list[os.stat_result | None]:
         """Return what is at each of *names* in the directory *path*, None where nothing is. Raises OSError.

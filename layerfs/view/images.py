@@ -38,6 +38,10 @@ class ImagesDirectory(VirtualDirectory):
             case _:
                 return None
 
+    def is_passing(self, child: Node) -> bool:
+        """Say whether the store knows nothing of *child*."""
+        return is_unknown(child)
+
     def entries(self) -> Sequence[tuple[bytes, Node]]:
         """List the registries that the store knows."""
         return [
@@ -72,6 +76,15 @@ class RepositoryDirectory(VirtualDirectory):
                 return self._image(repository, digest)
             case _:
                 return None
+
+    @property
+    def is_unknown(self) -> bool:
+        """Whether the store knows no tag here or below."""
+        return not self.context.storage.refs.has_directory(self._registry, self._prefix)
+
+    def is_passing(self, child: Node) -> bool:
+        """Say whether the store knows nothing of *child*."""
+        return is_unknown(child)
 
     def entries(self) -> Sequence[tuple[bytes, Node]]:
         """List components and tags that the store knows, and the images of these tags if they are there."""
@@ -128,6 +141,11 @@ class TagLink(VirtualNode):
         resolved_ns = int(entry.resolved_at.timestamp()) * 10**9
         return self.context.attributes(LINK_MODE, len(self._target(entry)), resolved_ns)
 
+    @property
+    def is_unknown(self) -> bool:
+        """Whether the store has no such tag."""
+        return self._entry() is None
+
     def readlink(self) -> bytes | Need:
         """Return the name of the image; waits for a tag that the store does not know, or not newly enough."""
         entry = self._entry()
@@ -152,6 +170,17 @@ def directory(context: MountContext, registry: str, prefix: str) -> RepositoryDi
     return context.node(
         _directory_key(registry, prefix), lambda ino: RepositoryDirectory(ino, context, registry, prefix)
     )
+
+
+def is_unknown(child: Node) -> bool:
+    """Say whether the store knows nothing of *child*, or it is another spelling."""
+    match child:
+        case RepositoryDirectory() | TagLink():
+            return child.is_unknown
+        case ImageDirectory():
+            return not child.context.storage.has_manifest(child.digest)
+        case _:
+            return True
 
 
 def link(context: MountContext, key: bytes, target: str) -> Link:

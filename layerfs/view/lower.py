@@ -4,7 +4,7 @@ Decides by the record, so it is right where the filesystem refuses 0:0 devices a
 each marker as what it stands for and no marker as a file.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from stat import S_IFCHR
 from typing import Final
 
@@ -44,17 +44,15 @@ class LowerDirectory(LayerDirectory):
             return tree.file(self.path, name, status)
         return tree.node(FORM, status, lambda ino: LowerDirectory(ino, tree, path, status))
 
-    def names(self) -> list[bytes]:
-        """Return the names of entries and of whiteouts. Raises OSError."""
-        names: list[bytes] = []
+    def names(self) -> Iterator[bytes]:
+        """Yield the names of entries and of whiteouts. Raises OSError."""
         for name in super().names():
             if not is_marker(name):
-                names.append(name)
+                yield name
             elif isinstance(marker := parse_marker(name), Whiteout) and self.tree.form.has_whiteout(
                 join(self.path, marker.hidden)
             ):
-                names.append(marker.hidden)
-        return names
+                yield marker.hidden
 
     def read_xattrs(self) -> Mapping[bytes, bytes]:
         """Return the layer's attributes, and the opaque one under both of its names."""

@@ -4,7 +4,7 @@ An operation answers from memory or from a local published tree, or returns a `N
 end to end. Subclasses override what their kind of file supports; the rest answers as the kernel would.
 """
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from errno import EINVAL, ENOTDIR
 from typing import Final, NamedTuple, Protocol
@@ -114,6 +114,22 @@ class BytesContent:
 Content = FileContent | BytesContent
 
 
+class LongEntries(Protocol):
+    """A listing that is too long to be kept, for one reader."""
+
+    def __iter__(self) -> Iterator[tuple[bytes, "Node"]]:
+        """Yield all entries, wherever the reader is."""
+
+    def seek(self, position: int) -> bool:
+        """Go some way towards the entry number *position*; say whether it is reached. Raises OSError."""
+
+    def next_entries(self) -> Sequence[tuple[bytes, "Node"]]:
+        """Return some entries, none at the end; the reader stays where he is. Raises OSError."""
+
+    def advance(self, count: int) -> None:
+        """Go *count* of them forward."""
+
+
 class Node:
     """One file, directory or link of the mount. Equal inode numbers mean the same object.
 
@@ -164,9 +180,13 @@ class Node:
         """Return the entry *name* of this directory, None if there is none. Raises OSError."""
         raise NotADirectoryError(ENOTDIR, "not a directory")
 
-    def entries(self) -> "Sequence[tuple[bytes, Node]] | Need":
+    def entries(self) -> "Sequence[tuple[bytes, Node]] | LongEntries | Need":
         """Return the listing of this directory, without ``.`` and ``..``. Raises OSError."""
         raise NotADirectoryError(ENOTDIR, "not a directory")
+
+    def is_passing(self, child: "Node") -> bool:
+        """Say whether the kernel need not remember *child* of this directory: there may be any number."""
+        return False
 
     def readlink(self) -> bytes | Need:
         """Return the target of this symlink. Raises OSError."""

@@ -3,20 +3,23 @@
 The same as the kernel shows of the cover and the extracted layers. Decides nothing about the union itself.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Final, overload
 
 from layerfs.layer.kinds import Kind, kind_of
 from layerfs.layer.merge import LayerMarks, Merged, merge_entries, merge_entry, merge_root
 from layerfs.layer.paths import join
+from layerfs.layer.whiteout import is_marker
 from layerfs.needs import DocumentNeed, LayersNeed, Need
 from layerfs.view.content import LayerTree
-from layerfs.view.directory import ContentDirectory
+from layerfs.view.directory import MANY, ContentDirectory
 from layerfs.view.inodes import InodeTable, number_of
 from layerfs.view.layers import has_layers
 from layerfs.view.names import parse_id
 from layerfs.view.nodes import FileStatus, Node
 from layerfs.view.roots import ContentRoot, open_tree
+from layerfs.view.source import LayerSource
 from layerfs.view.virtual import FixedDirectory, MountContext, VirtualDirectory
 
 KEY: Final = b"rootfs"
@@ -166,13 +169,37 @@ class MergedDirectory(ContentDirectory):
             for name in names
         ]
 
-    def names(self) -> list[bytes]:
-        """Return the names of all that is visible. Raises OSError."""
-        trees = self._stack.trees
-        self._visible = merge_entries(
-            self._path, self._merged, self._stack.marks, lambda number: trees[number].source.kinds(self._path)
-        )
-        return list(self._visible)
+    def names(self) -> Iterator[bytes]:
+        """Yield the names of all that is visible. Raises OSError.
+
+        What few layers have in a small directory is merged at once, and kept until it is forgotten. Else each
+        name is judged alone: by the topmost layer that has it, so that nobody has to remember any.
+        """
+        if self._visible is None:
+            self._visible = self._merged_at_once()
+        return iter(self._visible) if self._visible is not None else self._judged_one_by_one()
+
+    def _merged_at_once(self) -> dict[bytes, Merged] | None:
+        trees, left = self._stack.trees, MANY
+        found: dict[int, list[tuple[bytes, Kind | None]]] = {}
+        for number in self._merged.layers:
+            found[number] = list(islice(trees[number].source.kinds(self._path), left + 1))
+            left -= len(found[number])
+            if left < 0:
+                return None
+        return merge_entries(self._path, self._merged, self._stack.marks, found.__getitem__)
+
+    def _judged_one_by_one(self) -> Iterator[bytes]:
+        sources = [self._stack.trees[number].source for number in self._merged.layers]
+        for place, source in enumerate(sources):
+            for name, kind in source.kinds(self._path):
+                if kind is None or is_marker(name):
+                    continue
+                path = join(self._path, name)
+                if any(_has(above, path) for above in sources[:place]):
+                    continue
+                if self.find(name) is not None:
+                    yield name
 
     def forgotten(self) -> None:
         """Drop what is on disk."""
@@ -197,3 +224,8 @@ class MergedDirectory(ContentDirectory):
         return stack.inodes.intern(
             number_of(key), key, lambda ino: MergedDirectory(ino, stack, path, merged, status)
         )
+
+
+def _has(source: LayerSource, path: bytes) -> bool:
+    status = source.lstat(path)
+    return status is not None and kind_of(status.st_mode, status.st_rdev) is not None

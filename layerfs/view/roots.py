@@ -13,7 +13,7 @@ from layerfs.oci import Digest
 from layerfs.view.content import LayerTree
 from layerfs.view.diff import DiffDirectory, LayerDirectory
 from layerfs.view.lower import LowerDirectory
-from layerfs.view.nodes import FOREVER, Attributes, Node
+from layerfs.view.nodes import FOREVER, Attributes, LongEntries, Node
 from layerfs.view.virtual import DIRECTORY_MODE, MountContext, VirtualNode
 
 FORMS: Final[dict[bytes, type[LayerDirectory]]] = {b"diff": DiffDirectory, b"lower": LowerDirectory}
@@ -52,10 +52,14 @@ class ContentRoot(VirtualNode, ABC):
         directory = self._look()
         return self.need() if directory is None else directory.lookup(name)
 
-    def entries(self) -> Sequence[tuple[bytes, Node]] | Need:
+    def entries(self) -> Sequence[tuple[bytes, Node]] | LongEntries | Need:
         """List the entries; waits for the layers. Raises OSError, NotInStore."""
         directory = self._look()
         return self.need() if directory is None else directory.entries()
+
+    def is_passing(self, child: Node) -> bool:
+        """Say what the directory on disk says."""
+        return self._directory is not None and self._directory.is_passing(child)
 
     def xattrs(self) -> Mapping[bytes, bytes]:
         """Return the layer's attributes, none before it is here. Raises OSError."""

@@ -6,7 +6,7 @@ status that looks like the one of lstat(2). Paths are relative to the layer; its
 Every method raises OSError.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
 from layerfs.layer.kinds import Kind
@@ -22,8 +22,11 @@ class LayerSource(Protocol):
     def lstat(self, path: bytes) -> FileStatus | None:
         """Return what is at *path*, None if nothing is."""
 
-    def kinds(self, path: bytes) -> Sequence[tuple[bytes, Kind | None]]:
-        """Return the names in the directory *path*, as `layerfs.layer.kinds.kind_of` sees what they name."""
+    def kinds(self, path: bytes) -> Iterable[tuple[bytes, Kind | None]]:
+        """Return the names in the directory *path*, as `layerfs.layer.kinds.kind_of` sees what they name.
+
+        Always in the same order.
+        """
 
     def statuses(self, path: bytes, names: Sequence[bytes]) -> Sequence[FileStatus | None]:
         """Return what is at each of *names* in the directory *path*, None where nothing is.

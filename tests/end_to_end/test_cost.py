@@ -1,6 +1,7 @@
 """What an image may cost the daemon: memory by the layer's record, and how long others wait for it."""
 
 import contextlib
+import ctypes
 import errno
 import logging
 import os
@@ -8,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Self
 
 import pytest
 
@@ -145,3 +147,97 @@ def test_no_memory_left_ends_a_worker_and_not_the_daemon(
 
 def _score(pid: int) -> int:
     return int(Path(f"/proc/{pid}/oom_score_adj").read_text())
+
+
+MANY = 60_000
+
+
+def _crowd(count: int) -> images.BuiltLayer:
+    archive = rawtar.header(b"d/", rawtar.DIRECTORY) + rawtar.numbered(b"d/f", count)
+    return images.layer(archive=archive + rawtar.END, compression="zstd")
+
+
+def test_big_directory_memory(registry: Registry, memory: Path, mountpoint: Path) -> None:
+    """Listed in each form, with and without attributes, and looked up name by name."""
+    reference = registry.push("cost/crowd", "latest", images.image(_crowd(MANY)))
+
+    with daemon.running(memory, mountpoint) as running:
+        image = running.images / str(reference)
+        clients.names(image / "layers/00/diff")
+        with costs_little(running):
+            for place in ("layers/00/diff/d", "layers/00/lower/d", "rootfs/d"):
+                listed = clients.run("ls", "-U", image / place, timeout=120).stdout.splitlines()
+                assert len(listed) == len(set(listed)) == MANY
+            found = clients.run("find", image / "rootfs/d", "-size", "0", "-type", "f", timeout=120)
+            assert found.stdout.count(b"\n") == MANY
+            for number in range(0, MANY, 4):
+                os.stat(image / f"layers/00/diff/d/f{number:07}")
+
+
+def test_a_long_listing_goes_back_to_where_it_was_told(
+    registry: Registry, memory: Path, mountpoint: Path
+) -> None:
+    count = 6000
+    reference = registry.push("cost/seek", "latest", images.image(_crowd(count)))
+
+    with daemon.running(memory, mountpoint) as running:
+        image = running.images / str(reference)
+        clients.names(image / "rootfs")
+        for place in ("layers/00/diff/d", "layers/00/lower/d", "rootfs/d"):
+            with _Directory(image / place) as directory:
+                first = [directory.read() for _ in range(3000)]
+                there = directory.tell()
+                rest = directory.read_all()
+                assert len({*first, *rest}) == len(first) + len(rest) == count + 2
+                directory.seek(there)
+                assert directory.read_all() == rest
+                directory.seek(0)
+                assert directory.read_all() == [*first, *rest]
+
+
+def test_names_that_only_the_grammar_allows_cost_little(store: Path, mountpoint: Path) -> None:
+    count = 60_000
+    with daemon.running(store, mountpoint) as running:
+        made_up = [running.images / f"r{n}.example" for n in range(count // 3)]
+        made_up += [running.images / f"a.example/b/c{n}" for n in range(count // 3)]
+        made_up += [running.images / f"a.example/b/c:{n}" for n in range(count // 3)]
+        for path in made_up[:100]:
+            path.lstat()
+        before = resident(running.pid)
+        for path in made_up:
+            path.lstat()
+        assert resident(running.pid) - before <= 200 * count
+
+
+class _Directory:
+    """A directory as readdir(3) reads it: Python's own functions cannot seek."""
+
+    def __init__(self, path: Path) -> None:
+        self._libc = ctypes.CDLL(None, use_errno=True)
+        self._libc.opendir.restype = self._libc.readdir.restype = ctypes.c_void_p
+        self._libc.telldir.restype = ctypes.c_long
+        self._stream = ctypes.c_void_p(self._libc.opendir(os.fsencode(path)))
+        assert self._stream.value is not None
+
+    def read(self) -> bytes:
+        """Return the next name, nothing at the end."""
+        entry = self._libc.readdir(self._stream)
+        return ctypes.string_at(entry + 19) if entry else b""  # after d_ino, d_off, d_reclen and d_type
+
+    def read_all(self) -> list[bytes]:
+        """Return all names from here on."""
+        return list(iter(self.read, b""))
+
+    def tell(self) -> int:
+        """Return where the next name is."""
+        return int(self._libc.telldir(self._stream))
+
+    def seek(self, place: int) -> None:
+        """Go to what `tell` returned."""
+        self._libc.seekdir(self._stream, ctypes.c_long(place))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._libc.closedir(self._stream)

@@ -106,7 +106,7 @@ def test_what_cannot_be_looked_at_is_left_to_whoever_asks_for_it(
     with monkeypatch.context() as patch:
         patch.setattr(os, "lstat", lstat)
         assert found.small_listing() is None
-    assert len(found.entries()) == LISTED_AT_ONCE
+    assert len(list(found.entries())) == LISTED_AT_ONCE
 
 
 def test_only_small_directories_are_had_at_once(scene: Scene) -> None:
