@@ -2,6 +2,7 @@
 
 import json
 
+import msgspec
 import pytest
 
 from layerfs.errors import DigestMismatch
@@ -37,6 +38,22 @@ def test_what_is_unknown_is_passed_over_and_what_is_new_may_be_missing() -> None
         del written[new]
 
     assert parse_status(json.dumps(written | {"later": 1}).encode()) == STATUS
+
+
+@pytest.mark.parametrize(
+    "numbers",
+    [
+        pytest.param({"since": 1e300}, id="a time that no calendar has"),
+        pytest.param({"since": -1}, id="a time before all"),
+        pytest.param({"size": 10**40}, id="more bytes than units"),
+        pytest.param({"received": -5}, id="fewer bytes than none"),
+    ],
+)
+def test_what_another_user_s_program_says_is_refused_if_it_cannot_be_shown(numbers: dict[str, float]) -> None:
+    written = json.loads(STATUS.encode())
+    written["fetching"][0] |= numbers
+    with pytest.raises(msgspec.DecodeError):
+        parse_status(json.dumps(written).encode())
 
 
 def test_the_journal_counts_what_ends_and_shows_what_runs() -> None:
