@@ -10,6 +10,7 @@ import re
 import sys
 import tomllib
 from importlib import import_module
+from importlib.metadata import version
 from pathlib import Path
 
 import pyfuse3
@@ -46,6 +47,23 @@ def test_every_dependency_has_both_bounds() -> None:
     assert [
         name for name, bounds in _declared().items() if not re.fullmatch(r">=[\d.]+,<[\d.]+", bounds)
     ] == []
+
+
+def _locked() -> dict[str, str]:
+    """Return the versions in the lock file, each of which has a hash."""
+    text = (_ROOT / "scripts/lib/requirements.lock").read_text(encoding="utf-8")
+    entries = re.findall(r"^([a-z0-9-]+)==(\S+)(.*(?:\n    \S.*)*)", text, re.MULTILINE)
+    assert [name for name, _, rest in entries if "--hash=sha256:" not in rest] == []
+    return {name: version for name, version, _ in entries}
+
+
+def test_the_lock_file_has_what_is_declared_and_what_the_tests_run_with() -> None:
+    project = tomllib.loads((_ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    wanted = [*project["dependencies"], *project["optional-dependencies"]["test"]]
+    locked = _locked()
+    for line in wanted:
+        name = re.split("[>=<]", line)[0]
+        assert locked.get(name) == version(name), f"{name}: make the lock file anew, as its head says"
 
 
 def test_isal_has_the_reader_that_takes_any_object_with_read() -> None:

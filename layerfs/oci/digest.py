@@ -12,7 +12,7 @@ _HEX_DIGITS = {"sha256": 64, "sha512": 128}
 _LOWER_HEX = frozenset("0123456789abcdef")
 _GRAMMAR = re.compile(r"[a-z0-9]+(?:[+._-][a-z0-9]+)*:[a-zA-Z0-9=_-]+")
 """A digest of any algorithm (image-spec, descriptor.md#digests)."""
-_SHORT_ID_LENGTH = 20
+_SHORT_ID_LENGTH = 26
 
 
 class Hasher(Protocol):
@@ -87,7 +87,7 @@ class Digest:
 
     @property
     def short_id(self) -> str:
-        """20 base32 characters (100 bits): short in a mount option, too long to forge."""
+        """26 base32 characters, 130 bits: short in a mount option, too long for a collision to be found."""
         return b32encode(bytes.fromhex(self.hex)).decode("ascii")[:_SHORT_ID_LENGTH].lower()
 
     def __str__(self) -> str:

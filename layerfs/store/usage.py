@@ -23,7 +23,7 @@ from layerfs.layer.overlayfs import split_lowerdir
 from layerfs.oci import Digest
 
 _DIGEST: Final = re.compile(rb"(?:sha256-[0-9a-f]{64}|sha512-[0-9a-f]{128})")
-_SHORT_ID: Final = re.compile(rb"[a-z2-7]{20}")
+_SHORT_ID: Final = re.compile(rb"[a-z2-7]{26}")
 _PROC: Final = Path("/proc")
 
 

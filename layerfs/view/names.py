@@ -18,7 +18,7 @@ from layerfs.oci.reference import DEFAULT_REGISTRY, is_registry, is_tag
 
 _REGISTRY_ALIASES = frozenset({"index.docker.io", "registry-1.docker.io"})
 _LIBRARY = "library"
-_ID = re.compile(rb"[a-z2-7]{20}")
+_ID = re.compile(rb"[a-z2-7]{26}")
 _NAME_MAX = 255
 """Bytes; FUSE passes on longer names, but no file of the store can have one."""
 

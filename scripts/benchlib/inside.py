@@ -16,6 +16,7 @@ from typing import IO, Final
 import trio
 
 from layerfs import app
+from layerfs.host.mountpoint import Mountpoint
 from layerfs.settings import Settings
 
 TICK_SECONDS: Final = 5e-3
@@ -36,7 +37,7 @@ def lateness(file: Path, since: float, until: float) -> list[float]:
 def main() -> None:
     """Serve until unmounted or told to end."""
     kind, store, mountpoint, *more = sys.argv[1:]
-    settings, place = Settings(store=Path(store)), Path(mountpoint)
+    settings, place = Settings(store=Path(store)), Mountpoint.open(Path(mountpoint))
     if kind == "busy":
         threading.Thread(target=_spin, daemon=True).start()
         trio.run(app.serve, settings, place, _nothing)
@@ -45,7 +46,7 @@ def main() -> None:
             trio.run(_with_timer, settings, place, file)
 
 
-async def _with_timer(settings: Settings, mountpoint: Path, file: IO[str]) -> None:
+async def _with_timer(settings: Settings, mountpoint: Mountpoint, file: IO[str]) -> None:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_tick, file)
         await app.serve(settings, mountpoint, _nothing)

@@ -80,9 +80,9 @@ need_packages() {
 }
 
 need_venv() {
-    local extra=${1:-} python wanted stamp=$ROOT/.venv/.layerfs-installed
+    local extra=${1:-} python wanted stamp=$ROOT/.venv/.layerfs-installed locked=$ROOT/scripts/lib/requirements.lock
     python=$(find_python) || die "no Python >= ${PYTHON_MINIMUM/, /.} found (set PYTHON to one)"
-    wanted=$(sha256sum <"$ROOT/pyproject.toml" | cut -d' ' -f1)
+    wanted=$(cat "$ROOT/pyproject.toml" "$locked" | sha256sum | cut -d' ' -f1)
     # What was installed with an extra serves those who need none.
     if [ -x "$ROOT/.venv/bin/layerfs" ] && grep -qsx "$wanted ${extra:-.*}" "$stamp"; then
         return 0
@@ -92,8 +92,12 @@ need_venv() {
         rm -rf "$ROOT/.venv"
         "$python" -m venv "$ROOT/.venv" || die "cannot create .venv with $python"
     fi
-    "$ROOT/.venv/bin/python" -m pip install -qq --disable-pip-version-check \
-        --editable "$ROOT${extra:+[$extra]}" || die "pip cannot install layerfs (see above)"
+    local install=("$ROOT/.venv/bin/python" -m pip install -qq --disable-pip-version-check)
+    if [ -n "$extra" ]; then  # the versions that were tried, by their hashes; users get the newest that is allowed
+        "${install[@]}" --require-hashes -r "$locked" || die "pip cannot install what $locked lists (see above)"
+        install+=(--no-deps)
+    fi
+    "${install[@]}" --editable "$ROOT" || die "pip cannot install layerfs (see above)"
     echo "$wanted $extra" >"$stamp"
 }
 
