@@ -79,7 +79,7 @@ def test_a_digest_has_only_one_file_name(name: str) -> None:
 
 @given(digests, digests)
 def test_short_names_are_short_safe_and_different(one: Digest, other: Digest) -> None:
-    assert len(one.short_id) == 20
+    assert len(one.short_id) == 26
     assert one.short_id.isalnum()
     assert one.short_id == one.short_id.lower()
     assert (one.short_id == other.short_id) == (one == other)
