@@ -41,10 +41,12 @@ def _about(text: str) -> msgspec.Meta:
 
 
 class BudgetsSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The table ``[budgets]``: what one layer may cost; a layer beyond is refused."""
+    """The table ``[budgets]``: what a layer and an image may cost; what is beyond is refused."""
 
     max_layer_bytes: Annotated[Count | None, _about("Bytes of the uncompressed archive.")] = None
     max_entries: Annotated[Count | None, _about("Entries of the archive.")] = None
+    max_image_bytes: Annotated[Count | None, _about("Bytes of the archives of all layers.")] = None
+    max_image_entries: Annotated[Count | None, _about("Entries of all layers of an image.")] = None
     max_depth: Annotated[Count | None, _about("Components of one path.")] = None
     max_ratio: Annotated[Count | None, _about("Uncompressed to compressed size, after the first 64 MiB.")] = (
         None
@@ -53,7 +55,8 @@ class BudgetsSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         Count | None, _about("Bytes of one extended header or of an entry's xattrs.")
     ] = None
     max_record_bytes: Annotated[
-        Count | None, _about("Bytes of the paths of markers, implied directories and links to later entries.")
+        Count | None,
+        _about("Bytes that are kept beside a tree: markers, what no disk holds."),
     ] = None
 
 

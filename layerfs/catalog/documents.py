@@ -17,6 +17,8 @@ log = logging.getLogger(__name__)
 
 _KEPT: Final = 64
 """Parsed images that stay in memory without a node that holds them."""
+_KEPT_BYTES: Final = 4 << 20
+"""Bytes that their documents have at most; parsed they are some times as large."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +32,12 @@ class ImageDocuments:
     problem: ImageError | None
     """Why there is no image."""
 
+    @property
+    def size(self) -> int:
+        """Bytes of the documents."""
+        config = None if self.image is None else self.image.config
+        return sum(len(one.raw) for one in (self.index, self.manifest, config) if one is not None)
+
 
 class DocumentReader:
     """Reads documents, and keeps the last ones. Not thread-safe."""
@@ -38,6 +46,7 @@ class DocumentReader:
         self._storage = storage
         self._platform = platform
         self._recent: OrderedDict[Digest, ImageDocuments] = OrderedDict()
+        self._size = 0
 
     def read(self, repository: Repository, digest: Digest) -> ImageDocuments | DocumentNeed:
         """Return all documents of an image, or the need for the first one that the store does not have.
@@ -50,8 +59,9 @@ class DocumentReader:
             if isinstance(loaded, DocumentNeed):
                 return loaded
             self._recent[digest] = found = loaded
-            if len(self._recent) > _KEPT:
-                self._recent.popitem(last=False)
+            self._size += found.size
+            while len(self._recent) > _KEPT or (self._size > _KEPT_BYTES and len(self._recent) > 1):
+                self._size -= self._recent.popitem(last=False)[1].size
         else:
             self._recent.move_to_end(digest)
         return found

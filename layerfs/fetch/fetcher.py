@@ -7,6 +7,7 @@ staged for the next attempt.
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import trio
@@ -26,12 +27,13 @@ from layerfs.fetch.documents import DocumentFetcher
 from layerfs.fetch.layers import BlobFiles, LayerWork
 from layerfs.fetch.origin import Origin
 from layerfs.fetch.progress import Journal
+from layerfs.fetch.sums import require_sums
 from layerfs.fetch.tasks import background
 from layerfs.fetch.workers import Workers
 from layerfs.flights import SingleFlight
 from layerfs.layer.budgets import Budgets
 from layerfs.needs import BlobNeed, DocumentNeed, LayersNeed, Need, StackNeed, TagNeed
-from layerfs.oci import Digest, Manifest, Platform, Repository, Tag
+from layerfs.oci import Digest, Image, Manifest, Platform, Repository, Tag
 from layerfs.oci.image import ImageLayer
 from layerfs.status import Fetching
 from layerfs.store import ImageStorage
@@ -58,8 +60,10 @@ class Fetcher:
         documents: DocumentFetcher,
         work: LayerWork,
         journal: Journal,
+        budgets: Budgets,
     ) -> None:
         self.journal = journal
+        self._budgets = budgets
         self._documents = documents
         self._nursery = nursery
         self._storage = storage
@@ -85,9 +89,9 @@ class Fetcher:
                 case DocumentNeed(repository, digest):
                     await self.image(repository, digest)
                 case LayersNeed(repository, image, numbers):
-                    await self._layers(repository, [image.layers[number] for number in numbers])
+                    await self._layers(repository, image, [image.layers[number] for number in numbers])
                 case StackNeed(repository, image):
-                    await self._layers(repository, image.layers)
+                    await self._layers(repository, image, image.layers)
                     await self._flights.do(image.stack, lambda: self._cover(need))
                 case BlobNeed(repository, descriptor):
                     await self._among_strangers(
@@ -183,15 +187,18 @@ class Fetcher:
                 raise
             await self._flights.do((repository, key), job)
 
-    async def _layers(self, repository: Repository, layers: Sequence[ImageLayer]) -> None:
-        """Have all *layers*, in parallel. Raises the first error, once all have ended."""
+    async def _layers(self, repository: Repository, image: Image, layers: Sequence[ImageLayer]) -> None:
+        """Have all *layers* of *image*, in parallel. Raises the first error, once all have ended."""
         errors: list[LayerfsError] = []
+        sums = partial(trio.to_thread.run_sync, require_sums, self._storage, image, self._budgets)
+        await sums()
 
         async def have(layer: ImageLayer) -> None:
             try:
                 # The claimed diff_id is part of the key: an image that lies must not fail an honest one.
                 key = (layer.digest, layer.diff_id)
                 await self._among_strangers(repository, key, lambda: self._work.layer(repository, layer))
+                await sums()
             except LayerfsError as exc:
                 errors.append(exc)
 
@@ -231,6 +238,7 @@ async def open_fetcher(
             DocumentFetcher(storage, origin, platform),
             LayerWork(storage, origin, Workers(pool, workers), budgets, journal, blob_files),
             journal,
+            budgets,
         )
         nursery.start_soon(fetcher.keep_durable)
         yield fetcher

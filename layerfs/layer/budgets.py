@@ -1,4 +1,4 @@
-"""Limits on one layer: what a hostile archive may cost whoever reads it."""
+"""Limits on one layer, and on all of an image: what a hostile one may cost whoever reads it."""
 
 import msgspec
 
@@ -9,6 +9,10 @@ class Budgets(msgspec.Struct, frozen=True, kw_only=True):
     max_layer_bytes: int = 1 << 40
     """Bytes of the uncompressed archive."""
     max_entries: int = 5_000_000
+    max_image_bytes: int = 2 << 40
+    """Bytes of the uncompressed archives of all layers of an image."""
+    max_image_entries: int = 10_000_000
+    """Entries of all layers of an image."""
     max_depth: int = 256
     """Components of one path."""
     max_ratio: int = 2000

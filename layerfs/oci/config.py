@@ -16,6 +16,10 @@ UNKNOWN: Final = "unknown"
 """What BuildKit writes where there is no platform."""
 
 
+MAX_HISTORY: Final = 2000
+"""Steps of a build; each layer may have one, and many more have none."""
+
+
 @dataclass(frozen=True, slots=True)
 class HistoryEntry:
     """What one build step did, in printable lines; an empty layer has no entry in the manifest."""
@@ -58,6 +62,10 @@ class ImageConfig:
         json = decode(raw, ConfigJson, what)
         if json.rootfs.type not in (None, "layers"):
             raise InvalidDocument(f"{what}: rootfs.type {json.rootfs.type!r} (expected 'layers')")
+        if len(json.history or ()) > MAX_HISTORY:
+            raise InvalidDocument(
+                f"{what}: {len(json.history or ())} steps of history (expected at most {MAX_HISTORY})"
+            )
         return cls(
             raw=raw,
             platform=Platform.of(json.os or UNKNOWN, json.architecture or UNKNOWN, json.variant or ""),

@@ -20,6 +20,10 @@ from layerfs.oci.platform import Platform
 MAX_DOCUMENT_SIZE = 4 << 20
 """Bytes; what c/image and containerd read at most of a manifest, index or config."""
 
+MAX_VALUES = 100_000
+"""Commas and opening brackets of a document, which is about how many values it has: each becomes an object or
+more, whoever reads it. The largest public documents have some thousands."""
+
 _MAX_SIZE = (1 << 63) - 1
 
 
@@ -114,6 +118,9 @@ def decode(raw: bytes, type_: type[T], what: str) -> T:
     """Read *raw* as *type_*. Raises InvalidDocument, naming *what* and the field."""
     if len(raw) > MAX_DOCUMENT_SIZE:
         raise InvalidDocument(f"{what}: {len(raw)} bytes (expected at most {MAX_DOCUMENT_SIZE})")
+    values = sum(map(raw.count, (b",", b"[", b"{")))
+    if values > MAX_VALUES:
+        raise InvalidDocument(f"{what}: about {values} values (expected at most {MAX_VALUES})")
     try:
         return decode_json(raw, type_)
     except (msgspec.DecodeError, RecursionError) as exc:

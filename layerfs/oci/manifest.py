@@ -16,6 +16,9 @@ from layerfs.oci.platform import Platform
 MAX_LAYERS: Final = 1000
 """Twice what overlayfs stacks; a manifest with more serves no one but an attacker."""
 
+MAX_MANIFESTS: Final = 1000
+"""Entries of an index from a registry; the largest public ones have some dozens."""
+
 _ATTESTATION: Final = "vnd.docker.reference.type"
 _FLAVOURS: Final = ("containerd.io/snapshot/", "io.goharbor.artifact.v1alpha1.acceleration.")
 
@@ -123,6 +126,10 @@ def parse_manifest(raw: bytes, digest: Digest, media_type: str = "") -> Manifest
     if json.manifests is not None or type_ in mediatype.INDEXES:
         if type_ in mediatype.MANIFESTS:
             raise InvalidDocument(f"{what}: an index that calls itself {type_!r}")
+        if len(json.manifests or ()) > MAX_MANIFESTS:
+            raise InvalidDocument(
+                f"{what}: {len(json.manifests or ())} manifests (expected at most {MAX_MANIFESTS})"
+            )
         return _index(json, raw, digest, type_ or mediatype.OCI_INDEX, what)
     if type_ and type_ not in mediatype.MANIFESTS:
         raise UnsupportedImage(f"{what}: unknown media type {type_!r}")

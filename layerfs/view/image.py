@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from layerfs.catalog.documents import ImageDocuments
-from layerfs.catalog.state import layer_state
 from layerfs.layer.overlayfs import lowerdir_option
 from layerfs.layer.paths import NAME_MAX
 from layerfs.needs import DocumentNeed, Need
@@ -16,6 +15,7 @@ from layerfs.oci import Digest, Image, Index, Repository
 from layerfs.oci.image import ImageLayer
 from layerfs.store import ImageStorage
 from layerfs.view import texts
+from layerfs.view.history import HistoryText
 from layerfs.view.names import image_name
 from layerfs.view.nodes import FOREVER, BytesContent, Node
 from layerfs.view.virtual import ChangingText, Link, MountContext, Text, VirtualDirectory
@@ -96,7 +96,7 @@ class ImageDirectory(DocumentDirectory):
     def _image_makers(self, image: Image, created: int | None) -> dict[bytes, Callable[[bytes], Node]]:
         return {
             b"config.json": lambda name: self._text(name, image.config.raw, created),
-            b"history": lambda name: self._changing(name, lambda: self._history(image), created),
+            b"history": lambda name: self._changing(name, HistoryText(self.context.storage, image), created),
             b"lowerdir": lambda name: self._lower_text(name, image, self._lowerdir(image), created),
             b"lowerdirs": lambda name: self._lower_text(name, image, self._lowerdirs(image), created),
             LAYER_DIRECTORY: lambda name: self._layers(name, image),
@@ -118,9 +118,6 @@ class ImageDirectory(DocumentDirectory):
         return context.node(
             self._below(name), lambda ino: LowerText(ino, context, data, created, repository, image)
         )
-
-    def _history(self, image: Image) -> bytes:
-        return texts.history_text(image, lambda digest: layer_state(self.context.storage, digest))
 
     def _lowerdir(self, image: Image) -> bytes:
         return lowerdir_option(texts.lower_paths(self.context.mountpoint, image)) + b"\n"

@@ -14,6 +14,9 @@ from layerfs.oci import Descriptor, Digest, HistoryEntry, Image
 
 EMPTY: Final = "empty"
 
+COMMAND_MAX: Final = 4096
+"""Characters of a step of the build that are looked at; a config may have megabytes in one."""
+
 _UNITS: Final = ("B", "kB", "MB", "GB", "TB", "PB", "EB")
 _ROUNDS_UP: Final = 999.95
 """From here on one decimal would show four digits before it."""
@@ -46,7 +49,7 @@ def command_text(entry: HistoryEntry | None) -> str:
     """Return what made a layer as a line of a Dockerfile."""
     if entry is None:
         return ""
-    text = " ".join(entry.created_by.split()) or " ".join(entry.comment.split())
+    text = " ".join(entry.created_by[:COMMAND_MAX].split()) or " ".join(entry.comment[:COMMAND_MAX].split())
     text = text.removesuffix(_BUILDKIT)
     without = _NO_OPERATION.sub("", text, count=1)
     return without if without != text else _SHELL.sub("RUN ", text, count=1)

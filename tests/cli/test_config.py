@@ -40,6 +40,8 @@ max_depth = 3
 max_ratio = 4
 max_pax_bytes = 5
 max_record_bytes = 6
+max_image_bytes = 7
+max_image_entries = 8
 """
 
 
@@ -62,6 +64,7 @@ def test_every_key_has_its_effect(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     budgets = found.budgets
     assert (budgets.max_layer_bytes, budgets.max_entries, budgets.max_depth) == (1, 2, 3)
     assert (budgets.max_ratio, budgets.max_pax_bytes, budgets.max_record_bytes) == (4, 5, 6)
+    assert (budgets.max_image_bytes, budgets.max_image_entries) == (7, 8)
     keys = [f"{table}.{key}" if table else key for table, key, _ in config.described()]
     limits = [f"budgets.{field.name}" for field in msgspec.structs.fields(Budgets)]
     assert sorted(keys) == sorted([*(row.key for row in ROWS.values()), *limits])

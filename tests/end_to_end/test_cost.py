@@ -241,3 +241,36 @@ class _Directory:
 
     def __exit__(self, *_: object) -> None:
         self._libc.closedir(self._stream)
+
+
+def test_history_blocks_mount(registry: Registry, store: Path, mountpoint: Path) -> None:
+    """A config of nearly 4 MiB, whose history everybody asks for again and again."""
+    steps = [{"created_by": "RUN " + "x " * 800, "empty_layer": True} for _ in range(1999)]
+    built = images.image(images.layer(images.file("a")), history=[{"created_by": "COPY a /"}, *steps])
+    assert len(built.config) > 3 << 20
+    reference = registry.push("cost/history", "latest", built)
+
+    with daemon.running(store, mountpoint) as running:
+        image = running.images / str(reference)
+        clients.names(image)
+        with costs_little(running):
+            sizes = {(image / "history").stat().st_size for _ in range(300)}
+            assert sizes == {len(clients.read(image / "history"))}
+
+
+@pytest.mark.parametrize(("limit", "value"), [("max_image_bytes", 15_000), ("max_image_entries", 3)])
+def test_the_layers_of_an_image_have_a_budget_together(
+    registry: Registry, store: Path, mountpoint: Path, tmp_path: Path, limit: str, value: int
+) -> None:
+    layers = [images.layer(images.file(f"a{n}"), images.file(f"b{n}", bytes(4096))) for n in range(2)]
+    reference = registry.push(f"cost/{limit.replace('_', '-')}", "latest", images.image(*layers))
+    (tmp_path / "config.toml").write_text(f"[budgets]\n{limit} = {value}\n")
+
+    with daemon.running(
+        store, mountpoint, environment={"LAYERFS_CONFIG": str(tmp_path / "config.toml")}
+    ) as running:
+        image = running.images / str(reference)
+        assert clients.names(image / "layers/00/diff") == {"a0", "b0"}
+        with pytest.raises(OSError, match="too large"):
+            clients.names(image / "rootfs")
+        assert f"({limit} is {value})" in running.log()

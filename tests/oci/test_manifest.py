@@ -23,7 +23,9 @@ from layerfs.oci import (
     stack_digest,
 )
 from layerfs.oci import mediatype as types
-from layerfs.oci.manifest import MAX_LAYERS
+from layerfs.oci.config import MAX_HISTORY
+from layerfs.oci.documents import MAX_VALUES
+from layerfs.oci.manifest import MAX_LAYERS, MAX_MANIFESTS
 from tests.support.images import file, image, layer
 
 Json = dict[str, Any]
@@ -219,6 +221,9 @@ BAD_DOCUMENTS: dict[str, Json | bytes] = {
     "layers that are no list": manifest_json(layers={}),
     "a layer that is null": manifest_json(layers=[None]),
     "too many layers": manifest_json(layers=[entry()] * (MAX_LAYERS + 1)),
+    "too many manifests": index_json(*[entry()] * (MAX_MANIFESTS + 1)),
+    "too many values": manifest_json(annotations={str(n): "" for n in range(MAX_VALUES)}),
+    "too many values of no use": manifest_json(more=[[]] * MAX_VALUES),
     "both manifest and index": manifest_json(manifests=[]),
     "both, the type missing": manifest_json(manifests=[], mediaType=...),
     "an index with layers": index_json(layers=[]),
@@ -596,3 +601,9 @@ def test_media_types_of_layers_are_known(media_type: str, compression: str, fore
     assert media_type in types.LAYERS
     assert types.compression_of(media_type) == compression
     assert types.is_foreign(media_type) is foreign
+
+
+def test_a_history_without_end_is_refused() -> None:
+    config = {"rootfs": {"type": "layers", "diff_ids": []}, "history": [{}] * (MAX_HISTORY + 1)}
+    with pytest.raises(InvalidDocument, match=f"at most {MAX_HISTORY}"):
+        ImageConfig.parse(json.dumps(config).encode())
