@@ -40,6 +40,7 @@ them (`layerfs.fuse.errnos`, `layerfs.cli.failures`).
     │   ├── StoreMismatch               of another owner or version, or open to others
     │   └── NotInStore                  asked for something that was never fetched
     ├── WorkerDied                  an extractor or downloader ended without an answer
+    ├── OutOfMemory                 an extractor had less memory than its job needs
     ├── GivenUp                     work that its caller called off
     │   └── NobodyReads                 whoever would use the bytes has failed
     ├── WaitInterrupted             the caller got a signal while it waited
@@ -191,6 +192,10 @@ class NotInStore(StoreError):
 
 class WorkerDied(LayerfsError):
     """A process that worked for us ended without an answer; the next access starts another."""
+
+
+class OutOfMemory(LayerfsError):
+    """A process that worked for us lacked memory: says nothing of the image, and later it may work."""
 
 
 class GivenUp(LayerfsError):

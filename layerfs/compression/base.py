@@ -1,5 +1,6 @@
 """What compressed and uncompressed bytes look like to those who move them."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -28,7 +29,11 @@ class Stream(Protocol):
     """Uncompressed bytes, read forwards."""
 
     def readinto(self, buffer: memoryview, /) -> int:
-        """Fill a part of *buffer*; 0 at the end. Raises InvalidArchive."""
+        """Fill a part of *buffer*; 0 at the end."""
+
+
+Open = Callable[[RawStream], Stream]
+"""``open_stream`` of a module: the stream raises what its library does, and EOFError where it stops early."""
 
 
 @dataclass(slots=True)

@@ -8,4 +8,4 @@ from layerfs.compression.chained import ChainedStream
 
 def open_stream(raw: RawStream) -> Stream:
     """Return the uncompressed bytes of *raw*."""
-    return ChainedStream(raw, bz2.BZ2Decompressor, OSError, "bzip2")
+    return ChainedStream(raw, bz2.BZ2Decompressor)

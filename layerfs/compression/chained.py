@@ -4,7 +4,6 @@ from collections.abc import Callable
 from typing import Protocol
 
 from layerfs.compression.base import CHUNK, RawStream
-from layerfs.errors import InvalidArchive
 
 
 class _Decompressor(Protocol):
@@ -22,18 +21,14 @@ class _Decompressor(Protocol):
 class ChainedStream:
     """The uncompressed bytes of one stream after another, up to the end of the blob."""
 
-    def __init__(
-        self, raw: RawStream, make: Callable[[], _Decompressor], error: type[Exception], name: str
-    ) -> None:
+    def __init__(self, raw: RawStream, make: Callable[[], _Decompressor]) -> None:
         self._raw = raw
         self._make = make
-        self._error = error
-        self._name = name
         self._pushed_back = b""
         self._decompressor: _Decompressor | None = make()
 
     def readinto(self, buffer: memoryview, /) -> int:
-        """Fill a part of *buffer*; 0 at the end. Raises InvalidArchive."""
+        """Fill a part of *buffer*; 0 at the end. Raises EOFError, and what the library raises."""
         while self._decompressor is not None:
             if self._decompressor.eof:
                 self._next_stream(self._decompressor.unused_data)
@@ -49,11 +44,8 @@ class ChainedStream:
         if decompressor.needs_input:
             data, self._pushed_back = self._pushed_back or self._raw.read(CHUNK), b""
             if not data:
-                raise InvalidArchive(f"{self._name}: the stream is truncated")
-        try:
-            return decompressor.decompress(data, size)
-        except self._error as exc:
-            raise InvalidArchive(f"{self._name}: {exc}") from None
+                raise EOFError("the stream is truncated")
+        return decompressor.decompress(data, size)
 
     def _next_stream(self, rest: bytes) -> None:
         """Begin with what follows a stream: another one, zeros up to the end, or nothing."""

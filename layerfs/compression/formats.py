@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Final, cast
 
-from layerfs.compression.base import RawStream, Stream
+from layerfs.compression.base import Open, RawStream
+from layerfs.compression.faults import JudgedStream
 
 SNIFFED: Final = 8
 """Bytes of a blob's begin that `sniff` looks at."""
@@ -27,10 +28,10 @@ class Format:
     begin: re.Pattern[bytes]
     """What the first bytes match."""
 
-    def open(self, raw: RawStream) -> Stream:
-        """Return the uncompressed bytes of *raw*."""
+    def open(self, raw: RawStream) -> JudgedStream:
+        """Return the uncompressed bytes of *raw*, to be closed. Raises OutOfMemory."""
         module = import_module(f"layerfs.compression.{self.name}")
-        return cast("Stream", module.open_stream(raw))
+        return JudgedStream(raw, self.name, cast("Open", module.open_stream))
 
 
 FORMATS: Final = (

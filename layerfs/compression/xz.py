@@ -16,4 +16,4 @@ def open_stream(raw: RawStream) -> Stream:
     def decompressor() -> lzma.LZMADecompressor:
         return lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=MEMORY_MAX + _OVERHEAD)
 
-    return ChainedStream(raw, decompressor, lzma.LZMAError, "xz")
+    return ChainedStream(raw, decompressor)

@@ -147,6 +147,8 @@ class Extractor:
             raise WorkerDied(
                 f"extractor {self.pid}: {exc} (expected an answer; after an upgrade of layerfs, mount again)"
             ) from exc
+        if not isinstance(answer, Listed) and answer.last:
+            self.close()
         if isinstance(answer, Failed):
             self.warnings = answer.warnings
             raise errors.named(answer.error, answer.message)

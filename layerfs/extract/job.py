@@ -58,6 +58,8 @@ class Done(msgspec.Struct, frozen=True, tag="done"):
 
     extraction: Extraction
     warnings: tuple[str, ...] = ()
+    last: bool = False
+    """The worker has grown too large: it takes no other job, and is to be closed."""
 
 
 class Failed(msgspec.Struct, frozen=True, tag="failed"):
@@ -67,3 +69,5 @@ class Failed(msgspec.Struct, frozen=True, tag="failed"):
     """Name of a class in `layerfs.errors`."""
     message: str
     warnings: tuple[str, ...] = ()
+    last: bool = False
+    """As in `Done`."""

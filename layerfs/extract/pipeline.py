@@ -15,6 +15,7 @@ Who is at fault, in the order in which `verdict` looks:
 
 import logging
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Final
 
@@ -29,6 +30,7 @@ from layerfs.errors import (
     GivenUp,
     LayerfsError,
     NobodyReads,
+    OutOfMemory,
     SizeMismatch,
     StoreError,
 )
@@ -48,8 +50,8 @@ _RATIO_FREE: Final = 64 << 20
 _DIFF_ID_HASH: Final = "sha256"
 """Archives are hashed by this, and by the algorithm of the blob's digest if that is another."""
 _RESULT: Final = msgspec.json.Decoder(Written | Unwritten)
-_OF_THE_BLOB: Final = (SizeMismatch, StoreError, GivenUp)
-"""Failures of reading the blob: they leave nothing to hash."""
+_OF_THE_BLOB: Final = (SizeMismatch, StoreError, GivenUp, OutOfMemory)
+"""Failures of reading the blob, or of having no room for it: they leave nothing to hash."""
 
 
 def verdict(
@@ -120,6 +122,8 @@ class _Run:
             pass  # the writer says why
         except LayerfsError as exc:
             failure = exc
+        except MemoryError:
+            failure = OutOfMemory("the extractor lacks memory (the image is not at fault)")
         aborted = failure is not None or self._feeder.writer_failed
         written = _RESULT.decode(self._feeder.finish(relay, aborted=aborted))
         broken = failure is not None or isinstance(written, Unwritten)
@@ -146,7 +150,10 @@ class _Run:
         found = sniff(start)
         self._archive.compression = found.name
         self._archive.is_blob = found is NONE
-        stream = found.open(Prefixed(start, self._tail))
+        with closing(found.open(Prefixed(start, self._tail))) as stream:
+            self._move(stream)
+
+    def _move(self, stream: Stream) -> None:
         feeder = self._feeder
         hashers = self._tar_hashes[:-1] if self._archive.is_blob else self._tar_hashes
         while True:

@@ -18,8 +18,9 @@ from typing import Final
 import msgspec
 
 import layerfs.compression.gzip  # noqa: F401 - nearly every layer needs it, and the first one waits
+from layerfs.errors import OutOfMemory
 from layerfs.extract import pipeline, writer
-from layerfs.extract.job import Abort, Ended, ExtractJob, Grown
+from layerfs.extract.job import Abort, Ended, ExtractJob, Failed, Grown
 from layerfs.extract.ring import Feeder, PartnerDied, Ring
 from layerfs.extract.tail import Growth
 from layerfs.foreign import OneLine
@@ -31,6 +32,8 @@ log = logging.getLogger(__name__)
 
 MEMORY_MAX: Final = 1 << 30
 """Bytes of each of the two processes: an archive that needs more ends its worker, not the machine."""
+KEPT_MAX: Final = 96 << 20
+"""Bytes that a worker may hold between two jobs; one with more (a fragmented heap, a library's leak) ends."""
 _IN, _OUT = 0, 1
 
 _MESSAGE: Final = msgspec.json.Decoder(ExtractJob | Grown | Ended | Abort)
@@ -57,17 +60,39 @@ class Worker:
 
     def _start(self, job: ExtractJob) -> None:
         self._growth = growth = Growth(complete=job.complete, hopeless=self._feeder.listen)
-        threading.Thread(target=self._run, args=(job, growth), name="job", daemon=True).start()
+        try:
+            threading.Thread(target=self._run, args=(job, growth), name="job", daemon=True).start()
+        except (MemoryError, RuntimeError) as exc:  # the second says that there can be no more threads
+            _answer(_failed(exc))
 
     def _run(self, job: ExtractJob, growth: Growth) -> None:
         try:
-            _answer(msgspec.json.encode(pipeline.run(job, growth, self._feeder, _answer)))
+            answer = pipeline.run(job, growth, self._feeder, _answer)
+            if held() > KEPT_MAX:
+                gc.collect()
+                answer = msgspec.structs.replace(answer, last=held() > KEPT_MAX)
+            _answer(msgspec.json.encode(answer))
             gc.collect()
         except (PartnerDied, BrokenPipeError):
+            os._exit(1)
+        except MemoryError as exc:
+            _answer(_failed(exc))
             os._exit(1)
         except BaseException:
             log.exception("the job for %s failed in a way nobody thought of", job.digest)
             os._exit(1)  # the client sees it, and starts another
+
+
+def _failed(exc: Exception) -> bytes:
+    what = f"the extractor cannot work on its job: {str(exc) or 'no memory'} (the image is not at fault)"
+    return msgspec.json.encode(Failed(OutOfMemory.__name__, what, last=True))
+
+
+def held() -> int:
+    """Return the bytes of memory that are this process's own, the ring and files not counted."""
+    with open("/proc/self/statm", "rb") as statm:
+        _, resident, shared, *_ = statm.read().split()
+    return (int(resident) - int(shared)) * resource.getpagesize()
 
 
 def _answer(body: bytes) -> None:
@@ -92,7 +117,11 @@ def main() -> None:
     os.close(ring.words_in)
     os.close(ring.answers_out)
     confine_inflater()
-    Worker(Feeder(ring)).serve()
+    try:
+        Worker(Feeder(ring)).serve()
+    except BaseException:
+        log.exception("the worker failed in a way nobody thought of")
+        os._exit(1)  # the end of the interpreter would wait for what the job holds
     os._exit(0)  # a job may be running: what it writes is for nobody
 
 

@@ -14,7 +14,7 @@ from typing import Final
 import msgspec
 
 from layerfs import errors
-from layerfs.errors import BudgetExceeded, LayerfsError
+from layerfs.errors import BudgetExceeded, LayerfsError, OutOfMemory
 from layerfs.extract import overlayform
 from layerfs.extract.directories import Directories, open_max, open_root
 from layerfs.extract.job import ExtractJob, Listed
@@ -135,6 +135,9 @@ def write_tree(job: ExtractJob, source: RingSource) -> Written | Unwritten:
         return Unwritten("LayerfsError", "aborted")
     except LayerfsError as exc:
         return Unwritten(errors.name_of(exc), str(exc), tree.warnings() if tree else ())
+    except MemoryError:
+        what = "the writer lacks memory (the image is not at fault)"
+        return Unwritten(OutOfMemory.__name__, what, tree.warnings() if tree else ())
     except OSError as exc:
         name = exc.filename or "write"
         error = store_error(exc, shown(name) if isinstance(name, bytes) else str(name))

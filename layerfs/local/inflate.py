@@ -5,6 +5,7 @@ Members must be found by offset, which a compressed stream does not have.
 
 import os
 import tempfile
+from contextlib import closing
 from pathlib import Path
 from typing import IO, Final
 
@@ -29,8 +30,8 @@ def inflated(path: Path, head: bytes) -> IO[bytes] | None:
         return None
     target = tempfile.TemporaryFile(dir=os.environ.get("TMPDIR") or "/var/tmp")  # noqa: S108, SIM115 - nameless; the caller closes it
     try:
-        with path.open("rb", buffering=0) as source:
-            _copy(found.open(source), target, path)
+        with path.open("rb", buffering=0) as source, closing(found.open(source)) as stream:
+            _copy(stream, target, path)
     except InvalidArchive as exc:
         target.close()
         raise InvalidArchive(f"{path}: damaged: {exc}") from exc

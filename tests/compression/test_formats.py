@@ -7,15 +7,17 @@ import io
 import lzma
 import random
 import weakref
+from contextlib import closing
 
 import pytest
 import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from layerfs.compression import FORMATS, sniff
+from layerfs.compression import FORMATS, Stream, sniff
+from layerfs.compression.faults import judged
 from layerfs.compression.zstd import FrameScanner
-from layerfs.errors import InvalidArchive
+from layerfs.errors import InvalidArchive, OutOfMemory
 from tests.support.images import Compression, compress
 
 TEXT = random.Random(1).randbytes(200_000) + bytes(300_000)
@@ -156,14 +158,80 @@ def test_a_gzip_header_that_is_longer_than_the_buffer_is_refused() -> None:
         _unpack(named)
 
 
-def test_a_zstd_stream_is_freed_by_ownership() -> None:
+@pytest.mark.parametrize("compression", COMPRESSED)
+def test_a_decoder_is_freed_by_ownership(compression: Compression) -> None:
     """A circle through the decoder would keep its window, up to 128 MiB, in a warm worker."""
+    blob = compress(TEXT, compression)
+    source = io.BytesIO(blob)
     gc.disable()
     try:
-        stream = sniff(ACCEPTED["zstd"]).open(io.BytesIO(ACCEPTED["zstd"]))
-        gone = weakref.ref(stream)
+        stream = sniff(blob[:8]).open(source)
+        gone = weakref.ref(source)  # which the decoder holds
         stream.readinto(memoryview(bytearray(10)))
-        del stream
+        del source
+        assert gone() is not None
+        stream.close()
         assert gone() is None
     finally:
         gc.enable()
+
+
+class _Ends:
+    """Compressed bytes whose disk fails in the middle."""
+
+    def __init__(self, blob: bytes) -> None:
+        self._rest = io.BytesIO(blob)
+
+    def read(self, size: int, /) -> bytes:
+        data = self._rest.read(min(size, 50_000))
+        if not data:
+            raise SourceFailed
+        return data
+
+    def readinto(self, buffer: memoryview, /) -> int:
+        data = self.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+
+def _error_of(stream: Stream, buffer: memoryview) -> Exception:
+    try:
+        while stream.readinto(buffer):
+            pass
+    except (InvalidArchive, SourceFailed) as exc:
+        return exc
+    raise AssertionError("the stream is sound")
+
+
+class SourceFailed(Exception):
+    """What the source of the bytes raises."""
+
+
+@pytest.mark.parametrize("compression", COMPRESSED)
+@pytest.mark.parametrize("error", [InvalidArchive, SourceFailed])
+def test_an_error_that_is_kept_keeps_no_decoder(compression: Compression, error: type[Exception]) -> None:
+    blob = compress(TEXT, compression)[:-1000]
+    buffer = memoryview(bytearray(1000))
+    gc.disable()
+    try:
+        source = io.BytesIO(blob) if error is InvalidArchive else _Ends(blob)
+        with closing(sniff(blob[:8]).open(source)) as stream:
+            gone = weakref.ref(source)  # which the decoder holds
+            kept = _error_of(stream, buffer)
+        del stream, source
+        assert isinstance(kept, error)
+        assert kept.__traceback__ is not None
+        assert gone() is None
+    finally:
+        gc.enable()
+
+
+@pytest.mark.parametrize("compression", COMPRESSED)
+def test_lack_of_memory_in_a_decoder_is_told_from_bad_bytes(compression: Compression) -> None:
+    lacking = (
+        MemoryError(),
+        zstandard.ZstdError("zstd decompress error: Allocation error : not enough memory"),
+    )
+
+    assert all(isinstance(judged(exc, compression), OutOfMemory) for exc in lacking)
+    assert isinstance(judged(OverflowError("header too long"), compression), InvalidArchive)
