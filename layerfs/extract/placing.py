@@ -26,6 +26,8 @@ from layerfs.layer.paths import clean, is_plain, join, shown, split
 from layerfs.layer.whiteout import WH_PREFIX, Marker, Reserved, is_marker, parse_marker
 
 _WARNINGS_MAX: Final = 100
+_MARKERS: Final = frozenset({Type.FILE, Type.DIRECTORY, Type.SYMLINK})
+"""Types that a marker may have on the disk."""
 _PARENTS_MAX: Final = 1024
 _PREFIX_MAX: Final = 4096
 """Bytes of the longest text in front of a name that is kept."""
@@ -65,6 +67,8 @@ class Placer:
 
     def place(self, member: Member) -> None:
         """Put *member* in its place; for a file, take its content from the source."""
+        if member.type and WH_PREFIX in member.name:
+            self._simplified(member)
         try:
             _PLACE[member.type](self, member)
         except OSError as exc:
@@ -241,6 +245,12 @@ class Placer:
             self._remove(self._directories.get(parent.path), leaf)
             self._remembered.add(path, len(target))
             self.links.add(path, target)
+
+    def _simplified(self, member: Member) -> None:
+        """Make a marker an empty file, whatever its type (AUFS has devices, links to nothing)."""
+        if member.type not in _MARKERS and is_marker(split(clean(member.name, self._max_depth))[1]):
+            self._source.skip(member.stored)
+            member.type, member.size, member.stored = Type.FILE, 0, 0
 
     def _socket(self, member: Member) -> None:
         self._skip(member, "a socket")

@@ -219,12 +219,11 @@ class RingSource:
         self.pad(size)
 
     def pad(self, size: int) -> None:
-        """Pass over the padding that follows *size* bytes of content."""
-        rest = -size % BLOCK
-        if rest:
-            self._position += rest
-            if self._position > self._end:
-                raise self._truncated()
+        """Pass over the padding that follows *size* bytes of content, if there is any.
+
+        The last block of an archive may lack it, as for Go and GNU tar; any other ends in its slot.
+        """
+        self._position = min(self._position + -size % BLOCK, self._end)
 
     def drain(self) -> None:
         """Pass over all that is left, whatever it is."""

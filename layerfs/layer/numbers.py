@@ -30,7 +30,8 @@ def number(field: bytes, what: str) -> int:
     elif field[0] & 0x80:
         return _base256(field)
     else:
-        text = field.partition(b"\0")[0].strip(b" ")
+        # Some old tars write NULs in front of the digits (AIX), or spaces.
+        text = field.strip(b"\0 ").partition(b"\0")[0]
         if not text:
             return 0
         if text.isdigit() and not text.strip(b"01234567"):
@@ -48,10 +49,11 @@ def _base256(field: bytes) -> int:
 
 
 def decimal(text: bytes, what: str) -> int:
-    """Read an unsigned decimal number of at most 20 digits. Raises InvalidArchive."""
-    if not text.isdigit() or len(text) > 20:
+    """Read an unsigned decimal number of at most 20 digits behind any zeros. Raises InvalidArchive."""
+    digits = text.lstrip(b"0")
+    if not text.isdigit() or len(digits) > 20:
         raise InvalidArchive(f"{what}: {text[:40]!r} is no number (expected decimal digits)")
-    return int(text)
+    return int(digits or b"0")
 
 
 def timestamp(text: bytes) -> int:
@@ -62,9 +64,10 @@ def timestamp(text: bytes) -> int:
 
 def _timestamp(text: bytes) -> int:
     whole, _, fraction = text.removeprefix(b"-").partition(b".")
-    if not whole.isdigit() or len(whole) > 20 or (fraction and not fraction.isdigit()):
+    digits = whole.lstrip(b"0")
+    if not whole.isdigit() or len(digits) > 20 or (fraction and not fraction.isdigit()):
         raise InvalidArchive(f"{text[:40]!r} is no time (expected seconds)")
-    value = int(whole + fraction[:9].ljust(9, b"0"))
+    value = int(digits + fraction[:9].ljust(9, b"0"))
     return check_time(-value if text.startswith(b"-") else value, "the time")
 
 

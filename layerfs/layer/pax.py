@@ -12,7 +12,7 @@ from typing import Final
 
 import msgspec
 
-from layerfs.errors import InvalidArchive
+from layerfs.errors import BudgetExceeded, InvalidArchive
 from layerfs.layer.member import Member, Type
 from layerfs.layer.numbers import decimal, timestamp
 from layerfs.layer.paths import shown
@@ -28,6 +28,10 @@ _LINES: Final = re.compile(rb"(?m)^([0-9]{1,19}) ([^=\n\0]+)=([^\n\0]*)\n")
 """Anchored, so that each line is tried once, however much it looks like the beginning of many records."""
 _FILE_TYPE: Final = b"SCHILY.filetype"
 _PERCENT: Final = re.compile(rb"%([0-9A-Fa-f]{2})")
+RECORDS_MAX: Final = 20_000
+"""Records of one header: ten thousand pieces of a sparse file, which is what most are of."""
+_MANY: Final = 1000
+"""Lines of a header that are worth counting while they are read."""
 _OWNER_MAX: Final = (1 << 32) - 2
 """2^32-1 tells chown(2) to change nothing."""
 
@@ -57,6 +61,8 @@ def read(body: bytes) -> Header:
 
 def parse_records(body: bytes) -> Records:
     """Read ``<length> <key>=<value>`` lines, in order. Raises InvalidArchive."""
+    if body.count(b"\n") > _MANY:
+        return _parse_by_length(body)
     records = []
     end = 0
     # Nearly all bodies are lines of text: what does not look like that is read by its lengths, and judged.
@@ -87,20 +93,23 @@ def _parse_by_length(body: bytes) -> Records:
         if b"\0" in key or (b"\0" in value and key in (b"path", b"linkpath")):
             raise InvalidArchive(f"PAX record {shown(key)}: holds a NUL")
         records.append((key, value))
+        if len(records) > RECORDS_MAX:
+            raise BudgetExceeded(f"PAX header of more than {RECORDS_MAX} records")
         position = after
     return records
 
 
 def apply(records: Iterable[tuple[bytes, bytes]], member: Member) -> bool:
-    """Change *member* as *records* say; a later record wins, unknown keys mean nothing.
+    """Change *member* as *records* say; the last record of a key counts, unknown keys mean nothing.
 
-    An empty value means "none", but an xattr may well be empty. Sparse keys are left to `layer.sparse`; says
+    An empty value takes back what records before it said, so that the header counts (POSIX, Go); but an xattr
+    may well be empty. Sparse keys are left to `layer.sparse`; says
     whether there are any. Raises InvalidArchive.
     """
     libarchive: dict[bytes, bytes] = {}
     file_type = None
     is_sparse = False
-    for key, value in records:
+    for key, value in dict(records).items():
         if key in _IGNORED:
             continue
         if key in _CHANGES:
@@ -144,11 +153,11 @@ def _change_size(member: Member, value: bytes) -> None:
 
 
 def _change_uid(member: Member, value: bytes) -> None:
-    member.uid = check_owner(decimal(value, f"{shown(member.name)}: PAX uid"), member.name)
+    member.uid = _owner(value, "uid", member.name)
 
 
 def _change_gid(member: Member, value: bytes) -> None:
-    member.gid = check_owner(decimal(value, f"{shown(member.name)}: PAX gid"), member.name)
+    member.gid = _owner(value, "gid", member.name)
 
 
 _CHANGES: Final[dict[bytes, Callable[[Member, bytes], None]]] = {
@@ -168,11 +177,20 @@ def _size(value: bytes, name: bytes) -> int:
     return size
 
 
+def _owner(value: bytes, key: str, name: bytes) -> int:
+    number = decimal(value.removeprefix(b"-"), f"{shown(name)}: PAX {key}")
+    return check_owner(-number if value.startswith(b"-") else number, name)
+
+
 def check_owner(number: int, name: bytes) -> int:
-    """Return *number* if it can be a user or a group. Raises InvalidArchive."""
-    if not 0 <= number <= _OWNER_MAX:
+    """Return *number* if it can be a user or a group. Raises InvalidArchive.
+
+    A negative one is what the kernel makes of it, as in Go and GNU tar: -2 is the nobody of old systems.
+    """
+    unsigned = number + (1 << 32) if -(1 << 31) <= number < 0 else number
+    if not 0 <= unsigned <= _OWNER_MAX:
         raise InvalidArchive(f"{shown(name)}: owner {number} (expected 0 to {_OWNER_MAX})")
-    return number
+    return unsigned
 
 
 def _from_libarchive(key: bytes, value: bytes) -> tuple[bytes, bytes]:

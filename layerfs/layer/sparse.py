@@ -46,7 +46,8 @@ def _pairs(field: bytes) -> Extents:
 
 def read_pax(member: Member, records: Records, source: Source, budget: int) -> None:
     """Complete *member* if its PAX records say that it is sparse."""
-    keys = {key[len(SPARSE) :]: value for key, value in records if key.startswith(SPARSE)}
+    last = {key[len(SPARSE) :]: value for key, value in records if key.startswith(SPARSE)}
+    keys = {key: value for key, value in last.items() if value or key == b"map"}  # which may list nothing
     if not keys:
         return
     major, minor = keys.get(b"major"), keys.get(b"minor")

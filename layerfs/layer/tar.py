@@ -79,7 +79,7 @@ class TarReader:
             return None
         if block[156] in _SPECIAL or self._global:
             return self._extended(block)
-        return self._finished(self._plain(block))
+        return self._finished(self._plain(block), old=not block[156])
 
     def _checked(self, block: bytes) -> bool:
         """Check the checksum of a header; False at the end of the archive.
@@ -153,8 +153,6 @@ class TarReader:
             if type_ is Type.CHARACTER or type_ is Type.BLOCK:
                 member.major = number(block[329:337], "major device number")
                 member.minor = number(block[337:345], "minor device number")
-        elif kind == b"\0" and name.endswith(b"/"):
-            member.type = Type.DIRECTORY  # how archives older than ustar say it
         return member
 
     def _owner(self, field: bytes, name: bytes) -> tuple[int, int, int]:
@@ -202,9 +200,9 @@ class TarReader:
             block = self._source.block()
             if adler32(block) & 0xFFFF != self._sums.get(block[_CHECKSUM]) and not self._checked(block):
                 if name is not None or link is not None or own.records:
-                    raise InvalidArchive("an extended header at the end of the archive (expected a member)")
+                    self._warn("an extended header at the end of the archive, without a member: ignored")
                 return None
-        return self._finished(self._combined(block, own, name, link))
+        return self._finished(self._combined(block, own, name, link), old=not block[156])
 
     def _combined(self, block: bytes, own: pax.Header, name: bytes | None, link: bytes | None) -> Member:
         """Read a header together with what stood in front of it."""
@@ -264,10 +262,13 @@ class TarReader:
         if len(self.warnings) < _WARNINGS_MAX:
             self.warnings.append(what)
 
-    def _finished(self, member: Member) -> Member:
-        """Judge what can only be judged when all is known."""
+    def _finished(self, member: Member, *, old: bool) -> Member:
+        """Judge what can only be judged when all is known; *old* if the type is NUL, as before ustar."""
         kind = member.type
         if kind is _FILE:
+            if old and member.name.endswith(b"/"):
+                member.type = Type.DIRECTORY  # how archives older than ustar say it
+                member.size = member.stored = 0
             if member.mode > _PERMISSIONS and not member.size:
                 member.type = Type.SOCKET
             if member.stored < 0:

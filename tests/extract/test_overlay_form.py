@@ -3,11 +3,13 @@
 import itertools
 import stat
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
 from layerfs.errors import InvalidWhiteout
 from tests.extract.extracting import Extract, Tree
+from tests.layer.headers import END, header
 from tests.support.images import Entry, directory, file, opaque, symlink, whiteout
 
 pytestmark = pytest.mark.needs_root
@@ -116,3 +118,29 @@ def test_markers_that_hide_nothing_are_refused(extract: Extract, name: str) -> N
 def test_entries_below_a_marker_are_refused(extract: Extract, name: str) -> None:
     with pytest.raises(InvalidWhiteout, match="below a marker"):
         extract(file(name))
+
+
+@pytest.mark.parametrize("owner", ["root", "user"])
+@pytest.mark.parametrize(
+    "fields",
+    [
+        pytest.param({"type": b"3"}, id="a device 0:0"),
+        pytest.param({"type": b"3", "major": 1, "minor": 3}, id="a device"),
+        pytest.param({"type": b"4", "major": 8}, id="a block device"),
+        pytest.param({"type": b"6"}, id="a fifo"),
+        pytest.param({"mode": 0o140644}, id="a socket"),
+        pytest.param({"type": b"1", "link": b".wh..wh.aufs"}, id="a hard link to something absent"),
+        pytest.param({"type": b"2", "link": b"absent"}, id="a symlink"),
+        pytest.param({"type": b"5"}, id="a directory"),
+    ],
+)
+def test_markers_count_by_name_whatever_their_type(
+    extract: Extract, fields: dict[str, Any], owner: str
+) -> None:
+    tree = extract(
+        archive=header(b"d/.wh.a", **fields) + header(b"e/.wh..wh..opq", **fields) + END, owner=owner
+    )
+
+    assert tree.listed("whiteouts") == ("d/.wh.a",)
+    assert tree.listed("opaques") == ("e",)
+    assert _devices(tree) == {"d/a"}

@@ -104,7 +104,7 @@ class BytesSource:
     def read(self, size: int) -> bytes:
         content = self._data[self._at : self._at + size]
         self._at += size + -size % 512
-        if self._at > len(self._data):
+        if len(content) < size:
             raise InvalidArchive("truncated")
         return content
 
