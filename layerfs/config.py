@@ -48,9 +48,10 @@ class BudgetsSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     max_image_bytes: Annotated[Count | None, _about("Bytes of the archives of all layers.")] = None
     max_image_entries: Annotated[Count | None, _about("Entries of all layers of an image.")] = None
     max_depth: Annotated[Count | None, _about("Components of one path.")] = None
-    max_ratio: Annotated[Count | None, _about("Uncompressed to compressed size, after the first 64 MiB.")] = (
-        None
-    )
+    max_ratio: Annotated[Count | None, _about("Uncompressed to compressed size, of large layers.")] = None
+    max_cpu_seconds: Annotated[
+        Count | None, _about("Seconds of a processor for inflating a layer, and for writing it.")
+    ] = None
     max_pax_bytes: Annotated[
         Count | None, _about("Bytes of one extended header or of an entry's xattrs.")
     ] = None

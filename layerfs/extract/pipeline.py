@@ -14,6 +14,7 @@ Who is at fault, in the order in which `verdict` looks:
 """
 
 import logging
+import time
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
@@ -36,7 +37,7 @@ from layerfs.errors import (
 )
 from layerfs.extract.hashing import HashThread, mismatch
 from layerfs.extract.job import Done, ExtractJob, Failed
-from layerfs.extract.ring import SLOTS, Feeder
+from layerfs.extract.ring import SLOTS, Feeder, cpu_exceeded
 from layerfs.extract.tail import Growth, Tail
 from layerfs.extract.writer import Unwritten, Written
 from layerfs.layer.record import Extraction
@@ -46,6 +47,8 @@ log = logging.getLogger(__name__)
 
 _RATIO_FREE: Final = 64 << 20
 """Uncompressed bytes before the ratio is looked at: small layers of zeros compress a lot."""
+_RATIO_FREE_GROWING: Final = 1 << 30
+"""The same while the blob still comes, and its size is only a promise: a sound layer may begin with zeros."""
 
 _DIFF_ID_HASH: Final = "sha256"
 """Archives are hashed by this, and by the algorithm of the blob's digest if that is another."""
@@ -112,6 +115,7 @@ class _Run:
         self._blob_hash = blob_hash
         self._tar_hashes = tar_hashes
         self._archive = _Archive()
+        self._since = time.process_time()
 
     def extract(self, relay: Callable[[bytes], None]) -> Done | Failed:
         self._feeder.start(msgspec.json.encode(self._job))
@@ -176,10 +180,12 @@ class _Run:
         size, budgets = self._archive.size, self._job.budgets
         if size > budgets.max_layer_bytes:
             raise BudgetExceeded(f"archive: more than {budgets.max_layer_bytes} bytes (max_layer_bytes)")
-        if size > _RATIO_FREE and size > budgets.max_ratio * self._tail.offset:
-            raise BudgetExceeded(
-                f"archive: {size} bytes out of {self._tail.offset} (max_ratio is {budgets.max_ratio})"
-            )
+        whole = self._job.complete and self._job.size > 0
+        free, blob = (_RATIO_FREE, self._job.size) if whole else (_RATIO_FREE_GROWING, self._tail.offset)
+        if size > free and size > budgets.max_ratio * blob:
+            raise BudgetExceeded(f"archive: {size} bytes out of {blob} (max_ratio is {budgets.max_ratio})")
+        if time.process_time() - self._since > budgets.max_cpu_seconds:
+            raise cpu_exceeded("inflating the blob", budgets)
 
     def _read_rest(self, failure: LayerfsError | None) -> LayerfsError | None:
         """Let the hasher have the rest of the blob, unless it was the reading itself that failed."""

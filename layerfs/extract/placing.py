@@ -133,10 +133,9 @@ class Placer:
             raise InvalidWhiteout(f"{shown(path)}: {exc}") from None
 
     def _file(self, member: Member) -> None:
-        if member.size > self._max_bytes:
-            raise BudgetExceeded(
-                f"{shown(member.name)}: {member.size} bytes (max_layer_bytes is {self._max_bytes})"
-            )
+        if self.file_bytes + member.size > self._max_bytes:  # in sum: holes cost an archive nothing
+            what = f"{shown(member.name)}: {member.size} bytes after {self.file_bytes}"
+            raise BudgetExceeded(f"{what} (max_layer_bytes is {self._max_bytes})")
         raw_parent, _, leaf = member.name.rpartition(b"/")
         parent = self._parents.get(raw_parent)
         if parent is None or parent.fd < 0 or not is_plain(leaf):  # else as `_locate` would say

@@ -11,12 +11,14 @@ import mmap
 import os
 import select
 import struct
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
-from layerfs.errors import InvalidArchive
+from layerfs.errors import BudgetExceeded, InvalidArchive
+from layerfs.layer.budgets import Budgets
 from layerfs.processes import frames
 
 BLOCK: Final = 512
@@ -152,6 +154,8 @@ class RingSource:
         self._ended = False
         self._credit_due = False
         self._answered = False
+        self.budgets = Budgets()
+        """What the job allows; a process reads one archive, so that all its time is the archive's."""
 
     def next_job(self) -> bytes | None:
         """Wait for a job; None when there will be no more."""
@@ -265,6 +269,8 @@ class RingSource:
         word = frames.read_exactly(self._words, _WORD.size)
         if word is None:
             raise PartnerDied
+        if time.process_time() > self.budgets.max_cpu_seconds:
+            raise cpu_exceeded("writing the tree", self.budgets)
         (size,) = _WORD.unpack(word)
         if size in (_END, _ABORTED):
             self._ended = True
@@ -281,6 +287,11 @@ class RingSource:
     def _truncated(self) -> InvalidArchive:
         self._position = self._end
         return InvalidArchive("the archive is truncated (expected more bytes, as its last header says)")
+
+
+def cpu_exceeded(doing: str, budgets: Budgets) -> BudgetExceeded:
+    """Return the error for more seconds of a processor than a layer may take."""
+    return BudgetExceeded(f"{doing}: more than {budgets.max_cpu_seconds} s of a processor (max_cpu_seconds)")
 
 
 def _write(fd: int, data: memoryview) -> None:

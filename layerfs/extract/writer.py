@@ -159,6 +159,7 @@ class TreeWriter:
         self._directories = Directories(
             open_root(job.target), _IMPLIED_MODE, remembered, open_max(job.budgets.max_depth)
         )
+        source.budgets = job.budgets
         self._reader = TarReader(source, job.budgets)
         self._placer = Placer(source, self._directories, self._ownership, job.budgets, remembered)
 

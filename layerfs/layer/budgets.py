@@ -16,7 +16,9 @@ class Budgets(msgspec.Struct, frozen=True, kw_only=True):
     max_depth: int = 256
     """Components of one path."""
     max_ratio: int = 2000
-    """Uncompressed to compressed size, looked at after the first 64 MiB."""
+    """Uncompressed to compressed size: of the whole blob beyond 64 MiB; of what has come beyond 1 GiB."""
+    max_cpu_seconds: int = 3600
+    """Seconds of a processor that inflating the blob, and again that writing its tree may take."""
     max_pax_bytes: int = 1 << 20
     """Bytes of one extended header, and of all xattrs of one entry."""
     max_record_bytes: int = 16 << 20

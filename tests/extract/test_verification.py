@@ -187,6 +187,10 @@ def test_a_target_that_is_not_empty_is_refused(extract: Extract) -> None:
         extract.run(job)
 
 
+def _sparse(name: bytes, size: int) -> bytes:
+    return pax((b"GNU.sparse.size", b"%d" % size), (b"GNU.sparse.map", b"0,1")) + member(b"x", name=name)
+
+
 _BIG = compress(tar([file("zeros", bytes(70 << 20))]), "gzip")
 
 
@@ -198,6 +202,10 @@ _BIG = compress(tar([file("zeros", bytes(70 << 20))]), "gzip")
         pytest.param(
             pax((b"GNU.sparse.size", b"9" * 18), (b"GNU.sparse.map", b"0,1")) + member(b"x") + END,
             Budgets(), "max_layer_bytes", id="bytes of a sparse file",
+        ),
+        pytest.param(
+            b"".join(_sparse(b"f%d" % n, 1 << 39) for n in range(3)) + END, Budgets(), "max_layer_bytes",
+            id="bytes of sparse files in sum: sparse_petabyte",
         ),
         pytest.param(_BIG, Budgets(max_ratio=100), "max_ratio", id="ratio"),
         pytest.param(tar([file("a/" * 20 + "f")]), Budgets(max_depth=20), "max_depth", id="depth"),
@@ -229,3 +237,24 @@ def test_an_archive_cut_off_inside_a_member_is_refused(extract: Extract, blocks:
     else:
         with pytest.raises(InvalidArchive):
             extract(archive=archive)
+
+
+@pytest.mark.parametrize("complete", [True, False], ids=["complete", "growing"])
+def test_a_sound_layer_may_begin_with_zeros(extract: Extract, complete: bool) -> None:
+    """At the first bytes of it the ratio is much larger than that of the whole."""
+    archive = tar([file("zeros", bytes(100 << 20)), file("noise", os.urandom(4 << 20))])
+    job = extract.job(compress(archive, "zstd"), budgets=Budgets(max_ratio=40), complete=complete)
+    with extract.pool.extractor() as extractor:
+        extractor.start(job)
+        if not complete:
+            extractor.ended(job.size)
+        assert extractor.result().files == 2
+
+
+def test_pax_cpu_unbounded(extract: Extract) -> None:
+    """Headers that cost much more time to read than to inflate."""
+    header_of_many = pax(*[(b"a", b"b")] * 15_000)
+    archive = compress((header_of_many + member(b"", name=b"f")) * 400 + END, "zstd")
+
+    with pytest.raises(BudgetExceeded, match="max_cpu_seconds"):
+        extract(archive=archive, budgets=Budgets(max_cpu_seconds=1))
