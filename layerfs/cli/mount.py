@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 from errno import EDQUOT, ENOSPC
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -134,6 +134,10 @@ def _places(places: list[str]) -> "tuple[SourceName | None, Path]":
     return SourceName.parse(places[0]), Path(places[1])
 
 
+_VARIABLES: Final = ("REGISTRY_AUTH_FILE", "DOCKER_CONFIG", "SSL_CERT_FILE", "SSL_CERT_DIR")
+"""Variables whose paths count from where the user is."""
+
+
 def _serve(
     settings: Settings, local: "LocalOrigin | None", mountpoint: Mountpoint, ready: Callable[[], None]
 ) -> None:
@@ -142,6 +146,9 @@ def _serve(
 
     from layerfs import app as wiring
 
-    os.chdir("/")  # it keeps no filesystem from being unmounted; every path is absolute by now
-
+    # So it keeps no filesystem from being unmounted. Settings are absolute by now; these are read later.
+    for name in _VARIABLES:
+        if os.environ.get(name):
+            os.environ[name] = str(Path.cwd() / os.environ[name])
+    os.chdir("/")
     trio.run(wiring.serve, settings, mountpoint, ready, local)

@@ -184,7 +184,7 @@ class Requester:
             except (Unreachable, RegistryTimeout) as exc:
                 error = exc
             else:
-                if reply.status not in retry.STATUSES:
+                if reply.status not in retry.STATUSES or _says_no_more(reply):
                     return reply
                 wish = retry.parse_retry_after(reply.headers.get("retry-after"))
                 error = explain(reply, await reply.problem())
@@ -281,3 +281,8 @@ class Requester:
                 trio.Semaphore(self._settings.downloads_per_registry),
             )
         return self._registries[name]
+
+
+def _says_no_more(reply: Reply) -> bool:
+    """Say whether the request may be one that the server does not know: HEAD is answered with 5xx then."""
+    return reply.request.method == "HEAD" and reply.status >= 500

@@ -1,14 +1,17 @@
 """`layerfs mount` and `layerfs umount` as users and init systems run them."""
 
+import base64
 import json
 import os
 import signal
 import subprocess
+import tempfile
 from pathlib import Path
 
 import pytest
 
 from tests.support import clients, daemon, images, mounts
+from tests.support.faulty_registry import PASSWORD, USER, FaultyRegistry
 from tests.support.registry import Registry
 
 pytestmark = [pytest.mark.needs_root, pytest.mark.needs_fuse]
@@ -148,3 +151,20 @@ def test_a_container_on_the_lowerdirs_survives_the_daemon(
 
             assert said.stdout == b"still here"
             assert sorted(os.listdir(merged)) == ["bin", "new"]
+
+
+def test_a_credential_file_is_found_from_where_the_user_is(
+    faulty: FaultyRegistry, store: Path, mountpoint: Path
+) -> None:
+    """The daemon works in ``/``; what the environment names counts from where it was started."""
+    auth = base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
+    repository = faulty.push("a/b", "1", images.image(images.layer(images.file("a", b"a"))))
+    faulty.faults.auth = "basic"
+    root = Path(__file__).parents[2]  # where it is started
+    (root / ".cache").mkdir(exist_ok=True)
+    with tempfile.NamedTemporaryFile("w", dir=root / ".cache") as file:
+        json.dump({"auths": {faulty.host: {"auth": auth}}}, file)
+        file.flush()
+        relative = {"REGISTRY_AUTH_FILE": os.path.relpath(file.name, root)}
+        with daemon.running(store, mountpoint, environment=relative) as running:
+            assert clients.read(running.images / f"{repository}:1" / "layers/00/diff/a") == b"a"

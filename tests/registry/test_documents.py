@@ -42,7 +42,7 @@ async def test_one_head_resolves_a_tag(faulty: FaultyRegistry) -> None:
     assert faulty.asked[0].headers["user-agent"].startswith("layerfs/")
 
 
-@pytest.mark.parametrize("status", [400, 403, 404, 405, 501])
+@pytest.mark.parametrize("status", [400, 403, 404, 405, 500, 501, 502, 503])
 async def test_a_registry_that_knows_no_head_is_asked_by_get(faulty: FaultyRegistry, status: int) -> None:
     repository = faulty.push("a/b", "1", BUILT)
     faulty.faults.always = [("HEAD /v2/a/b/manifests", Answer(status))]
