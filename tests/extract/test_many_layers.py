@@ -114,3 +114,13 @@ def _limit(pid: int, room: int) -> None:
     wait_until(lambda: bool(Path(f"/proc/{pid}/task/{pid}/children").read_text()))
     most = _held(pid) + room
     resource.prlimit(pid, resource.RLIMIT_DATA, (most, most))
+
+
+def test_a_job_that_cannot_start_is_answered(extract: Extract) -> None:
+    """Neither a thread's stack nor anything else of some MiB can be had."""
+    with closing(Extractor()) as extractor:
+        _limit(extractor.pid, 1 << 20)
+        extractor.start(extract.job(ARCHIVE))
+        with pytest.raises(OutOfMemory, match="not at fault"):
+            extractor.result()
+        assert not extractor.is_alive
