@@ -134,7 +134,7 @@ def end_with_parent() -> None:
 def keep_capabilities(kept: Iterable[int]) -> None:
     """Give up all capabilities but those *kept* that the process has."""
     mask = sum(1 << number for number in kept)
-    last = int(Path("/proc/sys/kernel/cap_last_cap").read_text(encoding="ascii"))
+    last = int(Path("/proc/sys/kernel/cap_last_cap").read_bytes())
     for number in range(last + 1):
         if not mask >> number & 1:
             with suppress(OSError):  # only with CAP_SETPCAP; without it there is nothing to gain either
