@@ -12,6 +12,7 @@ import trio
 from layerfs.errors import Denied, RegistryError, RegistryMisbehaved, RegistryTimeout
 from layerfs.oci import Descriptor, mediatype
 from layerfs.registry import ranges
+from layerfs.registry.encoding import is_true
 from layerfs.registry.pace import Pace
 from layerfs.registry.ranges import ALL, Range
 from layerfs.registry.redirects import Request
@@ -117,7 +118,9 @@ async def _stream(reply: Reply, asked: Range, what: str, descriptor: Descriptor,
         if reply.status not in (200, 206):
             raise (await reply.problem()).error(what, str(reply.request.origin))
         start, stop = ranges.part_of_body(asked, descriptor.size, reply.status, reply.headers)
-        decoded = _is_encoded(reply, stop - start)
+        decoded = _is_encoded(reply, stop - start) and is_true(
+            reply.encoding, await reply.peek(what), mediatype.compression_of(descriptor.media_type)
+        )
         end = stop if reply.status == 206 or asked.last is None else asked.last + 1
         if decoded and start:
             raise RegistryMisbehaved(f"{what}: a range of compressed bytes (expected them as they are)")

@@ -10,6 +10,8 @@ from typing import Final
 from layerfs.errors import RegistryMisbehaved
 
 _PIECE: Final = 1 << 20
+_GZIP: Final = b"\x1f\x8b"
+"""RFC 1952, section 2.3.1."""
 _AUTOMATIC: Final = zlib.MAX_WBITS | 32  # the header says whether it is gzip or zlib
 
 
@@ -41,3 +43,16 @@ class Decoder:
             data = self._inflater.unused_data if self._inflater.eof else self._inflater.unconsumed_tail
             if piece:
                 yield piece
+
+
+def is_true(encoding: str, first: bytes, compression: str) -> bool:
+    """Say whether a body that begins with *first* is encoded as it says, around a blob of *compression*.
+
+    Some servers call a blob encoded because it is compressed itself. With a Content-Length the size tells;
+    in chunks only the bytes do: what comes out has to begin as the blob does.
+    """
+    try:
+        piece = next(Decoder(encoding).feed(first), b"")
+    except RegistryMisbehaved:
+        return False
+    return not piece or compression != "gzip" or piece.startswith(_GZIP[: len(piece)])

@@ -44,6 +44,7 @@ class Reply:
         self._decoder: Decoder | None = None
         self._pieces: Iterator[bytes] = iter(())
         self._whole: bytes | None = None
+        self._peeked: bytes | None = None
 
     @property
     def encoding(self) -> str:
@@ -72,7 +73,15 @@ class Reply:
             self._pieces = self._decoder.feed(chunk)
         return piece
 
+    async def peek(self, what: str) -> bytes:
+        """Return the first bytes of the body as they came; they are not lost by that."""
+        self._peeked = await self._next_raw(what)
+        return self._peeked or b""
+
     async def _next_raw(self, what: str) -> bytes | None:
+        if self._peeked is not None:
+            peeked, self._peeked = self._peeked, None
+            return peeked
         if self._body is None:
             self._body = self._response.aiter_raw()
         try:

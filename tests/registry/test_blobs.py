@@ -1,5 +1,6 @@
 """Blobs: redirects, ranges, broken connections, encodings, places, foreign layers."""
 
+import gzip
 import threading
 
 import pytest
@@ -216,6 +217,27 @@ async def test_a_gzip_blob_labelled_as_encoded_is_left_alone(faulty: FaultyRegis
     async with RegistryClient(quick()) as client:
         assert await download(client, repository, blob) == (0, CONTENT)
         assert await download(client, repository, blob, offset=3) == (3, CONTENT[3:])
+
+
+@pytest.mark.parametrize(
+    ("content", "compression"),
+    [
+        pytest.param(gzip.compress(CONTENT), "+gzip", id="gzip"),
+        pytest.param(CONTENT, "", id="plain"),
+        pytest.param(b"\x28\xb5\x2f\xfd" + CONTENT, "+zstd", id="zstd"),
+    ],
+)
+@pytest.mark.parametrize("truly", [False, True])
+async def test_a_chunked_answer_may_lie_about_its_encoding(
+    faulty: FaultyRegistry, content: bytes, compression: str, truly: bool
+) -> None:
+    """Without a Content-Length the bytes tell whether there is a Content-Encoding around the blob."""
+    repository, blob = put(faulty, content, type=f"application/vnd.oci.image.layer.v1.tar{compression}")
+    faulty.faults.chunked = True
+    faulty.faults.gzip_bodies = truly
+    faulty.faults.encoding_label = "gzip"
+    async with RegistryClient(quick()) as client:
+        assert await download(client, repository, blob) == (0, content)
 
 
 # Redirects

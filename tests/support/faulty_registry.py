@@ -67,6 +67,7 @@ class Answer:
     """Close the connection after so many bytes of the body."""
     stall: bool = False
     """Send no more after ``cut``, but keep the connection."""
+    chunked: bool = False
     trickle: bool = False
     """Send twenty bytes a second."""
 
@@ -110,6 +111,8 @@ class Faults:
     whole of a smaller one sends its next request to the stalled connection.)"""
     trickle_blobs: bool = False
     wrong_bytes: bool = False
+    chunked: bool = False
+    """Send bodies without a Content-Length."""
     gzip_bodies: bool = False
     encoding_label: str = ""
     """Say this Content-Encoding without applying it."""
@@ -186,9 +189,16 @@ class _Handler(BaseHTTPRequestHandler):
         for name, value in answer.headers.items():
             for line in value.split("\n"):
                 self.send_header(name, line)
-        self.send_header("Content-Length", str(len(answer.body) if answer.length is None else answer.length))
+        if answer.chunked:
+            self.send_header("Transfer-Encoding", "chunked")
+        else:
+            length = len(answer.body) if answer.length is None else answer.length
+            self.send_header("Content-Length", str(length))
         self.end_headers()
         if self.command == "HEAD":
+            return
+        if answer.chunked:
+            self.wfile.write(b"%x\r\n%b\r\n0\r\n\r\n" % (len(answer.body), answer.body))
             return
         if answer.trickle:
             for byte in answer.body:
@@ -436,6 +446,7 @@ class FaultyRegistry:
     def _shortened(self, answer: Answer) -> Answer:
         faults = self.faults
         answer.trickle = faults.trickle_blobs
+        answer.chunked = faults.chunked
         with self._lock:
             if faults.cut_blobs:
                 answer.cut = faults.cut_blobs.pop(0)
