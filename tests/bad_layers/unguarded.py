@@ -9,6 +9,7 @@ from typing import Any
 
 from layerfs.extract import directories, placing, worker, writer
 from layerfs.extract.directories import Directory
+from layerfs.host import confine
 from layerfs.layer.paths import split
 
 
@@ -69,6 +70,11 @@ def main() -> None:
         (placing, "_CREATE", os.O_WRONLY | os.O_CREAT | os.O_TRUNC),
         (writer, "Directories", UnguardedDirectories),
         (writer, "open_root", _open_root),
+        (
+            confine,
+            "write_only_below",
+            lambda *_directories: False,
+        ),  # with it, the kernel refuses many of them
     ):
         assert hasattr(module, name)
         setattr(module, name, replacement)
