@@ -49,7 +49,7 @@ def test_the_text_is_the_same_before_and_after_and_asks_for_nothing(scene: Scene
     assert text == "lowerdir=" + ":".join(lines)
     assert len(lines) == 4
     assert all(line.startswith(f"{scene.daemon.mountpoint}/lower/") for line in lines)
-    assert max(map(len, lines)) == len(f"{scene.daemon.mountpoint}/lower/") + 20
+    assert max(map(len, lines)) == len(f"{scene.daemon.mountpoint}/lower/") + 26
     assert native(lines, scene.store)
 
 
