@@ -18,7 +18,7 @@ from pyfuse3 import EntryAttributes, FileInfo, FUSEError, ReaddirToken, RequestC
 from layerfs.fuse.errnos import fuse_request, translate
 from layerfs.fuse.files import Bytes, OpenFiles
 from layerfs.fuse.listings import OpenListings
-from layerfs.fuse.passing import PassingNames
+from layerfs.fuse.passing import PAUSE, PassingNames
 from layerfs.fuse.prepared import (
     BLOCK_SIZE,
     Listing,
@@ -112,6 +112,12 @@ class Operations(ReadOnly):
         node = parent.lookup(name)
         if isinstance(node, Need):
             return self._look_up_later(parent, name, ctx)
+        if self._passing.asked and node and parent.is_passing(node) and self._passing.are_too_many:
+            return self._found_slowly(parent, name, node)
+        return self._found(parent, name, node)
+
+    async def _found_slowly(self, parent: Node, name: bytes, node: Node) -> EntryAttributes:
+        await trio.sleep(PAUSE)
         return self._found(parent, name, node)
 
     async def _look_up_later(self, parent: Node, name: bytes, ctx: RequestContext) -> EntryAttributes:

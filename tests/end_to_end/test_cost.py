@@ -196,7 +196,7 @@ def test_a_long_listing_goes_back_to_where_it_was_told(
 
 
 def test_names_that_only_the_grammar_allows_cost_little(store: Path, mountpoint: Path) -> None:
-    count = 120_000  # the last 8,192 are known, and cost more
+    count = 80_000  # the last 8,192 are known, and cost more
     with daemon.running(store, mountpoint) as running:
         made_up = [running.images / f"r{n}.example" for n in range(count // 3)]
         made_up += [running.images / f"a.example/b/c{n}" for n in range(count // 3)]

@@ -94,12 +94,10 @@ def test_copies_have_the_acls(trees: tuple[Path, Path], tmp_path: Path, name: st
     assert (out / "sparse").read_bytes() == (native / "sparse").read_bytes()
 
 
-def test_blocks_of_sparse_files_tell_of_the_holes(trees: tuple[Path, Path], tmp_path: Path) -> None:
+def test_blocks_of_sparse_files_tell_of_the_holes(trees: tuple[Path, Path]) -> None:
     _, shown = trees
     sparse = (shown / "sparse").stat()
     assert sparse.st_size == SPARSE_SIZE
     assert 0 < sparse.st_blocks * 512 < SPARSE_SIZE // 2
     for name, blocks in (("d/plain", 8), ("tiny", 1), ("empty", 0)):
         assert (shown / name).stat().st_blocks == blocks
-    subprocess.run(["cp", shown / "sparse", tmp_path / "copy"], check=True)
-    assert (tmp_path / "copy").stat().st_blocks * 512 < SPARSE_SIZE // 2
