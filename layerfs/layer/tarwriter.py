@@ -101,9 +101,7 @@ def _place(name: bytes) -> tuple[bytes, bytes] | None:
 
 
 def _octal(value: int, width: int) -> bytes:
-    if value < 8 ** (width - 1):
-        return b"%0*o\0" % (width - 1, value)
-    return (value | 1 << (8 * width - 1)).to_bytes(width, "big")  # base-256 of GNU: device numbers only
+    return b"%0*o\0" % (width - 1, value)  # a device number of Linux has 12 and 20 bits, and fits
 
 
 def _time(nanoseconds: int) -> bytes:

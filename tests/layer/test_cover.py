@@ -1,25 +1,27 @@
 """What the cover of a stack holds."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import pytest
 from hypothesis import given
 
 from layerfs.errors import InvalidWhiteout
-from layerfs.layer.cover import Cover, CoverDirectory, plan_cover
+from layerfs.layer.cover import Cover, CoverDirectory, LayerKind, LayerNames, plan_cover, plan_fuse_cover
 from layerfs.layer.kinds import Kind
 from layerfs.layer.paths import split
+from layerfs.layer.tables import Tables
 from tests.layer.records import tables_of
 from tests.support import model
 from tests.support.images import Entry, directory, file, opaque, whiteout
 from tests.support.stacks import Stack, patiently, stacks
 
 Layers = Sequence[Sequence[Entry]]
+Planner = Callable[[Sequence[Tables], LayerKind, LayerNames], Cover]
 
 
-def plan(layers: Layers) -> Cover:
+def plan(layers: Layers, planner: Planner = plan_cover) -> Cover:
     """Plan the cover of a stack, base first, as a store would."""
     trees = [model.changeset(layer).tree for layer in layers]
 
@@ -31,7 +33,7 @@ def plan(layers: Layers) -> Cover:
         listed = {os.fsencode(entry.name) for entry in layers[number]} | trees[number].keys()
         return {split(other)[1] for other in listed - {b"", b"."} if split(other)[0] == path}
 
-    return plan_cover([tables_of(layer) for layer in layers], kind, names)
+    return planner([tables_of(layer) for layer in layers], kind, names)
 
 
 def no_names(number: int, path: bytes) -> list[bytes]:
@@ -220,3 +222,36 @@ def test_a_record_with_a_marker_that_hides_nothing_is_refused() -> None:
     layer = replace(tables_of([whiteout("a")]), whiteouts=b"d/.wh.\0")
     with pytest.raises(InvalidWhiteout):
         plan_cover([layer], lambda *_: None, no_names)
+
+
+@pytest.mark.parametrize(
+    ("layers", "directories", "copies"),
+    [
+        pytest.param([], [], [], id="no layers"),
+        pytest.param([[ROOT, file("a")], [whiteout("a")]], [b""], [], id="a marker of what lies below"),
+        pytest.param([[ROOT], [file("a"), whiteout("a")]], [b""], [(b"a", 1)], id="a file beside its marker"),
+        pytest.param(
+            [[ROOT], [directory("d"), whiteout("d"), file("d/x"), directory("d/e"), file("d/e/y")]],
+            [b"", b"d", b"d/e"],
+            [(b"d/e/y", 1), (b"d/x", 1)],
+            id="a directory beside its marker, with all below it",
+        ),
+        pytest.param(
+            [[ROOT], [file("a"), whiteout("a")], [file("a")]], [b""], [], id="a layer above has the name"
+        ),
+        pytest.param(
+            [[ROOT], [file("a"), whiteout("a")], [whiteout("a")]],
+            [b""],
+            [],
+            id="a layer above hides the name",
+        ),
+    ],
+)
+def test_a_cover_for_fuse_overlayfs_copies_what_a_marker_of_its_own_layer_hides(
+    layers: Layers, directories: list[bytes], copies: list[tuple[bytes, int]]
+) -> None:
+    cover = plan(layers, plan_fuse_cover)
+
+    assert [each.path for each in cover.directories] == directories
+    assert list(cover.copies) == copies
+    assert cover.whiteouts == ()

@@ -6,11 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from layerfs.errors import UsageError
 from layerfs.layer.kinds import Kind, is_whiteout, kind_of
 from layerfs.layer.overlayfs import (
     OPAQUE_XATTRS,
     OverlayForm,
     directory_option,
+    fuse_lowerdir_option,
     lowerdir_option,
     opaque_xattr,
     opaques_and_whiteouts,
@@ -108,3 +110,9 @@ def test_lower_directories_survive_the_option(paths: list[bytes]) -> None:
 
 def test_other_directories_escape_no_colon() -> None:
     assert directory_option(b"upperdir", rb"/a:b,c\d") == rb"upperdir=/a:b\,c\\d"
+
+
+def test_fuse_overlayfs_gets_commas_escaped_and_no_colon() -> None:
+    assert fuse_lowerdir_option([b"/a,b", b"/c d"]) == rb"lowerdir=/a\,b:/c d"
+    with pytest.raises(UsageError, match=r"^/c:d: .*expected another --store"):
+        fuse_lowerdir_option([b"/a", b"/c:d"])

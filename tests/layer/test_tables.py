@@ -50,3 +50,23 @@ def test_large_tables_hide_what_small_ones_do(
     assert {*large.hidden} == small.hidden
     assert {*large.markers} == {*small.markers}
     assert (path in large.opaque, path in large.implied) == (path in opaques, path in implied)
+
+
+def test_a_table_takes_part_in_set_algebra() -> None:
+    table = PathSet(path_table({b"a", b"b"}))
+
+    assert table | {b"c"} == {b"a", b"b", b"c"}
+    assert table & {b"b", b"c"} == {b"b"}
+
+
+def test_large_tables_count_what_small_ones_do() -> None:
+    tables = Tables(whiteouts=path_table({b".wh.a", b"d/.wh.b"}), opaques=path_table({b"d"}))
+    large, small = marks_of(tables, few=0), marks_of(tables)
+
+    assert len(large.hidden) == len(small.hidden) == 2
+    assert len(large.markers) == len(small.markers) == 3
+    for path, there in ((b".wh.a", True), (b"d/.wh..wh..opq", True), (b".wh..wh..opq", False)):
+        assert (path in large.markers) is (path in small.markers) is there
+    assert b"d/b" in large.hidden
+    text: object = "d/b"
+    assert text not in large.hidden, "a path is bytes"

@@ -650,3 +650,32 @@ def test_a_checksum_counts_in_each_spelling_and_only_if_it_is_right(
 @given(content=st.binary(max_size=512))
 def test_adler_32_is_the_same_from_both_libraries(content: bytes) -> None:
     assert isal_zlib.adler32(content) == zlib.adler32(content)
+
+
+def test_xattrs_of_a_global_and_an_own_header_share_one_limit() -> None:
+    def archive(size: int) -> bytes:
+        everywhere = pax((b"SCHILY.xattr.user.a", b"x" * size), type=b"g")
+        return everywhere + pax((b"SCHILY.xattr.user.b", b"x" * size)) + member(name=b"a") + END
+
+    few = Budgets(max_pax_bytes=1000)
+    [found], _ = read(archive(400), few)
+    assert found.xattrs == {b"user.a": b"x" * 400, b"user.b": b"x" * 400}
+    with pytest.raises(BudgetExceeded, match=r"^a: more than 1000 bytes of xattrs \(max_pax_bytes\)$"):
+        read(archive(600), few)
+
+
+def test_an_archive_is_warned_of_a_hundred_times_at_most() -> None:
+    _, warnings = read(pax((b"path", b"x"), type=b"g") * 101 + member(name=b"a") + END)
+    assert warnings == ["global PAX header: path ignored"] * 100
+
+
+def test_more_owners_and_times_than_are_kept_are_read_alike() -> None:
+    count = 8193  # more than any cache of fields keeps
+    members, _ = read(
+        b"".join(member(name=b"a", uid=number, mtime=number) for number in range(count))
+        + member(name=b"a", uid=0, mtime=0)
+        + END
+    )
+    assert [(found.uid, found.mtime_ns) for found in members] == [
+        (number, number * 10**9) for number in [*range(count), 0]
+    ]

@@ -3,6 +3,7 @@
 import io
 import tarfile
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
@@ -124,9 +125,28 @@ def test_what_no_plain_header_can_say_is_said_in_records() -> None:
         assert record in header
 
 
-def test_a_device_number_beyond_octal_is_written_in_base_256() -> None:
+def test_the_largest_device_number_of_linux_fits_a_plain_header() -> None:
     member = Member(b"dev", Type.BLOCK, 0o600, 0, 0, 0, 0, 0, major=4095, minor=(1 << 20) - 1)
 
     with tarfile.open(fileobj=io.BytesIO(tarwriter.header(member) + bytes(1024))) as archive:
         (found,) = archive
     assert (found.devmajor, found.devminor) == (4095, (1 << 20) - 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "link", "blocks"),
+    [
+        pytest.param(b"d" * 99 + b"/" + b"f" * 100, b"", 1, id="a name that splits needs no record"),
+        pytest.param(b"n" * 101, b"", 3, id="a name without a slash"),
+        pytest.param(b"n", b"l" * 101, 3, id="a long target"),
+        pytest.param(b"n", b"l" * 987, 4, id="a record whose length grows by counting itself"),
+    ],
+)
+def test_long_names_and_targets(name: bytes, link: bytes, blocks: int) -> None:
+    written = Member(name, Type.SYMLINK, 0o777, 0, 0, 0, 0, 0, link=link)
+    header = tarwriter.header(written)
+
+    assert len(header) == blocks * 512
+    with tarfile.open(fileobj=io.BytesIO(header + tarwriter.END)) as archive:
+        (found,) = archive
+    assert (found.name.encode(), found.linkname.encode()) == (name, link)

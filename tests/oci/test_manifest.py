@@ -25,7 +25,7 @@ from layerfs.oci import (
 from layerfs.oci import mediatype as types
 from layerfs.oci.config import MAX_HISTORY
 from layerfs.oci.documents import MAX_VALUES
-from layerfs.oci.manifest import MAX_LAYERS, MAX_MANIFESTS
+from layerfs.oci.manifest import MAX_LAYERS, MAX_MANIFESTS, parse_index
 from tests.support.images import file, image, layer
 
 Json = dict[str, Any]
@@ -551,6 +551,19 @@ def test_manifest_and_config_must_agree_on_the_number_of_layers() -> None:
         an_image(A, B, diff_ids=1)
 
 
+def test_a_diff_id_is_of_sha256_or_of_the_algorithm_of_its_blob() -> None:
+    """No image has a word in how a layer that it shares with others is judged."""
+    by_sha512 = Digest.parse("sha512:" + "a" * 128)
+    config = read_config(rootfs={"type": "layers", "diff_ids": [str(by_sha512)]})
+
+    same = Image.of(read_manifest(layers=[entry(by_sha512)]), config)
+    assert same.layers[0].diff_id == by_sha512
+    with pytest.raises(
+        UnsupportedImage, match=rf"rootfs\.diff_ids: {by_sha512} \(expected sha256, or .* {A}\)"
+    ):
+        Image.of(read_manifest(layers=[entry(A)]), config)
+
+
 def test_an_image_may_have_no_layers() -> None:
     assert an_image().layers == ()
     assert an_image().lower_order() == []
@@ -607,3 +620,19 @@ def test_a_history_without_end_is_refused() -> None:
     config = {"rootfs": {"type": "layers", "diff_ids": []}, "history": [{}] * (MAX_HISTORY + 1)}
     with pytest.raises(InvalidDocument, match=f"at most {MAX_HISTORY}"):
         ImageConfig.parse(json.dumps(config).encode())
+
+
+@pytest.mark.parametrize("media_type", [types.OCI_INDEX, types.DOCKER_INDEX, "", "application/x-own-index"])
+def test_an_index_of_a_layout_may_call_itself_any_index(media_type: str) -> None:
+    raw = json.dumps(index_json(entry(A, 1, types.OCI_MANIFEST), mediaType=media_type)).encode()
+    found = parse_index(raw, "index.json")
+
+    assert (found.digest, found.media_type) == (Digest.of(raw), media_type or types.OCI_INDEX)
+    assert [each.digest for each in found.manifests] == [A]
+
+
+def test_a_manifest_is_no_index_of_a_layout() -> None:
+    with pytest.raises(
+        InvalidDocument, match=r"^index\.json: calls itself .*manifest.* \(expected an index\)"
+    ):
+        parse_index(json.dumps(manifest_json()).encode(), "index.json")

@@ -492,3 +492,26 @@ def test_a_tag_whose_manifest_comes_later_is_looked_at_again(
 def test_the_documents_of_one_image_are_needed_from_the_repository_that_was_named(scene: Scene) -> None:
     other = Repository.of("ghcr.io", "demo")
     assert scene.image(IMAGE, repository=other).entries() == DocumentNeed(other, IMAGE.digest)
+
+
+def test_only_what_the_store_knows_is_remembered_by_the_kernel(scene: Scene) -> None:
+    """Any number of names is there by grammar; those that stand for nothing here may be forgotten."""
+    built = image(layer(file("a")), platform=AMD64)
+    scene.knows(built)
+    images, team = scene.node("images"), scene.node("images", "localhost:5000", "team")
+    known, other = f"demo@{built.digest}", f"demo@{Digest.of(b'other')}"
+
+    assert not images.is_passing(scene.node("images", "localhost:5000"))
+    assert images.is_passing(scene.node("images", "registry.example"))
+    for name, passes in (
+        ("demo", True),
+        ("demo:latest", False),
+        ("demo:none", True),
+        (known, False),
+        (other, True),
+    ):
+        child = team.lookup(name.encode())
+        assert isinstance(child, Node)
+        assert team.is_passing(child) is passes, name
+    assert not scene.node("images", "localhost:5000").is_passing(team)
+    assert images.is_passing(scene.node("images", "LOCALHOST:5000")), "another spelling"
