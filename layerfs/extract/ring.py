@@ -269,8 +269,6 @@ class RingSource:
         word = frames.read_exactly(self._words, _WORD.size)
         if word is None:
             raise PartnerDied
-        if time.process_time() > self.budgets.max_cpu_seconds:
-            raise cpu_exceeded("writing the tree", self.budgets)
         (size,) = _WORD.unpack(word)
         if size in (_END, _ABORTED):
             self._ended = True
@@ -278,6 +276,8 @@ class RingSource:
             if size == _ABORTED:
                 raise Aborted
             return False
+        if not self._answered and time.process_time() > self.budgets.max_cpu_seconds:
+            raise cpu_exceeded("writing the tree", self.budgets)
         self._credit_due = True
         self._slot = (self._slot + 1) % SLOTS
         self._position = self._slot * SLOT_SIZE
