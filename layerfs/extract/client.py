@@ -14,7 +14,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from types import TracebackType
 from typing import Final, Self
 
 import msgspec
@@ -61,7 +60,7 @@ class Extractor:
             stdout=subprocess.PIPE,
             bufsize=0,
             cwd="/",
-            env=spawning.environment({"PATH": os.defpath, "LC_ALL": "C.UTF-8"}),
+            env=spawning.bare_environment(),
             start_new_session=True,
         )
         assert self._process.stdin is not None
@@ -192,12 +191,7 @@ class ExtractorPool:
             if self._closed or self._idle or self._busy >= self._limit:
                 return
             self._busy += 1
-        try:
-            extractor = Extractor()
-        except BaseException:
-            self._leave()
-            raise
-        self.release(extractor)
+        self.release(self._started())
 
     def acquire(self) -> Extractor:
         """Return a worker for one job, waiting for one while all are busy.
@@ -214,11 +208,7 @@ class ExtractorPool:
                 if extractor.is_alive:
                     return extractor
                 extractor.close()
-        try:
-            return Extractor()
-        except BaseException:
-            self._leave()
-            raise
+        return self._started()
 
     def release(self, extractor: Extractor) -> None:
         """Take a worker back once its job is answered; a dead or closed one is not used again."""
@@ -259,10 +249,16 @@ class ExtractorPool:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _started(self) -> Extractor:
+        """Start a worker, which counts as busy already."""
+        try:
+            return Extractor()
+        except BaseException:
+            self._leave()
+            raise
 
     def _leave(self) -> None:
         with self._changed:

@@ -102,11 +102,7 @@ def _write_one_and_exit(source: RingSource) -> None:
         confine.end_with_parent()
         body = source.next_job()
         if body is not None:
-            job = _JOB.decode(body)
-            root = os.open(job.target, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-            confine.write_only_below(root)
-            os.close(root)
-            source.answer(msgspec.json.encode(write_tree(job, source)))
+            source.answer(msgspec.json.encode(write_tree(_JOB.decode(body), source)))
             source.leave()
             status = 0
     except (PartnerDied, BrokenPipeError):
@@ -148,7 +144,7 @@ def write_tree(job: ExtractJob, source: RingSource) -> Written | Unwritten:
 
 
 class TreeWriter:
-    """One tree in the making."""
+    """One tree in the making: the process can write nowhere else from now on."""
 
     def __init__(self, job: ExtractJob, source: RingSource) -> None:
         self._job = job
@@ -156,9 +152,9 @@ class TreeWriter:
         self._entries = 0
         remembered = Remembered(job.budgets.max_record_bytes)
         self._ownership = Ownership(job.owner, remembered)
-        self._directories = Directories(
-            open_root(job.target), _IMPLIED_MODE, remembered, open_max(job.budgets.max_depth)
-        )
+        root = open_root(job.target)
+        confine.write_only_below(root.fd)
+        self._directories = Directories(root, _IMPLIED_MODE, remembered, open_max(job.budgets.max_depth))
         source.budgets = job.budgets
         self._reader = TarReader(source, job.budgets)
         self._placer = Placer(source, self._directories, self._ownership, job.budgets, remembered)

@@ -65,8 +65,8 @@ class LayerWork:
             with self._journal.watching(repository, descriptor) as progress:
                 blob = await trio.to_thread.run_sync(self._storage.open_blob, descriptor.digest)
                 if blob is None:
-                    blob = await self._adopted(descriptor, progress, source)
-                if blob is None or not await self._from_stored(layer, blob, progress, source):
+                    blob = await self._adopted(descriptor, progress)
+                if blob is None or not await self._from_stored(layer, blob, progress):
                     await self._in_one_piece(
                         progress, layer.digest, lambda: self._from_origin(repository, layer, progress)
                     )
@@ -88,13 +88,13 @@ class LayerWork:
             return self._storage.open_blob(descriptor.digest) is not None
 
         async def download_whole(progress: Progress) -> None:
-            with await self._staged(descriptor, source) as staged:
+            with await self._staged(descriptor, progress) as staged:
                 await download(self._origin, staged, repository, descriptor, progress)
                 await _hashed_and_committed(staged, progress)
 
         async def make() -> None:
             with self._journal.watching(repository, descriptor) as progress:
-                if await self._adopted(descriptor, progress, source) is None:
+                if await self._adopted(descriptor, progress) is None:
                     await self._in_one_piece(progress, descriptor.digest, lambda: download_whole(progress))
 
         if not await make_once(self._storage, source, descriptor.digest, has, make):
@@ -126,13 +126,11 @@ class LayerWork:
         """Drop what was downloaded in vain."""
         await trio.to_thread.run_sync(self._storage.discard_downloads, digest, source)
 
-    async def _from_stored(
-        self, layer: ImageLayer, blob: VerifiedBlob, progress: Progress, source: str
-    ) -> bool:
+    async def _from_stored(self, layer: ImageLayer, blob: VerifiedBlob, progress: Progress) -> bool:
         """Extract and publish what was downloaded before; False if it is damaged, and is gone now."""
         progress.complete(blob.size)
         async with self._tree(blob.digest) as tree:
-            extraction = await outcome(self._extract(layer, tree, blob.path, progress, source))
+            extraction = await outcome(self._extract(layer, tree, blob.path, progress))
             if not isinstance(extraction, LayerfsError):
                 await self._publish(layer, tree, blob, extraction)
                 return True
@@ -148,7 +146,7 @@ class LayerWork:
         """Download and extract at the same time, and publish. The extractor's digest is the blob's proof."""
         descriptor = layer.descriptor
         async with self._tree(descriptor.digest) as tree:
-            with await self._staged(descriptor, repository.registry) as staged:
+            with await self._staged(descriptor, progress) as staged:
                 failed, found = await self._both(repository, layer, staged, tree, progress)
                 broken = found if isinstance(found, LayerfsError) else None
                 verdict = judge(failed, broken)
@@ -179,9 +177,7 @@ class LayerWork:
 
             async def extract() -> None:
                 nonlocal found
-                found = await outcome(
-                    self._extract(layer, tree, staged.staged_path, progress, repository.registry)
-                )
+                found = await outcome(self._extract(layer, tree, staged.staged_path, progress))
                 if isinstance(found, LayerfsError) and not may_be_wrong_bytes(found):
                     nursery.cancel_scope.cancel()
 
@@ -198,21 +194,21 @@ class LayerWork:
         layer.require(extraction.diff_ids)
         await trio.to_thread.run_sync(self._storage.publish, tree, blob, extraction)
 
-    async def _adopted(self, descriptor: Descriptor, progress: Progress, source: str) -> VerifiedBlob | None:
+    async def _adopted(self, descriptor: Descriptor, progress: Progress) -> VerifiedBlob | None:
         """Take a file of this machine as the blob, where one is offered and its bytes can be shared."""
         if self._blob_files is None:
             return None
         path = await trio.to_thread.run_sync(self._blob_files, descriptor)
         if path is None:
             return None
-        with await self._staged(descriptor, source) as staged:
+        with await self._staged(descriptor, progress) as staged:
             if not await trio.to_thread.run_sync(adopt, staged, path, descriptor.size):
                 return None
             progress.complete(descriptor.size)
             return await _hashed_and_committed(staged, progress)
 
     async def _extract(
-        self, layer: ImageLayer, tree: StagedTree, blob: Path, progress: Progress, source: str
+        self, layer: ImageLayer, tree: StagedTree, blob: Path, progress: Progress
     ) -> Extraction:
         """Let a worker extract *blob*, which may still grow as *progress* says."""
         while True:
@@ -224,18 +220,18 @@ class LayerWork:
                 tree.path,
                 size=layer.size,
                 media_type=layer.descriptor.media_type,
-                complete=progress.ended == "complete",
+                complete=progress.is_whole,
             )
             try:
-                return await self._workers.extract(job, progress, source, tree.tables.write)
+                return await self._workers.extract(job, progress, tree.tables.write)
             except Recalled:
                 log.info("%s: starved its extractor, is extracted once it is whole", layer.digest)
                 await trio.to_thread.run_sync(tree.empty)
                 await progress.finished()
 
-    async def _staged(self, descriptor: Descriptor, source: str) -> StagedDownload:
+    async def _staged(self, descriptor: Descriptor, progress: Progress) -> StagedDownload:
         return await trio.to_thread.run_sync(
-            self._storage.stage_layer_download, descriptor.digest, descriptor.size, source
+            self._storage.stage_layer_download, descriptor.digest, descriptor.size, progress.source
         )
 
     @asynccontextmanager

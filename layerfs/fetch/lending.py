@@ -1,4 +1,4 @@
-"""Who gets an extractor, and from whom one is taken back. Pure: what is known goes in, names come out.
+"""Who gets an extractor, and from whom one is taken back: two pure functions, and `Lending` that obeys.
 
 Extractors are few, and registries are strangers. So an extractor is lent when bytes are there, to whoever
 has waited longest among those whose registry holds the fewest. It is taken back from a download that starves
@@ -27,18 +27,11 @@ LOOK: Final = 0.2
 class Claim:
     """Somebody's wish for an extractor, and then the loan."""
 
-    source: str
-    """Where the bytes come from: the registry."""
     progress: Progress
     granted: trio.Event = field(default_factory=trio.Event)
     recalled: trio.Event = field(default_factory=trio.Event)
     _received: int = -1
     _fast: bool = True
-
-    @property
-    def is_whole(self) -> bool:
-        """Whether all bytes are there."""
-        return self.progress.ended == "complete"
 
     def look(self) -> None:
         """Take note of how many bytes came since the last look."""
@@ -49,15 +42,16 @@ class Claim:
     @property
     def starves(self) -> bool:
         """Whether fewer bytes came lately than an extractor is worth."""
-        return not self.is_whole and not self._fast
+        return not self.progress.is_whole and not self._fast
 
 
 def next_to_get(waiting: Sequence[Claim], holding: Iterable[Claim]) -> Claim | None:
     """Return the claim to be granted next, of those *waiting*, longest first; None if nobody waits."""
     held: dict[str, int] = {}
     for claim in holding:
-        held[claim.source] = held.get(claim.source, 0) + 1
-    return min(waiting, key=lambda claim: held.get(claim.source, 0), default=None)
+        source = claim.progress.source
+        held[source] = held.get(source, 0) + 1
+    return min(waiting, key=lambda claim: held.get(claim.progress.source, 0), default=None)
 
 
 def to_recall(waiting: Iterable[Claim], holding: Iterable[Claim]) -> Claim | None:

@@ -35,6 +35,16 @@ class Progress:
         """Whether the bytes came in more than one piece: then what came first may be what is wrong."""
         self._changed = trio.Event()
 
+    @property
+    def source(self) -> str:
+        """Where the bytes come from: the registry."""
+        return self.repository.registry
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all bytes are there."""
+        return self.ended == "complete"
+
     def restart(self) -> None:
         """Say that the blob at hand was no good and all of it comes anew."""
         self.received = 0

@@ -60,6 +60,7 @@ async def make_once(
     async with background() as nursery:
 
         async def look_out() -> None:
+            await trio.sleep(LOOK_OUT)
             while not await has():  # noqa: ASYNC110 - no event crosses processes
                 await trio.sleep(LOOK_OUT)
             nursery.cancel_scope.cancel()

@@ -29,8 +29,8 @@ class Workers:
         self._pool = pool
         self._lending = Lending(count)
 
-    async def extract(self, job: ExtractJob, progress: Progress, source: str, keep: Keep) -> Extraction:
-        """Have a blob of *source* extracted, which may still grow as *progress* says.
+    async def extract(self, job: ExtractJob, progress: Progress, keep: Keep) -> Extraction:
+        """Have a blob extracted, which may still grow as *progress* says.
 
         *keep* gets the record's tables, in a thread. Raises the LayerfsError that says why it cannot be, and
         Recalled.
@@ -38,7 +38,7 @@ class Workers:
         if not job.complete:
             await trio.to_thread.run_sync(self._pool.warm)  # it starts while the first bytes come
             await progress.beyond(min(job.size, WORTH) - 1)
-        claim = Claim(source, progress)
+        claim = Claim(progress)
         await self._lending.take(claim)
         try:
             answer, warnings = await self._extract(job, claim, keep)
@@ -85,7 +85,7 @@ async def _follow(extractor: Extractor, progress: Progress) -> None:
         await progress.beyond(received)
         received = progress.received
         extractor.grown(received)
-    if progress.ended == "complete":
+    if progress.is_whole:
         progress.phase = "extracting"
         extractor.ended(progress.received)
     else:

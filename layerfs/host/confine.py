@@ -7,7 +7,6 @@ seccomp(2), landlock(7), capabilities(7).
 
 import ctypes
 import errno
-import os
 import platform
 import signal
 import struct
@@ -16,6 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+from layerfs.host.descriptors import closing_fd
 from layerfs.host.libc import call, syscall
 
 _PR_SET_PDEATHSIG: Final = 1
@@ -184,14 +184,12 @@ def write_only_below(*directories: int) -> bool:
         return False
     rights = _WRITES | (_TRUNCATE if abi >= _TRUNCATE_ABI else 0)
     attributes = struct.pack("=QQQ", rights, 0, _SCOPES) if abi >= _SCOPES_ABI else struct.pack("=Q", rights)
-    ruleset = syscall("landlock_create_ruleset", _CREATE_RULESET, attributes, len(attributes), 0)
-    try:
+    made = syscall("landlock_create_ruleset", _CREATE_RULESET, attributes, len(attributes), 0)
+    with closing_fd(made) as ruleset:
         for directory in directories:
             rule = struct.pack("=Qi", rights, directory)
             syscall("landlock_add_rule", _ADD_RULE, ruleset, _PATH_BENEATH, rule, 0)
         syscall("landlock_restrict_self", _RESTRICT_SELF, ruleset, 0)
-    finally:
-        os.close(ruleset)
     return True
 
 

@@ -4,15 +4,13 @@ Between a look at a path and mount(2) at it, whoever owns a directory above can 
 part; then the mount would land where the link leads. A descriptor keeps to what was looked at.
 """
 
-import contextlib
 import os
 import subprocess
-from collections.abc import Iterator
 from errno import EBUSY, EINVAL, ENOENT, ENOTDIR, EPERM
-from types import TracebackType
 from typing import Final, Self
 
 from layerfs.errors import MountError
+from layerfs.host.descriptors import closing_fd
 from layerfs.host.libc import call
 from layerfs.host.mounts import Mount, is_dead, read_mounts
 
@@ -37,7 +35,7 @@ class Mountpoint:
         """Open an existing directory. Raises MountError."""
         shown = os.fsdecode(path)
         try:
-            with _opened(os.fsencode(path)) as first:
+            with closing_fd(os.open(path, _DIRECTORY)) as first:
                 found = _name_of(first)
             parent = os.open(os.path.dirname(found), _DIRECTORY)
             try:
@@ -62,9 +60,7 @@ class Mountpoint:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def __str__(self) -> str:
@@ -98,10 +94,8 @@ class Mountpoint:
             fd = os.open(self._name, _DIRECTORY | os.O_NOFOLLOW, dir_fd=self._parent)
         except (FileNotFoundError, NotADirectoryError):
             return None
-        try:
+        with closing_fd(fd):
             number = _mount_id(fd)
-        finally:
-            os.close(fd)
         if number == _mount_id(self._parent):
             return None
         return next((one for one in read_mounts() if one.mount_id == number), None)
@@ -144,15 +138,6 @@ class Mountpoint:
                 return error
             return _ask_fusermount(self.path, detach=detach)
         return None
-
-
-@contextlib.contextmanager
-def _opened(path: bytes) -> Iterator[int]:
-    fd = os.open(path, _DIRECTORY)
-    try:
-        yield fd
-    finally:
-        os.close(fd)
 
 
 def _name_of(fd: int) -> bytes:

@@ -5,13 +5,13 @@ in a message. Knows nothing of layers.
 """
 
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from errno import EINVAL, ELOOP, ENOPROTOOPT, ENOSYS, EPERM
 from typing import Final
 
 from layerfs.errors import MountError
+from layerfs.host.descriptors import closing_fd
 from layerfs.host.libc import call, syscall
 from layerfs.host.mountpoint import Mountpoint
 from layerfs.host.namespaces import in_initial_user_namespace
@@ -94,7 +94,7 @@ def by_descriptors(overlay: Overlay, target: Mountpoint) -> None:
         if error.errno in _NOT_HERE:
             raise NotImplementedError from error
         raise MountError(f"{target}: no overlay: {error.strerror}") from error
-    with _closing(context):
+    with closing_fd(context):
         _set_directories(context, overlay)
         try:
             _fsconfig(context, _SET_STRING, b"source", SOURCE)
@@ -102,7 +102,7 @@ def by_descriptors(overlay: Overlay, target: Mountpoint) -> None:
                 _fsconfig(context, _SET_FLAG, b"userxattr")
             _fsconfig(context, _CREATE)
             attributes = sum(_ATTRIBUTES[word] for word in overlay.words)
-            with _closing(syscall("fsmount", _FSMOUNT, context, _CLOEXEC, attributes)) as mount:
+            with closing_fd(syscall("fsmount", _FSMOUNT, context, _CLOEXEC, attributes)) as mount:
                 syscall("move_mount", _MOVE_MOUNT, mount, b"", target.fd, b"", _MOVE_EMPTY_PATHS)
         except OSError as error:
             raise MountError(_refusal(target, error, _messages(context))) from error
@@ -118,7 +118,7 @@ def _set_directories(context: int, overlay: Overlay) -> None:
             directory = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as error:
             raise MountError(f"{os.fsdecode(path)}: {error.strerror} (expected a directory)") from error
-        with _closing(directory):
+        with closing_fd(directory):
             try:
                 _fsconfig(context, _SET_FD, key, None, directory)
             except OSError as error:
@@ -188,11 +188,3 @@ def _refusal(target: Mountpoint, error: OSError, words: str = "") -> str:
         words = "root may, and root of a user namespace: podman unshare, or unshare -Urm --map-auto"
     reason = words or "the kernel log says why: dmesg"
     return f"{target}: cannot mount the overlay: {error.strerror} ({reason})"
-
-
-@contextmanager
-def _closing(fd: int) -> Iterator[int]:
-    try:
-        yield fd
-    finally:
-        os.close(fd)

@@ -1,6 +1,5 @@
 """A helper for one question: asked on standard input, answers on standard output, and ends. Blocks."""
 
-import os
 import resource
 import subprocess
 import sys
@@ -22,7 +21,7 @@ def ask_once(module: str, question: bytes) -> bytes:
         input=question,
         stdout=subprocess.PIPE,
         cwd="/",
-        env=spawning.environment({"PATH": os.defpath, "LC_ALL": "C.UTF-8"}),
+        env=spawning.bare_environment(),
         start_new_session=True,
         check=False,
     )

@@ -22,6 +22,11 @@ def environment(given: Mapping[str, str]) -> dict[str, str]:
     return {**given, "PYTHONPATH": path}
 
 
+def bare_environment() -> dict[str, str]:
+    """Return the environment of a helper that needs nothing of ours: it has no credentials to lose."""
+    return environment({"PATH": os.defpath, "LC_ALL": "C.UTF-8"})
+
+
 def forget_path() -> None:
     """In a helper: take out of the environment what `environment` put there, before programs get it."""
     _, _, rest = os.environ.pop("PYTHONPATH", "").partition(os.pathsep)

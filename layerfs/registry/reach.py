@@ -24,7 +24,10 @@ _NAT64: Final = IPv6Network("64:ff9b::/96")
 
 def scope_of(address: str) -> Scope:
     """Say from where *address*, as text without a name, can be reached. Raises ValueError."""
-    ip = _without_embedding(ip_address(address.partition("%")[0]))
+    return _scope(_parsed(address))
+
+
+def _scope(ip: IPv4Address | IPv6Address) -> Scope:
     if ip.is_loopback or ip.is_unspecified or ip in _THIS_HOST:
         return "loopback"
     if ip.is_link_local:
@@ -60,15 +63,13 @@ class Reach:
 
     def allows(self, address: str) -> bool:
         """Say whether *address* may be connected to."""
-        scope = scope_of(address)
-        if scope in ("public", self.home):
-            return True
-        ip = _without_embedding(ip_address(address.partition("%")[0]))
-        return any(ip in network for network in self.networks)
+        ip = _parsed(address)
+        return _scope(ip) in ("public", self.home) or any(ip in network for network in self.networks)
 
 
-def _without_embedding(ip: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
-    """Return the IPv4 address that an IPv6 one stands for, else *ip*."""
+def _parsed(address: str) -> IPv4Address | IPv6Address:
+    """Read an address; of an IPv6 one that stands for an IPv4 one return that. Raises ValueError."""
+    ip = ip_address(address.partition("%")[0])
     if isinstance(ip, IPv6Address):
         if ip in _NAT64:
             return IPv4Address(ip.packed[-4:])

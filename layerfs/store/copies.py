@@ -11,6 +11,7 @@ from errno import EIO, ENODATA, ENXIO, EOPNOTSUPP, EPERM
 
 import xattr
 
+from layerfs.host.descriptors import closing_fd
 from layerfs.layer.overlayfs import XATTR_PREFIXES
 
 _SOURCE = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -65,16 +66,9 @@ def _copy_entry(source: bytes, target: bytes, status: os.stat_result) -> None:
 
 
 def _copy_file(source: bytes, target: bytes, size: int) -> None:
-    source_fd = os.open(source, _SOURCE)
-    try:
-        target_fd = os.open(target, _TARGET, 0o600)
-        try:
-            _copy_content(source_fd, target_fd, size)
-            copy_attributes(source_fd, target_fd)
-        finally:
-            os.close(target_fd)
-    finally:
-        os.close(source_fd)
+    with closing_fd(os.open(source, _SOURCE)) as found, closing_fd(os.open(target, _TARGET, 0o600)) as made:
+        _copy_content(found, made, size)
+        copy_attributes(found, made)
 
 
 def _copy_content(source: int, target: int, size: int) -> None:

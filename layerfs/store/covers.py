@@ -12,6 +12,7 @@ from errno import ENOTDIR
 from pathlib import Path
 from typing import Final
 
+from layerfs.host.descriptors import closing_fd
 from layerfs.layer.cover import Cover, plan_cover, plan_fuse_cover
 from layerfs.layer.kinds import Kind, kind_of
 from layerfs.layer.paths import split
@@ -82,12 +83,5 @@ def _kind(root: bytes, path: bytes) -> Kind | None:
 
 
 def _copy_attributes(source: bytes, target: bytes) -> None:
-    source_fd = os.open(source, _DIRECTORY)
-    try:
-        target_fd = os.open(target, _DIRECTORY)
-        try:
-            copy_attributes(source_fd, target_fd)
-        finally:
-            os.close(target_fd)
-    finally:
-        os.close(source_fd)
+    with closing_fd(os.open(source, _DIRECTORY)) as found, closing_fd(os.open(target, _DIRECTORY)) as made:
+        copy_attributes(found, made)

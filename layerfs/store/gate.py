@@ -9,12 +9,12 @@ import contextlib
 import logging
 import os
 import stat
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from layerfs.errors import StoreMismatch
+from layerfs.host.descriptors import closing_fd
 from layerfs.host.oserrors import disk_errors
 from layerfs.host.trust import believed, changeable, named, writable_by_others
 from layerfs.store.disk import make_directories
@@ -48,7 +48,7 @@ class StoreGate:
             if not os.path.lexists(root):
                 self._require_way(root, None)
                 _make(root)
-            with _opened(root) as fd:
+            with closing_fd(os.open(root, _DIRECTORY)) as fd:
                 status = os.fstat(fd)
                 self._require_maker(root, status)
                 self._require_way(root, status)
@@ -68,7 +68,7 @@ class StoreGate:
         """
         mode = _SHARED if shared else _PRIVATE
         for path in (self.layout.root, *self.layout.directories):
-            with disk_errors(f"{path}: cannot set its mode"), _opened(path) as fd:
+            with disk_errors(f"{path}: cannot set its mode"), closing_fd(os.open(path, _DIRECTORY)) as fd:
                 status = os.fstat(fd)
                 found = stat.S_IMODE(status.st_mode)
                 wanted = mode if shared and anew else found & mode | _PRIVATE
@@ -170,15 +170,6 @@ def _make(path: Path) -> None:
             with contextlib.suppress(FileExistsError):
                 os.mkdir(above, _SHARED)
     make_directories(path, _PRIVATE)
-
-
-@contextlib.contextmanager
-def _opened(path: Path) -> Iterator[int]:
-    fd = os.open(path, _DIRECTORY)
-    try:
-        yield fd
-    finally:
-        os.close(fd)
 
 
 def _chmod(fd: int, mode: int) -> None:

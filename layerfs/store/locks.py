@@ -15,7 +15,6 @@ import time
 from collections.abc import Iterator
 from errno import EACCES, EAGAIN, EINVAL, ENOLCK, ENOSYS, EOPNOTSUPP, EROFS
 from pathlib import Path
-from types import TracebackType
 from typing import Final, Self
 
 from layerfs.errors import StoreError, StoreReadOnly
@@ -133,9 +132,7 @@ class DigestLock(ByteLock):
         self.acquire(WORK_SECONDS)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.release()
 
 
@@ -146,9 +143,7 @@ class PublicationLock(ByteLock):
         self.acquire(MOMENTS_SECONDS)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.release()
 
 

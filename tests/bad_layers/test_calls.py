@@ -29,7 +29,6 @@ _FORBIDDEN = {
 _PATHS = {
     ("directories.py", "open_root"): "opens the target that the job names, before anything of the archive",
     ("tail.py", "__init__"): "opens the blob that the job names",
-    ("writer.py", "_write_one_and_exit"): "opens the target, too, for the kernel to know where to write",
     ("ownership.py", "_is_too_large"): "asks about the directory whose descriptor the path begins with",
     ("worker.py", "held"): "reads what the kernel says of this process",
 }

@@ -241,7 +241,7 @@ async def test_a_part_of_one_registry_is_not_anothers(store: Path, shared: Built
 
 def claim(source: str = HONEST, received: int = 0, *, whole: bool = False) -> Claim:
     progress = Progress(Repository(source, "a"), Digest.of(b""), 1 << 30)
-    made = Claim(source, progress)
+    made = Claim(progress)
     made.look()
     progress.received = received
     if whole:
