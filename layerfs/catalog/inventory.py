@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from layerfs.errors import InvalidDigest, LayerfsError
-from layerfs.oci import Digest, Index, Manifest, Tag, documents_below
+from layerfs.oci import Digest, ImageReference, Index, Manifest, documents_below
 from layerfs.store.layout import BLOB_SUFFIX, EXTRACTED, RECORD_SUFFIX, StagedName
 from layerfs.store.storage import ImageStorage
 
@@ -30,7 +30,7 @@ class Inventory:
     """Suspended downloads, and what killed processes left."""
     bundles: dict[Path, int] = field(default_factory=dict)
     """Stores of local sources that were mounted in place, and what they hold."""
-    images: dict[Tag, frozenset[Digest]] = field(default_factory=dict)
+    images: dict[ImageReference, frozenset[Digest]] = field(default_factory=dict)
     """For each ref the digests of all that it needs, as far as the store knows."""
     users: Counter[Digest] = field(default_factory=Counter)
     """How many refs need a digest."""
@@ -66,8 +66,8 @@ def take_inventory(storage: ImageStorage, *, depth: int = 0) -> Inventory:
             path = storage.images_dir / "local" / name
             inside = take_inventory(ImageStorage(path, maker=storage.maker), depth=1)
             found.bundles[path] = inside.total
-    for tag, entry in storage.refs.all():
-        found.images[tag] = needed = frozenset(_needed(storage, entry.digest))
+    for reference, entry in storage.refs.all():
+        found.images[reference] = needed = frozenset(_needed(storage, entry.digest))
         found.users.update(needed)
     return found
 

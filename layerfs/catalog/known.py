@@ -193,9 +193,9 @@ class KnownImages:
             self._no_scan_before = ended + _RESCAN_COST * (ended - started)
 
     def _ref_targets(self) -> Iterator[tuple[Repository, Digest]]:
-        for tag, entry in self._storage.refs.all():
-            if (tag.repository, entry.digest) not in self._seen:
-                yield tag.repository, entry.digest
+        for name, entry in self._storage.refs.all():
+            if (name.repository, entry.digest) not in self._seen:
+                yield name.repository, entry.digest
 
     def _take_in(self, repository: Repository, digest: Digest) -> None:
         def load(each: Digest) -> Manifest | Index | None:

@@ -31,14 +31,14 @@ def images(
     """List the images that the store knows."""
     storage = open_store(settings)
     if quiet:
-        for tag, _ in storage.refs.all():
-            typer.echo(tag)
+        for name, _ in storage.refs.all():
+            typer.echo(name)
         return
     reader = DocumentReader(storage, settings.platform)
     rows = [
-        {"reference": str(tag), "digest": str(entry.digest), "resolved": entry.resolved_at}
-        | _details(storage, reader, tag.repository, entry.digest)
-        for tag, entry in storage.refs.all()
+        {"reference": str(name), "digest": str(entry.digest), "resolved": entry.resolved_at}
+        | _details(storage, reader, name.repository, entry.digest)
+        for name, entry in storage.refs.all()
     ]
     if as_json:
         print_json(rows)
@@ -58,7 +58,7 @@ def rm(
     """Remove references from the store. Layers stay until nothing needs them."""
     storage = open_store(settings)
     for reference in map(ImageReference.parse, references):
-        if reference.tag is None or not storage.refs.remove(reference.tag):
+        if not storage.refs.remove(reference):
             raise NotInStore(f"{reference}: not in the store (layerfs images lists what is)")
         typer.echo(f"removed {reference}")
 

@@ -43,6 +43,8 @@ def pull(
 ) -> None:
     """Resolve REFERENCE anew, then download, verify and extract all layers.
 
+    With a digest the image is kept by its digest; a tag beside it is only said, and names what it named before.
+
     Ctrl-C keeps what was downloaded; the next pull goes on behind it.
     """
     from layerfs.cli.running import made_durable, with_provider
@@ -69,7 +71,7 @@ async def _pull(machinery: "Machinery", reference: ImageReference, *, silent: bo
     from layerfs.cli.running import fetch_stack, image_of, manifest_of
 
     storage = machinery.storage
-    before = storage.refs.read(reference.tag) if reference.tag else None
+    before = storage.refs.read(reference)
     target = reference.target
     digest = target if isinstance(target, Digest) else await machinery.provider.resolve(target)
     moved_from = before.digest if before and before.digest != digest else None
@@ -77,8 +79,8 @@ async def _pull(machinery: "Machinery", reference: ImageReference, *, silent: bo
         moved = f" (moved from {moved_from})" if moved_from else ""
         typer.echo(f"{reference}: {digest}{moved}")
     manifest = await manifest_of(machinery, reference, digest)
-    if reference.tag and reference.digest:
-        storage.refs.write(reference.tag, digest)
+    if reference.digest:  # what a tag means only the registry says, and it was not asked
+        storage.refs.keep(reference.repository, digest)
     image = image_of(machinery, manifest)
     blobs = {layer.digest for layer in image.layers}
     present = frozenset(blob for blob in blobs if storage.open_layer(blob) is not None)

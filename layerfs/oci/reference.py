@@ -125,6 +125,11 @@ class Tag:
                 f"not a tag: {self.name[:200]!r} (expected at most 128 letters, digits, '_', '.' and '-')"
             )
 
+    @property
+    def reference(self) -> "ImageReference":
+        """The reference that names the tag and nothing else."""
+        return ImageReference(self.repository, self, None)
+
     def __str__(self) -> str:
         return f"{self.repository}:{self.name}"
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from layerfs.errors import InvalidReference
-from layerfs.oci import Digest, Tag
+from layerfs.oci import Digest, ImageReference, Tag
 
 StagedKind = Literal["downloading", "extracting", "removing", "writing"]
 
@@ -141,9 +141,14 @@ class StoreLayout:
         """Directory of a registry's refs; *registry* comes from a `Repository` or from a listing."""
         return self.refs / registry
 
-    def tag(self, tag: Tag) -> Path:
-        """Path of a pinned tag. Raises InvalidReference if its last component is too long for a file."""
-        path = self.refs / tag.repository.registry / f"{tag.repository.path}:{tag.name}"
+    def ref(self, name: Tag | ImageReference) -> Path:
+        """Path of a ref: of a tag, or of an image that is kept by its digest, which then decides.
+
+        Raises InvalidReference if its last component is too long for a file.
+        """
+        target = name.target if isinstance(name, ImageReference) else name
+        end = f"@{target.name}" if isinstance(target, Digest) else f":{target.name}"
+        path = self.refs / name.repository.registry / f"{name.repository.path}{end}"
         if len(path.name) > NAME_MAX:
             raise InvalidReference(f"{path.name[:60]!r}...: longer than a file name ({NAME_MAX} bytes)")
         return path

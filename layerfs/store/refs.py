@@ -1,8 +1,8 @@
-"""Pinned tags: which digest a tag resolved to, and when. Files that `cat` can read; the only index.
+"""Refs: which digest a tag resolved to, and when; and which images are kept by their digest.
 
-Only legal references become paths, and only legal names are listed. In a directory of refs a name with
-a colon is a tag and any other a further component, so ``a`` and ``a/b`` are neighbours in peace; at
-the top everything is a registry.
+Files that `cat` can read; the only index. Only legal references become paths, and only legal names are listed.
+In a directory of refs a name with a colon is a tag, one with an ``@`` an image by its digest, and any other a
+further component, so ``a`` and ``a/b`` are neighbours in peace; at the top everything is a registry.
 """
 
 import contextlib
@@ -15,9 +15,9 @@ from typing import Final
 
 import msgspec
 
-from layerfs.errors import InvalidDigest, InvalidReference, StoreError
+from layerfs.errors import InvalidDigest, InvalidReference, StoreDamaged, StoreError
 from layerfs.host.oserrors import disk_errors
-from layerfs.oci import Digest, Repository, Tag
+from layerfs.oci import Digest, ImageReference, Repository, Tag
 from layerfs.oci.reference import is_component, is_registry, is_tag
 from layerfs.store.disk import make_directories, read_small, write_durably
 from layerfs.store.layout import StoreLayout
@@ -35,40 +35,51 @@ class _RefJson(msgspec.Struct, frozen=True):
 
 
 class RefEntry(msgspec.Struct, frozen=True):
-    """What a tag resolved to, and when (UTC)."""
+    """What a tag resolved to, or a digest that is kept, and since when (UTC)."""
 
     digest: Digest
     resolved_at: datetime
 
 
 class Refs:
-    """All pinned tags of a store. Thread-safe, and safe among processes."""
+    """All refs of a store. Thread-safe, and safe among processes."""
 
     def __init__(self, layout: StoreLayout, locks: Locks) -> None:
         self._layout = layout
         self._locks = locks
 
-    def read(self, tag: Tag) -> RefEntry | None:
-        """Return what *tag* is pinned to, None if unknown. Raises InvalidReference.
+    def read(self, name: Tag | ImageReference) -> RefEntry | None:
+        """Return what the tag *name* is pinned to, None if unknown. Raises InvalidReference.
 
-        A damaged ref is unknown: resolving the tag again heals it.
+        A reference with a digest is known if it is kept. A damaged ref is unknown: resolving the tag again
+        heals it.
         """
-        path = self._layout.tag(tag)
+        path = self._layout.ref(name)
         try:
             raw = read_small(path, _MAX_REF_SIZE)
             if raw is None:
                 return None
             json = msgspec.json.decode(raw, type=_RefJson)
-            return RefEntry(Digest.parse(json.digest), json.resolved_at.astimezone(UTC))
+            digest = Digest.parse(json.digest)
+            if isinstance(name, ImageReference) and name.digest not in (None, digest):
+                raise StoreDamaged(f"it holds {digest} (expected its own name)")
+            return RefEntry(digest, json.resolved_at.astimezone(UTC))
         except NotADirectoryError:
             return None
         except (StoreError, msgspec.DecodeError, UnicodeDecodeError, InvalidDigest) as exc:
             log.warning("%s: %s (treated as unknown)", path, exc)
             return None
 
-    def write(self, tag: Tag, digest: Digest, resolved_at: datetime | None = None) -> RefEntry:
-        """Pin *tag* to *digest*. Raises InvalidReference, StoreFull, StoreReadOnly, StoreError."""
-        path = self._layout.tag(tag)
+    def keep(self, repository: Repository, digest: Digest) -> RefEntry:
+        """Keep an image that no tag names. Raises InvalidReference, StoreFull, StoreReadOnly, StoreError."""
+        name = repository.with_digest(digest)
+        return self.read(name) or self.write(name, digest)
+
+    def write(
+        self, name: Tag | ImageReference, digest: Digest, resolved_at: datetime | None = None
+    ) -> RefEntry:
+        """Pin the tag *name* to *digest*. Raises InvalidReference, StoreFull, StoreReadOnly, StoreError."""
+        path = self._layout.ref(name)
         entry = RefEntry(digest, resolved_at or datetime.now(UTC))
         raw = msgspec.json.encode(_RefJson(str(digest), entry.resolved_at)) + b"\n"
         temporary = self._layout.staged_ref()
@@ -76,9 +87,9 @@ class Refs:
             self._rename_into(temporary, path, raw)
         return entry
 
-    def remove(self, tag: Tag) -> bool:
-        """Forget *tag*, and directories that hold no ref any more. True if it was known."""
-        path = self._layout.tag(tag)
+    def remove(self, name: Tag | ImageReference) -> bool:
+        """Forget *name*, and directories that hold no ref any more. True if it was known."""
+        path = self._layout.ref(name)
         with disk_errors(f"{path}: cannot remove"):
             try:
                 os.unlink(path)
@@ -118,27 +129,37 @@ class Refs:
         path = self._layout.registry(repository.registry) / repository.path
         return [tag for name, tag in _tags(_names(path.parent)) if name == path.name]
 
-    def all(self) -> Iterator[tuple[Tag, RefEntry]]:
-        """Yield every readable ref, ordered by registry, then path component by component, then tag."""
+    def all(self) -> Iterator[tuple[ImageReference, RefEntry]]:
+        """Yield every readable ref, ordered by registry, then path component by component, then tag.
+
+        Images that are kept by their digest come behind the tags of their repository.
+        """
         for registry in self.registries():
             yield from self._below(registry, "")
 
-    def _below(self, registry: str, prefix: str) -> Iterator[tuple[Tag, RefEntry]]:
+    def _below(self, registry: str, prefix: str) -> Iterator[tuple[ImageReference, RefEntry]]:
         directory = self._directory(registry, prefix)
         names = _names(directory) if directory else []
-        tagged_names: dict[str, list[str]] = {}
-        for name, tag_name in _tags(names):
-            tagged_names.setdefault(name, []).append(tag_name)
-        for name in sorted(tagged_names.keys() | {name for name in names if is_component(name)}):
+        found: dict[str, list[str | Digest]] = {name: [] for name in names if is_component(name)}
+        for name, tag in _tags(names):
+            found.setdefault(name, []).append(tag)
+        for name, digest in _kept(names):
+            found.setdefault(name, []).append(digest)
+        for name, targets in sorted(found.items()):
             path = f"{prefix}/{name}" if prefix else name
             try:
                 repository = Repository.of(registry, path)
             except InvalidReference:
                 continue
-            for tag in map(repository.with_tag, tagged_names.get(name, ())):
-                entry = self.read(tag)
+            for target in targets:
+                reference = (
+                    repository.with_digest(target)
+                    if isinstance(target, Digest)
+                    else repository.with_tag(target).reference
+                )
+                entry = self.read(reference)
                 if entry is not None:
-                    yield tag, entry
+                    yield reference, entry
             yield from self._below(registry, path)
 
     def _directory(self, registry: str, prefix: str) -> Path | None:
@@ -185,3 +206,11 @@ def _tags(names: list[str]) -> Iterator[tuple[str, str]]:
         name, colon, tag = entry.partition(":")
         if colon and is_component(name) and is_tag(tag):
             yield name, tag
+
+
+def _kept(names: list[str]) -> Iterator[tuple[str, Digest]]:
+    for entry in names:
+        name, at, digest = entry.partition("@")
+        if at and is_component(name):
+            with contextlib.suppress(InvalidDigest):
+                yield name, Digest.from_name(digest)

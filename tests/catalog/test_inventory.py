@@ -76,8 +76,8 @@ def test_an_image_needs_its_documents_and_layers_and_shares_some(storage: ImageS
     keep(storage, SMALL, "small")
     found = take_inventory(storage)
     assert found.images == {
-        REPOSITORY.with_tag("big"): needed(BIG, SHARED.digest, OWN.digest),
-        REPOSITORY.with_tag("small"): needed(SMALL, SHARED.digest),
+        REPOSITORY.with_tag("big").reference: needed(BIG, SHARED.digest, OWN.digest),
+        REPOSITORY.with_tag("small").reference: needed(SMALL, SHARED.digest),
     }
     assert found.users[SHARED.digest] == 2
     assert found.users[OWN.digest] == 1
@@ -88,12 +88,12 @@ def test_an_index_needs_what_is_below_it_as_far_as_that_is_known(storage: ImageS
     storage.save_manifest(SMALL.manifest, SMALL.digest)
     storage.refs.write(REPOSITORY.with_tag("1"), BOTH.digest)
     found = take_inventory(storage)
-    assert found.images == {REPOSITORY.with_tag("1"): needed(SMALL, SHARED.digest) | {BOTH.digest}}
+    assert found.images == {REPOSITORY.with_tag("1").reference: needed(SMALL, SHARED.digest) | {BOTH.digest}}
 
 
 def test_of_an_unknown_image_only_the_name_is_needed(storage: ImageStorage) -> None:
     storage.refs.write(REPOSITORY.with_tag("1"), BIG.digest)
-    assert take_inventory(storage).images == {REPOSITORY.with_tag("1"): frozenset({BIG.digest})}
+    assert take_inventory(storage).images == {REPOSITORY.with_tag("1").reference: frozenset({BIG.digest})}
 
 
 def test_stores_of_bundles_are_counted_as_a_whole(storage: ImageStorage, store: Path) -> None:

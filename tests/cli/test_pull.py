@@ -60,14 +60,28 @@ def test_an_artifact_is_said_and_listed_as_one(layerfs: CommandLine, registry: R
     assert json.loads(layerfs("images", "--json").stdout)[0]["artifact"] == "application/vnd.example.sbom"
 
 
-def test_a_tag_beside_a_digest_that_is_not_there_is_not_pinned(
+def test_an_image_pulled_by_digest_is_listed_counted_and_removed(
     layerfs: CommandLine, registry: Registry
 ) -> None:
-    reference = str(registry.push("pull/both", "1", OLD))
-    layerfs("pull", f"{reference}@sha256:{'1' * 64}", code=3)
-    assert layerfs("images", "-q").stdout == ""
-    layerfs("pull", "-q", f"{reference}@{OLD.digest}")
+    name = str(registry.push("pull/digest", "1", OLD).repository)
+    reference = f"{name}@{OLD.digest}"
+    layerfs("pull", "-q", reference)
     assert layerfs("images", "-q").stdout == f"{reference}\n"
+    blobs = json.loads(layerfs("df", "--json").stdout)["blobs"]
+    assert (blobs["count"], blobs["reclaimable"]) == (2, 0)
+    layerfs("rm", reference)
+    assert layerfs("images", "-q").stdout == ""
+
+
+def test_a_tag_beside_a_digest_is_never_moved(layerfs: CommandLine, registry: Registry) -> None:
+    reference = str(registry.push("pull/both", "1", NEW))
+    layerfs("pull", "-q", reference)
+    layerfs("pull", f"{reference}@sha256:{'1' * 64}", code=3)
+    registry.push("pull/both", "0", OLD)
+    layerfs("pull", "-q", f"{reference}@{OLD.digest}")
+    listed = {row["reference"]: row["digest"] for row in json.loads(layerfs("images", "--json").stdout)}
+    name = reference.rpartition(":")[0]
+    assert listed == {reference: str(NEW.digest), f"{name}@{OLD.digest}": str(OLD.digest)}
 
 
 def test_quiet_prints_the_digest_alone(layerfs: CommandLine, registry: Registry) -> None:

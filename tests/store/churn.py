@@ -111,8 +111,9 @@ class Churn:
 
     def list(self, digest: Digest) -> None:
         """List refs; every one is readable."""
-        for tag, entry in self.storage.refs.all():
-            assert tag.name == entry.digest.hex[:8]
+        for name, entry in self.storage.refs.all():
+            assert name.tag
+            assert name.tag.name == entry.digest.hex[:8]
         assert set(self.storage.refs.tags(REPOSITORY)) <= {known.hex[:8] for known in self.blobs}
 
     def sweep(self, digest: Digest) -> None:

@@ -81,7 +81,7 @@ def test_a_lock_that_is_never_given_back_is_an_error_soon(
     monkeypatch.setattr(locks, "WORK_SECONDS", 0.2)
     with child(lambda: lock_whole(place / "store/lock")):
         opened = ImageStorage(place / "store")
-        assert [tag for tag, _ in opened.refs.all()] == [TAG]
+        assert [known.tag for known, _ in opened.refs.all()] == [TAG]
         assert opened.open_layer(DIGEST) is not None
         assert opened.refs.remove(TAG)
         with pytest.raises(StoreError, match=r"held by another process for .*; fuser -v .*/store/lock"):
@@ -331,7 +331,7 @@ def test_a_shared_store_is_read_by_whoever_believes_its_maker(place: Path) -> No
         assert opened.open_blob(DIGEST) is not None
         assert os.access(opened.layer_tarball_path(DIGEST), os.R_OK)
         assert opened.load_manifest(IMAGE.digest).raw == IMAGE.manifest
-        assert [tag for tag, _ in opened.refs.all()] == [TAG]
+        assert [known.tag for known, _ in opened.refs.all()] == [TAG]
         with pytest.raises(PermissionError):
             lock_whole(store / "lock")
 

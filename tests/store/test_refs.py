@@ -116,6 +116,26 @@ def test_a_damaged_ref_is_unknown_and_healed_by_the_next_write(storage: ImageSto
     assert storage.refs.read(ref("r.io/a:1")) is not None
 
 
+def test_an_image_that_is_kept_by_its_digest_is_a_ref_of_that_name(storage: ImageStorage) -> None:
+    repository = Repository.of("r.io", "a")
+    kept = storage.refs.keep(repository, DIGEST)
+    assert storage.refs.keep(repository, DIGEST) == kept
+    storage.refs.write(ref("r.io/a:1"), DIGEST)
+    assert [str(reference) for reference, _ in storage.refs.all()] == ["r.io/a:1", f"r.io/a@{DIGEST}"]
+    assert storage.refs.tags(repository) == ["1"]
+    assert storage.refs.children("r.io") == []
+    assert storage.refs.remove(repository.with_digest(DIGEST))
+    assert [str(reference) for reference, _ in storage.refs.all()] == ["r.io/a:1"]
+
+
+@pytest.mark.allow_warnings
+def test_a_kept_digest_that_holds_another_is_unknown(storage: ImageStorage) -> None:
+    storage.refs.keep(Repository.of("r.io", "a"), DIGEST)
+    path = storage.images_dir / f"refs/r.io/a@{DIGEST.name}"
+    path.write_text(path.read_text().replace(DIGEST.hex, "1" * 64))
+    assert list(storage.refs.all()) == []
+
+
 def test_writing_and_removing_neighbours_at_once_loses_nothing(storage: ImageStorage) -> None:
     failures: list[BaseException] = []
 
@@ -151,38 +171,44 @@ class RefsAgreeWithADictionary(RuleBasedStateMachine):
         super().__init__()
         self.directory = Path(os.environ["LAYERFS_TEST_REFS"]) / os.urandom(8).hex()
         self.stores = [ImageStorage(self.directory), ImageStorage(self.directory)]
-        self.model: dict[Tag, Digest] = {}
+        self.model: dict[ImageReference, Digest] = {}
 
     @rule(registry=REGISTRIES, path=PATHS, tag=TAGS, content=st.binary(max_size=2), which=st.integers(0, 1))
     def write(self, registry: str, path: str, tag: str, content: bytes, which: int) -> None:
         pinned = Repository.of(registry, path).with_tag(tag)
         self.stores[which].refs.write(pinned, Digest.of(content))
-        self.model[pinned] = Digest.of(content)
+        self.model[pinned.reference] = Digest.of(content)
+
+    @rule(registry=REGISTRIES, path=PATHS, content=st.binary(max_size=1), which=st.integers(0, 1))
+    def keep(self, registry: str, path: str, content: bytes, which: int) -> None:
+        repository, digest = Repository.of(registry, path), Digest.of(content)
+        self.stores[which].refs.keep(repository, digest)
+        self.model[repository.with_digest(digest)] = digest
 
     @rule(registry=REGISTRIES, path=PATHS, tag=TAGS)
     def remove_anything(self, registry: str, path: str, tag: str) -> None:
-        pinned = Repository.of(registry, path).with_tag(tag)
+        pinned = Repository.of(registry, path).with_tag(tag).reference
         known = self.model.pop(pinned, None)
         assert self.stores[0].refs.remove(pinned) == (known is not None)
 
     @precondition(lambda self: self.model)
     @rule(data=st.data())
     def remove_known(self, data: st.DataObject) -> None:
-        key = data.draw(st.sampled_from(sorted(self.model)))
+        key = data.draw(st.sampled_from(sorted(self.model, key=str)))
         del self.model[key]
         assert self.stores[1].refs.remove(key)
 
     @invariant()
     def agree(self) -> None:
         refs = self.stores[0].refs
-        assert {tag: entry.digest for tag, entry in refs.all()} == self.model
-        assert refs.registries() == sorted({tag.repository.registry for tag in self.model})
-        for tag, digest in self.model.items():
-            entry = refs.read(tag)
+        assert {reference: entry.digest for reference, entry in refs.all()} == self.model
+        assert refs.registries() == sorted({each.repository.registry for each in self.model})
+        for reference, digest in self.model.items():
+            entry = refs.read(reference)
             assert entry is not None
             assert entry.digest == digest
-            assert refs.tags(tag.repository) == sorted(
-                each.name for each in self.model if each.repository == tag.repository
+            assert refs.tags(reference.repository) == sorted(
+                each.tag.name for each in self.model if each.tag and each.repository == reference.repository
             )
 
     @invariant()

@@ -99,7 +99,7 @@ def test_registry_named_like_staged(storage: ImageStorage, kind: str) -> None:
 
     assert storage.sweep().total == 0
 
-    assert [known for known, _ in storage.refs.all()] == [tag]
+    assert [known.tag for known, _ in storage.refs.all()] == [tag]
 
 
 def test_names_that_are_not_ours_are_left_alone(storage: ImageStorage) -> None:
