@@ -43,7 +43,7 @@ def pull(
 ) -> None:
     """Resolve REFERENCE anew, then download, verify and extract all layers.
 
-    With a digest the image is kept by its digest; a tag beside it is only said, and names what it named before.
+    With a digest the image is kept by its digest; a tag beside it names what it named before.
 
     Ctrl-C keeps what was downloaded; the next pull goes on behind it.
     """

@@ -1,8 +1,8 @@
 """Refs: which digest a tag resolved to, and when; and which images are kept by their digest.
 
-Files that `cat` can read; the only index. Only legal references become paths, and only legal names are listed.
-In a directory of refs a name with a colon is a tag, one with an ``@`` an image by its digest, and any other a
-further component, so ``a`` and ``a/b`` are neighbours in peace; at the top everything is a registry.
+Files that `cat` can read; the only index. Only legal references become paths, and only legal names are
+listed. In a directory of refs a name with a colon is a tag, one with an ``@`` an image by its digest, and any
+other a further component, so ``a`` and ``a/b`` are neighbours in peace; at the top everything is a registry.
 """
 
 import contextlib
