@@ -9,12 +9,13 @@ import os
 import shutil
 import signal
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.attacks import report
 from tests.support import leftovers, mounts
 from tests.support import registry as registry_support
 from tests.support.faulty_registry import FaultyRegistry
@@ -37,12 +38,16 @@ settings.load_profile("layerfs")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--long", action="store_true", help="run the tests that take minutes, too")
+    parser.addoption("--attack", metavar="AREAS", default="", help="some of tests/attacks/areas.py, or all")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "allow_warnings: log records of WARNING and above are expected")
     config.addinivalue_line("markers", "needs_root: needs the rights to mount and to own files")
     config.addinivalue_line("markers", "needs_fuse: needs /dev/fuse")
+    asked = config.getoption("--attack")
+    if asked or config.getoption("--long"):
+        config.pluginmanager.register(report.Attacks(asked))
     # Shells and nohup ignore signals in what they start in the background,
     # and programs under test would inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -78,6 +83,12 @@ def require_fuse() -> None:
         skip_for_lack_of("a usable /dev/fuse")
     if os.geteuid() != 0 and shutil.which("fusermount3") is None:
         skip_for_lack_of("fusermount3 (package fuse3)")
+
+
+@pytest.fixture
+def tried(request: pytest.FixtureRequest) -> Callable[[int], None]:
+    """Count the tries that held of a test that makes several; `scripts/attack` prints the sum."""
+    return lambda number: request.node.user_properties.append((report.TRIED, number))
 
 
 @pytest.fixture(scope="session")

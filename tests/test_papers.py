@@ -50,7 +50,7 @@ def _prose(path: Path) -> Iterator[str]:
 
 
 @cache
-def _functions_of(path: Path) -> frozenset[str]:
+def functions_of(path: Path) -> frozenset[str]:
     nodes = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
     return frozenset(node.name for node in nodes if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
 
@@ -64,7 +64,7 @@ def missing(text: str) -> set[str]:
             continue
         places = [_ROOT / name, _ROOT / "docs" / name, _ROOT / f"{name}.py"]
         place = next((place for place in places if place.exists()), None)
-        if place is None or (test and test not in _functions_of(place)):
+        if place is None or (test and test not in functions_of(place)):
             found.add(cited)
     return found
 

@@ -3,6 +3,7 @@
 import itertools
 import subprocess
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -40,15 +41,21 @@ def _fire_beside_a_canary(extract: Extract, tmp_path: Path, seed: int, count: in
     assert canary.differences(before, canary.snapshot(outside)) == []
 
 
-def test_damaged_archives_are_extracted_or_refused(extract: Extract, tmp_path: Path) -> None:
+def test_damaged_archives_are_extracted_or_refused(
+    extract: Extract, tmp_path: Path, tried: Callable[[int], None]
+) -> None:
     _fire_beside_a_canary(extract, tmp_path, 1, 150)
+    tried(150)
 
 
 @pytest.mark.long
 @pytest.mark.timeout(_MINUTES * 60 + 120)
-def test_minutes_of_damage_kill_no_worker(extract: Extract, tmp_path: Path) -> None:
+def test_minutes_of_damage_kill_no_worker(
+    extract: Extract, tmp_path: Path, tried: Callable[[int], None]
+) -> None:
     deadline = time.monotonic() + _MINUTES * 60
     for seed in itertools.count(time.time_ns()):
         _fire_beside_a_canary(extract, tmp_path, seed, 100)
+        tried(100)
         if time.monotonic() > deadline:
             break

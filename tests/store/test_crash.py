@@ -212,11 +212,15 @@ def at_most(wanted: int, request: pytest.FixtureRequest) -> Callable[[int], Iter
 
 
 def test_everything_survives_a_kill_at_every_system_call(
-    place: Path, capsys: pytest.CaptureFixture[str], request: pytest.FixtureRequest
+    place: Path,
+    capsys: pytest.CaptureFixture[str],
+    request: pytest.FixtureRequest,
+    tried: Callable[[int], None],
 ) -> None:
     counts = {}
     for name, (prepare, work, check) in SCENARIOS.items():
         counts[name] = survive(place / name, prepare, work, check, at_most(120, request))
+        tried(counts[name])
     with capsys.disabled():
         report(counts)
     assert sum(counts.values()) >= 200
@@ -260,7 +264,10 @@ def extract_here(storage: ImageStorage) -> None:
 
 
 def test_an_extraction_survives_a_kill_at_every_system_call(
-    place: Path, capsys: pytest.CaptureFixture[str], request: pytest.FixtureRequest
+    place: Path,
+    capsys: pytest.CaptureFixture[str],
+    request: pytest.FixtureRequest,
+    tried: Callable[[int], None],
 ) -> None:
     reference = ImageStorage(place / "reference")
     have_both_layers(reference)
@@ -286,11 +293,12 @@ def test_an_extraction_survives_a_kill_at_every_system_call(
     )
     with capsys.disabled():
         report({"extraction": count})
+    tried(count)
 
 
 @pytest.mark.long
 def test_an_extraction_by_a_real_worker_survives_kills_anywhere(
-    place: Path, capsys: pytest.CaptureFixture[str]
+    place: Path, capsys: pytest.CaptureFixture[str], tried: Callable[[int], None]
 ) -> None:
     def extract(storage: ImageStorage) -> None:
         with storage:
@@ -310,6 +318,7 @@ def test_an_extraction_by_a_real_worker_survives_kills_anywhere(
     )
     with capsys.disabled():
         report({"extraction by a worker": count})
+    tried(count)
 
 
 def test_a_killed_worker_leaves_nothing(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -74,7 +75,9 @@ def test_eight_processes_neither_fail_nor_leave_anything_nor_work_twice(
     check_what_is_left(store)
 
 
-def test_processes_that_are_killed_at_any_time_harm_nobody(store: Path, blobs: Path) -> None:
+def test_processes_that_are_killed_at_any_time_harm_nobody(
+    store: Path, blobs: Path, tried: Callable[[int], None]
+) -> None:
     choose = random.Random(0)
     with ExitStack() as stack:
         processes = [churn(stack, store, blobs, 60, seed) for seed in range(4)]
@@ -88,6 +91,7 @@ def test_processes_that_are_killed_at_any_time_harm_nobody(store: Path, blobs: P
         for process in processes:
             assert process.poll() is None, process.communicate()[1].decode()
     check_what_is_left(store)
+    tried(8)
 
 
 def check_what_is_left(store: Path) -> None:
