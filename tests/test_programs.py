@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
+from itertools import dropwhile
 from pathlib import Path
 
 import pytest
@@ -55,10 +56,12 @@ NO_PROGRAMS = frozenset(
 _STARTS = frozenset(
     {"run", "Popen", "check_output", "check_call", "call", "which", "posix_spawn", "as_root", "_tool"}
 )
+_WRAPPERS = frozenset({"alone", "as_root", "env", "exec", "sudo"})
+"""What runs the command line that follows it; the first two are functions of our scripts."""
 _BUILT_IN = frozenset(
     _words(
         "[ [[ : . break case cd command continue declare die do done echo elif else esac eval exec exit "
-        "export fi for function has_package if in local note read return set shift then time trap unset "
+        "export fi for function has_package if in kill local note read return set shift then time trap unset "
         "until wait while"
     )
 )
@@ -118,8 +121,9 @@ def started_by_shell(text: str) -> Iterator[str]:
     text = re.sub(r"^\s*[^\s()]+( \| [^\s()]+)*\)", "", text, flags=re.MULTILINE)  # patterns of a case
     for command in re.split(r"[;|&(`\n{]|\b(?:then|do|else|if|elif|while|until)\s|! ", text):
         words = [word for word in command.split() if not re.match(r"[A-Za-z_]+\+?=", word)]
-        while words and words[0] in ("as_root", "exec", "env", "sudo"):
+        while words and words[0] in _WRAPPERS:
             del words[0]
+            words = [*dropwhile(lambda word: word.startswith("-"), words)]
         if words and _WORD.match(words[0]) and words[0] not in functions | _BUILT_IN:
             yield words[0]
 
@@ -198,13 +202,16 @@ def test_a_script_needs_packages_of_the_list(script: str) -> None:
         pytest.param("test", ["layerfs", "tests", "scripts/demolib"], id="test"),
         pytest.param("demo", ["layerfs", "scripts/demolib"], id="demo"),
         pytest.param("bench", ["layerfs", "scripts/benchlib"], id="bench"),
+        pytest.param("fresh", [], id="fresh"),
     ],
 )
-def test_a_script_installs_what_its_sources_start(script: str, folders: list[str]) -> None:
+def test_a_script_installs_what_it_and_its_sources_start(script: str, folders: list[str]) -> None:
     homes = {program: package.name for package in packages().values() for program in package.programs}
     started = {
         word for folder in folders for path in (_ROOT / folder).rglob("*.py") for word in _started_in(path)
     }
+    shell = [_SCRIPTS / script, _SCRIPTS / "lib" / "setup.sh"]
+    started |= {word for path in shell for word in started_by_shell(path.read_text(encoding="utf-8"))}
 
     assert {homes[word] for word in started & homes.keys()} <= needed_by(script)
 
@@ -228,6 +235,7 @@ def test_the_begin_of_a_command_line_is_found_in_python(text: str, words: list[s
     ("text", "words"),
     [
         pytest.param("a=1 htpasswd -c x | sort", ["htpasswd", "sort"], id="a pipe"),
+        pytest.param("alone env -i groff x", ["groff"], id="wrappers"),
         pytest.param("if ! groff x; then\n  note no\nfi", ["groff"], id="a condition"),
         pytest.param("x=$(pgrep -f y)  # man", ["pgrep"], id="a substitution"),
         pytest.param("one() { xz; }\none", ["xz"], id="a function"),
