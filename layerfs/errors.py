@@ -45,6 +45,7 @@ them (`layerfs.fuse.errnos`, `layerfs.cli.failures`).
     │   └── NobodyReads                 whoever would use the bytes has failed
     ├── WaitInterrupted             the caller got a signal while it waited
     ├── WaitTimedOut                the deadline of one wait; the work goes on
+    ├── WaitRefused                 too many callers wait already
     ├── MountError                  the mount could not be made or undone
     └── OutputLost                  standard output takes no more
         └── ReaderGone                  whoever read it has ended
@@ -212,6 +213,10 @@ class WaitInterrupted(LayerfsError):
 
 class WaitTimedOut(LayerfsError):
     """The deadline of one wait passed; what was waited for goes on."""
+
+
+class WaitRefused(LayerfsError):
+    """Too many callers wait already, in all or for what is at the same place; later it may work."""
 
 
 class MountError(LayerfsError):

@@ -5,15 +5,21 @@ they have the provider obtain what is needed and ask again. So who waits for wha
 """
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 from layerfs.oci import Descriptor, Digest, Image, Repository, Tag
+
+WAITERS: Final = 20_000
+"""Callers that may wait at the same time. One costs 8 kB and 1 MiB of address space; more are an attack or a
+loop."""
 
 
 class Need:
     """What has to exist before an operation can answer. The kinds are the classes below."""
 
     __slots__ = ()
+    repository: Repository
+    """Where it is to come from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +27,11 @@ class TagNeed(Need):
     """Resolve a tag that the store does not know."""
 
     tag: Tag
+
+    @property
+    def repository(self) -> Repository:  # type: ignore[override]
+        """That of the tag."""
+        return self.tag.repository
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,12 +27,13 @@ from layerfs.fetch.documents import DocumentFetcher
 from layerfs.fetch.layers import BlobFiles, LayerWork
 from layerfs.fetch.origin import Origin
 from layerfs.fetch.progress import Journal
+from layerfs.fetch.sharing import LocatingOrigin, WaitShares
 from layerfs.fetch.sums import require_sums
 from layerfs.fetch.tasks import background
 from layerfs.fetch.workers import Workers
 from layerfs.flights import SingleFlight
 from layerfs.layer.budgets import Budgets
-from layerfs.needs import BlobNeed, DocumentNeed, LayersNeed, Need, StackNeed, TagNeed
+from layerfs.needs import WAITERS, BlobNeed, DocumentNeed, LayersNeed, Need, StackNeed, TagNeed
 from layerfs.oci import Digest, Image, Manifest, Platform, Repository, Tag
 from layerfs.oci.image import ImageLayer
 from layerfs.status import Fetching
@@ -61,6 +62,7 @@ class Fetcher:
         work: LayerWork,
         journal: Journal,
         budgets: Budgets,
+        waits: WaitShares,
     ) -> None:
         self.journal = journal
         self._budgets = budgets
@@ -72,8 +74,12 @@ class Fetcher:
         self._leaders: dict[Hashable, Repository] = {}
         """For which repository the work is done that others of its registry join."""
         self._published = trio.Event()
-        self.waiting = 0
-        """Callers whose need is not met yet."""
+        self._waits = waits
+
+    @property
+    def waiting(self) -> int:
+        """How many callers have a need that is not met yet."""
+        return len(self._waits)
 
     def statistics(self) -> Fetching:
         """Return what is being done and what was."""
@@ -81,8 +87,7 @@ class Fetcher:
 
     async def obtain(self, need: Need) -> None:
         """Return once *need* is met. Raises the LayerfsError that says why it cannot be."""
-        self.waiting += 1
-        try:
+        with self._waits.of(need.repository.registry):
             match need:
                 case TagNeed(tag):
                     await self._once(need, lambda: self._pin(tag), str(tag))
@@ -99,8 +104,6 @@ class Fetcher:
                     )
                 case _:
                     raise NotImplementedError(f"nothing meets {need!r}")
-        finally:
-            self.waiting -= 1
 
     async def resolve(self, tag: Tag) -> Digest:
         """Ask the registry what a tag names now, whatever is known, and pin the tag to it."""
@@ -231,14 +234,16 @@ async def open_fetcher(
     *workers* is how many extractors *pool* has; *blob_files* finds files that can be linked into the store.
     """
     journal = Journal()
+    located = LocatingOrigin(origin)
     async with background() as nursery:
         fetcher = Fetcher(
             nursery,
             storage,
-            DocumentFetcher(storage, origin, platform),
-            LayerWork(storage, origin, Workers(pool, workers), budgets, journal, blob_files),
+            DocumentFetcher(storage, located, platform),
+            LayerWork(storage, located, Workers(pool, workers, located.of), budgets, journal, blob_files),
             journal,
             budgets,
+            WaitShares(WAITERS, located.of),
         )
         nursery.start_soon(fetcher.keep_durable)
         yield fetcher

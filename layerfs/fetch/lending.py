@@ -1,11 +1,13 @@
 """Who gets an extractor, and from whom one is taken back: two pure functions, and `Lending` that obeys.
 
 Extractors are few, and registries are strangers. So an extractor is lent when bytes are there, to whoever
-has waited longest among those whose registry holds the fewest. It is taken back from a download that starves
-it while somebody else could use it. What is taken back is extracted anew once its blob is whole.
+has waited longest among those whose registries hold the fewest; all registries of one site count together.
+It is taken back from a download that starves it while somebody else could use it. What is taken back is
+extracted anew once its blob is whole.
 """
 
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -45,13 +47,15 @@ class Claim:
         return not self.progress.is_whole and not self._fast
 
 
-def next_to_get(waiting: Sequence[Claim], holding: Iterable[Claim]) -> Claim | None:
-    """Return the claim to be granted next, of those *waiting*, longest first; None if nobody waits."""
-    held: dict[str, int] = {}
-    for claim in holding:
-        source = claim.progress.source
-        held[source] = held.get(source, 0) + 1
-    return min(waiting, key=lambda claim: held.get(claim.progress.source, 0), default=None)
+def next_to_get(
+    waiting: Sequence[Claim], holding: Iterable[Claim], site: Callable[[str], str]
+) -> Claim | None:
+    """Return the claim to be granted next, of those *waiting*, longest first; None if nobody waits.
+
+    *site* says where a registry is.
+    """
+    held = Counter(site(claim.progress.source) for claim in holding)
+    return min(waiting, key=lambda claim: held[site(claim.progress.source)], default=None)
 
 
 def to_recall(waiting: Iterable[Claim], holding: Iterable[Claim]) -> Claim | None:
@@ -62,10 +66,11 @@ def to_recall(waiting: Iterable[Claim], holding: Iterable[Claim]) -> Claim | Non
 
 
 class Lending:
-    """*count* extractors, lent to claims. For the tasks of one loop."""
+    """*count* extractors, lent to claims; *site* says where a registry is. For the tasks of one loop."""
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, site: Callable[[str], str]) -> None:
         self._count = count
+        self._site = site
         self._waiting: list[Claim] = []
         self._holding: list[Claim] = []
         self._looked = float("-inf")
@@ -92,7 +97,7 @@ class Lending:
 
     def _grant(self) -> None:
         while len(self._holding) < self._count:
-            claim = next_to_get(self._waiting, self._holding)
+            claim = next_to_get(self._waiting, self._holding, self._site)
             if claim is None:
                 return
             self._waiting.remove(claim)

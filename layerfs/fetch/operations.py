@@ -17,11 +17,32 @@ RANGE_MAX: Final = 32 << 20
 """Bytes that one `ReadRange` returns."""
 
 
+class Locate(Operation[str], frozen=True, tag="locate"):
+    """Say where a registry is, once something else that was asked of it has led there."""
+
+    name: str
+    result: ClassVar[Any] = str
+
+    @property
+    def registry(self) -> str:
+        """The one that is looked for."""
+        return self.name
+
+    async def do(self, means: Means) -> str:
+        """Ask the source."""
+        return await means.source.locate(self.name)
+
+
 class Resolve(Operation[Resolved], frozen=True, tag="resolve"):
     """Say what a tag names now."""
 
     name: Tag
     result: ClassVar[Any] = Resolved
+
+    @property
+    def registry(self) -> str:
+        """That of the tag."""
+        return self.name.repository.registry
 
     async def do(self, means: Means) -> Resolved:
         """Ask the source."""
@@ -36,6 +57,11 @@ class FetchManifest(Operation[tuple[bytes, str]], frozen=True, tag="manifest"):
     expected_size: int | None = None
     result: ClassVar[Any] = tuple[bytes, str]
 
+    @property
+    def registry(self) -> str:
+        """That of the repository."""
+        return self.repository.registry
+
     async def do(self, means: Means) -> tuple[bytes, str]:
         """Ask the source."""
         return await means.source.fetch_manifest(self.repository, self.digest, self.expected_size)
@@ -47,6 +73,11 @@ class FetchConfig(Operation[bytes], frozen=True, tag="config"):
     repository: Repository
     descriptor: Descriptor
     result: ClassVar[Any] = bytes
+
+    @property
+    def registry(self) -> str:
+        """That of the repository."""
+        return self.repository.registry
 
     async def do(self, means: Means) -> bytes:
         """Ask the source."""
@@ -68,6 +99,11 @@ class Receive(Operation[None], frozen=True, tag="receive"):
     """The file's, for error texts."""
     result: ClassVar[Any] = None
 
+    @property
+    def registry(self) -> str:
+        """That of the repository."""
+        return self.repository.registry
+
     async def do(self, means: Means) -> None:
         """Let the source's stream into the file."""
         async with means.source.stream_blob(self.repository, self.descriptor, self.offset) as stream:
@@ -85,6 +121,11 @@ class ReadRange(Operation[bytes], frozen=True, tag="range"):
     start: int
     length: int
     result: ClassVar[Any] = bytes
+
+    @property
+    def registry(self) -> str:
+        """That of the repository."""
+        return self.repository.registry
 
     async def do(self, means: Means) -> bytes:
         """Read a part of a stream. A server that knows no ranges sends the blob from its first byte."""

@@ -38,6 +38,9 @@ class BlobChunks(Protocol):
 class ImageSource(Protocol):
     """Knows images. Its methods may be called from many tasks at once; all raise LayerfsError."""
 
+    async def locate(self, registry: str) -> str:
+        """Say where *registry* is, once that is known: registries of one site share what is scarce."""
+
     async def resolve(self, tag: Tag) -> Resolved:
         """Say what *tag* names now."""
 
@@ -72,6 +75,11 @@ class Operation(msgspec.Struct, Generic[A], frozen=True):
 
     result: ClassVar[Any]
     """The type of the answer, for its way between processes."""
+
+    @property
+    def registry(self) -> str:
+        """Which registry is asked."""
+        raise NotImplementedError
 
     async def do(self, means: Means) -> A:
         """Return the answer."""

@@ -4,6 +4,7 @@ Moves messages between `layerfs.extract.client`, which blocks, and trio.
 """
 
 import logging
+from collections.abc import Callable
 
 import trio
 
@@ -23,11 +24,11 @@ class Recalled(Exception):
 
 
 class Workers:
-    """*pool*, of *count* extractors."""
+    """*pool*, of *count* extractors; *site* says where a registry is."""
 
-    def __init__(self, pool: ExtractorPool, count: int) -> None:
+    def __init__(self, pool: ExtractorPool, count: int, site: Callable[[str], str]) -> None:
         self._pool = pool
-        self._lending = Lending(count)
+        self._lending = Lending(count, site)
 
     async def extract(self, job: ExtractJob, progress: Progress, keep: Keep) -> Extraction:
         """Have a blob extracted, which may still grow as *progress* says.

@@ -57,6 +57,7 @@ ERRNOS: Final[Mapping[type[Exception], int]] = {
     errors.OutOfMemory: ENOMEM,
     errors.WaitInterrupted: EINTR,
     errors.WaitTimedOut: ETIMEDOUT,
+    errors.WaitRefused: EAGAIN,
     trio.TooSlowError: ETIMEDOUT,
 }
 """The nearest class in an error's hierarchy counts: everything unnamed here is EIO, by its family."""

@@ -8,13 +8,13 @@ import logging
 import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
-from errno import EAGAIN
 from typing import Final
 
 import trio
 
-from layerfs.errors import WaitInterrupted, WaitTimedOut
+from layerfs.errors import WaitInterrupted, WaitRefused, WaitTimedOut
 from layerfs.host.processes import Caller
+from layerfs.needs import WAITERS
 
 log = logging.getLogger(__name__)
 
@@ -23,9 +23,6 @@ SWEEP_SECONDS: Final = 0.1
 
 SWEEP_SHARE: Final = 25
 """A pause is at least this many times as long as the last sweep took: 4 % of a core at most."""
-
-WAITERS: Final = 20_000
-"""A waiter costs 8 kB and 1 MiB of address space; more than this is an attack or a loop."""
 
 _BATCH: Final = 32
 """Callers looked at between two turns of other tasks: some 200 microseconds."""
@@ -61,10 +58,10 @@ class Waits:
         """Let the block wait for the thread *pid* (0: unknown), as the daemon sees it.
 
         Raises WaitInterrupted when the caller got a signal that should end its system call, WaitTimedOut
-        after the deadline, and OSError EAGAIN at once when too many wait already.
+        after the deadline, and WaitRefused at once when too many wait already.
         """
         if len(self._waits) >= self._limit:
-            raise OSError(EAGAIN, f"{len(self._waits)} callers wait already (at most {self._limit})")
+            raise WaitRefused(f"{len(self._waits)} callers wait already (at most {self._limit})")
         with trio.move_on_after(self._deadline) as scope:
             wait = _Wait(Caller(pid, keep=len(self._waits) < self._kept_descriptors), scope)
             self._waits[wait] = None

@@ -46,6 +46,11 @@ class LocalOrigin:
             Digest.parse(digests[0]) if len(digests) == 1 else Digest.of("\n".join(digests).encode("ascii"))
         )
 
+    async def locate(self, registry: str) -> str:
+        """Say that all images are at one place."""
+        await trio.lowlevel.checkpoint()
+        return self._what
+
     async def resolve(self, tag: Tag) -> Resolved:
         """Say which digest *tag* names. Raises NotFound."""
         found = self.tags.get(tag)

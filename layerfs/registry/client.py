@@ -47,6 +47,10 @@ class RegistryClient:
     async def __aexit__(self, *_: object) -> None:
         await self._transport.__aexit__()
 
+    async def locate(self, registry: str) -> str:
+        """Say at which site *registry* is, once it is connected to for another reason."""
+        return await self._requester.site(registry)
+
     async def resolve(self, tag: Tag) -> Resolved:
         """Say which digest *tag* names: one HEAD where the registry answers it in full, else a GET.
 

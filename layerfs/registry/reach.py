@@ -27,6 +27,15 @@ def scope_of(address: str) -> Scope:
     return _scope(_parsed(address))
 
 
+def site_of(address: str) -> str:
+    """Return what counts as one server's: an IPv4 address, 64 bits of an IPv6 one. Raises ValueError.
+
+    Whoever has one address of a /64 has them all (RFC 6177 gives each site that or more).
+    """
+    ip = _parsed(address)
+    return str(ip) if isinstance(ip, IPv4Address) else str(IPv6Network((ip, 64), strict=False))
+
+
 def _scope(ip: IPv4Address | IPv6Address) -> Scope:
     if ip.is_loopback or ip.is_unspecified or ip in _THIS_HOST:
         return "loopback"

@@ -7,6 +7,7 @@ import logging
 import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Final
 
 import trio
@@ -15,10 +16,11 @@ from layerfs.errors import RegistryError, RegistryTimeout, Unreachable
 from layerfs.registry import retry
 from layerfs.registry.auth import Authenticator, Grant
 from layerfs.registry.challenge import Challenge, parse_challenges
-from layerfs.registry.endpoint import Endpoint, endpoints
+from layerfs.registry.endpoint import Endpoint, WebOrigin, endpoints
 from layerfs.registry.failures import is_hopeless
 from layerfs.registry.keychain import Keychain
 from layerfs.registry.pace import Pace
+from layerfs.registry.places import Crowded, Place, Places
 from layerfs.registry.problem import Problem, without_secrets
 from layerfs.registry.ranges import ALL, Range
 from layerfs.registry.redirects import Request
@@ -74,8 +76,6 @@ class _Registry:
     """What is known of one registry while the client lives."""
 
     endpoints: tuple[Endpoint, ...]
-    requests: trio.Semaphore
-    downloads: trio.Semaphore
     answered: Endpoint | None = None
     paused_until: float = 0.0
     """trio time; set by a Retry-After, for all requests to this registry."""
@@ -105,11 +105,13 @@ class _Registry:
 
 
 class Requester:
-    """Sends calls. Holds the limits per registry."""
+    """Sends calls. Holds the limits per site."""
 
     def __init__(self, settings: RegistrySettings, transport: Transport) -> None:
         self._settings = settings
         self._transport = transport
+        self._requests = Places(settings.requests_per_site, transport.sites)
+        self._downloads = Places(settings.downloads_per_site, transport.sites)
         self._registries: dict[str, _Registry] = {}
         self._auth = Authenticator(self._ask_for_token, Keychain(settings))
 
@@ -142,12 +144,11 @@ class Requester:
         return Pace(self._settings.least_throughput, self._settings.idle_timeout)
 
     async def open_foreign(self, request: Request, what: str, registry: str) -> Reply:
-        """Return the answer of a server that is no registry, with retries and in a place of *registry*'s."""
+        """Return the answer of a server that is no registry, with retries and in a place where it is."""
         known = self._registry(registry)
         request = replace(request, reach=await self._transport.reach_from(known.endpoint.origin))
-
-        async def ask() -> Reply:
-            return await self._in_place(known.downloads, lambda: self._exchange(request, what, None))
+        exchange = partial(self._exchange, request, what, None)
+        ask = partial(self._in_place, self._downloads, request.origin, exchange)
 
         return await self._retrying(ask, lambda _, problem: problem.error(what, str(request.origin)))
 
@@ -158,8 +159,11 @@ class Requester:
         async def ask() -> Reply:
             while registry.paused_until > trio.current_time():  # noqa: ASYNC110 - others may prolong it
                 await trio.sleep_until(registry.paused_until)
-            places = registry.downloads if call.download else registry.requests
-            reply = await self._in_place(places, lambda: self._find_and_send(call, registry, grant))
+            reply = await self._in_place(
+                self._downloads if call.download else self._requests,
+                registry.endpoint.origin,
+                lambda place: self._find_and_send(call, registry, grant, place),
+            )
             if registry.spoke(reply):
                 self._show_warnings(reply, registry)
             return reply
@@ -198,13 +202,15 @@ class Requester:
                 registry.paused_until = max(registry.paused_until, trio.current_time() + wish)
             await trio.sleep(delay)
 
-    async def _find_and_send(self, call: Call, registry: _Registry, grant: Grant | None) -> Reply:
+    async def _find_and_send(
+        self, call: Call, registry: _Registry, grant: Grant | None, place: Place
+    ) -> Reply:
         """Send to the endpoint that answered last; else find out which one answers."""
         refusal: Reply | None = None
         errors: list[RegistryError] = []
         for endpoint in (registry.answered,) if registry.answered else registry.endpoints:
             try:
-                reply = await self._send(call, endpoint, grant)
+                reply = await self._exchange(call.request(endpoint, grant), call.what, call.limit, place)
             except (Unreachable, RegistryTimeout) as exc:
                 errors.append(exc)
                 continue
@@ -219,14 +225,11 @@ class Requester:
             return refusal
         raise errors[0]
 
-    async def _send(self, call: Call, endpoint: Endpoint, grant: Grant | None) -> Reply:
-        return await self._exchange(call.request(endpoint, grant), call.what, call.limit)
-
-    async def _exchange(self, request: Request, what: str, limit: int | None) -> Reply:
+    async def _exchange(self, request: Request, what: str, limit: int | None, place: Place) -> Reply:
         """Send; with a *limit* also read the body of a success; all within the time for documents."""
         timeout = self._settings.document_timeout
         with trio.move_on_after(timeout):
-            reply = await self._transport.open(request, what)
+            reply = await self._transport.open(request, what, place)
             try:
                 if request.method == "HEAD":  # the end of the nothing that it sends must be read
                     limit = 0
@@ -238,24 +241,33 @@ class Requester:
             return reply
         raise RegistryTimeout(f"{what}: not complete after {timeout:.0f} s; try again later")
 
-    async def _in_place(self, places: trio.Semaphore, ask: Callable[[], Awaitable[Reply]]) -> Reply:
-        await places.acquire()
-        try:
-            reply = await ask()
-        except BaseException:
-            places.release()
-            raise
-        reply.on_close = places.release
-        return reply
+    async def _in_place(
+        self, places: Places, origin: WebOrigin, ask: Callable[[Place], Awaitable[Reply]]
+    ) -> Reply:
+        while True:
+            place = await places.take(origin.host)
+            try:
+                reply = await ask(place)
+            except Crowded:  # now it is known where it has to wait
+                place.release()
+            except BaseException:
+                place.release()
+                raise
+            else:
+                reply.on_close = place.release
+                return reply
 
     async def _ask_for_token(self, request: Request, what: str, endpoint: Endpoint) -> Reply:
         if request.origin != endpoint.origin:
             request = replace(request, reach=await self._transport.reach_from(endpoint.origin))
-
-        async def ask() -> Reply:
-            return await self._exchange(request, what, MAX_TOKEN_BODY)
+        exchange = partial(self._exchange, request, what, MAX_TOKEN_BODY)
+        ask = partial(self._in_place, self._requests, request.origin, exchange)
 
         return await self._retrying(ask, lambda _, problem: problem.error(what, str(request.origin)))
+
+    async def site(self, name: str) -> str:
+        """Return where the registry *name* is, as soon as there is a connection."""
+        return await self._transport.sites.known(self._registry(name).endpoint.origin.host)
 
     async def _ping(self, registry: _Registry) -> tuple[Challenge, ...]:
         """Ask /v2/ what it wants: gcr.io sends 401 without WWW-Authenticate to other requests."""
@@ -275,11 +287,7 @@ class Requester:
 
     def _registry(self, name: str) -> _Registry:
         if name not in self._registries:
-            self._registries[name] = _Registry(
-                endpoints(name, self._settings.insecure),
-                trio.Semaphore(self._settings.requests_per_registry),
-                trio.Semaphore(self._settings.downloads_per_registry),
-            )
+            self._registries[name] = _Registry(endpoints(name, self._settings.insecure))
         return self._registries[name]
 
 

@@ -46,8 +46,9 @@ class RegistrySettings:
     """For a whole manifest, config, token or error."""
     helper_timeout: float = 30.0
     """For a credential helper."""
-    requests_per_registry: int = 8
-    downloads_per_registry: int = 6
+    requests_per_site: int = 8
+    """For all registries at one address."""
+    downloads_per_site: int = 6
     """Counted apart, so that a lookup never waits for a download to end."""
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     user_agent: str = USER_AGENT

@@ -9,7 +9,7 @@ import ssl
 from dataclasses import dataclass, field
 from ipaddress import ip_network
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 from urllib.parse import urlsplit
 
 import httpx
@@ -19,9 +19,10 @@ from layerfs.errors import InvalidSettings, RegistryMisbehaved
 from layerfs.registry import redirects
 from layerfs.registry.endpoint import WebOrigin, redact
 from layerfs.registry.failures import translated
+from layerfs.registry.places import Crowded, Place, Sites
 from layerfs.registry.pool import DirectPool, Gate, addresses_of, refused
 from layerfs.registry.proxies import proxy_for
-from layerfs.registry.reach import Reach, Scope, common_scope, literal_address, scope_of
+from layerfs.registry.reach import Reach, Scope, common_scope, literal_address, scope_of, site_of
 from layerfs.registry.redirects import Request
 from layerfs.registry.reply import Reply
 from layerfs.registry.settings import RegistrySettings
@@ -53,6 +54,7 @@ class Transport:
         self._pools: dict[_Route, httpx.AsyncBaseTransport] = {}
         self._routes: dict[tuple[WebOrigin, bool, Reach | None], _Route] = {}
         self._homes: dict[WebOrigin, Scope] = {}
+        self.sites = Sites()
         self._networks = tuple(ip_network(text) for text in sorted(settings.reachable_networks))
         self._making = trio.Lock()
         self._timeout = httpx.Timeout(
@@ -70,14 +72,18 @@ class Transport:
             for pool in pools:
                 await pool.aclose()
 
-    async def open(self, request: Request, what: str) -> Reply:
+    async def open(self, request: Request, what: str, place: Place) -> Reply:
         """Send *request*, follow redirects, return the answer of any other status; the caller closes it.
 
-        Raises Unreachable, RegistryTimeout or RegistryMisbehaved, naming *what* was asked for, and Denied for
-        an address that may not be connected to.
+        The first connection moves *place* to where it leads; those of redirects count there too.
+
+        Raises Unreachable, RegistryTimeout or RegistryMisbehaved, naming *what* was asked for, Denied for an
+        address that may not be connected to, and Crowded if others have all places there.
         """
+        movable: Place | None = place
         for _ in range(redirects.MAX_REDIRECTS + 1):
-            reply = await self._send(request, what)
+            reply = await self._send(request, what, movable)
+            movable = None
             if reply.status not in redirects.STATUSES:
                 return reply
             await reply.drain()
@@ -105,19 +111,20 @@ class Transport:
         except OSError:
             return "public"
 
-    async def _send(self, request: Request, what: str) -> Reply:
+    async def _send(self, request: Request, what: str, place: Place | None) -> Reply:
         route, pool = await self._pool(request)
-        if route.proxy is not None and route.reach is not None:
-            address = literal_address(request.origin.host)
-            if address is not None and not route.reach.allows(address):
-                raise refused(request.origin.host, address)
+        extensions: dict[str, Any] = {"timeout": self._timeout}
+        if route.proxy is None:
+            extensions["trace"] = _Arrival(request.origin.host, self.sites, place).heed
+        else:
+            self._behind_proxy(request.origin.host, route.reach, place)
         try:
             made = httpx.Request(
                 request.method,
                 request.url,
                 headers=request.headers(self._settings.user_agent),
                 content=request.form,
-                extensions={"timeout": self._timeout},
+                extensions=extensions,
             )
             response = await pool.handle_async_request(made)
         except httpx.InvalidURL:
@@ -130,6 +137,16 @@ class Transport:
             self._homes[request.origin] = scope_of(peer[0])
         _log.debug("%r: %d", request, response.status_code)
         return Reply(response, request, self._settings.document_timeout)
+
+    def _behind_proxy(self, host: str, reach: Reach | None, place: Place | None) -> None:
+        """Judge what only the proxy will connect to. Raises Denied, Crowded."""
+        address = literal_address(host)
+        if address is not None and reach is not None and not reach.allows(address):
+            raise refused(host, address)
+        site = host.rstrip(".") if address is None else site_of(address)
+        self.sites.learn(host, site)
+        if place is not None:
+            place.move(site)
 
     async def _pool(self, request: Request) -> tuple[_Route, httpx.AsyncBaseTransport]:
         key = request.origin, request.insecure, request.reach
@@ -153,6 +170,29 @@ class Transport:
             proxy=proxy_for(origin, self._settings.variables),
             reach=reach,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class _Arrival:
+    """Hears where the connection for one request leads; an httpx "trace" extension."""
+
+    host: str
+    sites: Sites
+    place: Place | None
+
+    async def heed(self, event: str, info: dict[str, Any]) -> None:
+        """Have the exchange counted there. Raises Crowded, and closes the connection."""
+        if event != "connection.connect_tcp.complete":
+            return
+        stream = info["return_value"]
+        site = site_of(stream.get_extra_info("server_addr")[0])
+        self.sites.learn(self.host, site)
+        try:
+            if self.place is not None:
+                self.place.move(site)
+        except Crowded:
+            await stream.aclose()
+            raise
 
 
 def _new_pool(route: _Route) -> httpx.AsyncBaseTransport:

@@ -64,7 +64,12 @@ AREAS: Final = (
     Area(
         "registries",
         "one registry against the images of another",
-        ("fetch/test_isolation.py", "fetch/test_layer_work.py", "end_to_end/test_neighbours.py"),
+        (
+            "registry/test_places.py",
+            "fetch/test_isolation.py",
+            "fetch/test_layer_work.py",
+            "end_to_end/test_neighbours.py",
+        ),
     ),
     Area(
         "texts",

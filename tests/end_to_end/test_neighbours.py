@@ -33,10 +33,13 @@ def of(*layers: images.BuiltLayer) -> BuiltImage:
 
 
 @contextlib.contextmanager
-def hostile_registries() -> Iterator[list[FaultyRegistry]]:
-    """Run registries that are all to become hostile."""
+def hostile_registries(address: str) -> Iterator[list[FaultyRegistry]]:
+    """Run registries that are all to become hostile, at *address* for each number."""
     with contextlib.ExitStack() as stack:
-        yield [stack.enter_context(FaultyRegistry()) for _ in range(3 * OF_EACH_KIND)]
+        yield [
+            stack.enter_context(FaultyRegistry(address=address.format(number)))
+            for number in range(3 * OF_EACH_KIND)
+        ]
 
 
 def turn(registry: FaultyRegistry, number: int) -> None:
@@ -89,10 +92,11 @@ def rounds(running: Daemon, honest: FaultyRegistry, name: str) -> dict[str, floa
 
 
 @pytest.mark.allow_warnings
-def test_an_honest_registry_beside_hostile_ones(store: Path, mountpoint: Path) -> None:
+@pytest.mark.parametrize("address", ["127.0.0.2", pytest.param("127.0.1.{}", marks=pytest.mark.long)])
+def test_an_honest_registry_beside_hostile_ones(store: Path, mountpoint: Path, address: str) -> None:
     with (
         FaultyRegistry() as honest,
-        hostile_registries() as hostile,
+        hostile_registries(address) as hostile,
         daemon.running(store, mountpoint, "--fetch-timeout", "300") as running,
     ):
         alone = rounds(running, honest, "alone")

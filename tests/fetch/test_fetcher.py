@@ -125,10 +125,16 @@ async def test_every_kind_of_need_is_met_and_once(scene: Scene, kind: type[Need]
     assert len(asked) == len(set(asked)), "something was asked for twice"
 
 
+class Unheard(Need):
+    """A need of no kind that is met."""
+
+    repository = Repository("x.example", "a/b")
+
+
 async def test_a_need_that_nobody_knows_is_an_error_at_once(scene: Scene) -> None:
     async with scene.fetching() as fetcher:
         with pytest.raises(NotImplementedError):
-            await fetcher.obtain(Need())
+            await fetcher.obtain(Unheard())
         assert fetcher.waiting == 0
 
 

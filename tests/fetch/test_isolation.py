@@ -3,6 +3,7 @@
 The store and the extractors are real; the origin is `tests.support.fake_origin`, with ways for each.
 """
 
+import contextlib
 import os
 import shutil
 from collections.abc import AsyncIterator, Callable
@@ -13,11 +14,13 @@ from pathlib import Path
 import pytest
 import trio
 
-from layerfs.errors import DigestMismatch, LayerfsError, NotFound, Unreachable
+from layerfs.errors import DigestMismatch, LayerfsError, NotFound, Unreachable, WaitRefused
 from layerfs.extract.client import ExtractorPool
 from layerfs.fetch import Fetcher, open_fetcher
 from layerfs.fetch.lending import LOOK, PACE, Claim, Lending, next_to_get, to_recall
+from layerfs.fetch.operations import FetchManifest
 from layerfs.fetch.progress import Progress
+from layerfs.fetch.sharing import LASTS, UNKNOWN, LocatingOrigin, WaitShares
 from layerfs.layer.budgets import Budgets
 from layerfs.needs import BlobNeed, LayersNeed
 from layerfs.oci import Digest, Platform, Repository
@@ -252,10 +255,10 @@ def claim(source: str = HONEST, received: int = 0, *, whole: bool = False) -> Cl
 def test_the_turn_goes_to_the_registry_that_holds_fewest_and_then_to_who_waits_longest() -> None:
     held = [claim(EVIL), claim(HONEST), claim(EVIL)]
     first, second, third = claim(EVIL), claim(HONEST), claim("third.example")
-    assert next_to_get([first, second, third], held) is third
-    assert next_to_get([first, second], held) is second
-    assert next_to_get([first], held) is first
-    assert next_to_get([], held) is None
+    assert next_to_get([first, second, third], held, str) is third
+    assert next_to_get([first, second], held, str) is second
+    assert next_to_get([first], held, str) is first
+    assert next_to_get([], held, str) is None
 
 
 FAST = int(PACE * LOOK) + 1
@@ -296,7 +299,7 @@ def test_what_is_whole_starves_nobody_and_is_recalled_once() -> None:
 
 
 async def test_a_cancelled_wait_keeps_nothing(autojump_clock: object) -> None:
-    lending = Lending(1)
+    lending = Lending(1, str)
     first, second, third = claim(whole=True), claim(whole=True), claim(whole=True)
     await lending.take(first)
     with trio.move_on_after(1):
@@ -305,3 +308,102 @@ async def test_a_cancelled_wait_keeps_nothing(autojump_clock: object) -> None:
     await lending.take(third)
     assert third.granted.is_set()
     assert not second.granted.is_set()
+
+
+# Sites: a name costs nothing
+
+
+def test_names_of_one_site_hold_extractors_together() -> None:
+    names = [f"n{number}.example" for number in range(60)]
+    waiting = [*map(claim, names), claim(HONEST)]
+    held = [claim(EVIL)]
+
+    def site(registry: str) -> str:
+        return "192.0.2.2" if registry == HONEST else "192.0.2.1"
+
+    assert next_to_get(waiting, held, site) is waiting[-1]
+    assert next_to_get(waiting, held, str) is waiting[0]
+
+
+async def test_an_honest_registry_has_its_extractor_beside_sixty_names_of_one(
+    store: Path, pool: ExtractorPool
+) -> None:
+    """All deliver, so nothing starves: whose turn it is decides alone."""
+    many, image = [built(1000 + number) for number in range(60)], built(1000)
+    names = [f"n{number}.example" for number in range(60)]
+    go = trio.Event()
+    held = [Delivery(hold=go)]
+    of_registries = dict.fromkeys((*names, HONEST), held)
+    origin = FakeOrigin((*many, image), sites=dict.fromkeys(names, "192.0.2.1"), of_registries=of_registries)
+    done: list[str] = []
+
+    async def want(fetcher: Fetcher, name: str, what: BuiltImage) -> None:
+        await have(fetcher, name, what)
+        done.append(name)
+
+    async with fetching(store, origin, pool) as fetcher, trio.open_nursery() as nursery:
+        for name, one in zip(names, many, strict=True):
+            nursery.start_soon(want, fetcher, name, one)
+        with trio.fail_after(60):
+            while len(fetcher.journal.active) < 60:  # noqa: ASYNC110
+                await trio.sleep(0.05)
+            await trio.sleep(0.5)
+            nursery.start_soon(want, fetcher, HONEST, image)
+            while len(fetcher.journal.active) < 61:  # noqa: ASYNC110
+                await trio.sleep(0.05)
+            await trio.sleep(0.5)
+            go.set()
+    assert done.index(HONEST) < 10, f"names of one site came first: {done}"
+
+
+async def test_a_site_is_asked_for_beside_the_work_and_anew_after_a_while(autojump_clock: object) -> None:
+    image = built(10)
+    origin = FakeOrigin((image,), sites={EVIL: "192.0.2.1"})
+    located = LocatingOrigin(origin)
+    await located.ask(FetchManifest(Repository(EVIL, "a/b"), image.digest))
+    origin.sites[EVIL] = "192.0.2.2"
+    await located.ask(FetchManifest(Repository(EVIL, "a/b"), image.digest))
+    assert located.of(EVIL) == "192.0.2.1"
+    await trio.sleep(LASTS + 1)
+    await located.ask(FetchManifest(Repository(EVIL, "a/b"), image.digest))
+    assert located.of(EVIL) == "192.0.2.2"
+
+
+async def test_a_site_that_is_not_found_holds_nobody_up() -> None:
+    class Lost(FakeOrigin):
+        async def locate(self, registry: str) -> str:
+            await trio.sleep_forever()
+            raise AssertionError
+
+    image = built(10)
+    located = LocatingOrigin(Lost((image,)))
+    with trio.fail_after(5):
+        await located.ask(FetchManifest(Repository(EVIL, "a/b"), image.digest))
+        with pytest.raises(NotFound):
+            await located.ask(FetchManifest(Repository(EVIL, "a/b"), Digest.of(b"")))
+    assert located.of(EVIL) == UNKNOWN
+
+
+def test_no_site_has_more_waits_than_are_free() -> None:
+    sites: dict[str, str] = {}
+    shares = WaitShares(100, lambda registry: sites.get(registry, UNKNOWN))
+    with contextlib.ExitStack() as stack:
+
+        def come(name: str) -> int:
+            for number in range(200):
+                try:
+                    stack.enter_context(shares.of(name.format(number)))
+                except WaitRefused:
+                    return number
+            raise AssertionError("nobody is refused")
+
+        assert come("n{}.example") == 50, "names nobody knows the site of have one share"
+        sites.update({f"n{number}.example": "192.0.2.1" for number in range(60)})
+        assert come("n59.example") == 0, "their callers count where they turned out to be"
+        sites[HONEST] = "192.0.2.2"
+        assert come(HONEST) == 25
+        assert come("unknown.example") == 13
+        assert len(shares) == 88
+    assert len(shares) == 0
+    with shares.of(EVIL):
+        assert len(shares) == 1

@@ -67,7 +67,7 @@ class Scene:
 
     @property
     def work(self) -> LayerWork:
-        workers = Workers(self.pool, 2)
+        workers = Workers(self.pool, 2, str)
         return LayerWork(self.storage, self.origin, workers, self.budgets, self.journal, self.blob_files)
 
     def kept(self, layer: BuiltLayer) -> list[str]:

@@ -58,7 +58,7 @@ async def test_a_download_may_be_left_in_the_middle(registry: Registry) -> None:
     big = image(layer(file("big", bytes(9_000_000)), compression="none"))
     repository = registry.push("left", "1", big).repository
     wanted = big.layers[0].descriptor()
-    async with RegistryClient(RegistrySettings(downloads_per_registry=1)) as client:
+    async with RegistryClient(RegistrySettings(downloads_per_site=1)) as client:
         for _ in range(3):
             async with client.stream_blob(repository, wanted) as stream:
                 assert await anext(stream)

@@ -381,7 +381,7 @@ async def test_downloads_are_limited_and_lookups_do_not_wait_for_them(faulty: Fa
     blobs = [put(faulty, bytes([number]) * 100) for number in range(8)]
     faulty.faults.hold_blobs = threading.Event()
     digest = faulty.push_raw("a/b", "1", b"{}", "")
-    settings = quick(downloads_per_registry=3, requests_per_registry=1)
+    settings = quick(downloads_per_site=3, requests_per_site=1)
     async with RegistryClient(settings) as client, trio.open_nursery() as nursery:
         for repository, blob in blobs:
             nursery.start_soon(download, client, repository, blob)
@@ -395,7 +395,7 @@ async def test_downloads_are_limited_and_lookups_do_not_wait_for_them(faulty: Fa
 async def test_a_cancelled_download_gives_its_place_back(faulty: FaultyRegistry) -> None:
     repository, blob = put(faulty)
     faulty.faults.stall_blobs = [10, 0]
-    async with RegistryClient(quick(downloads_per_registry=1)) as client:
+    async with RegistryClient(quick(downloads_per_site=1)) as client:
         for number in (1, 2):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(download, client, repository, blob)
@@ -407,7 +407,7 @@ async def test_a_cancelled_download_gives_its_place_back(faulty: FaultyRegistry)
 
 async def test_errors_give_their_places_back(faulty: FaultyRegistry) -> None:
     repository, blob = put(faulty)
-    async with RegistryClient(quick(downloads_per_registry=1)) as client:
+    async with RegistryClient(quick(downloads_per_site=1)) as client:
         for _ in range(3):
             with pytest.raises(NotFound):
                 await download(client, repository, Descriptor("", Digest.of(b"none"), 4))

@@ -52,6 +52,8 @@ class FakeOrigin:
     """How the next streams go."""
     of_registries: dict[str, list[Delivery]] = field(default_factory=dict)
     """For streams from these registries, in the place of `deliveries`; the last one goes on for ever."""
+    sites: dict[str, str] = field(default_factory=dict)
+    """Where registries are; one that is not here is alone at its place."""
     asked: list[str] = field(default_factory=list)
     """All questions: ``resolve TAG``, ``manifest DIGEST``, ``config DIGEST``, ``blob DIGEST OFFSET``."""
     resolved_raw: bool = False
@@ -71,6 +73,10 @@ class FakeOrigin:
     def steps(self) -> list[str]:
         """Return the first words of what was asked."""
         return [line.partition(" ")[0] for line in self.asked]
+
+    async def locate(self, registry: str) -> str:
+        """Say at once where it is."""
+        return self.sites.get(registry, registry)
 
     async def resolve(self, tag: Tag) -> Resolved:
         """Say that the last image is meant."""

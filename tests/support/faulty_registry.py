@@ -134,7 +134,9 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 128
 
-    def __init__(self, respond: Callable[["Asked"], Answer], context: ssl.SSLContext | None = None) -> None:
+    def __init__(
+        self, respond: Callable[["Asked"], Answer], context: ssl.SSLContext | None, address: str
+    ) -> None:
         self.respond = respond
         self.context = context
         self.asked: list[Asked] = []
@@ -142,7 +144,7 @@ class _Server(ThreadingHTTPServer):
         self.closing = threading.Event()
         self.lock = threading.Lock()
         self.connections: set[socket.socket] = set()
-        super().__init__(("127.0.0.1", 0), _Handler)
+        super().__init__((address, 0), _Handler)
 
     def get_request(self) -> tuple[socket.socket, Any]:
         connection, address = super().get_request()
@@ -219,10 +221,15 @@ class _Handler(BaseHTTPRequestHandler):
 class _Running:
     """A server in a thread."""
 
-    def __init__(self, respond: Callable[[Asked], Answer], context: ssl.SSLContext | None = None) -> None:
-        self._server = _Server(respond, context)
+    def __init__(
+        self,
+        respond: Callable[[Asked], Answer],
+        context: ssl.SSLContext | None = None,
+        address: str = "127.0.0.1",
+    ) -> None:
+        self._server = _Server(respond, context, address)
         self.port = self._server.server_address[1]
-        self.host = f"127.0.0.1:{self.port}"
+        self.host = f"{address}:{self.port}"
         self._thread = threading.Thread(target=self._server.serve_forever, args=(_POLL_SECONDS,), daemon=True)
         self._thread.start()
 
@@ -253,9 +260,9 @@ class _Running:
 
 
 class FaultyRegistry:
-    """The registry. A context manager; ``context`` makes it speak TLS."""
+    """The registry, at a loopback address. A context manager; ``context`` makes it speak TLS."""
 
-    def __init__(self, context: ssl.SSLContext | None = None) -> None:
+    def __init__(self, context: ssl.SSLContext | None = None, address: str = "127.0.0.1") -> None:
         self.faults = Faults()
         self.tokens: dict[str, set[str]] = {}
         """Valid tokens and their scopes; clear it to expire all."""
@@ -266,11 +273,12 @@ class FaultyRegistry:
         self._manifests: dict[tuple[str, str], tuple[bytes, str]] = {}
         self._tags: dict[str, list[str]] = {}
         self._context = context
+        self._address = address
         self._main: _Running | None = None
         self._storage: _Running | None = None
 
     def __enter__(self) -> Self:
-        self._main = _Running(self._respond, self._context)
+        self._main = _Running(self._respond, self._context, self._address)
         return self
 
     def __exit__(self, *_: object) -> None:
