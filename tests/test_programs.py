@@ -50,7 +50,7 @@ IN_EXAMPLES = {"pass", "apt", "pip", "echo", "apptainer", "singularity", "srun",
 NO_PROGRAMS = frozenset(
     _words(
         "absent capget capset docker.io ghcr.io latest login lowerdir none overlay prctl read relative req "
-        "syncfs syscall tgkill umount2 x509"
+        "statx syncfs syscall tgkill umount2 x509"
     )
 )
 _STARTS = frozenset(

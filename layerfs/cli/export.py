@@ -73,6 +73,10 @@ def _output(name: str) -> Iterator[Write]:
         sys.stdout.buffer.flush()
         return
     final = Path(name)
+    if final.exists() and not final.is_file():  # a device or a pipe: it is there to be written to
+        with final.open("wb", buffering=_CHUNK) as stream:
+            yield stream.write
+        return
     temporary = final.with_name(f".{final.name}.{secrets.token_hex(8)}")
     try:
         with temporary.open("xb", buffering=_CHUNK) as file:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import trio
 
-from layerfs.errors import DigestMismatch, LayerfsError, SizeMismatch, StoreDamaged
+from layerfs.errors import DigestMismatch, LayerfsError, Offline, SizeMismatch, StoreDamaged, StoreReadOnly
 from layerfs.fetch.download import download
 from layerfs.fetch.origin import Origin
 from layerfs.fetch.progress import Journal, Progress
@@ -71,9 +71,16 @@ class LayerWork:
                         progress, layer.digest, lambda: self._from_origin(repository, layer, progress)
                     )
 
-        if not await make_once(
-            self._storage, source, layer.digest, lambda: self._is_here(layer.digest), make
-        ):
+        try:
+            made = await make_once(
+                self._storage, source, layer.digest, lambda: self._is_here(layer.digest), make
+            )
+        except (Offline, StoreReadOnly) as exc:
+            problem = await trio.to_thread.run_sync(self._storage.layer_problem, layer.digest)
+            if problem is None:
+                raise
+            raise type(exc)(f"{exc} (the directory in the store is {problem})") from exc
+        if not made:
             await self._overtaken(layer.digest, source)
         known = await trio.to_thread.run_sync(self._storage.open_layer, layer.digest)
         if known is None:

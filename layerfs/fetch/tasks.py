@@ -6,7 +6,7 @@ from typing import Final, TypeVar
 
 import trio
 
-from layerfs.errors import LayerfsError
+from layerfs.errors import LayerfsError, StoreReadOnly
 from layerfs.oci import Digest
 from layerfs.store import WORK_SECONDS, ImageStorage
 
@@ -52,10 +52,12 @@ async def make_once(
 
     One task of one process works on (*source*, *digest*); the others wait without blocking the loop. Whoever
     works with another source is a rival: the first to publish ends the work of the others. *has* is asked
-    often.
+    often. Raises StoreReadOnly where nothing can be made.
     """
     if await has():
         return False
+    if storage.readonly:
+        raise _unmakeable(storage, digest)
     made = False
     async with background() as nursery:
 
@@ -79,3 +81,10 @@ async def make_once(
         finally:
             lock.release()
     return made
+
+
+def _unmakeable(storage: ImageStorage, digest: Digest) -> StoreReadOnly:
+    return StoreReadOnly(
+        f"{digest}: not in {storage.images_dir}, which may only be read (expected all of the image there); "
+        "layerfs pull of the image by the store's owner completes it"
+    )

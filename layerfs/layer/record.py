@@ -4,7 +4,7 @@ from typing import Literal
 
 import msgspec
 
-RECORD_VERSION = 2
+RECORD_VERSION = 3
 
 OwnerKind = Literal["root", "namespace", "user"]
 """Who writes a tree: root of the machine, root of a user namespace, an ordinary user."""
@@ -42,6 +42,24 @@ class Extraction(msgspec.Struct, frozen=True, kw_only=True):
         return tuple(filter(None, (self.diff_id, self.own_diff_id)))
 
 
+class Identity(msgspec.Struct, frozen=True):
+    """What tells a directory from every copy of it, for as long as it exists."""
+
+    inode: int
+    birth_ns: int = 0
+    """When it was made, in nanoseconds; 0 where the filesystem does not tell."""
+
+    def is_that_of(self, other: "Identity") -> bool:
+        """Say whether both are one directory's.
+
+        The time of birth counts where both know it: overlayfs may number a directory anew, and a filesystem
+        that was made anew may give a number again.
+        """
+        if self.birth_ns and other.birth_ns:
+            return self.birth_ns == other.birth_ns
+        return self.inode == other.inode
+
+
 class LayerRecord(msgspec.Struct, frozen=True, kw_only=True):
     """The record of a published layer directory, ``extracted/<digest>.json``: a line, then the tables."""
 
@@ -49,4 +67,8 @@ class LayerRecord(msgspec.Struct, frozen=True, kw_only=True):
     state: Literal["pending", "durable"]
     boot_id: str
     """The boot in which the tree was written; a pending record of another boot is void."""
+    identity: Identity
+    """That of the tree. A copy of it may lack anything: owners, attributes, links; so it is void."""
+    native: bool
+    """Whether the tree has the overlay form beside the markers."""
     layer: Extraction

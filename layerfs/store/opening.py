@@ -4,16 +4,20 @@ Puts `gate`, `owner` and `probe` into an order in which looking at a store write
 """
 
 import logging
+import os
 import threading
 
 import msgspec
 
 from layerfs.errors import StoreError
+from layerfs.host.oserrors import disk_errors
+from layerfs.layer.record import Identity
 from layerfs.store.gate import StoreGate
 from layerfs.store.layout import StoreLayout
 from layerfs.store.locks import Locks
-from layerfs.store.owner import Owner, read_owner, require_owner, write_owner
+from layerfs.store.owner import Owner, read_owner, require_owner, require_version, write_owner
 from layerfs.store.probe import Capabilities, capabilities_of, tried
+from layerfs.store.soundness import identity_of
 
 log = logging.getLogger(__name__)
 
@@ -36,13 +40,18 @@ class Opening:
         """
         writable = self._gate.enter()
         recorded = read_owner(self._layout)
-        if recorded is not None:
+        if recorded is not None and writable and self._is_own_copy(recorded):
+            self._take_over(recorded)
+            recorded = None
+        elif recorded is not None:
             require_owner(recorded, self._layout, writable=writable)
             self._owner = recorded
         if not writable:
             return False
         was_shared = self._owner.shared
-        self._owner = msgspec.structs.replace(self._owner, shared=was_shared if shared is None else shared)
+        self._owner = msgspec.structs.replace(
+            self._owner, shared=was_shared if shared is None else shared, identity=self._identity()
+        )
         self._gate.set_modes(shared=self._owner.shared, anew=not was_shared)
         if recorded is None:
             self._locks.create()
@@ -51,6 +60,27 @@ class Opening:
             write_owner(self._layout, self._locks, self._owner)
         self._tried = recorded is None
         return True
+
+    def _identity(self) -> Identity:
+        with disk_errors(f"{self._layout.root}: cannot look at"):
+            return identity_of(self._layout.root.resolve())
+
+    def _is_own_copy(self, recorded: Owner) -> bool:
+        """Say whether this user has copied the store, from wherever: a copy is of whoever made it."""
+        if recorded.identity is None or recorded.identity.is_that_of(self._identity()):
+            return False
+        with disk_errors(f"{self._layout.root}: cannot look at"):
+            return self._layout.root.stat().st_uid == os.geteuid()
+
+    def _take_over(self, recorded: Owner) -> None:
+        require_version(recorded, self._layout)
+        log.info("%s: a copy of a store of %s; layers are extracted anew", self._layout.root, recorded)
+        mine = Owner.of_this_process()
+        self._owner = msgspec.structs.replace(mine, shared=recorded.shared and recorded.same(mine))
+
+    def is_native(self) -> bool:
+        """Say whether trees have the overlay form, as far as it is known; nothing is tried."""
+        return self._owner.whiteout_devices
 
     def capabilities(self) -> Capabilities:
         """Return the form of the trees; what the filesystem can carry is tried when it is asked first."""

@@ -14,7 +14,7 @@ import msgspec
 from layerfs.errors import StoreDamaged, StoreMismatch
 from layerfs.host.namespaces import id_mapping, in_initial_user_namespace
 from layerfs.host.oserrors import disk_errors
-from layerfs.layer.record import OwnerKind
+from layerfs.layer.record import Identity, OwnerKind
 from layerfs.store.disk import read_small, write_durably
 from layerfs.store.layout import StoreLayout, staged
 from layerfs.store.locks import Locks
@@ -29,11 +29,13 @@ class Owner(msgspec.Struct, frozen=True, kw_only=True):
     owner: OwnerKind
     uid: int
     whiteout_devices: bool = True
-    """Whether trees hold 0:0 devices and overlay attributes; once they lack them they keep lacking them."""
+    """Whether trees hold 0:0 devices and overlay attributes, as it was tried last."""
     mapping: str = ""
     """Which ids the user namespace has, as `id_mapping` says it; empty outside of one."""
     shared: bool = False
     """Whether its maker has opened the store for other users to read."""
+    identity: Identity | None = None
+    """That of the store's directory; None in a store of an older layerfs."""
 
     @classmethod
     def of_this_process(cls) -> Self:
@@ -78,12 +80,17 @@ def read_owner(layout: StoreLayout) -> Owner | None:
         raise StoreDamaged(f"{layout.owner}: {exc} (remove the file if the store is yours)") from exc
 
 
-def require_owner(recorded: Owner, layout: StoreLayout, *, writable: bool) -> None:
-    """Raise StoreMismatch unless this process may use the store."""
+def require_version(recorded: Owner, layout: StoreLayout) -> None:
+    """Raise StoreMismatch for a store of another version."""
     if recorded.version != STORE_VERSION:
         raise StoreMismatch(
             f"{layout.root}: store version {recorded.version} (expected {STORE_VERSION}); use another --store"
         )
+
+
+def require_owner(recorded: Owner, layout: StoreLayout, *, writable: bool) -> None:
+    """Raise StoreMismatch unless this process may use the store."""
+    require_version(recorded, layout)
     mine = Owner.of_this_process()
     if recorded.owner == mine.owner == "user" and not writable:
         return

@@ -47,12 +47,12 @@ def capabilities_of(owner: Owner) -> Capabilities:
 def tried(layout: StoreLayout, locks: Locks, known: Owner) -> Owner:
     """Return *known* with what the filesystem can carry. Raises StoreFull, StoreError: then nothing is known.
 
-    Once trees lack the overlay form they keep lacking it, so a "no" is not tried again.
+    After a "no" that has become a "yes" the trees that lack the overlay form are made anew.
     """
-    if not known.whiteout_devices or probe(layout.extracted, locks, known.owner):
-        return known
-    log.warning("%s: this filesystem refuses whiteouts or xattrs; lowerdirs will be FUSE", layout.root)
-    return msgspec.structs.replace(known, whiteout_devices=False)
+    native = probe(layout.extracted, locks, known.owner)
+    if known.whiteout_devices and not native:
+        log.warning("%s: this filesystem refuses whiteouts or xattrs; lowerdirs will be FUSE", layout.root)
+    return msgspec.structs.replace(known, whiteout_devices=native)
 
 
 def probe(directory: Path, locks: Locks, owner: OwnerKind) -> bool:

@@ -15,7 +15,7 @@ from typing import Final, Literal, TypeVar
 import msgspec
 
 from layerfs.errors import InvalidDigest, NotInStore, StoreDamaged
-from layerfs.layer.record import RECORD_VERSION, LayerRecord
+from layerfs.layer.record import RECORD_VERSION, Identity, LayerRecord
 from layerfs.layer.tables import END, Tables
 from layerfs.oci import Digest, stack_digest
 from layerfs.store.disk import opened_file
@@ -39,6 +39,9 @@ class CoverRecord(msgspec.Struct, frozen=True, kw_only=True):
     version: int = RECORD_VERSION
     state: Literal["pending", "durable"]
     boot_id: str
+    identity: Identity
+    native: bool
+    """Whether it is for layers in overlay form."""
     layers: tuple[str, ...]
     """Blob digests of the stack, base first; their `stack_digest` is the cover's name."""
     merger: Merger = ""
@@ -91,6 +94,19 @@ def read_tables(path: Path) -> Tables:
         if [*map(len, found)] != [*sizes] or any(table and not table.endswith(END) for table in found):
             raise StoreDamaged(f"{path}: shorter than it says (expected tables of {sizes} bytes)")
         return Tables(*found)
+
+
+def read_opaques(path: Path, record: LayerRecord) -> bytes:
+    """Return the table of opaque directories in the record at *path*, its first rows if it is long.
+
+    Raises StoreDamaged.
+    """
+    whiteouts, opaques, *_ = record.layer.tables
+    with opened_file(path) as file:
+        if file is None:
+            return b""
+        file.seek(len(read_head(file)) + 1 + whiteouts)
+        return file.read(min(opaques, _FIRST))
 
 
 def decode_record(raw: bytes, type_: type[Record], digest: Digest) -> Record | None:

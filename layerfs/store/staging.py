@@ -8,10 +8,12 @@ from tempfile import SpooledTemporaryFile
 from typing import Final, Self
 
 from layerfs.host.oserrors import disk_errors
+from layerfs.layer.record import Identity
 from layerfs.oci import Digest
 from layerfs.store.layout import staged
 from layerfs.store.locks import ByteLock, Locks
 from layerfs.store.removal import remove_tree
+from layerfs.store.soundness import identity_of
 
 log = logging.getLogger(__name__)
 
@@ -57,6 +59,12 @@ class StagedTree:
         self.tables = StagedTables(path.parent)
         """What the record of a layer will list."""
         self._lock = lock
+
+    @property
+    def identity(self) -> Identity:
+        """What will tell the tree from a copy. Raises StoreError."""
+        with disk_errors(f"{self.path}: cannot look at"):
+            return identity_of(self.path)
 
     def empty(self) -> None:
         """Remove what is in it, for another attempt. Raises StoreError."""

@@ -41,6 +41,7 @@ from layerfs.store.paths import StorePaths
 from layerfs.store.probe import Capabilities
 from layerfs.store.records import CoverRecord, Merger, read_tables
 from layerfs.store.refs import Refs
+from layerfs.store.soundness import TreeJudge
 from layerfs.store.staging import StagedTree
 from layerfs.store.sweep import SUSPENDED_SECONDS, Swept, sweep
 from layerfs.store.trees import TreeShelf
@@ -106,12 +107,9 @@ class ImageStorage(StorePaths):
             self._layout.configs, "config", lambda raw, d: ImageConfig.parse(raw, f"config {d}"), self._locks
         )
         self._blobs = BlobShelf(self._layout)
-        self._layers: TreeShelf[LayerRecord] = TreeShelf(
-            self._layout.extracted, LayerRecord, self._locks, self._durability, self._mounts.uses
-        )
-        self._covers: TreeShelf[CoverRecord] = TreeShelf(
-            self._layout.covers, CoverRecord, self._locks, self._durability, self._mounts.uses
-        )
+        judged = (self._locks, self._durability, self._mounts.uses, TreeJudge(opening.is_native))
+        self._layers: TreeShelf[LayerRecord] = TreeShelf(self._layout.extracted, LayerRecord, *judged)
+        self._covers: TreeShelf[CoverRecord] = TreeShelf(self._layout.covers, CoverRecord, *judged)
 
     @property
     def capabilities(self) -> Capabilities:
@@ -233,6 +231,10 @@ class ImageStorage(StorePaths):
         """Say whether there is a directory of the layer, complete or not: one lstat, and nothing is read."""
         return os.path.lexists(self._layout.tree(digest))
 
+    def layer_problem(self, digest: Digest) -> str | None:
+        """Say why `open_layer` returns nothing though there is a directory; None if nothing is known."""
+        return self._layers.problem(digest)
+
     def stage_tree(self, digest: Digest | str) -> StagedTree:
         """Make the private directory for an extraction. Raises StoreFull, StoreReadOnly, StoreError."""
         wanted = as_digest(digest)
@@ -250,7 +252,13 @@ class ImageStorage(StorePaths):
                 f"{blob.digest}: the tree for {tree.digest} was extracted from {found}, "
                 f"{extraction.blob_size} bytes (expected {blob.size} bytes of the same blob)"
             )
-        record = LayerRecord(state="pending", boot_id=self._boot_id, layer=extraction)
+        record = LayerRecord(
+            state="pending",
+            boot_id=self._boot_id,
+            identity=tree.identity,
+            native=self.capabilities.whiteout_devices,
+            layer=extraction,
+        )
         published = self._layers.publish(tree, record)
         return LayerDir(found, published.path, published.record)
 
@@ -314,18 +322,29 @@ class ImageStorage(StorePaths):
             return present
         opened = [self._require_layer(digest) for digest in layers]
         stack = stack_digest(layers, merger)
-        self._require_writable(f"cover {stack}")
+        if self.readonly:
+            raise StoreReadOnly(
+                f"cover {stack}: not in {self.images_dir}, which may only be read (expected one for these "
+                f"{len(layers)} layers); layerfs pull of the image by the store's owner makes it"
+            )
         with self._covers.stage(stack) as tree:
             with disk_errors(f"cover {stack}: cannot write"):
+                native = self.capabilities.whiteout_devices
                 make_cover(
                     tree.path,
                     [layer.path for layer in opened],
                     sum(sum(layer.record.layer.tables) for layer in opened),
-                    native=self.capabilities.whiteout_devices,
+                    native=native,
                     merger=merger,
                 )
-            named = tuple(map(str, layers))
-            record = CoverRecord(state="pending", boot_id=self._boot_id, layers=named, merger=merger)
+            record = CoverRecord(
+                state="pending",
+                boot_id=self._boot_id,
+                identity=tree.identity,
+                native=native,
+                layers=tuple(map(str, layers)),
+                merger=merger,
+            )
             return self._covers.publish(tree, record).path
 
     def discard_cover(self, layers: Sequence[Digest], merger: Merger = "") -> bool:

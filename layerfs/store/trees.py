@@ -26,6 +26,7 @@ from layerfs.store.durability import Durability, TreeIdentity
 from layerfs.store.layout import RECORD_SUFFIX, staged
 from layerfs.store.locks import Locks
 from layerfs.store.records import Record, after_head, decode_record, encode_record, read_head, vouches
+from layerfs.store.soundness import TreeJudge
 from layerfs.store.staging import StagedTree, stage_tree
 
 log = logging.getLogger(__name__)
@@ -40,6 +41,10 @@ _CACHED: Final = 8192
 
 _LAST_USE_SECONDS: Final = 3600
 """How exact the last use, the mtime of a record, has to be."""
+
+
+_Seen = tuple[int, int]
+"""Inode and change time of a tree. A number is given again, and a published tree changes no more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +64,8 @@ class TreeShelf(Generic[Record]):
         record_type: type[Record],
         locks: Locks,
         durability: Durability,
-        in_use: InUse = lambda digest, max_age: False,
+        in_use: InUse,
+        judge: TreeJudge,
     ) -> None:
         self._directory = directory
         self._prefix = f"{directory}/"
@@ -67,8 +73,9 @@ class TreeShelf(Generic[Record]):
         self._locks = locks
         self._durability = durability
         self._in_use = in_use
+        self._judge = judge
         self._boot_id = host.boot_id()
-        self._known: dict[Digest, tuple[int, PublishedTree[Record]]] = {}
+        self._known: dict[Digest, tuple[_Seen, PublishedTree[Record]]] = {}
 
     @property
     def directory(self) -> Path:
@@ -87,17 +94,18 @@ class TreeShelf(Generic[Record]):
             log.warning("%s: %s (treated as absent)", path, exc)
             return None
         known = self._known.get(digest)
-        if known is not None and known[0] == status.st_ino:
+        if known is not None and known[0] == _seen(status):
             return known[1]
         return self._look(digest, Path(path), status)
 
     def is_complete(self, digest: Digest) -> bool:
         """Say whether `find` would find it, but remember nothing."""
+        path = self._directory / digest.name
         try:
-            is_directory = stat.S_ISDIR(os.lstat(self._directory / digest.name).st_mode)
+            status = os.lstat(path)
         except OSError:
             return False
-        return is_directory and self.read_record(digest) is not None
+        return self._sound_record(digest, path, status) is not None
 
     def stage(self, digest: Digest) -> StagedTree:
         """Make a private directory for the tree of *digest*. Raises StoreFull, StoreReadOnly, StoreError."""
@@ -142,6 +150,11 @@ class TreeShelf(Generic[Record]):
             had_record = self.record_path(digest).exists()
             # Void trees are shown to nobody, so the second look at the mounts need not be fresh.
             return self._take_away(digest, _RECENT) or had_record
+
+    def problem(self, digest: Digest) -> str | None:
+        """Say what is wrong with a tree that has a record and is not used; None if nothing is known."""
+        path, record = self._directory / digest.name, self.read_record(digest)
+        return self._judge.problem(path, record) if record is not None and path.is_dir() else None
 
     def names(self) -> tuple[set[Digest], set[Digest]]:
         """List the digests that have a tree, and those that have a record. Raises OSError."""
@@ -227,7 +240,7 @@ class TreeShelf(Generic[Record]):
         self._durability.forget(self._directory, digest)
 
     def _look(self, digest: Digest, path: Path, status: os.stat_result) -> PublishedTree[Record] | None:
-        record = self.read_record(digest) if stat.S_ISDIR(status.st_mode) else None
+        record = self._sound_record(digest, path, status)
         if record is None:
             return None
         if record.state == "pending":
@@ -235,9 +248,14 @@ class TreeShelf(Generic[Record]):
         tree = PublishedTree(path, record)
         if len(self._known) >= _CACHED:
             self._known.clear()
-        self._known[digest] = (status.st_ino, tree)
+        self._known[digest] = (_seen(status), tree)
         self._note_use(digest)
         return tree
+
+    def _sound_record(self, digest: Digest, path: Path, status: os.stat_result) -> Record | None:
+        """Return the record of the tree at *path* if it describes what is there."""
+        record = self.read_record(digest) if stat.S_ISDIR(status.st_mode) else None
+        return record if record is not None and self._judge.is_sound(path, record) else None
 
     def _note_use(self, digest: Digest) -> None:
         with contextlib.suppress(OSError):  # a read-only store has no last use
@@ -272,3 +290,7 @@ class TreeShelf(Generic[Record]):
         temporary = staged(self._directory, digest.name, "writing")
         with self._locks.holding(temporary):
             write_durably(temporary, final, encode_record(record), tables)
+
+
+def _seen(status: os.stat_result) -> _Seen:
+    return status.st_ino, status.st_ctime_ns

@@ -175,8 +175,9 @@ AREAS: Final = (
     ),
     Area(
         "full disk",
-        "no free bytes, no free inodes, a disk that loses what it took",
+        "no free bytes, no free inodes, a disk or a copy that loses what it took",
         (
+            "overlay/test_copied_stores.py",
             "store/test_full_disk.py",
             "store/test_losses.py",
             "store/test_disk.py",

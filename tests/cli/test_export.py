@@ -3,6 +3,7 @@
 import hashlib
 import os
 import shutil
+import stat
 import subprocess
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -136,6 +137,24 @@ def test_a_reader_that_leaves_early_ends_it_quietly(layerfs: CommandLine, tmp_pa
     command = "layerfs export a:1 | head -c 1000 >/dev/null"
     done = subprocess.run(["bash", "-c", command], env=layerfs.environment, capture_output=True)
     assert done.stderr == b""
+
+
+def test_a_device_or_a_pipe_is_written_to_and_not_replaced(layerfs: CommandLine, tmp_path: Path) -> None:
+    imported(layerfs, tmp_path)
+    null, pipe = tmp_path / "null", tmp_path / "pipe"
+    os.mknod(null, 0o666 | stat.S_IFCHR, os.makedev(1, 3))
+    os.mkfifo(pipe)
+
+    layerfs("export", "a:1", "-o", null)
+    assert stat.S_ISCHR(null.lstat().st_mode)
+    with subprocess.Popen(["cat", pipe], stdout=subprocess.PIPE) as reader:
+        layerfs("export", "a:1", "-o", pipe)
+        assert reader.stdout is not None
+        piped = reader.stdout.read()
+    layerfs("export", "a:1", "-o", "a.tar")
+
+    assert stat.S_ISFIFO(pipe.lstat().st_mode)
+    assert piped == (layerfs.home / "a.tar").read_bytes()
 
 
 def test_a_file_that_cannot_be_written_is_an_error_and_leaves_nothing(

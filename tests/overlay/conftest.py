@@ -1,7 +1,6 @@
 """A daemon and a store that the tests of one module share, and images as they are needed."""
 
 import contextlib
-import json
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -9,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from layerfs.store import ImageStorage
 from tests.overlay.scene import Scene
 from tests.support import daemon, mounts
 from tests.support.registry import Registry
@@ -24,12 +22,9 @@ def scene(_session_registry: Registry, tmp_path_factory: pytest.TempPathFactory)
 
 @pytest.fixture(scope="module")
 def plain_scene(_session_registry: Registry, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
-    """The same on a store without the overlay form, as one on a filesystem that refuses it."""
+    """The same on a store without the overlay form, on a filesystem that refuses it."""
     store = tmp_path_factory.mktemp("plain") / "store"
-    ImageStorage(store).close()
-    owner = store / "owner.json"
-    owner.write_text(json.dumps(json.loads(owner.read_text()) | {"whiteout_devices": False}))
-    with _mounted(_session_registry, store) as made:
+    with mounts.ramfs(store), _mounted(_session_registry, store) as made:
         yield made
 
 

@@ -11,7 +11,6 @@ import pytest
 
 from layerfs.errors import StoreError
 from layerfs.host.libc import syscall
-from layerfs.store import ImageStorage
 from tests.overlay.scene import ROOT, Place, Scene, command, numbered, snapshot
 from tests.support import canary, clients, images, mounts
 
@@ -219,18 +218,17 @@ def test_no_fetch_prints_the_same_and_fetches_nothing(scene: Scene) -> None:
     assert all(scene.storage.open_layer(layer.digest) for layer in layers)
 
 
+@pytest.mark.allow_warnings
 def test_where_layers_lack_their_overlay_form_both_verbs_say_what_to_do(
     scene: Scene, target: Path, tmp_path: Path
 ) -> None:
     place = scene.place("no-form", *TREE)
     store = tmp_path / "store"
-    ImageStorage(store).close()
-    owner = store / "owner.json"
-    owner.write_text(json.dumps(json.loads(owner.read_text()) | {"whiteout_devices": False}))
-    for words in (["lowerdir", str(place.reference)], ["overlay", str(place.reference), str(target)]):
-        done = command(words[0], "--store", store, *words[1:], check=False)
-        assert done.returncode == 1
-        assert "use the lowerdir of a mount" in done.stderr
+    with mounts.ramfs(store):
+        for words in (["lowerdir", str(place.reference)], ["overlay", str(place.reference), str(target)]):
+            done = command(words[0], "--store", store, *words[1:], check=False)
+            assert done.returncode == 1
+            assert "use the lowerdir of a mount" in done.stderr
 
 
 # mount(8) of util-linux 2.39 and later

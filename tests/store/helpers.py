@@ -10,10 +10,13 @@ from pathlib import Path
 from threading import Barrier
 from typing import TypeVar
 
+import msgspec
+
 from layerfs.layer.record import Extraction
 from layerfs.oci import Digest
 from layerfs.store import ImageStorage, LayerDir, VerifiedBlob
 from layerfs.store.layout import StagedName
+from layerfs.store.soundness import identity_of
 
 T = TypeVar("T")
 
@@ -60,6 +63,20 @@ def publish(
         else:
             fill(tree.path)
         return storage.publish(tree, blob, extraction_of(content, **more))
+
+
+def as_original(images_dir: Path) -> None:
+    """Have the copy of a store that `cp -a` made count as what it was copied from."""
+    records = [record for shelf in ("extracted", "covers") for record in (images_dir / shelf).glob("*.json")]
+    for path, tree in (
+        (images_dir / "owner.json", images_dir),
+        *((record, record.with_suffix("")) for record in records),
+    ):
+        head, _, tables = path.read_bytes().partition(b"\n")
+        identity = msgspec.to_builtins(identity_of(tree))
+        path.write_bytes(
+            msgspec.json.encode(msgspec.json.decode(head) | {"identity": identity}) + b"\n" + tables
+        )
 
 
 def leftovers(images_dir: Path) -> list[str]:

@@ -12,7 +12,7 @@ from layerfs.errors import NotInStore
 from layerfs.oci import Digest, stack_digest
 from layerfs.store import ImageStorage
 from tests.store.helpers import at_once, leftovers
-from tests.support import images
+from tests.support import images, mounts
 from tests.support.images import BuiltLayer
 
 BASE = images.layer(
@@ -159,14 +159,13 @@ def test_a_cover_can_be_discarded(storage: ImageStorage, tmp_path: Path) -> None
 
 @pytest.fixture
 def without_devices(store: Path) -> Iterator[ImageStorage]:
-    ImageStorage(store).close()
-    owner = store / "owner.json"
-    owner.write_text(owner.read_text().replace('"whiteout_devices":true', '"whiteout_devices":false'))
-    with ImageStorage(store) as opened:
+    with mounts.ramfs(store), ImageStorage(store) as opened:
         assert not opened.capabilities.whiteout_devices
         yield opened
 
 
+@pytest.mark.needs_root
+@pytest.mark.allow_warnings
 def test_a_cover_for_fuse_lowers_needs_directories_alone(
     without_devices: ImageStorage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -185,6 +184,7 @@ def test_a_cover_for_fuse_lowers_needs_directories_alone(
 
 
 @pytest.mark.needs_root
+@pytest.mark.allow_warnings
 def test_a_cover_over_an_opaque_root_needs_whiteouts_all_the_same(
     without_devices: ImageStorage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

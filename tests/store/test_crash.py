@@ -24,7 +24,7 @@ from layerfs.oci import Digest, Repository
 from layerfs.store import ImageStorage
 from layerfs.store.verify import tree_differences
 from tests.store import crash
-from tests.store.helpers import download, leftovers, publish
+from tests.store.helpers import as_original, download, leftovers, publish
 from tests.support import images
 
 pytestmark = [pytest.mark.needs_root, pytest.mark.timeout(900)]
@@ -70,12 +70,12 @@ def survive(
     """Run *work* on a prepared store, dying at each of *points*; look at the store after each death."""
     template = place / "template"
     prepare(ImageStorage(template))
-    # A copy is as good: the records vouch for trees by name, not by inode.
 
     def attempt(number: int | None) -> tuple[Path, crash.Run]:
         path = place / "attempt"
         shutil.rmtree(path, ignore_errors=True)
         subprocess.run(["cp", "-a", template, path], check=True)
+        as_original(path)
         storage = ImageStorage(path)
         return path, crash.run(lambda: work(storage), number, descendants=descendants)
 

@@ -157,15 +157,26 @@ def test_a_damaged_owner_file_is_named(storage: ImageStorage, store: Path, conte
 
 
 @pytest.mark.allow_warnings
-def test_a_filesystem_without_whiteouts_is_remembered(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_store_marked_without_whiteouts_recovers(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*arguments: object, **named: object) -> None:
         raise PermissionError(1, "Operation not permitted")
 
     with monkeypatch.context() as patched:
         patched.setattr(os, "mknod", refuse)
-        assert not ImageStorage(store).capabilities.whiteout_devices
-    # Layers extracted meanwhile lack the overlay form: it may not come back.
-    assert not ImageStorage(store).capabilities.whiteout_devices
+        poor = ImageStorage(store)
+        assert not poor.capabilities.whiteout_devices
+        publish(poor, CONTENT)
+        poor.publish_cover([DIGEST])
+    opened = ImageStorage(store)
+    # Until somebody wants the overlay form, what was extracted without it serves.
+    assert opened.open_layer(DIGEST) is not None
+    assert opened.cover([DIGEST]) is not None
+    assert opened.capabilities.whiteout_devices
+    assert json.loads((store / "owner.json").read_text())["whiteout_devices"]
+    again = ImageStorage(store)
+    assert again.open_layer(DIGEST) is None
+    assert again.cover([DIGEST]) is None
+    assert publish(again, CONTENT).record.native
 
 
 @pytest.mark.parametrize("number", [ENOSPC, EIO, EDQUOT, EROFS, ENOMEM], ids=os.strerror)

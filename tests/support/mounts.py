@@ -111,6 +111,13 @@ def tmpfs(target: Path, *options: str) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
+def ramfs(target: Path) -> Iterator[Path]:
+    """Mount an empty filesystem that has no extended attributes."""
+    with mounted("ramfs", "ramfs", target):
+        yield target
+
+
+@contextlib.contextmanager
 def abandoned_fuse(point: Path, user: int) -> Iterator[None]:
     """Mount at *point* what looks like *user*'s layerfs; its daemon is gone, so no look into it waits."""
     point.mkdir(parents=True)
