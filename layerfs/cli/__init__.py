@@ -21,7 +21,7 @@ def main() -> None:
 
     streams.prepare()
     from layerfs.cli.app import app, load_verbs
-    from layerfs.cli.failures import INTERRUPTED, report
+    from layerfs.cli.failures import INTERRUPTED, machine_fault, report
     from layerfs.errors import LayerfsError
 
     load_verbs(sys.argv[1] if len(sys.argv) > 1 else "")
@@ -35,6 +35,10 @@ def main() -> None:
         sys.exit(report(error))
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
+    except Exception as error:
+        if fault := machine_fault(error):
+            sys.exit(report(fault))
+        raise
     except BaseExceptionGroup as group:  # Ctrl-C comes out of trio's nurseries in a group
         if group.split(KeyboardInterrupt)[1] is None:
             sys.exit(INTERRUPTED)

@@ -155,6 +155,7 @@ AREAS: Final = (
         "kills",
         "SIGKILL of any process, anywhere",
         (
+            "attacks/test_kills.py",
             "store/test_crash.py",
             "store/test_processes.py",
             "extract/test_mounted.py",
@@ -178,6 +179,7 @@ AREAS: Final = (
         "no free bytes, no free inodes, a disk or a copy that loses what it took",
         (
             "overlay/test_copied_stores.py",
+            "attacks/test_limits.py::test_a_disk_of_any_size_is_full_without_harm",
             "store/test_full_disk.py",
             "store/test_losses.py",
             "store/test_disk.py",
@@ -186,9 +188,33 @@ AREAS: Final = (
         ),
     ),
     Area(
+        "system calls",
+        "one system call of any process fails",
+        ("attacks/test_system_calls.py",),
+    ),
+    Area(
+        "flapping",
+        "a registry that resets, refuses, alters and cuts at random",
+        ("attacks/test_flapping.py",),
+    ),
+    Area(
+        "surroundings",
+        "working directories, PATH and Python's variables that lead to code of others",
+        (
+            "attacks/test_surroundings.py",
+            *_below("processes/test_helpers.py", "test_a_helper_finds_layerfs_and_leaves_no_trace_of_that"),
+        ),
+    ),
+    Area(
+        "limits",
+        "few descriptors, little memory, time and room; processes that stand still; a store taken away",
+        ("attacks/test_limits.py",),
+    ),
+    Area(
         "removal",
         "removers and sweepers beside mounts",
         (
+            "attacks/test_removers.py",
             "overlay/test_in_use.py",
             "overlay/test_survival.py",
             "store/test_usage.py",
