@@ -24,9 +24,12 @@ _FIELDS: Mapping[str, tuple[int, int]] = {
     "type": (156, 1),
     "link": (157, 100),
     "magic": (257, 8),
+    "uname": (265, 32),
+    "gname": (297, 32),
     "major": (329, 8),
     "minor": (337, 8),
     "prefix": (345, 155),
+    "sparse": (386, 109),
 }
 _CHECKSUM = slice(148, 156)
 
