@@ -86,7 +86,7 @@ class OpenListings:
         """Answer a part of a listing that nobody keeps; others are served while it is searched for."""
         while not listing.seek(position - _DOTS):
             await trio.lowlevel.checkpoint()
-        while found := listing.next_entries():
+        while (found := listing.next_entries()) is not None:
             for taken, (name, node) in enumerate(found):
                 try:
                     entry, counts = passing_entry(node)

@@ -35,9 +35,9 @@ class LayerDirectory(ContentDirectory):
         """Return some entries. Raises OSError."""
         return list(map(self.entry, names, self.tree.source.statuses(self.path, names)))
 
-    def names(self) -> Iterator[bytes]:
-        """Yield all names that the disk has, without what stands beside markers. Raises OSError."""
-        return (name for name, kind in self.tree.source.kinds(self.path) if kind is not None)
+    def names(self) -> Iterator[bytes | None]:
+        """Yield all names that the disk has, None for what stands beside markers. Raises OSError."""
+        return (None if kind is None else name for name, kind in self.tree.source.kinds(self.path))
 
     def read_xattrs(self) -> Mapping[bytes, bytes]:
         """Return the attributes that the layer has. Raises OSError."""

@@ -80,7 +80,8 @@ class Listing(Sequence[tuple[bytes, Node]]):
 class LongListing(Iterable[tuple[bytes, Node]]):
     """The entries of a large directory, for one reader: read from the disk as he goes, and none is kept.
 
-    Positions count entries. To go back is to begin anew: the disk has them in the same order each time.
+    Positions count entries. To go back is to begin anew: the disk has them in the same order each time. No
+    call looks at more than `LISTED_AT_ONCE` names, of which the directory may hide any number.
     """
 
     __slots__ = ("_ahead", "_directory", "_names", "position")
@@ -89,13 +90,13 @@ class LongListing(Iterable[tuple[bytes, Node]]):
         self._directory = directory
         self.position = 0
         """Where the reader is."""
-        self._names: Iterator[bytes] = iter(())
+        self._names: Iterator[bytes | None] = iter(())
         self._ahead: list[tuple[bytes, Node]] = []
         self._rewind()
 
     def __iter__(self) -> Iterator[tuple[bytes, Node]]:
         reader = LongListing(self._directory)
-        while found := reader.next_entries():
+        while (found := reader.next_entries()) is not None:
             yield from found
             reader.advance(len(found))
 
@@ -103,17 +104,23 @@ class LongListing(Iterable[tuple[bytes, Node]]):
         """Go some way towards *position*; say whether it is reached. Raises OSError."""
         if position < self.position:
             self._rewind()
-        steps = min(position - self.position, LISTED_AT_ONCE)
-        taken = min(steps, len(self._ahead))
-        self.advance(taken)
-        missed = sum(1 for _ in islice(self._names, steps - taken))
-        self.position += missed
-        return self.position >= position or missed < steps - taken
+        self.advance(min(position - self.position, len(self._ahead)))
+        for _ in range(LISTED_AT_ONCE):
+            if self.position >= position:
+                return True
+            try:
+                self.position += next(self._names) is not None
+            except StopIteration:
+                return True
+        return self.position >= position
 
-    def next_entries(self) -> list[tuple[bytes, Node]]:
-        """Return some entries, none at the end; the reader stays where he is. Raises OSError."""
+    def next_entries(self) -> list[tuple[bytes, Node]] | None:
+        """Return some entries or none, None at the end; the reader stays where he is. Raises OSError."""
         if not self._ahead:
-            names = list(islice(self._names, LISTED_AT_ONCE))
+            looked_at = list(islice(self._names, LISTED_AT_ONCE))
+            if not looked_at:
+                return None
+            names = [name for name in looked_at if name is not None]
             self._ahead = list(zip(names, self._directory.nodes_of(names), strict=True))
         return self._ahead
 
@@ -189,9 +196,9 @@ class ContentDirectory(Node, ABC):
             if found is not None:
                 self._listing = Listing([name for name, _ in found], self, [node for _, node in found])
             else:
-                names = list(islice(self.names(), MANY + 1))
-                self.is_long = len(names) > MANY
-                self._listing = None if self.is_long else Listing(names, self)
+                names = self.few_names()
+                self.is_long = names is None
+                self._listing = None if names is None else Listing(names, self)
         return LongListing(self) if self._listing is None else self._listing
 
     def xattrs(self) -> Mapping[bytes, bytes]:
@@ -208,6 +215,11 @@ class ContentDirectory(Node, ABC):
     def small_listing(self) -> list[tuple[bytes, Node]] | None:
         """Return all entries if they can be had at once, and in no more time than a reply. Raises OSError."""
         return None
+
+    def few_names(self) -> list[bytes] | None:
+        """Return all names, None if more than `MANY` have to be looked at. Raises OSError."""
+        found = list(islice(self.names(), MANY + 1))
+        return None if len(found) > MANY else [name for name in found if name is not None]
 
     def nodes_of(self, names: Sequence[bytes]) -> Sequence[Node]:
         """Return the entries *names*, a `LostNode` for each that cannot be had any more."""
@@ -235,8 +247,11 @@ class ContentDirectory(Node, ABC):
         """Return one entry from the disk. Raises OSError."""
 
     @abstractmethod
-    def names(self) -> Iterator[bytes]:
-        """Yield the names of all entries from the disk, in the same order each time. Raises OSError."""
+    def names(self) -> Iterator[bytes | None]:
+        """Yield the names of all entries from the disk, in the same order each time. Raises OSError.
+
+        None for each that was looked at and is no entry.
+        """
 
     @abstractmethod
     def read_xattrs(self) -> Mapping[bytes, bytes]:

@@ -44,15 +44,18 @@ class LowerDirectory(LayerDirectory):
             return tree.file(self.path, name, status)
         return tree.node(FORM, status, lambda ino: LowerDirectory(ino, tree, path, status))
 
-    def names(self) -> Iterator[bytes]:
+    def names(self) -> Iterator[bytes | None]:
         """Yield the names of entries and of whiteouts. Raises OSError."""
-        for name in super().names():
-            if not is_marker(name):
-                yield name
-            elif isinstance(marker := parse_marker(name), Whiteout) and self.tree.form.has_whiteout(
-                join(self.path, marker.hidden)
-            ):
-                yield marker.hidden
+        return (
+            name if name is None or not is_marker(name) else self._hidden_by(name) for name in super().names()
+        )
+
+    def _hidden_by(self, name: bytes) -> bytes | None:
+        """Return the name of the whiteout that a marker stands for."""
+        marker = parse_marker(name)
+        if isinstance(marker, Whiteout) and self.tree.form.has_whiteout(join(self.path, marker.hidden)):
+            return marker.hidden
+        return None
 
     def read_xattrs(self) -> Mapping[bytes, bytes]:
         """Return the layer's attributes, and the opaque one under both of its names."""

@@ -123,8 +123,8 @@ class LongEntries(Protocol):
     def seek(self, position: int) -> bool:
         """Go some way towards the entry number *position*; say whether it is reached. Raises OSError."""
 
-    def next_entries(self) -> Sequence[tuple[bytes, "Node"]]:
-        """Return some entries, none at the end; the reader stays where he is. Raises OSError."""
+    def next_entries(self) -> Sequence[tuple[bytes, "Node"]] | None:
+        """Return some entries or none, None at the end; the reader stays where he is. Raises OSError."""
 
     def advance(self, count: int) -> None:
         """Go *count* of them forward."""

@@ -169,15 +169,10 @@ class MergedDirectory(ContentDirectory):
             for name in names
         ]
 
-    def names(self) -> Iterator[bytes]:
-        """Yield the names of all that is visible. Raises OSError.
-
-        What few layers have in a small directory is merged at once, and kept until it is forgotten. Else each
-        name is judged alone: by the topmost layer that has it, so that nobody has to remember any.
-        """
-        if self._visible is None:
-            self._visible = self._merged_at_once()
-        return iter(self._visible) if self._visible is not None else self._judged_one_by_one()
+    def few_names(self) -> list[bytes] | None:
+        """Return the names of all that is visible, merged at once; None if the layers list too much."""
+        self._visible = self._merged_at_once()
+        return None if self._visible is None else list(self._visible)
 
     def _merged_at_once(self) -> dict[bytes, Merged] | None:
         trees, left = self._stack.trees, MANY
@@ -189,17 +184,22 @@ class MergedDirectory(ContentDirectory):
                 return None
         return merge_entries(self._path, self._merged, self._stack.marks, found.__getitem__)
 
-    def _judged_one_by_one(self) -> Iterator[bytes]:
+    def names(self) -> Iterator[bytes | None]:
+        """Yield what is visible, None for each name that is not. Raises OSError.
+
+        A name is judged alone, by the topmost layer that has it, so that nobody has to remember any.
+        """
         sources = [self._stack.trees[number].source for number in self._merged.layers]
         for place, source in enumerate(sources):
             for name, kind in source.kinds(self._path):
-                if kind is None or is_marker(name):
-                    continue
-                path = join(self._path, name)
-                if any(_has(above, path) for above in sources[:place]):
-                    continue
-                if self.find(name) is not None:
-                    yield name
+                yield name if kind is not None and self._decides(name, sources[:place]) else None
+
+    def _decides(self, name: bytes, above: Sequence[LayerSource]) -> bool:
+        """Say whether *name*, which no layer of those *above* has, is visible. Raises OSError."""
+        if is_marker(name):
+            return False
+        path = join(self._path, name)
+        return not any(_has(source, path) for source in above) and self.find(name) is not None
 
     def forgotten(self) -> None:
         """Drop what is on disk."""

@@ -10,7 +10,9 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 
 from layerfs.layer.whiteout import is_marker
+from layerfs.view.directory import LongListing
 from layerfs.view.nodes import Node
+from layerfs.view.rootfs import MergedDirectory
 from tests.support import canary, model
 from tests.support.images import directory, file, hardlink, image, opaque, symlink, whiteout
 from tests.support.mounts import overlay
@@ -227,3 +229,56 @@ def walk_numbers(node: Node) -> Iterator[int]:
         assert isinstance(listed, Sequence)
         for _, child in sorted(listed):
             yield from walk_numbers(child)
+
+
+def crowds() -> dict[str, tuple[MadeLayer, ...]]:
+    """Make large directories that hide most of what their layers list."""
+    files = made(directory("d"), *(file(f"d/f{number}", b"") for number in range(60)))
+    hidden = made(directory("d"), *(whiteout(f"d/f{number}") for number in range(58)), file("d/own", b""))
+    again = made(directory("d"), *(file(f"d/f{number}", b"x") for number in range(60)))
+    return {"whiteouts": (files, hidden), "the same names": (files, again), "one layer": (files,)}
+
+
+@pytest.mark.parametrize("kind", ["whiteouts", "the same names", "one layer"])
+def test_big_directory_holds_up_others(scene: Scene, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    """OPENDIR judges no name of a large directory, and READDIR few at a time, however many are hidden."""
+    layers = crowds()[kind]
+    scene = fill(scene, *layers)
+    for module in ("directory", "rootfs"):
+        monkeypatch.setattr(f"layerfs.view.{module}.MANY", 20)
+    monkeypatch.setattr("layerfs.view.directory.LISTED_AT_ONCE", 4)
+    judged = 0
+    find = MergedDirectory.find
+
+    def counted(self: MergedDirectory, name: bytes) -> Node | None:
+        nonlocal judged
+        judged += 1
+        return find(self, name)
+
+    node = scene.node("rootfs", stack_id(*layers), "d")
+    assert isinstance(node, MergedDirectory)
+    expected = {name for name, _ in LongListing(node)}
+    monkeypatch.setattr(MergedDirectory, "find", counted)
+    listing = node.entries()
+    assert isinstance(listing, LongListing)
+    assert judged == 0, "a large directory is gone through by whoever opens it"
+    found: list[bytes] = []
+    while True:
+        judged = 0
+        entries = listing.next_entries()
+        assert judged <= 8, "one step goes through many names"
+        if entries is None:
+            break
+        found += [name for name, _ in entries]
+        listing.advance(len(entries))
+    assert len(found) == len(set(found))
+    assert set(found) == expected
+    assert len(found) == {"whiteouts": 3, "the same names": 60, "one layer": 60}[kind]
+    steps = 1
+    while not listing.seek(len(found) - 1):
+        steps += 1
+    assert steps >= 10
+    last = listing.next_entries()
+    while not last:
+        last = listing.next_entries()
+    assert [name for name, _ in last] == found[-1:]
