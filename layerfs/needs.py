@@ -43,6 +43,11 @@ class DocumentNeed(Need):
 
 
 @dataclass(frozen=True, slots=True)
+class UnreadNeed(DocumentNeed):
+    """Read the documents of an image, which are here, where that holds nobody up: one of them is large."""
+
+
+@dataclass(frozen=True, slots=True)
 class LayersNeed(Need):
     """Fetch, verify and extract these layers of an image, in parallel."""
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from layerfs.errors import ImageError, LayerfsError, NotInStore
-from layerfs.needs import DocumentNeed
+from layerfs.needs import DocumentNeed, UnreadNeed
 from layerfs.oci import Digest, Image, ImageConfig, Index, Manifest, Platform, Repository, descend
 from layerfs.store import ImageStorage
 
@@ -40,9 +40,13 @@ class ImageDocuments:
 
 
 class DocumentReader:
-    """Reads documents, and keeps the last ones. Not thread-safe."""
+    """Reads documents, and keeps the last ones. Not thread-safe.
 
-    def __init__(self, storage: ImageStorage, platform: Platform) -> None:
+    With *leave_large* whoever reads has others to serve: large ones that were not read of late are a need.
+    """
+
+    def __init__(self, storage: ImageStorage, platform: Platform, *, leave_large: bool = False) -> None:
+        self._leave_large = leave_large
         self._storage = storage
         self._platform = platform
         self._recent: OrderedDict[Digest, ImageDocuments] = OrderedDict()
@@ -69,32 +73,45 @@ class DocumentReader:
     def is_complete(self, repository: Repository, digest: Digest) -> bool:
         """Say whether the directory of an image can be entered without a request."""
         try:
-            return isinstance(self.read(repository, digest), ImageDocuments)
+            return isinstance(self.read(repository, digest), ImageDocuments | UnreadNeed)
         except LayerfsError as exc:
             log.debug("%s@%s: not listed: %s", repository, digest, exc)
             return False
 
     def _load(self, repository: Repository, digest: Digest) -> ImageDocuments | DocumentNeed:
-        document = self.document(digest)
+        document = self._read_before(digest)
         if document is None:
-            return DocumentNeed(repository, digest)
+            return self._need(repository, digest, digest)
         index = document if isinstance(document, Index) else None
         try:
-            found = descend(document, self._platform, self.document)
+            found = descend(document, self._platform, self._read_before)
         except ImageError as exc:
             return ImageDocuments(index, None, None, exc)
         if isinstance(found, Manifest):
             return self._with_config(repository, found, index)
-        return DocumentNeed(repository, found.digest)
+        return self._need(repository, found.digest, found.digest)
+
+    def _need(self, repository: Repository, digest: Digest, missing: Digest) -> DocumentNeed:
+        """Return the need for the document *digest* and for what is *missing* of what it names."""
+        kind = UnreadNeed if self._is_left(missing) else DocumentNeed
+        return kind(repository, digest)
+
+    def _read_before(self, digest: Digest) -> Manifest | Index | None:
+        """Return a manifest or index; None, too, for a large one that was not read of late."""
+        return None if self._is_left(digest) else self.document(digest)
+
+    def _is_left(self, digest: Digest) -> bool:
+        return self._leave_large and self._storage.is_unread(digest)
 
     def _with_config(
         self, repository: Repository, manifest: Manifest, index: Index | None
     ) -> ImageDocuments | DocumentNeed:
         try:
             manifest.require_image()
-            config = self._config(manifest.config.digest)
+            wanted = manifest.config.digest
+            config = None if self._is_left(wanted) else self._config(wanted)
             if config is None:
-                return DocumentNeed(repository, manifest.digest)
+                return self._need(repository, manifest.digest, wanted)
             return ImageDocuments(index, manifest, Image.of(manifest, config), None)
         except ImageError as exc:
             return ImageDocuments(index, manifest, None, exc)

@@ -52,7 +52,7 @@ class KnownImages:
 
     def __init__(self, storage: ImageStorage, platform: Platform) -> None:
         self._storage = storage
-        self.documents = DocumentReader(storage, platform)
+        self.documents = DocumentReader(storage, platform, leave_large=True)
         self._layers: dict[Digest, LayerPlace] = {}
         self._layer_ids: dict[str, Digest] = {}
         self._without_id: list[Digest] = []

@@ -147,6 +147,11 @@ class ImageStorage(StorePaths):
         """Say whether a manifest or index is in the store."""
         return self._manifests.has(as_digest(digest))
 
+    def is_unread(self, digest: Digest | str) -> bool:
+        """Say whether a manifest, index or config is here, and too large to be loaded in a loop."""
+        wanted = as_digest(digest)
+        return self._manifests.is_unread(wanted) or self._configs.is_unread(wanted)
+
     def save_config(self, raw: bytes, digest: Digest | str) -> Path:
         """Keep the exact bytes of a config. Raises DigestMismatch, StoreFull, StoreReadOnly, StoreError."""
         return self._configs.save(raw, as_digest(digest))

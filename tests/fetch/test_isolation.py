@@ -4,17 +4,22 @@ The store and the extractors are real; the origin is `tests.support.fake_origin`
 """
 
 import contextlib
+import json
 import os
 import shutil
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
 
-from layerfs.errors import DigestMismatch, LayerfsError, NotFound, Unreachable, WaitRefused
+from layerfs.catalog.documents import ImageDocuments
+from layerfs.catalog.known import KnownImages
+from layerfs.errors import DigestMismatch, InvalidDocument, LayerfsError, NotFound, Unreachable, WaitRefused
 from layerfs.extract.client import ExtractorPool
 from layerfs.fetch import Fetcher, open_fetcher
 from layerfs.fetch.lending import LOOK, PACE, Claim, Lending, next_to_get, to_recall
@@ -22,10 +27,11 @@ from layerfs.fetch.operations import FetchManifest
 from layerfs.fetch.progress import Progress
 from layerfs.fetch.sharing import LASTS, UNKNOWN, LocatingOrigin, WaitShares
 from layerfs.layer.budgets import Budgets
-from layerfs.needs import BlobNeed, LayersNeed
+from layerfs.needs import BlobNeed, LayersNeed, Need, UnreadNeed
 from layerfs.oci import Digest, Platform, Repository
 from layerfs.oci.image import Image
 from layerfs.store import ImageStorage
+from layerfs.store.documents import DocumentShelf
 from tests.support import images
 from tests.support.fake_origin import Delivery, FakeOrigin
 from tests.support.images import BuiltImage
@@ -407,3 +413,69 @@ def test_no_site_has_more_waits_than_are_free() -> None:
     assert len(shares) == 0
     with shares.of(EVIL):
         assert len(shares) == 1
+
+
+# Large documents: what takes milliseconds is no matter for the loop
+
+
+LARGE = {"Labels": {f"label{number}": "x" * 1000 for number in range(200)}}
+
+
+def large_image() -> BuiltImage:
+    """Make an image whose manifest and config are both large."""
+    annotations = {f"note{number}": "x" * 1000 for number in range(200)}
+    return images.image(images.layer(images.file("a")), runtime=LARGE, annotations=annotations)
+
+
+async def test_large_documents_are_not_read_in_the_loop(
+    store: Path, pool: ExtractorPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the registry, and after a restart from the store, for whoever enters the image."""
+    readers: list[threading.Thread] = []
+    read = DocumentShelf._read
+
+    def noted(self: DocumentShelf[Any], digest: Digest) -> bytes:
+        raw = read(self, digest)
+        readers.append(threading.current_thread())
+        return raw
+
+    monkeypatch.setattr(DocumentShelf, "_read", noted)
+    image = large_image()
+    repository = Repository(HONEST, "a/b")
+    for origin in (FakeOrigin((image,)), FakeOrigin(())):
+        async with fetching(store, origin, pool) as fetcher:
+            known = KnownImages(fetcher._storage, Platform("linux", "amd64"))
+            readers.clear()
+            rounds = 0
+            while isinstance(found := known.enter(repository, image.digest), Need):
+                rounds += 1
+                is_here = rounds > 1 or not origin.images
+                assert isinstance(found, UnreadNeed) == is_here
+                assert known.documents.is_complete(repository, image.digest) == is_here
+                await fetcher.obtain(found)
+            assert rounds <= 2
+            assert found.image is not None
+            assert len(readers) >= 2
+            assert threading.main_thread() not in readers
+    assert not origin.asked
+
+
+async def test_a_large_document_that_is_none_is_read_once(store: Path, pool: ExtractorPool) -> None:
+    config = b'{"rootfs": 1, "x": "%s"}' % (b"x" * 200_000)
+    image = images.image(images.layer(images.file("a")))
+    manifest = json.loads(image.manifest)
+    manifest["config"] |= {"digest": str(Digest.of(config)), "size": len(config)}
+    raw = json.dumps(manifest).encode()
+    digest = Digest.of(raw)
+    async with fetching(store, FakeOrigin(()), pool) as fetcher:
+        storage = fetcher._storage
+        storage.save_manifest(raw, digest)
+        storage.save_config(config, Digest.of(config))
+        known = KnownImages(storage, Platform("linux", "amd64"))
+        repository = Repository(HONEST, "a/b")
+        need = known.enter(repository, digest)
+        assert isinstance(need, UnreadNeed)
+        await fetcher.obtain(need)
+        found = known.enter(repository, digest)
+        assert isinstance(found, ImageDocuments)
+        assert isinstance(found.problem, InvalidDocument)

@@ -139,3 +139,19 @@ def test_the_memory_of_documents_is_bounded_and_transparent(storage: ImageStorag
         digests.append(Digest.of(raw))
     for _ in range(2):
         assert [storage.load_manifest(digest).digest for digest in digests] == digests
+
+
+def test_documents_that_are_kept_have_an_end(storage: ImageStorage) -> None:
+    """However large documents are that many images bring, the daemon holds few of them."""
+    kept = []
+    for number in range(8):
+        config = b'{"rootfs": {}, "author": "%d%s"}' % (number, b"x" * (3 << 20))
+        kept.append(Digest.of(config))
+        storage.save_config(config, kept[-1])
+        assert storage.is_unread(kept[-1])
+        storage.load_config(kept[-1])
+        assert not storage.is_unread(kept[-1])
+    assert [storage.is_unread(digest) for digest in kept] == [True] * 3 + [False] * 5
+    assert storage._configs._known_bytes <= 16 << 20
+    storage._configs.forget(kept[-1])
+    assert storage.is_unread(kept[-1])
