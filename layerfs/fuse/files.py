@@ -100,6 +100,10 @@ class OpenFiles:
         """Return how many files are open, those with a shared handle once."""
         return len(self._files)
 
+    def is_open(self, node: Node) -> bool:
+        """Say whether *node* is open, with a handle that is shared."""
+        return node.ino in self._files
+
     def reopen(self, node: Node) -> FileInfo | None:
         """Open a file that is open already, without asking its node again; None if it is not."""
         file = self._files.get(node.ino)

@@ -12,7 +12,7 @@ import pyfuse3
 import trio
 from pyfuse3 import ReaddirToken
 
-from layerfs.fuse.passing import PassingNames
+from layerfs.fuse.passing import KnownNames
 from layerfs.fuse.prepared import Listing, entry_of, passing_entry
 from layerfs.fuse.served import Inodes
 from layerfs.view.nodes import LongEntries, Node
@@ -25,9 +25,9 @@ _DOTS: Final = 2
 class OpenListings:
     """The listings of one mount by handle."""
 
-    def __init__(self, inodes: Inodes, passing: PassingNames) -> None:
+    def __init__(self, inodes: Inodes, names: KnownNames) -> None:
         self._inodes = inodes
-        self._passing = passing
+        self._names = names
         self._listings: dict[int, tuple[Node, Listing | LongEntries]] = {}
         self._handles = count(1)
 
@@ -60,12 +60,14 @@ class OpenListings:
                 return None
             position += 1
         if isinstance(listing, Sequence):
-            self._read_kept(listing, position, start_id, token)
+            self._read_kept(directory, listing, position, start_id, token)
             return None
         return self._read_long(directory, listing, position, start_id, token)
 
-    def _read_kept(self, listing: Listing, position: int, start_id: int, token: ReaddirToken) -> None:
-        remember = self._inodes.remember
+    def _read_kept(
+        self, directory: Node, listing: Listing, position: int, start_id: int, token: ReaddirToken
+    ) -> None:
+        remember, met = self._inodes.remember, self._names.met
         reply = pyfuse3.readdir_reply
         while position - _DOTS < len(listing):
             for name, node in listing[position - _DOTS : position - _DOTS + _LISTED_AT_ONCE]:
@@ -79,6 +81,7 @@ class OpenListings:
                 if not reply(token, name, entry, position):
                     return
                 remember(node)
+                met(directory, name, node, entry)
 
     async def _read_long(
         self, directory: Node, listing: LongEntries, position: int, start_id: int, token: ReaddirToken
@@ -101,6 +104,6 @@ class OpenListings:
                     return
                 if counts:
                     self._inodes.remember(node)
-                    self._passing.met(directory, name, node)
+                    self._names.met(directory, name, node, entry)
             listing.advance(len(found))
             await trio.lowlevel.checkpoint()

@@ -18,7 +18,7 @@ from pyfuse3 import EntryAttributes, FileInfo, FUSEError, ReaddirToken, RequestC
 from layerfs.fuse.errnos import fuse_request, translate
 from layerfs.fuse.files import Bytes, OpenFiles
 from layerfs.fuse.listings import OpenListings
-from layerfs.fuse.passing import PAUSE, PassingNames
+from layerfs.fuse.passing import FILES, PAUSE, KnownNames
 from layerfs.fuse.prepared import (
     BLOCK_SIZE,
     Listing,
@@ -72,17 +72,26 @@ class Operations(ReadOnly):
     enable_writeback_cache = False
 
     def __init__(
-        self, tree: ServedTree, provider: Provider, waits: Waits, *, disk: str | None = None
+        self,
+        tree: ServedTree,
+        provider: Provider,
+        waits: Waits,
+        *,
+        disk: str | None = None,
+        files: int = FILES,
     ) -> None:
-        """Serve *tree*; statfs(2) describes the filesystem of the path *disk*."""
+        """Serve *tree*; statfs(2) describes the filesystem of the path *disk*.
+
+        The kernel is asked to forget all files but the last *files*.
+        """
         assert tree.root.ino == pyfuse3.ROOT_INODE
         self._inodes = tree.inodes
         self._provider = provider
         self._waits = waits
         self._disk = disk
         self._files = OpenFiles()
-        self._passing = PassingNames()
-        self._listings = OpenListings(tree.inodes, self._passing)
+        self._names = KnownNames(self._files.is_open, files=files)
+        self._listings = OpenListings(tree.inodes, self._names)
 
     def _node(self, ino: int) -> Node:
         try:
@@ -112,7 +121,7 @@ class Operations(ReadOnly):
         node = parent.lookup(name)
         if isinstance(node, Need):
             return self._look_up_later(parent, name, ctx)
-        if self._passing.asked and node and parent.is_passing(node) and self._passing.are_too_many:
+        if self._names.asked and node and not node.lookups and self._names.are_too_many:
             return self._found_slowly(parent, name, node)
         return self._found(parent, name, node)
 
@@ -132,7 +141,7 @@ class Operations(ReadOnly):
             raise FUSEError(ENOENT)
         entry = entry_of(node)  # everything that can fail is above this line
         self._inodes.remember(node)
-        self._passing.met(parent, name, node)
+        self._names.met(parent, name, node, entry)
         return entry
 
     async def forget(self, inode_list: Sequence[tuple[int, int]]) -> None:

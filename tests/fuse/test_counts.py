@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.fuse.conftest import Edge, drop_caches, wait_until
+from tests.fuse.conftest import Edge, drop_caches, edge_at, wait_until
 from tests.support.memory_tree import MANY
 
 pytestmark = [pytest.mark.needs_fuse, pytest.mark.needs_root]
@@ -126,3 +126,21 @@ def test_listings_and_files_are_given_back(edge: Edge) -> None:
 
 def _in_use(edge: Edge) -> tuple[int, int]:
     return edge.stats()["listings"], edge.stats()["files"]
+
+
+def test_files_beyond_a_budget_are_forgotten_unless_they_are_open(tmp_path: Path) -> None:
+    """The table is as large as the last files that were met, however many there are; nothing is lost."""
+    with edge_at(tmp_path, "--files", "100") as edge:
+        many = edge.root / "many"
+        first = many / "file-00000"
+        with first.open("rb") as kept:
+            for _ in range(2):
+                listed = subprocess.run(["ls", "-l", many], check=True, capture_output=True).stdout
+                assert listed.count(b"file-") == MANY
+                for number in range(0, MANY, 3):
+                    (many / f"file-{number:05}").stat()
+            wait_until(lambda: edge.stats()["inodes"] <= 120)
+            assert os.readlink(f"/proc/self/fd/{kept.fileno()}") == str(first), "shown as deleted"
+            assert kept.read() == b"0\n"
+        assert (many / "file-00500").read_bytes() == b"500\n"
+        assert "forgotten (expected" not in edge.daemon.log()

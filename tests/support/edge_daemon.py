@@ -20,6 +20,7 @@ import trio
 
 from layerfs.fuse import session
 from layerfs.fuse.operations import Operations
+from layerfs.fuse.passing import FILES
 from layerfs.host.mountpoint import Mountpoint
 from layerfs.settings import Settings
 from tests.support.memory_tree import ControlledProvider, directory_tree, memory_tree
@@ -92,6 +93,7 @@ def main() -> None:
     parser.add_argument("--fetch-timeout", type=float, default=60.0)
     parser.add_argument("--allow-other", action="store_true")
     parser.add_argument("--fast", action="store_true", help="count nothing")
+    parser.add_argument("--files", type=int, default=FILES, help="how many the kernel may remember")
     parser.add_argument("--beat", action="store_true", help="count that the loop runs")
     given = parser.parse_args()
     logging.basicConfig(level=logging.DEBUG, format="%(levelname)s %(name)s: %(message)s")
@@ -121,7 +123,7 @@ def main() -> None:
     kind = Operations if given.fast else counting(Operations, counters)
 
     def make(*arguments: Any, **named: Any) -> Operations:
-        made.append(kind(*arguments, **named))
+        made.append(kind(*arguments, files=given.files, **named))
         return made[0]
 
     setattr(session, "Operations", make)  # noqa: B010 - the one seam; mypy would not let us
