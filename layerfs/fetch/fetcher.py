@@ -5,9 +5,8 @@ staged for the next attempt.
 """
 
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Sequence
-from contextlib import asynccontextmanager
-from functools import partial
+from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 import trio
@@ -28,7 +27,7 @@ from layerfs.fetch.layers import BlobFiles, LayerWork
 from layerfs.fetch.origin import Origin
 from layerfs.fetch.progress import Journal
 from layerfs.fetch.sharing import LocatingOrigin, WaitShares
-from layerfs.fetch.sums import require_sums
+from layerfs.fetch.sums import ImageSums
 from layerfs.fetch.tasks import background
 from layerfs.fetch.workers import Workers
 from layerfs.flights import SingleFlight
@@ -65,7 +64,7 @@ class Fetcher:
         waits: WaitShares,
     ) -> None:
         self.journal = journal
-        self._budgets = budgets
+        self._sums = ImageSums(storage, budgets)
         self._documents = documents
         self._nursery = nursery
         self._storage = storage
@@ -193,15 +192,16 @@ class Fetcher:
     async def _layers(self, repository: Repository, image: Image, layers: Sequence[ImageLayer]) -> None:
         """Have all *layers* of *image*, in parallel. Raises the first error, once all have ended."""
         errors: list[LayerfsError] = []
-        sums = partial(trio.to_thread.run_sync, require_sums, self._storage, image, self._budgets)
-        await sums()
+        so_far = await self._sums.of(image)
 
         async def have(layer: ImageLayer) -> None:
             try:
                 # The claimed diff_id is part of the key: an image that lies must not fail an honest one.
                 key = (layer.digest, layer.diff_id)
-                await self._among_strangers(repository, key, lambda: self._work.layer(repository, layer))
-                await sums()
+                with _naming(repository, image, layer):
+                    await self._among_strangers(repository, key, lambda: self._work.layer(repository, layer))
+                await self._sums.arrived(layer.digest)
+                so_far.require()
             except LayerfsError as exc:
                 errors.append(exc)
 
@@ -216,6 +216,16 @@ class Fetcher:
         layers = [layer.digest for layer in need.image.layers]
         if await trio.to_thread.run_sync(self._storage.cover, layers) is None:
             await trio.to_thread.run_sync(self._storage.publish_cover, layers)
+
+
+@contextmanager
+def _naming(repository: Repository, image: Image, layer: ImageLayer) -> Iterator[None]:
+    """Say of an error of the block which layer of which image it is about."""
+    try:
+        yield
+    except LayerfsError as exc:
+        place = f"layer {layer.number + 1} of {len(image.layers)} ({layer.digest.shown})"
+        raise type(exc)(f"{place} of {repository}@{image.manifest.digest.shown}: {exc}") from exc
 
 
 @asynccontextmanager

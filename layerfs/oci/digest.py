@@ -86,6 +86,11 @@ class Digest:
         return f"{self.algorithm}-{self.hex}"
 
     @property
+    def shown(self) -> str:
+        """Enough of it for a person to find it by: ``sha256:`` and twelve digits, as docker shows it."""
+        return f"{self.algorithm}:{self.hex[:12]}"
+
+    @property
     def short_id(self) -> str:
         """26 base32 characters, 130 bits: short in a mount option, too long for a collision to be found."""
         return b32encode(bytes.fromhex(self.hex)).decode("ascii")[:_SHORT_ID_LENGTH].lower()

@@ -30,7 +30,7 @@ from layerfs.errors import (
 from layerfs.extract.client import ExtractorPool
 from layerfs.fetch import Fetcher, open_fetcher
 from layerfs.layer.budgets import Budgets
-from layerfs.needs import BlobNeed, DocumentNeed, LayersNeed, Need, StackNeed, TagNeed
+from layerfs.needs import BlobNeed, DocumentNeed, LayersNeed, Need, StackNeed, TagNeed, UnreadNeed
 from layerfs.oci import Digest, Image, ImageConfig, Platform, Repository
 from layerfs.store import ImageStorage
 from tests.support import images
@@ -85,7 +85,7 @@ def _is_met(kind: type[Need], scene: Scene) -> bool:
     storage = scene.storage
     if kind is TagNeed:
         return storage.refs.read(REPOSITORY.with_tag("1")) is not None
-    if kind is DocumentNeed:
+    if kind in (DocumentNeed, UnreadNeed):
         return storage.has_manifest(BUILT.digest) and storage.has_config(BUILT.config_digest)
     if kind is LayersNeed:
         return scene.has_trees() == [False, True]
@@ -98,6 +98,7 @@ def _need(kind: type[Need], image: Image) -> Need:
     return {
         TagNeed: TagNeed(TAG),
         DocumentNeed: DocumentNeed(REPOSITORY, BUILT.digest),
+        UnreadNeed: UnreadNeed(REPOSITORY, BUILT.digest),
         LayersNeed: LayersNeed(REPOSITORY, image, (1,)),
         StackNeed: StackNeed(REPOSITORY, image),
         BlobNeed: BlobNeed(REPOSITORY, TOP.descriptor()),
@@ -312,3 +313,19 @@ async def test_a_daemon_sweeps_what_others_left(scene: Scene) -> None:
     async with scene.fetching() as fetcher:
         fetcher.sweep_soon()
         await trio.to_thread.run_sync(wait_until, lambda: not leftover.exists())
+
+
+async def test_errors_of_a_broken_layer_name_the_layer(store: Path, pool: ExtractorPool) -> None:
+    """Which layer of which image, by its place and the start of its digest."""
+    good = images.layer(images.file("a"))
+    broken = images.layer(archive=b"no archive" * 1000)
+    image = images.image(good, broken)
+    repository = Repository("r.example", "a/b")
+    options = {"platform": Platform.of_this_machine(), "budgets": Budgets(), "workers": 2}
+    async with open_fetcher(ImageStorage(store), FakeOrigin((image,)), pool, **options) as fetcher:  # type: ignore[arg-type]
+        manifest = await fetcher.image(repository, image.digest)
+        whole = Image.of(manifest, ImageStorage(store).load_config(manifest.config.digest))
+        with pytest.raises(InvalidArchive) as caught:
+            await fetcher.obtain(LayersNeed(repository, whole, (0, 1)))
+    place = f"layer 2 of 2 (sha256:{broken.digest.hex[:12]}) of {repository}@sha256:{image.digest.hex[:12]}: "
+    assert str(caught.value).startswith(place)
