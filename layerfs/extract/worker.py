@@ -25,13 +25,11 @@ from layerfs.extract.ring import Feeder, PartnerDied, Ring
 from layerfs.extract.tail import Growth
 from layerfs.foreign import OneLine
 from layerfs.host import confine
-from layerfs.host.priority import give_way
+from layerfs.host.priority import give_way, limit_memory
 from layerfs.processes import frames
 
 log = logging.getLogger(__name__)
 
-MEMORY_MAX: Final = 1 << 30
-"""Bytes of each of the two processes: an archive that needs more ends its worker, not the machine."""
 KEPT_MAX: Final = 96 << 20
 """Bytes that a worker may hold between two jobs; one with more (a fragmented heap, a library's leak) ends."""
 _IN, _OUT = 0, 1
@@ -106,7 +104,7 @@ def main() -> None:
     logging.basicConfig(handlers=[handler])
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     give_way()
-    resource.setrlimit(resource.RLIMIT_DATA, (MEMORY_MAX, MEMORY_MAX))
+    limit_memory()
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     gc.disable()

@@ -1,6 +1,7 @@
 """Giving way: who extracts or downloads leaves processors, memory and rights to those that others need."""
 
 import os
+import resource
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -14,6 +15,14 @@ OOM_SCORE: Final = 500
 _OOM_SCORE_MAX: Final = 1000
 _PR_SET_NO_NEW_PRIVS: Final = 38
 """prctl(2), linux/prctl.h."""
+
+MEMORY_MAX: Final = 1 << 30
+"""Bytes: what a hostile image makes a helper need beyond this ends the helper, not the machine."""
+
+
+def limit_memory() -> None:
+    """Let this process have `MEMORY_MAX` bytes of its own (RLIMIT_DATA, setrlimit(2))."""
+    resource.setrlimit(resource.RLIMIT_DATA, (MEMORY_MAX, MEMORY_MAX))
 
 
 def give_way() -> None:

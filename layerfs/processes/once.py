@@ -1,17 +1,12 @@
 """A helper for one question: asked on standard input, answers on standard output, and ends. Blocks."""
 
-import resource
 import subprocess
 import sys
 from collections.abc import Callable
-from typing import Final
 
 from layerfs.errors import WorkerDied
-from layerfs.host.priority import give_way
+from layerfs.host.priority import give_way, limit_memory
 from layerfs.processes import spawning
-
-MEMORY_MAX: Final = 1 << 30
-"""Bytes: a question that needs more ends its helper, not the machine."""
 
 
 def ask_once(module: str, question: bytes) -> bytes:
@@ -33,5 +28,5 @@ def ask_once(module: str, question: bytes) -> bytes:
 def answer_once(answer: Callable[[bytes], bytes]) -> None:
     """Be the helper: let *answer* have the question."""
     give_way()
-    resource.setrlimit(resource.RLIMIT_DATA, (MEMORY_MAX, MEMORY_MAX))
+    limit_memory()
     sys.stdout.buffer.write(answer(sys.stdin.buffer.read()))

@@ -17,7 +17,7 @@ _NEXT = re.compile(r";\s*rel\s*=\s*\"?(?:[^\"]*\s)?next(?=[\s\";]|$)", re.IGNORE
 
 
 class _TagsJson(msgspec.Struct, frozen=True):
-    tags: list[str] | None = None
+    tags: list[str | None] | None = None
 
 
 def parse_tags(raw: bytes, what: str) -> list[str]:
@@ -26,7 +26,7 @@ def parse_tags(raw: bytes, what: str) -> list[str]:
         json = decode_json(raw, _TagsJson)
     except (msgspec.DecodeError, RecursionError) as exc:
         raise RegistryMisbehaved(f"{what}: not a list of tags: {exc}") from exc
-    return [tag for tag in json.tags or () if is_tag(tag)]
+    return [tag for tag in json.tags or () if tag and is_tag(tag)]
 
 
 def next_page(links: list[str], url: str) -> str | None:

@@ -29,15 +29,15 @@ _SECRETS = re.compile(
 
 
 class _ErrorJson(msgspec.Struct, frozen=True):
-    code: str = ""
-    message: str = ""
+    code: str | None = None
+    message: str | None = None
 
 
 class _ErrorsJson(msgspec.Struct, frozen=True):
-    errors: list[_ErrorJson] | None = None
-    details: str = ""  # of token servers
-    error: str = ""
-    error_description: str = ""
+    errors: list[_ErrorJson | None] | None = None
+    details: str | None = None  # of token servers
+    error: str | None = None
+    error_description: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,10 +59,12 @@ class Problem:
             json = decode_json(body, _ErrorsJson)
         except (msgspec.DecodeError, RecursionError):
             return cls(status)
-        errors = json.errors or []
+        errors = [error for error in json.errors or () if error is not None]
         texts = [error.message for error in errors] or [json.details or json.error_description or json.error]
-        codes = frozenset(error.code.upper() for error in errors if _CODE.fullmatch(error.code))
-        return cls(status, codes, without_secrets("; ".join(texts), secrets))
+        codes = frozenset(
+            error.code.upper() for error in errors if error.code and _CODE.fullmatch(error.code)
+        )
+        return cls(status, codes, without_secrets("; ".join(filter(None, texts)), secrets))
 
     @property
     def summary(self) -> str:

@@ -42,13 +42,13 @@ FILE_MODE: Final = 0o644
 DIRECTORY_MODE: Final = 0o755
 
 
-def make_directories(path: Path, mode: int = DIRECTORY_MODE) -> None:
-    """Make *path* and what is missing above it, with *mode* whatever the umask. Raises OSError.
+def make_directories(path: Path, mode: int = DIRECTORY_MODE, above: int = DIRECTORY_MODE) -> None:
+    """Make *path* with *mode*, and what is missing above it with *above*, whatever the umask. Raises OSError.
 
     A setgid bit that is inherited stays.
     """
     if not path.parent.exists():
-        make_directories(path.parent, mode)
+        make_directories(path.parent, above, above)
     try:
         os.mkdir(path, mode)
     except FileExistsError:

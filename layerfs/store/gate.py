@@ -47,7 +47,7 @@ class StoreGate:
         with disk_errors(f"{root}: cannot make the store"):
             if not os.path.lexists(root):
                 self._require_way(root, None)
-                _make(root)
+                make_directories(root, _PRIVATE, _SHARED)
             with closing_fd(os.open(root, _DIRECTORY)) as fd:
                 status = os.fstat(fd)
                 self._require_maker(root, status)
@@ -116,7 +116,7 @@ class StoreGate:
     def _make_inside(self) -> None:
         for directory in self.layout.directories:
             if not directory.is_dir():
-                _make(directory)
+                make_directories(directory, _PRIVATE, _SHARED)
         with contextlib.suppress(FileNotFoundError):
             status = os.lstat(self.layout.lock)
             if status.st_mode & _OTHERS and stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid():
@@ -161,15 +161,6 @@ class StoreGate:
         known = {each.name for each in (*self.layout.directories, self.layout.overlays)}
         known |= {self.layout.owner.name, self.layout.lock.name, "lost+found"}
         return all(name in known or StagedName.parse(name) is not None for name in os.listdir(path))
-
-
-def _make(path: Path) -> None:
-    """Make a directory that only its owner may enter, and what is missing above it. Raises OSError."""
-    for above in reversed(path.parents):
-        if not above.exists():
-            with contextlib.suppress(FileExistsError):
-                os.mkdir(above, _SHARED)
-    make_directories(path, _PRIVATE)
 
 
 def _chmod(fd: int, mode: int) -> None:

@@ -52,7 +52,7 @@ def make_scratch(images_dir: Path, target: bytes, root: Path) -> Scratch:
     """
     scratch = Scratch(StoreLayout(images_dir).overlays / secrets.token_hex(16))
     with disk_errors(f"{scratch.path}: cannot make"):
-        make_directories(scratch.path, 0o700)
+        make_directories(scratch.path, 0o700, 0o700)
         os.symlink(target, scratch.path / "target")
         scratch.work.mkdir()
         scratch.upper.mkdir()

@@ -16,7 +16,7 @@ from layerfs.registry import RetryPolicy
 from layerfs.registry.challenge import Challenge, parse_challenges
 from layerfs.registry.encoding import Decoder
 from layerfs.registry.endpoint import WebOrigin, endpoints, is_loopback, redact
-from layerfs.registry.paging import next_page
+from layerfs.registry.paging import next_page, parse_tags
 from layerfs.registry.problem import Problem, without_secrets
 from layerfs.registry.proxies import proxy_for
 from layerfs.registry.ranges import Range, part_of_body
@@ -437,3 +437,15 @@ def test_the_next_page_is_a_path_of_the_registry(links: list[str], expected: str
 def test_a_page_elsewhere_is_refused(link: str) -> None:
     with pytest.raises(RegistryMisbehaved, match="no path of a registry"):
         next_page([link], "https://h.example/v2/a/tags/list")
+
+
+def test_a_null_in_a_document_of_a_registry_is_nothing() -> None:
+    """Programs in Go write null for what is not set, and read it as that."""
+    problem = Problem.parse(403, b'{"errors": [{"code": "DENIED", "message": null, "detail": null}, null]}')
+    assert problem.codes == {"DENIED"}
+    assert problem.message == ""
+    assert Problem.parse(400, b'{"errors": [{"code": null, "message": "no"}]}').message == "no"
+    assert Problem.parse(401, b'{"details": null, "error": null, "error_description": "no"}').message == "no"
+    assert Problem.parse(401, b'{"errors": null, "details": null}').message == ""
+    assert parse_tags(b'{"name": null, "tags": ["a", null, "b"]}', "tags") == ["a", "b"]
+    assert parse_tags(b'{"tags": null}', "tags") == []

@@ -115,6 +115,7 @@ def test_umask_store(place: Path, umask: int) -> None:
     finally:
         os.umask(before)
 
+    assert mode(place / "new") == 0o755, "what is above a store is made as the umask says"
     assert mode(store) == 0o700
     assert mode(store / "lock") == 0o600
     assert {mode(path) for path in store.iterdir() if path.is_dir()} == {0o700}
