@@ -96,6 +96,12 @@ def endpoints(registry: str, insecure_registries: frozenset[str]) -> tuple[Endpo
     return tuple(Endpoint(registry, WebOrigin.of(f"{scheme}://{host}"), insecure) for scheme in schemes)
 
 
+def asks_next(endpoint: Endpoint, status: int | None) -> bool:
+    """Say whether the next endpoint is to be asked, after this one gave *status*, None for no answer."""
+    # 400 is what servers with TLS answer to a request without.
+    return status is None or (status == 400 and endpoint.origin.scheme == "http")
+
+
 def is_loopback(host: str) -> bool:
     """Say whether *host* can only be this machine: localhost, 127.0.0.0/8, ::1."""
     name = host.strip("[]").lower().rstrip(".")

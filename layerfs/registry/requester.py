@@ -1,26 +1,24 @@
-"""Ask a registry until it gives an answer that counts: scheme, places, retries, pauses, authentication.
+"""Ask a registry until it gives an answer that counts: its endpoints in order, pauses, authentication.
 
-Between `layerfs.registry.client`, which says what to ask, and the transport, which asks once.
+`layerfs.registry.client` says what to ask; `layerfs.registry.attempts` sends, and sends again.
 """
 
 import logging
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Final
 
 import trio
 
-from layerfs.errors import RegistryError, RegistryTimeout, Unreachable
-from layerfs.registry import retry
+from layerfs.errors import RegistryError
+from layerfs.registry.attempts import Explain, NoAnswer, Outcome, Sender
 from layerfs.registry.auth import Authenticator, Grant
 from layerfs.registry.challenge import Challenge, parse_challenges
-from layerfs.registry.endpoint import Endpoint, WebOrigin, endpoints
-from layerfs.registry.failures import is_hopeless
+from layerfs.registry.endpoint import Endpoint, asks_next, endpoints
 from layerfs.registry.keychain import Keychain
 from layerfs.registry.pace import Pace
-from layerfs.registry.places import Crowded, Place, Places
+from layerfs.registry.places import Places
 from layerfs.registry.problem import Problem, without_secrets
 from layerfs.registry.ranges import ALL, Range
 from layerfs.registry.redirects import Request
@@ -76,7 +74,8 @@ class _Registry:
     """What is known of one registry while the client lives."""
 
     endpoints: tuple[Endpoint, ...]
-    answered: Endpoint | None = None
+    passed_over: set[Endpoint] = field(default_factory=set)
+    """Endpoints that did not answer for the registry when another did."""
     paused_until: float = 0.0
     """trio time; set by a Retry-After, for all requests to this registry."""
     challenges: tuple[Challenge, ...] = ()
@@ -84,24 +83,24 @@ class _Registry:
     warnings: set[str] = field(default_factory=set)
 
     @property
-    def endpoint(self) -> Endpoint:
-        """The one that answers, or the first to try."""
-        return self.answered or self.endpoints[0]
+    def to_ask(self) -> list[Endpoint]:
+        """The endpoints to try, in this order; never empty."""
+        return [endpoint for endpoint in self.endpoints if endpoint not in self.passed_over]
 
-    def spoke(self, reply: Reply) -> bool:
-        """Say whether an answer is the registry's own. What it redirects to speaks for itself alone."""
-        return reply.request.origin == self.endpoint.origin
+    def choose(self, outcomes: Mapping[Endpoint, Outcome]) -> Outcome:
+        """Return the outcome that counts, of the endpoints tried in this order, and remember whose it is."""
+        answering = [endpoint for endpoint, outcome in outcomes.items() if outcome.status is not None]
+        if not answering:
+            self.passed_over.clear()  # next time all are tried: one may have come back with or without TLS
+            return next(iter(outcomes.values()))
+        self.passed_over |= outcomes.keys()
+        self.passed_over.discard(answering[-1])
+        return outcomes[answering[-1]]
 
-    def challenges_of(self, reply: Reply) -> tuple[Challenge, ...]:
-        """Return how the registry wants to be asked, as *reply* says; another server has no say in that."""
-        return parse_challenges(reply.header_list("www-authenticate")) if self.spoke(reply) else ()
-
-    def error(self, what: str, reply: Reply, problem: Problem, grant: Grant | None) -> RegistryError:
-        """Return the error for *reply*, whose body is *problem*."""
-        name = self.endpoint.registry
-        if not self.spoke(reply):
-            return problem.error_of_other(what, str(reply.request.origin), name)
-        return problem.error(what, name, grant.login if grant else "no credentials")
+    async def end_of_pause(self) -> None:
+        """Wait as long as the registry has asked to be left alone."""
+        while self.paused_until > trio.current_time():  # noqa: ASYNC110 - others may prolong it
+            await trio.sleep_until(self.paused_until)
 
 
 class Requester:
@@ -110,6 +109,7 @@ class Requester:
     def __init__(self, settings: RegistrySettings, transport: Transport) -> None:
         self._settings = settings
         self._transport = transport
+        self._sender = Sender(settings, transport)
         self._requests = Places(settings.requests_per_site, transport.sites)
         self._downloads = Places(settings.downloads_per_site, transport.sites)
         self._registries: dict[str, _Registry] = {}
@@ -121,161 +121,90 @@ class Requester:
         Raises NotFound, Denied, RateLimited, Unreachable, RegistryTimeout or RegistryMisbehaved.
         """
         registry = self._registry(call.registry)
-        grant = await self._auth.current(registry.endpoint, call.repository)
-        answers = 0
-        while True:
-            reply = await self._persist(call, registry, grant)
-            challenges = registry.challenges_of(reply)
-            wider = any(challenge.wants_more_scope for challenge in challenges)
-            if registry.spoke(reply) and (reply.status == 401 or (reply.status == 403 and wider)):
-                problem = await reply.problem()
-                if answers > wider:  # a second answer only to a wish for more rights
-                    raise registry.error(call.what, reply, problem, grant)
-                challenges = challenges or await self._ping(registry)
-                grant = await self._auth.answer(registry.endpoint, call.repository, challenges, grant)
-                answers += 1
-            elif not call.statuses or reply.status in call.statuses:
-                return reply
-            else:
-                raise registry.error(call.what, reply, await reply.problem(), grant)
+        return await self._sender.persist(lambda: self._ask(call, registry))
 
     def pace(self) -> Pace:
         """Return a judge of how fast one body has to come."""
         return Pace(self._settings.least_throughput, self._settings.idle_timeout)
 
+    async def site(self, name: str) -> str:
+        """Return where the registry *name* is, as soon as there is a connection."""
+        return await self._transport.sites.known(self._registry(name).to_ask[0].origin.host)
+
     async def open_foreign(self, request: Request, what: str, registry: str) -> Reply:
         """Return the answer of a server that is no registry, with retries and in a place where it is."""
-        known = self._registry(registry)
-        request = replace(request, reach=await self._transport.reach_from(known.endpoint.origin))
-        exchange = partial(self._exchange, request, what, None)
-        ask = partial(self._in_place, self._downloads, request.origin, exchange)
-
-        return await self._retrying(ask, lambda _, problem: problem.error(what, str(request.origin)))
-
-    async def _persist(self, call: Call, registry: _Registry, grant: Grant | None) -> Reply:
-        def explain(reply: Reply, problem: Problem) -> RegistryError:
-            return registry.error(call.what, reply, problem, grant)
-
-        async def ask() -> Reply:
-            while registry.paused_until > trio.current_time():  # noqa: ASYNC110 - others may prolong it
-                await trio.sleep_until(registry.paused_until)
-            reply = await self._in_place(
-                self._downloads if call.download else self._requests,
-                registry.endpoint.origin,
-                lambda place: self._find_and_send(call, registry, grant, place),
-            )
-            if registry.spoke(reply):
-                self._show_warnings(reply, registry)
-            return reply
-
-        return await self._retrying(ask, explain, registry)
-
-    async def _retrying(
-        self,
-        ask: Callable[[], Awaitable[Reply]],
-        explain: Callable[[Reply, Problem], RegistryError],
-        registry: _Registry | None = None,
-    ) -> Reply:
-        """Ask until an answer comes that is not worth a retry."""
-        began = trio.current_time()
-        attempt = 0
-        while True:
-            attempt += 1
-            wish = None
-            error: RegistryError
-            try:
-                reply = await ask()
-            except (Unreachable, RegistryTimeout) as exc:
-                error = exc
-            else:
-                if reply.status not in retry.STATUSES or _says_no_more(reply):
-                    return reply
-                wish = retry.parse_retry_after(reply.headers.get("retry-after"))
-                error = explain(reply, await reply.problem())
-                if registry is not None and not registry.spoke(reply):
-                    registry = None  # storage may ask for a pause of itself alone
-            delay = self._settings.retry.delay(attempt, trio.current_time() - began, wish)
-            if delay is None or is_hopeless(error):
-                raise error
-            _log.info("%s; asking again in %.1f s", error, delay)
-            if wish is not None and registry is not None:
-                registry.paused_until = max(registry.paused_until, trio.current_time() + wish)
-            await trio.sleep(delay)
-
-    async def _find_and_send(
-        self, call: Call, registry: _Registry, grant: Grant | None, place: Place
-    ) -> Reply:
-        """Send to the endpoint that answered last; else find out which one answers."""
-        refusal: Reply | None = None
-        errors: list[RegistryError] = []
-        for endpoint in (registry.answered,) if registry.answered else registry.endpoints:
-            try:
-                reply = await self._exchange(call.request(endpoint, grant), call.what, call.limit, place)
-            except (Unreachable, RegistryTimeout) as exc:
-                errors.append(exc)
-                continue
-            if reply.status == 400 and endpoint.origin.scheme == "http" and len(registry.endpoints) > 1:
-                await reply.problem()  # what servers with TLS answer to a request without
-                refusal = reply
-                continue
-            registry.answered = endpoint
-            return reply
-        registry.answered = None  # next time all are tried: it may have come back with or without TLS
-        if refusal is not None:
-            return refusal
-        raise errors[0]
-
-    async def _exchange(self, request: Request, what: str, limit: int | None, place: Place) -> Reply:
-        """Send; with a *limit* also read the body of a success; all within the time for documents."""
-        timeout = self._settings.document_timeout
-        with trio.move_on_after(timeout):
-            reply = await self._transport.open(request, what, place)
-            try:
-                if request.method == "HEAD":  # the end of the nothing that it sends must be read
-                    limit = 0
-                if limit is not None and (reply.status == 200 or limit == 0):
-                    await reply.read(limit, what)
-            except BaseException:
-                await reply.aclose()
-                raise
-            return reply
-        raise RegistryTimeout(f"{what}: not complete after {timeout:.0f} s; try again later")
-
-    async def _in_place(
-        self, places: Places, origin: WebOrigin, ask: Callable[[Place], Awaitable[Reply]]
-    ) -> Reply:
-        while True:
-            place = await places.take(origin.host)
-            try:
-                reply = await ask(place)
-            except Crowded:  # now it is known where it has to wait
-                place.release()
-            except BaseException:
-                place.release()
-                raise
-            else:
-                reply.on_close = place.release
-                return reply
+        origin = self._registry(registry).to_ask[0].origin
+        request = replace(request, reach=await self._transport.reach_from(origin))
+        return await self._ask_server(request, what, self._downloads)
 
     async def _ask_for_token(self, request: Request, what: str, endpoint: Endpoint) -> Reply:
         if request.origin != endpoint.origin:
             request = replace(request, reach=await self._transport.reach_from(endpoint.origin))
-        exchange = partial(self._exchange, request, what, MAX_TOKEN_BODY)
-        ask = partial(self._in_place, self._requests, request.origin, exchange)
+        return await self._ask_server(request, what, self._requests, MAX_TOKEN_BODY)
 
-        return await self._retrying(ask, lambda _, problem: problem.error(what, str(request.origin)))
+    async def _ask_server(
+        self, request: Request, what: str, places: Places, limit: int | None = None
+    ) -> Reply:
+        def explain(_: Reply, problem: Problem) -> RegistryError:
+            return problem.error(what, str(request.origin))
 
-    async def site(self, name: str) -> str:
-        """Return where the registry *name* is, as soon as there is a connection."""
-        return await self._transport.sites.known(self._registry(name).endpoint.origin.host)
+        return await self._sender.persist(lambda: self._sender.attempt(request, what, places, explain, limit))
 
-    async def _ping(self, registry: _Registry) -> tuple[Challenge, ...]:
+    async def _ask(self, call: Call, registry: _Registry) -> Outcome:
+        """Ask one endpoint after another, until one answers for the registry."""
+        outcomes: dict[Endpoint, Outcome] = {}
+        for endpoint in registry.to_ask:
+            outcome = outcomes[endpoint] = await self._ask_endpoint(call, endpoint, registry)
+            if not asks_next(endpoint, outcome.status):
+                break
+            if isinstance(outcome, Reply):
+                await outcome.problem()
+        return registry.choose(outcomes)
+
+    async def _ask_endpoint(self, call: Call, endpoint: Endpoint, registry: _Registry) -> Outcome:
+        """Ask with what rights there are, and again with those that the answer demands."""
+        places = self._downloads if call.download else self._requests
+        grant = await self._auth.current(endpoint, call.repository)
+        grants = 0
+        while True:
+            await registry.end_of_pause()
+            request, explain = call.request(endpoint, grant), _explain(call.what, endpoint, grant)
+            outcome = await self._sender.attempt(request, call.what, places, explain, call.limit)
+            self._heed(outcome, endpoint, registry)
+            if isinstance(outcome, NoAnswer):
+                return outcome
+            challenges = _challenges(outcome, endpoint)
+            wider = any(challenge.wants_more_scope for challenge in challenges)
+            demands = _spoke(outcome, endpoint) and (
+                outcome.status == 401 or (outcome.status == 403 and wider)
+            )
+            if not demands and (not call.statuses or outcome.status in call.statuses):
+                return outcome
+            failure = await NoAnswer.of(outcome, explain)
+            if not demands or grants == (2 if wider else 1):  # a second one only to a wish for more rights
+                return failure
+            challenges = challenges or await self._ping(endpoint, registry)
+            grant = await self._auth.answer(endpoint, call.repository, challenges, grant)
+            grants += 1
+
+    async def _ping(self, endpoint: Endpoint, registry: _Registry) -> tuple[Challenge, ...]:
         """Ask /v2/ what it wants: gcr.io sends 401 without WWW-Authenticate to other requests."""
         if not registry.challenges:
-            reply = await self._persist(ping_call(registry.endpoint.registry), registry, None)
+            call = ping_call(endpoint.registry)
+            reply = await self._ask_server(call.request(endpoint, None), call.what, self._requests)
             await reply.problem()
-            registry.challenges = registry.challenges_of(reply)
+            registry.challenges = _challenges(reply, endpoint)
         return registry.challenges
+
+    def _heed(self, outcome: Outcome, endpoint: Endpoint, registry: _Registry) -> None:
+        """Pause as the registry wishes, and show its warnings; storage has no say over the registry."""
+        reply = outcome.reply if isinstance(outcome, NoAnswer) else outcome
+        if reply is None or not _spoke(reply, endpoint):
+            return
+        self._show_warnings(reply, registry)
+        wish = outcome.wish if isinstance(outcome, NoAnswer) else None
+        if wish is not None and wish <= self._settings.retry.longest_wish:
+            registry.paused_until = max(registry.paused_until, trio.current_time() + wish)
 
     def _show_warnings(self, reply: Reply, registry: _Registry) -> None:
         """Log each text of a ``Warning: 299`` once (distribution-spec, "Warnings")."""
@@ -283,7 +212,7 @@ class Requester:
             if text not in registry.warnings and len(registry.warnings) < _MOST_WARNINGS:
                 registry.warnings.add(text)
                 shown = without_secrets(text, reply.request.secrets())
-                _log.warning("%s warns: %s", registry.endpoint.registry, shown)
+                _log.warning("%s warns: %s", registry.endpoints[0].registry, shown)
 
     def _registry(self, name: str) -> _Registry:
         if name not in self._registries:
@@ -291,6 +220,20 @@ class Requester:
         return self._registries[name]
 
 
-def _says_no_more(reply: Reply) -> bool:
-    """Say whether the request may be one that the server does not know: HEAD is answered with 5xx then."""
-    return reply.request.method == "HEAD" and reply.status >= 500
+def _spoke(reply: Reply, endpoint: Endpoint) -> bool:
+    """Say whether an answer is the registry's own. What it redirects to speaks for itself alone."""
+    return reply.request.origin == endpoint.origin
+
+
+def _challenges(reply: Reply, endpoint: Endpoint) -> tuple[Challenge, ...]:
+    """Return how the registry wants to be asked; another server has no say in that."""
+    return parse_challenges(reply.header_list("www-authenticate")) if _spoke(reply, endpoint) else ()
+
+
+def _explain(what: str, endpoint: Endpoint, grant: Grant | None) -> Explain:
+    def explain(reply: Reply, problem: Problem) -> RegistryError:
+        if not _spoke(reply, endpoint):
+            return problem.error_of_other(what, str(reply.request.origin), endpoint.registry)
+        return problem.error(what, endpoint.registry, grant.login if grant else "no credentials")
+
+    return explain
