@@ -93,6 +93,12 @@ DIFFERENCES: Final = (
         "takes the last",
     ),
     Difference(
+        ("/./ inside",),
+        ("GNU tar",),
+        "cannot replace a file by a directory that is called `a/./`",
+        "replaces it, as the others do",
+    ),
+    Difference(
         ("a setgid directory",),
         ("umoci",),
         "lets directories without an entry inherit group and bit",
