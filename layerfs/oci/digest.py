@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+import sys
 from base64 import b32encode
 from dataclasses import dataclass
 from typing import Protocol, Self
@@ -41,7 +42,7 @@ class Digest:
                 f"not a supported digest: {text[:200]!r} (expected sha256: and 64, or sha512: and 128, "
                 "lowercase hex digits)"
             )
-        return cls(algorithm, hex_)
+        return cls(sys.intern(algorithm), hex_)  # one text for all digests
 
     @classmethod
     def is_known(cls, text: str) -> bool:
