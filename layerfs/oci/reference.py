@@ -12,7 +12,12 @@ from typing import Self
 from layerfs.errors import InvalidDigest, InvalidReference
 from layerfs.oci.digest import Digest
 
-DEFAULT_REGISTRY = "docker.io"
+DOCKER_HUB = "docker.io"
+DOCKER_HUB_HOST = "registry-1.docker.io"
+"""Where Docker Hub answers."""
+DOCKER_HUB_ALIASES = frozenset({"index.docker.io", DOCKER_HUB_HOST})
+"""Its other names, which users and credential files write."""
+DEFAULT_REGISTRY = DOCKER_HUB
 DEFAULT_TAG = "latest"
 MAX_NAME_LENGTH = 255
 
@@ -77,9 +82,9 @@ class Repository:
             registry, path = first, rest
         else:
             registry, path = DEFAULT_REGISTRY, text
-        if registry in ("index.docker.io", "registry-1.docker.io"):
-            registry = DEFAULT_REGISTRY
-        if registry == DEFAULT_REGISTRY and "/" not in path:
+        if registry in DOCKER_HUB_ALIASES:
+            registry = DOCKER_HUB
+        if registry == DOCKER_HUB and "/" not in path:
             path = f"library/{path}"
         return cls.of(registry, path)
 

@@ -13,7 +13,7 @@ import trio
 from layerfs.errors import Denied, RegistryError
 from layerfs.flights import SingleFlight
 from layerfs.registry.challenge import Challenge
-from layerfs.registry.endpoint import Endpoint, WebOrigin
+from layerfs.registry.hosts import Host
 from layerfs.registry.keychain import Keychain, Lookup
 from layerfs.registry.problem import Problem
 from layerfs.registry.redirects import Request
@@ -29,13 +29,14 @@ from layerfs.registry.token import (
     pull_scope,
     token_request,
 )
+from layerfs.registry.weborigin import WebOrigin
 
 _RENEW_AT: Final = 0.8
 _FOREVER: Final = float("inf")
 _MOST_GRANTS: Final = 500
 """More than so many are looked through for those that have ended."""
 
-Ask = Callable[[Request, str, Endpoint], Awaitable[Reply]]
+Ask = Callable[[Request, str, Host], Awaitable[Reply]]
 """Sends a request for a token, with retries and the body read: request, what for, which registry wants it."""
 
 
@@ -66,31 +67,31 @@ class Authenticator:
     _flights: SingleFlight[Key, Grant] = field(default_factory=SingleFlight, repr=False)
     """A caller asks for itself: when it is cancelled nobody may want the token any more."""
 
-    async def current(self, endpoint: Endpoint, repository: str) -> Grant | None:
+    async def current(self, host: Host, repository: str) -> Grant | None:
         """Return what to send with the first request; None as long as the registry asks for nothing.
 
         Raises Denied and what `Ask` raises.
         """
-        key = (endpoint.origin, repository)
+        key = (host.origin, repository)
         grant = self._grants.get(key)
         if grant is not None and trio.current_time() < grant.renew_at:
             return grant
-        how = self._plans.get(endpoint.origin)
+        how = self._plans.get(host.origin)
         if how is None:
             return None
         scopes = grant.scopes if grant else _scopes(repository)
         try:
-            return await self._obtain(key, endpoint, how, scopes)
+            return await self._obtain(key, host, how, scopes)
         except RegistryError as exc:
             if grant is not None and trio.current_time() < grant.ends_at:
                 return grant  # the old one is still good
             if isinstance(exc, Denied):  # next time ask what it wants: that may have changed
-                self._plans.pop(endpoint.origin, None)
+                self._plans.pop(host.origin, None)
             raise
 
     async def answer(
         self,
-        endpoint: Endpoint,
+        host: Host,
         repository: str,
         challenges: tuple[Challenge, ...],
         used: Grant | None,
@@ -99,29 +100,29 @@ class Authenticator:
 
         Raises Denied if there is no way in, RegistryMisbehaved, and what `Ask` raises.
         """
-        key = (endpoint.origin, repository)
+        key = (host.origin, repository)
         cached = self._grants.get(key)
         if cached is not None and cached is not used:
             return cached  # another task renewed it meanwhile
         self._grants.pop(key, None)
         if used is not None:
-            self.keychain.forget(endpoint.registry)
-        how = plan(challenges, endpoint)
+            self.keychain.forget(host.registry)
+        how = plan(challenges, host)
         if how is None:
-            raise no_way_in(endpoint.registry, challenges)
-        self._plans[endpoint.origin] = how
+            raise no_way_in(host.registry, challenges)
+        self._plans[host.origin] = how
         wider = [challenge.get("scope") for challenge in challenges if challenge.wants_more_scope]
         scopes = tuple(scope for scope in wider if scope) or _scopes(repository)
         try:
-            return await self._obtain(key, endpoint, how, scopes)
+            return await self._obtain(key, host, how, scopes)
         except Denied:
             if isinstance(how, BasicPlan):  # a token may be had without a login later; this may not
-                self._plans.pop(endpoint.origin, None)
+                self._plans.pop(host.origin, None)
             raise
 
-    async def _obtain(self, key: Key, endpoint: Endpoint, how: Plan, scopes: tuple[str, ...]) -> Grant:
+    async def _obtain(self, key: Key, host: Host, how: Plan, scopes: tuple[str, ...]) -> Grant:
         async def negotiated() -> Grant:
-            grant = await self._negotiate(endpoint, key[1], how, scopes)
+            grant = await self._negotiate(host, key[1], how, scopes)
             self._keep(key, grant)
             return grant
 
@@ -133,26 +134,24 @@ class Authenticator:
             self._grants = {kept: other for kept, other in self._grants.items() if other.ends_at > now}
         self._grants[key] = grant
 
-    async def _negotiate(
-        self, endpoint: Endpoint, repository: str, how: Plan, scopes: tuple[str, ...]
-    ) -> Grant:
-        found = await self.keychain.find(endpoint.registry, repository)
+    async def _negotiate(self, host: Host, repository: str, how: Plan, scopes: tuple[str, ...]) -> Grant:
+        found = await self.keychain.find(host.registry, repository)
         if found.credential is not None and found.credential.registry_token:
             return Grant(f"Bearer {found.credential.registry_token}", found.note, scopes)
         if isinstance(how, BasicPlan):
-            return _basic(endpoint, found)
-        return await self._fetch_token(endpoint, repository, how, scopes, found)
+            return _basic(host, found)
+        return await self._fetch_token(host, repository, how, scopes, found)
 
     async def _fetch_token(
-        self, endpoint: Endpoint, repository: str, how: TokenPlan, scopes: tuple[str, ...], found: Lookup
+        self, host: Host, repository: str, how: TokenPlan, scopes: tuple[str, ...], found: Lookup
     ) -> Grant:
         began = trio.current_time()
-        request = token_request(how, scopes, found.credential, insecure=endpoint.insecure)
-        what = f"token for {endpoint.registry}/{repository}"
+        request = token_request(how, scopes, found.credential, insecure=host.insecure)
+        what = f"token for {host.registry}/{repository}"
         server = str(request.origin)
-        reply = await self.ask(request, what, endpoint)
+        reply = await self.ask(request, what, host)
         if reply.status != 200:
-            raise _refused(await reply.problem(), what, server, endpoint.registry, found.note)
+            raise _refused(await reply.problem(), what, server, host.registry, found.note)
         token = parse_token(await reply.read(MAX_TOKEN_BODY, what), server)
         return Grant(
             authorization=f"Bearer {token.value}",
@@ -177,10 +176,10 @@ def _refused(problem: Problem, what: str, server: str, registry: str, login: str
     )
 
 
-def _basic(endpoint: Endpoint, found: Lookup) -> Grant:
+def _basic(host: Host, found: Lookup) -> Grant:
     if found.credential is None or not found.credential.username:
         raise Denied(
-            f"{endpoint.registry}: wants user and password, found {found.note}; "
-            f"log in: layerfs login {endpoint.registry}"
+            f"{host.registry}: wants user and password, found {found.note}; "
+            f"log in: layerfs login {host.registry}"
         )
     return Grant(found.credential.basic, found.note)

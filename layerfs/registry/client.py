@@ -16,10 +16,10 @@ from layerfs.oci import Descriptor, Digest, Repository, Resolved, Tag, mediatype
 from layerfs.oci.documents import MAX_DOCUMENT_SIZE
 from layerfs.registry import blob, paging
 from layerfs.registry.blob import BlobStream
-from layerfs.registry.endpoint import blob_path, manifest_path, tags_path
+from layerfs.registry.hosts import BlobOf, Greeting, ManifestOf, TagsOf
 from layerfs.registry.ranges import ALL, Range
 from layerfs.registry.reply import Reply
-from layerfs.registry.requester import Call, Requester, ping_call
+from layerfs.registry.requester import Call, Requester
 from layerfs.registry.settings import RegistrySettings
 from layerfs.registry.transport import Transport
 
@@ -58,8 +58,7 @@ class RegistryClient:
         """
         repository, what = tag.repository, f"manifest {tag}"
         self._require_allowed(repository.registry, what)
-        path = manifest_path(repository.path, tag.name)
-        call = replace(_call(what, repository, path), accept=_ACCEPT)
+        call = Call(what=what, target=ManifestOf(repository, tag.name), accept=_ACCEPT)
         async with self._open(replace(call, method="HEAD", statuses=_ANY)) as reply:
             digest = _announced(reply)
             if reply.status == 200 and digest is not None:
@@ -81,8 +80,8 @@ class RegistryClient:
         """
         what = f"manifest {repository}@{digest}"
         self._require_allowed(repository.registry, what)
-        path = manifest_path(repository.path, str(digest))
-        raw, reply = await self._document(replace(_call(what, repository, path), accept=_ACCEPT))
+        call = Call(what=what, target=ManifestOf(repository, digest), accept=_ACCEPT)
+        raw, reply = await self._document(call)
         digest.check(raw, what, size=expected_size)
         return raw, _media_type(reply)
 
@@ -98,8 +97,7 @@ class RegistryClient:
         if inline is not None:
             return inline
         self._require_allowed(repository.registry, what)
-        path = blob_path(repository.path, str(descriptor.digest))
-        raw, _ = await self._document(_call(what, repository, path))
+        raw, _ = await self._document(Call(what=what, target=BlobOf(repository, descriptor.digest)))
         descriptor.digest.check(raw, what, size=descriptor.size)
         return raw
 
@@ -128,17 +126,16 @@ class RegistryClient:
         what = f"tags of {repository}"
         self._require_allowed(repository.registry, what)
         found: dict[str, None] = {}
-        path: str | None = tags_path(repository.path)
+        target = TagsOf(repository)
         for _ in range(paging.MAX_PAGES):
-            assert path is not None
-            raw, reply = await self._document(
-                replace(_call(what, repository, path), accept="application/json")
-            )
+            call = Call(what=what, target=target, accept="application/json")
+            raw, reply = await self._document(call)
             before = len(found)
             found |= dict.fromkeys(paging.parse_tags(raw, what))
-            path = paging.next_page(reply.header_list("link"), reply.request.url)
-            if path is None or len(found) == before:  # a page that adds nothing could be the last one again
+            query = paging.next_page(reply.header_list("link"))
+            if query is None or len(found) == before:  # a page that adds nothing could be the last one again
                 return list(found)
+            target = TagsOf(repository, query)
         raise RegistryMisbehaved(f"{what}: more than {paging.MAX_PAGES} pages")
 
     async def check_login(self, registry: str) -> None:
@@ -148,7 +145,7 @@ class RegistryClient:
         """
         what = f"login to {registry}"
         self._require_allowed(registry, what)
-        async with self._open(replace(ping_call(registry), what=what)) as reply:
+        async with self._open(Call(what=what, target=Greeting(registry))) as reply:
             await reply.drain()
 
     async def _open_blob(
@@ -160,10 +157,9 @@ class RegistryClient:
         if inline is not None or (offset >= stop and descriptor.size > 0):
             return BlobStream(what, offset, stop, None, (inline or b"")[offset:stop])
         self._require_allowed(repository.registry, what)
-        path = blob_path(repository.path, str(descriptor.digest))
         # Closed: there are servers that do not answer an open one.
         wanted = ALL if offset == 0 and stop == descriptor.size else Range(offset, stop - 1)
-        call = replace(_call(what, repository, path), range=wanted)
+        call = Call(what=what, target=BlobOf(repository, descriptor.digest), range=wanted)
         if self._settings.foreign_urls and descriptor.urls:
             foreign = await blob.open_foreign(self._requester, call, descriptor)
             if foreign is not None:
@@ -193,10 +189,6 @@ class RegistryClient:
             )
         if self._settings.offline:
             raise Offline(f"{what}: not in the store, and offline; run without --offline to fetch it")
-
-
-def _call(what: str, repository: Repository, path: str) -> Call:
-    return Call(what=what, registry=repository.registry, repository=repository.path, path=path)
 
 
 def _media_type(reply: Reply) -> str:

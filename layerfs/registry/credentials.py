@@ -14,12 +14,12 @@ from typing import Final, Self
 import msgspec
 
 from layerfs.errors import InvalidSettings
-from layerfs.oci.reference import DEFAULT_REGISTRY
+from layerfs.oci.reference import DOCKER_HUB, DOCKER_HUB_ALIASES
 
 HUB_SERVER: Final = "https://index.docker.io/v1/"
 """What Docker Hub is called in docker's files and to its helpers."""
 
-_HUB_NAMES: Final = frozenset({"docker.io", "index.docker.io", "registry-1.docker.io"})
+_HUB_NAMES: Final = DOCKER_HUB_ALIASES | {DOCKER_HUB}
 _HELPER_NAME = re.compile(r"[A-Za-z0-9._-]+")
 _TOKEN_USER: Final = "<token>"  # noqa: S105 - the user name that says: the password is a token
 
@@ -94,7 +94,7 @@ class AuthFile:
     def registries(self) -> frozenset[str]:
         """Return the registries that the file names, logins and helpers, as references spell them."""
         hosts = {_normalised(key).partition("/")[0] for key in (*self.auths, *self.helpers)}
-        return frozenset(DEFAULT_REGISTRY if host in _HUB_NAMES else host for host in hosts)
+        return frozenset(DOCKER_HUB if host in _HUB_NAMES else host for host in hosts)
 
     def helper_for(self, registry: str) -> str:
         """Return the name of the helper that decides for *registry*, empty if none is named."""

@@ -9,9 +9,9 @@ import ssl
 import httpx
 
 from layerfs.errors import RegistryError, RegistryMisbehaved, RegistryTimeout, Unreachable
-from layerfs.registry.endpoint import WebOrigin
 from layerfs.registry.problem import without_secrets
 from layerfs.registry.redirects import Request
+from layerfs.registry.weborigin import WebOrigin
 
 
 class _Hopeless(Unreachable):

@@ -2,7 +2,6 @@
 
 import re
 from typing import Final
-from urllib.parse import urljoin, urlsplit
 
 import msgspec
 
@@ -12,6 +11,7 @@ from layerfs.oci.reference import is_tag
 
 MAX_PAGES: Final = 1000
 
+# httpx.Response.links splits at commas and semicolons between quotes, and knows one rel for each link.
 _LINK = re.compile(r"<([^<>]*)>((?:[^,<\"]|\"[^\"]*\")*)")
 _NEXT = re.compile(r";\s*rel\s*=\s*\"?(?:[^\"]*\s)?next(?=[\s\";]|$)", re.IGNORECASE)
 
@@ -29,20 +29,17 @@ def parse_tags(raw: bytes, what: str) -> list[str]:
     return [tag for tag in json.tags or () if tag and is_tag(tag)]
 
 
-def next_page(links: list[str], url: str) -> str | None:
-    """Return path and query of the page after *url*, None after the last.
+def next_page(links: list[str]) -> str | None:
+    """Return the query of the next page, None after the last.
 
-    The host of a link never counts: behind a reverse proxy registries write their inner address, and our
-    token belongs to the registry. Raises RegistryMisbehaved for a path that is none of a registry.
+    Only the query of a link counts. Behind a reverse proxy registries write their inner address, and a path
+    could lead our token to what was not asked for. Raises RegistryMisbehaved for a link without a query.
     """
     for target, parameters in _LINK.findall(", ".join(links)):
         if not _NEXT.search(parameters):
             continue
-        try:
-            there = urlsplit(urljoin(url, target))
-        except ValueError:
-            return None
-        if not there.path.startswith("/v2/"):
-            raise RegistryMisbehaved(f"the next page is no path of a registry: {there.path[:100]!r}")
-        return f"{there.path}?{there.query}" if there.query else there.path
+        _, _, query = target.partition("#")[0].partition("?")
+        if not query:
+            raise RegistryMisbehaved(f"no next page: {target[:100]!r} (expected a link with a query)")
+        return str(query)
     return None

@@ -7,7 +7,7 @@ The rules are Go's (golang.org/x/net/http/httpproxy), which containerd, podman a
 from collections.abc import Mapping
 from ipaddress import ip_address, ip_network
 
-from layerfs.registry.endpoint import WebOrigin
+from layerfs.registry.weborigin import WebOrigin
 
 
 def proxy_for(origin: WebOrigin, environment: Mapping[str, str]) -> str | None:

@@ -11,9 +11,9 @@ from typing import Final
 from urllib.parse import parse_qsl, urljoin, urlsplit
 
 from layerfs.errors import RegistryMisbehaved
-from layerfs.registry.endpoint import WebOrigin, redact
 from layerfs.registry.ranges import ALL, Range
 from layerfs.registry.reach import Reach
+from layerfs.registry.weborigin import WebOrigin, redact
 
 MAX_REDIRECTS: Final = 10
 STATUSES: Final = frozenset({301, 302, 303, 307, 308})

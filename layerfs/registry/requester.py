@@ -1,4 +1,4 @@
-"""Ask a registry until it gives an answer that counts: its endpoints in order, pauses, authentication.
+"""Ask a registry until it gives an answer that counts: its hosts in order, pauses, authentication.
 
 `layerfs.registry.client` says what to ask; `layerfs.registry.attempts` sends, and sends again.
 """
@@ -15,7 +15,7 @@ from layerfs.errors import RegistryError
 from layerfs.registry.attempts import Explain, NoAnswer, Outcome, Sender
 from layerfs.registry.auth import Authenticator, Grant
 from layerfs.registry.challenge import Challenge, parse_challenges
-from layerfs.registry.endpoint import Endpoint, asks_next, endpoints
+from layerfs.registry.hosts import Greeting, Host, Target, asks_next, hosts
 from layerfs.registry.keychain import Keychain
 from layerfs.registry.pace import Pace
 from layerfs.registry.places import Places
@@ -39,9 +39,7 @@ class Call:
 
     what: str
     """For messages: ``manifest docker.io/library/alpine:3.20``."""
-    registry: str
-    repository: str
-    path: str
+    target: Target
     method: str = "GET"
     accept: str = "*/*"
     range: Range = ALL
@@ -52,44 +50,49 @@ class Call:
     download: bool = False
     """A blob: takes a place among the downloads, not among the requests."""
 
-    def request(self, endpoint: Endpoint, grant: Grant | None) -> Request:
+    @property
+    def registry(self) -> str:
+        """The registry that is meant, whichever host is asked."""
+        return self.target.registry if isinstance(self.target, Greeting) else self.target.repository.registry
+
+    @property
+    def repository(self) -> str:
+        """The path of the repository that rights are needed for; empty for none."""
+        return "" if isinstance(self.target, Greeting) else self.target.repository.path
+
+    def request(self, host: Host, grant: Grant | None) -> Request:
         """Return the HTTP request."""
         return Request(
             method=self.method,
-            url=endpoint.url(self.path),
+            url=host.url(self.target),
             accept=self.accept,
             range=self.range,
             authorization=None if grant is None else grant.authorization,
-            insecure=endpoint.insecure,
+            insecure=host.insecure,
         )
-
-
-def ping_call(registry: str) -> Call:
-    """Return the call that only asks whether we are let in (distribution-spec, end-1)."""
-    return Call(what=f"registry {registry}", registry=registry, repository="", path="/v2/")
 
 
 @dataclass(slots=True)
 class _Registry:
     """What is known of one registry while the client lives."""
 
-    endpoints: tuple[Endpoint, ...]
-    passed_over: set[Endpoint] = field(default_factory=set)
-    """Endpoints that did not answer for the registry when another did."""
+    hosts: tuple[Host, ...]
+    passed_over: set[Host] = field(default_factory=set)
+    """Hosts that did not answer for the registry when another did."""
     paused_until: float = 0.0
     """trio time; set by a Retry-After, for all requests to this registry."""
-    challenges: tuple[Challenge, ...] = ()
-    """From its /v2/, asked only where a 401 says nothing."""
+    challenges: dict[Host, tuple[Challenge, ...]] = field(default_factory=dict)
+    """What each host answers at /v2/, where it is asked only if a 401 says nothing."""
     warnings: set[str] = field(default_factory=set)
 
     @property
-    def to_ask(self) -> list[Endpoint]:
-        """The endpoints to try, in this order; never empty."""
-        return [endpoint for endpoint in self.endpoints if endpoint not in self.passed_over]
+    def to_ask(self) -> list[Host]:
+        """The hosts to try, in this order; never empty."""
+        return [host for host in self.hosts if host not in self.passed_over]
 
-    def choose(self, outcomes: Mapping[Endpoint, Outcome]) -> Outcome:
-        """Return the outcome that counts, of the endpoints tried in this order, and remember whose it is."""
-        answering = [endpoint for endpoint, outcome in outcomes.items() if outcome.status is not None]
+    def choose(self, outcomes: Mapping[Host, Outcome]) -> Outcome:
+        """Return the outcome that counts, of the hosts tried in this order, and remember whose it is."""
+        answering = [host for host, outcome in outcomes.items() if outcome.status is not None]
         if not answering:
             self.passed_over.clear()  # next time all are tried: one may have come back with or without TLS
             return next(iter(outcomes.values()))
@@ -137,9 +140,9 @@ class Requester:
         request = replace(request, reach=await self._transport.reach_from(origin))
         return await self._ask_server(request, what, self._downloads)
 
-    async def _ask_for_token(self, request: Request, what: str, endpoint: Endpoint) -> Reply:
-        if request.origin != endpoint.origin:
-            request = replace(request, reach=await self._transport.reach_from(endpoint.origin))
+    async def _ask_for_token(self, request: Request, what: str, host: Host) -> Reply:
+        if request.origin != host.origin:
+            request = replace(request, reach=await self._transport.reach_from(host.origin))
         return await self._ask_server(request, what, self._requests, MAX_TOKEN_BODY)
 
     async def _ask_server(
@@ -151,55 +154,53 @@ class Requester:
         return await self._sender.persist(lambda: self._sender.attempt(request, what, places, explain, limit))
 
     async def _ask(self, call: Call, registry: _Registry) -> Outcome:
-        """Ask one endpoint after another, until one answers for the registry."""
-        outcomes: dict[Endpoint, Outcome] = {}
-        for endpoint in registry.to_ask:
-            outcome = outcomes[endpoint] = await self._ask_endpoint(call, endpoint, registry)
-            if not asks_next(endpoint, outcome.status):
+        """Ask one host after another, until one answers for the registry."""
+        outcomes: dict[Host, Outcome] = {}
+        for host in registry.to_ask:
+            outcome = outcomes[host] = await self._ask_host(call, host, registry)
+            if not asks_next(host, outcome.status):
                 break
             if isinstance(outcome, Reply):
                 await outcome.problem()
         return registry.choose(outcomes)
 
-    async def _ask_endpoint(self, call: Call, endpoint: Endpoint, registry: _Registry) -> Outcome:
+    async def _ask_host(self, call: Call, host: Host, registry: _Registry) -> Outcome:
         """Ask with what rights there are, and again with those that the answer demands."""
         places = self._downloads if call.download else self._requests
-        grant = await self._auth.current(endpoint, call.repository)
+        grant = await self._auth.current(host, call.repository)
         grants = 0
         while True:
             await registry.end_of_pause()
-            request, explain = call.request(endpoint, grant), _explain(call.what, endpoint, grant)
+            request, explain = call.request(host, grant), _explain(call.what, host, grant)
             outcome = await self._sender.attempt(request, call.what, places, explain, call.limit)
-            self._heed(outcome, endpoint, registry)
+            self._heed(outcome, host, registry)
             if isinstance(outcome, NoAnswer):
                 return outcome
-            challenges = _challenges(outcome, endpoint)
+            challenges = _challenges(outcome, host)
             wider = any(challenge.wants_more_scope for challenge in challenges)
-            demands = _spoke(outcome, endpoint) and (
-                outcome.status == 401 or (outcome.status == 403 and wider)
-            )
+            demands = _spoke(outcome, host) and (outcome.status == 401 or (outcome.status == 403 and wider))
             if not demands and (not call.statuses or outcome.status in call.statuses):
                 return outcome
             failure = await NoAnswer.of(outcome, explain)
             if not demands or grants == (2 if wider else 1):  # a second one only to a wish for more rights
                 return failure
-            challenges = challenges or await self._ping(endpoint, registry)
-            grant = await self._auth.answer(endpoint, call.repository, challenges, grant)
+            challenges = challenges or await self._ping(host, registry)
+            grant = await self._auth.answer(host, call.repository, challenges, grant)
             grants += 1
 
-    async def _ping(self, endpoint: Endpoint, registry: _Registry) -> tuple[Challenge, ...]:
+    async def _ping(self, host: Host, registry: _Registry) -> tuple[Challenge, ...]:
         """Ask /v2/ what it wants: gcr.io sends 401 without WWW-Authenticate to other requests."""
-        if not registry.challenges:
-            call = ping_call(endpoint.registry)
-            reply = await self._ask_server(call.request(endpoint, None), call.what, self._requests)
+        if not registry.challenges.get(host):
+            request = Request("GET", host.url(Greeting(host.registry)), insecure=host.insecure)
+            reply = await self._ask_server(request, f"registry {host.registry}", self._requests)
             await reply.problem()
-            registry.challenges = _challenges(reply, endpoint)
-        return registry.challenges
+            registry.challenges[host] = _challenges(reply, host)
+        return registry.challenges[host]
 
-    def _heed(self, outcome: Outcome, endpoint: Endpoint, registry: _Registry) -> None:
+    def _heed(self, outcome: Outcome, host: Host, registry: _Registry) -> None:
         """Pause as the registry wishes, and show its warnings; storage has no say over the registry."""
         reply = outcome.reply if isinstance(outcome, NoAnswer) else outcome
-        if reply is None or not _spoke(reply, endpoint):
+        if reply is None or not _spoke(reply, host):
             return
         self._show_warnings(reply, registry)
         wish = outcome.wish if isinstance(outcome, NoAnswer) else None
@@ -212,28 +213,28 @@ class Requester:
             if text not in registry.warnings and len(registry.warnings) < _MOST_WARNINGS:
                 registry.warnings.add(text)
                 shown = without_secrets(text, reply.request.secrets())
-                _log.warning("%s warns: %s", registry.endpoints[0].registry, shown)
+                _log.warning("%s warns: %s", registry.hosts[0].registry, shown)
 
     def _registry(self, name: str) -> _Registry:
         if name not in self._registries:
-            self._registries[name] = _Registry(endpoints(name, self._settings.insecure))
+            self._registries[name] = _Registry(hosts(name, self._settings.insecure))
         return self._registries[name]
 
 
-def _spoke(reply: Reply, endpoint: Endpoint) -> bool:
+def _spoke(reply: Reply, host: Host) -> bool:
     """Say whether an answer is the registry's own. What it redirects to speaks for itself alone."""
-    return reply.request.origin == endpoint.origin
+    return reply.request.origin == host.origin
 
 
-def _challenges(reply: Reply, endpoint: Endpoint) -> tuple[Challenge, ...]:
+def _challenges(reply: Reply, host: Host) -> tuple[Challenge, ...]:
     """Return how the registry wants to be asked; another server has no say in that."""
-    return parse_challenges(reply.header_list("www-authenticate")) if _spoke(reply, endpoint) else ()
+    return parse_challenges(reply.header_list("www-authenticate")) if _spoke(reply, host) else ()
 
 
-def _explain(what: str, endpoint: Endpoint, grant: Grant | None) -> Explain:
+def _explain(what: str, host: Host, grant: Grant | None) -> Explain:
     def explain(reply: Reply, problem: Problem) -> RegistryError:
-        if not _spoke(reply, endpoint):
-            return problem.error_of_other(what, str(reply.request.origin), endpoint.registry)
-        return problem.error(what, endpoint.registry, grant.login if grant else "no credentials")
+        if not _spoke(reply, host):
+            return problem.error_of_other(what, str(reply.request.origin), host.registry)
+        return problem.error(what, host.registry, grant.login if grant else "no credentials")
 
     return explain

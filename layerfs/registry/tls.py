@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from layerfs.errors import InvalidSettings
-from layerfs.registry.endpoint import WebOrigin
+from layerfs.registry.weborigin import WebOrigin
 
 
 def certificate_dir(origin: WebOrigin, certs_dirs: Iterable[Path]) -> Path | None:

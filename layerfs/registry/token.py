@@ -15,8 +15,9 @@ from layerfs.errors import Denied, RegistryMisbehaved
 from layerfs.foreign import decode_json
 from layerfs.registry.challenge import Challenge
 from layerfs.registry.credentials import Credential
-from layerfs.registry.endpoint import Endpoint, WebOrigin
+from layerfs.registry.hosts import Greeting, Host
 from layerfs.registry.redirects import Request
+from layerfs.registry.weborigin import WebOrigin
 
 MAX_TOKEN_BODY: Final = 1 << 20
 """Bytes; as c/image (internal/iolimits)."""
@@ -47,29 +48,29 @@ def pull_scope(repository: str) -> str:
     return f"repository:{repository}:pull"
 
 
-def plan(challenges: tuple[Challenge, ...], endpoint: Endpoint) -> Plan | None:
+def plan(challenges: tuple[Challenge, ...], host: Host) -> Plan | None:
     """Choose among what the registry offers: a token, else basic; None if it offers neither.
 
     Raises RegistryMisbehaved for a token server without TLS where the registry itself has it.
     """
     for challenge in challenges:
         if challenge.scheme == "bearer" and challenge.get("realm"):
-            realm = _absolute(challenge.get("realm"), endpoint)
+            realm = _absolute(challenge.get("realm"), host)
             return TokenPlan(realm, challenge.get("service"))
     if any(challenge.scheme == "basic" for challenge in challenges):
         return BasicPlan()
     return None
 
 
-def _absolute(realm: str, endpoint: Endpoint) -> str:
+def _absolute(realm: str, host: Host) -> str:
     try:
-        url = urljoin(endpoint.url("/v2/"), realm.strip())  # some registries send only a path
+        url = urljoin(host.url(Greeting(host.registry)), realm.strip())  # some registries send only a path
     except ValueError:
         url = ""
     origin = WebOrigin.of(url)
-    if origin.scheme == "http" and endpoint.origin.scheme == "https" and not endpoint.insecure:
+    if origin.scheme == "http" and host.origin.scheme == "https" and not host.insecure:
         raise RegistryMisbehaved(
-            f"{endpoint.registry}: wants a password or token sent without TLS to {origin}; not sent "
+            f"{host.registry}: wants a password or token sent without TLS to {origin}; not sent "
             "(name the registry insecure if that is intended)"
         )
     parts = urlsplit(url)

@@ -17,7 +17,6 @@ import trio
 
 from layerfs.errors import InvalidSettings, RegistryMisbehaved
 from layerfs.registry import redirects
-from layerfs.registry.endpoint import WebOrigin, redact
 from layerfs.registry.failures import translated
 from layerfs.registry.places import Crowded, Place, Sites
 from layerfs.registry.pool import DirectPool, Gate, addresses_of, refused
@@ -27,6 +26,7 @@ from layerfs.registry.redirects import Request
 from layerfs.registry.reply import Reply
 from layerfs.registry.settings import RegistrySettings
 from layerfs.registry.tls import certificate_dir, context, plain_context
+from layerfs.registry.weborigin import WebOrigin, redact
 
 _log = logging.getLogger("layerfs.registry")
 

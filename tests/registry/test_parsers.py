@@ -12,10 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from layerfs.errors import RegistryMisbehaved
+from layerfs.oci import Digest, Repository
 from layerfs.registry import RetryPolicy
 from layerfs.registry.challenge import Challenge, parse_challenges
 from layerfs.registry.encoding import Decoder
-from layerfs.registry.endpoint import WebOrigin, endpoints, is_loopback, redact
+from layerfs.registry.hosts import BlobOf, Greeting, ManifestOf, TagsOf, Target, asks_next, hosts
 from layerfs.registry.paging import next_page, parse_tags
 from layerfs.registry.problem import Problem, without_secrets
 from layerfs.registry.proxies import proxy_for
@@ -24,6 +25,7 @@ from layerfs.registry.reach import Reach
 from layerfs.registry.redirects import Request, follow
 from layerfs.registry.retry import parse_retry_after
 from layerfs.registry.token import parse_token
+from layerfs.registry.weborigin import WebOrigin, is_loopback, redact
 
 # Challenges
 
@@ -183,9 +185,38 @@ def test_any_other_range_is_refused(first: int, length: int, text: str) -> None:
 def test_a_registry_is_asked_with_tls_unless_it_is_loopback_or_insecure(
     registry: str, insecure: tuple[str, ...], expected: list[str]
 ) -> None:
-    found = endpoints(registry, frozenset(insecure))
-    assert [str(endpoint.origin) for endpoint in found] == expected
-    assert all(endpoint.insecure == bool(registry in insecure) for endpoint in found)
+    found = hosts(registry, frozenset(insecure))
+    assert [str(host.origin) for host in found] == expected
+    assert all(host.insecure == bool(registry in insecure) for host in found)
+
+
+ALPINE = Repository("docker.io", "library/alpine")
+
+
+@pytest.mark.parametrize(
+    ("target", "path"),
+    [
+        (Greeting("docker.io"), "/v2/"),
+        (ManifestOf(ALPINE, "3.20"), "/v2/library/alpine/manifests/3.20"),
+        (ManifestOf(ALPINE, Digest.of(b"")), f"/v2/library/alpine/manifests/{Digest.of(b'')}"),
+        (BlobOf(ALPINE, Digest.of(b"")), f"/v2/library/alpine/blobs/{Digest.of(b'')}"),
+        (TagsOf(ALPINE), "/v2/library/alpine/tags/list"),
+        (TagsOf(ALPINE, "n=1&last=x"), "/v2/library/alpine/tags/list?n=1&last=x"),
+    ],
+)
+def test_a_host_knows_where_it_has_what_is_asked_for(target: Target, path: str) -> None:
+    (host,) = hosts("docker.io", frozenset())
+    assert host.url(target) == f"https://registry-1.docker.io{path}"
+
+
+@pytest.mark.parametrize(
+    ("status", "expected"),
+    [(None, [True, True]), (400, [True, False]), (404, [False, False]), (503, [False, False])],
+)
+def test_the_next_host_is_asked_after_silence_or_a_refusal_of_plain_http(
+    status: int | None, expected: list[bool]
+) -> None:
+    assert [asks_next(host, status) for host in hosts("localhost", frozenset())] == expected
 
 
 @pytest.mark.parametrize(
@@ -418,25 +449,26 @@ def test_a_bomb_inflates_in_small_pieces() -> None:
     ("links", "expected"),
     [
         ([], None),
-        (['</v2/a/tags/list?last=x&n=1>; rel="next"'], "/v2/a/tags/list?last=x&n=1"),
-        (["</v2/a/tags/list>; rel=next"], "/v2/a/tags/list"),
-        (['<list?last=x>; title="a, <b>"; REL="prev next"'], "/v2/a/tags/list?last=x"),
-        (['</v2/b>; rel="prev", </v2/c>; rel="next"'], "/v2/c"),
-        (['</v2/b>; rel="prev"', '</v2/c>; rel="next"'], "/v2/c"),
-        (["<http://10.0.0.1/v2/c>; rel=next"], "/v2/c"),
-        (['</v2/b>; rel="nextish"'], None),
-        (["<http://[::1>; rel=next"], None),
+        (['</v2/a/tags/list?last=x&n=1>; rel="next"'], "last=x&n=1"),
+        (["</v2/a/tags/list?a,b;c>; rel=next"], "a,b;c"),
+        (['<list?last=x#f>; title="a, <b>"; REL="prev next"'], "last=x"),
+        (['</v2/b?b>; rel="prev", </v2/c?c>; rel="next"'], "c"),
+        (['</v2/b?b>; rel="prev"', '</v2/c?c>; rel="next"'], "c"),
+        (["<http://10.0.0.1/v2/c?c>; rel=next"], "c"),
+        (["</admin?c>; rel=next"], "c"),
+        (["<http://[::1?c>; rel=next"], "c"),
+        (['</v2/b?b>; rel="nextish"'], None),
         (["nonsense"], None),
     ],
 )
-def test_the_next_page_is_a_path_of_the_registry(links: list[str], expected: str | None) -> None:
-    assert next_page(links, "https://h.example/v2/a/tags/list") == expected
+def test_of_the_next_page_only_the_query_counts(links: list[str], expected: str | None) -> None:
+    assert next_page(links) == expected
 
 
-@pytest.mark.parametrize("link", ["</admin>; rel=next", "<file:///x>; rel=next", "<../../../../x>; rel=next"])
-def test_a_page_elsewhere_is_refused(link: str) -> None:
-    with pytest.raises(RegistryMisbehaved, match="no path of a registry"):
-        next_page([link], "https://h.example/v2/a/tags/list")
+@pytest.mark.parametrize("link", ["</admin>; rel=next", "</v2/a/list?>; rel=next", "<file:///x>; rel=next"])
+def test_a_next_page_without_a_query_is_refused(link: str) -> None:
+    with pytest.raises(RegistryMisbehaved, match="a link with a query"):
+        next_page([link])
 
 
 def test_a_null_in_a_document_of_a_registry_is_nothing() -> None:

@@ -1,0 +1,93 @@
+"""Which hosts are asked for what a registry has, in which order, and by which URLs. Pure.
+
+A caller says what it asks for, as a value; only the host that is asked makes a URL of that.
+"""
+
+from dataclasses import dataclass
+
+from layerfs.oci import Digest, Repository
+from layerfs.oci.reference import DOCKER_HUB, DOCKER_HUB_HOST
+from layerfs.registry.weborigin import WebOrigin, is_loopback
+
+
+@dataclass(frozen=True, slots=True)
+class Greeting:
+    """Whether a registry lets us in (distribution-spec, end-1)."""
+
+    registry: str
+
+
+@dataclass(frozen=True, slots=True)
+class ManifestOf:
+    """A manifest or index, by the name of a tag or by digest (distribution-spec, end-3)."""
+
+    repository: Repository
+    reference: str | Digest
+
+
+@dataclass(frozen=True, slots=True)
+class BlobOf:
+    """A layer or a config (distribution-spec, end-2)."""
+
+    repository: Repository
+    digest: Digest
+
+
+@dataclass(frozen=True, slots=True)
+class TagsOf:
+    """A page of the list of tags (distribution-spec, end-8)."""
+
+    repository: Repository
+    query: str = ""
+    """Which page, as the page before it says; empty for the first."""
+
+
+Target = Greeting | ManifestOf | BlobOf | TagsOf
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """One server that answers for a registry."""
+
+    registry: str
+    """Its name in references: ``docker.io``, ``localhost:5000``."""
+    origin: WebOrigin
+    insecure: bool
+    """The user allows plain HTTP and certificates that do not verify, here and where it redirects to."""
+
+    def url(self, target: Target) -> str:
+        """Return where this host has *target*."""
+        return f"{self.origin}/v2/{_path(target)}"
+
+
+def _path(target: Target) -> str:
+    match target:
+        case Greeting():
+            return ""
+        case ManifestOf(repository, reference):
+            return f"{repository.path}/manifests/{reference}"
+        case BlobOf(repository, digest):
+            return f"{repository.path}/blobs/{digest}"
+        case TagsOf(repository, query):
+            return f"{repository.path}/tags/list" + (f"?{query}" if query else "")
+
+
+def hosts(registry: str, insecure_registries: frozenset[str]) -> tuple[Host, ...]:
+    """Return the hosts to ask for what *registry* has, in this order; `asks_next` says when to go on.
+
+    HTTPS only, except for loopback (HTTP first, a TLS registry there answers the HTTP request with
+    an error at once) and for what the user called insecure (HTTPS first, in case it has it).
+    """
+    name = DOCKER_HUB_HOST if registry == DOCKER_HUB else registry
+    insecure = registry in insecure_registries or name in insecure_registries
+    if is_loopback(WebOrigin.of(f"https://{name}").host):
+        schemes: tuple[str, ...] = ("http", "https")
+    else:
+        schemes = ("https", "http") if insecure else ("https",)
+    return tuple(Host(registry, WebOrigin.of(f"{scheme}://{name}"), insecure) for scheme in schemes)
+
+
+def asks_next(host: Host, status: int | None) -> bool:
+    """Say whether the next host is to be asked, after this one gave *status*, None for no answer."""
+    # 400 is what servers with TLS answer to a request without.
+    return status is None or (status == 400 and host.origin.scheme == "http")
