@@ -47,19 +47,27 @@ def _escaped(char: str) -> str:
     return char.encode("unicode_escape").decode("ascii")
 
 
+def strict_json(raw: bytes, type_: type[T]) -> T:
+    """Read JSON. Raises msgspec.DecodeError, also for what is no UTF-8 or nested too deeply."""
+    try:
+        return msgspec.json.decode(raw, type=type_)
+    except (UnicodeDecodeError, RecursionError) as exc:
+        raise msgspec.DecodeError(str(exc)) from exc
+
+
 def decode_json(raw: bytes, type_: type[T]) -> T:
     """Read JSON; what is no Unicode in it becomes U+FFFD, as Go (encoding/json) reads it.
 
-    Raises msgspec.DecodeError, RecursionError.
+    Raises msgspec.DecodeError.
     """
     try:
-        return msgspec.json.decode(raw, type=type_)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+        return strict_json(raw, type_)
+    except msgspec.DecodeError:
         mended = _ESCAPES.sub(lambda found: rb"\ufffd" if found[2] else found[0], raw)
         mended = mended.decode("utf-8", "replace").encode()
         if mended == raw:
             raise
-    return msgspec.json.decode(mended, type=type_)
+    return strict_json(mended, type_)
 
 
 def encode_json(value: Any) -> str:

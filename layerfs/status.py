@@ -75,5 +75,5 @@ class Status(Fetching, frozen=True, kw_only=True):
 
 
 def parse_status(raw: bytes) -> Status:
-    """Read the file. Raises msgspec.DecodeError, RecursionError."""
+    """Read the file. Raises msgspec.DecodeError."""
     return decode_json(raw, Status)

@@ -3,6 +3,8 @@
 import json
 import logging
 import sys
+from collections.abc import Callable
+from typing import Any
 
 import msgspec
 import pytest
@@ -11,7 +13,7 @@ from hypothesis import strategies as st
 
 from layerfs.cli.logs import _JournalFormatter, _JsonFormatter
 from layerfs.errors import InvalidDocument
-from layerfs.foreign import OneLine, decode_json, encode_json, printable
+from layerfs.foreign import OneLine, decode_json, encode_json, printable, strict_json
 
 ANY_TEXT = st.text(st.characters(codec=None))
 """With lone surrogates."""
@@ -111,3 +113,10 @@ def test_log_lines_forged(formatter: logging.Formatter, text: str) -> None:
         line = formatter.format(_record(written))
         assert line.isprintable()
         assert "ValueError" in line
+
+
+@pytest.mark.parametrize("read", [decode_json, strict_json])
+@pytest.mark.parametrize("raw", [b"[" * 100_000, b"[" * 100_000 + b"\xff", b"\xff", b""], ids=len)
+def test_json_that_cannot_be_read_is_one_error(read: Callable[[bytes, Any], object], raw: bytes) -> None:
+    with pytest.raises(msgspec.DecodeError):
+        read(raw, Any)

@@ -123,7 +123,7 @@ def decode(raw: bytes, type_: type[T], what: str) -> T:
         raise InvalidDocument(f"{what}: about {values} values (expected at most {MAX_VALUES})")
     try:
         return decode_json(raw, type_)
-    except (msgspec.DecodeError, RecursionError) as exc:
+    except msgspec.DecodeError as exc:
         raise InvalidDocument(f"{what}: {exc}") from exc
 
 

@@ -14,6 +14,7 @@ from typing import Final, Self
 import msgspec
 
 from layerfs.errors import InvalidSettings
+from layerfs.foreign import strict_json
 from layerfs.oci.reference import DOCKER_HUB, DOCKER_HUB_ALIASES
 
 HUB_SERVER: Final = "https://index.docker.io/v1/"
@@ -84,9 +85,9 @@ class AuthFile:
         """Read a file; *legacy* is ~/.dockercfg, which holds only logins. Raises InvalidSettings."""
         try:
             if legacy:
-                return cls(source, msgspec.json.decode(raw, type=dict[str, _EntryJson]), {}, "")
-            json = msgspec.json.decode(raw or b"{}", type=_FileJson)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
+                return cls(source, strict_json(raw, dict[str, _EntryJson]), {}, "")
+            json = strict_json(raw or b"{}", _FileJson)
+        except msgspec.DecodeError as exc:
             # The text of a decoding error names fields and types, never a value.
             raise InvalidSettings(f"{source}: not a credential file: {exc}") from None
         return cls(source, json.auths or {}, json.cred_helpers or {}, json.creds_store or "")
@@ -158,8 +159,8 @@ class _HelperJson(msgspec.Struct, frozen=True):
 def parse_helper_answer(raw: bytes, helper: str) -> Credential | None:
     """Read what ``docker-credential-X get`` printed. Raises InvalidSettings, without its text."""
     try:
-        answer = msgspec.json.decode(raw, type=_HelperJson)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        answer = strict_json(raw, _HelperJson)
+    except msgspec.DecodeError:
         raise InvalidSettings(f"{helper}: its answer is not JSON with Username and Secret") from None
     return Credential.of(helper, answer.Username, answer.Secret) if answer.Secret else None
 

@@ -24,7 +24,7 @@ def parse_tags(raw: bytes, what: str) -> list[str]:
     """Read one page; texts that are no tags are left out. Raises RegistryMisbehaved."""
     try:
         json = decode_json(raw, _TagsJson)
-    except (msgspec.DecodeError, RecursionError) as exc:
+    except msgspec.DecodeError as exc:
         raise RegistryMisbehaved(f"{what}: not a list of tags: {exc}") from exc
     return [tag for tag in json.tags or () if tag and is_tag(tag)]
 

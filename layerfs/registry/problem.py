@@ -57,7 +57,7 @@ class Problem:
         """
         try:
             json = decode_json(body, _ErrorsJson)
-        except (msgspec.DecodeError, RecursionError):
+        except msgspec.DecodeError:
             return cls(status)
         errors = [error for error in json.errors or () if error is not None]
         texts = [error.message for error in errors] or [json.details or json.error_description or json.error]

@@ -128,7 +128,7 @@ def parse_token(raw: bytes, server: str) -> Token:
     """
     try:
         json = decode_json(raw, _TokenJson)
-    except (msgspec.DecodeError, RecursionError):
+    except msgspec.DecodeError:
         raise RegistryMisbehaved(f"{server}: its answer is not JSON with a token") from None
     value = json.token or json.access_token or ""
     if not value or not value.isascii() or not value.isprintable() or " " in value:
