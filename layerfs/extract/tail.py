@@ -42,7 +42,7 @@ class Growth:
             self._aborted = True
             self._changed.notify_all()
 
-    def beyond(self, offset: int) -> int | None:
+    def wait_beyond(self, offset: int) -> int | None:
         """Wait until more than *offset* bytes may be read; return how many, None for all to the end."""
         if self._complete and not self._aborted:
             return None
@@ -77,7 +77,7 @@ class Tail:
 
         Raises SizeMismatch for one byte more than expected, GivenUp, StoreError.
         """
-        allowed = self._growth.beyond(self.offset)
+        allowed = self._growth.wait_beyond(self.offset)
         try:
             data = os.read(self._fd, size if allowed is None else min(size, allowed - self.offset))
         except OSError as exc:

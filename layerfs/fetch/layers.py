@@ -234,7 +234,7 @@ class LayerWork:
             except Recalled:
                 log.info("%s: starved its extractor, is extracted once it is whole", layer.digest)
                 await trio.to_thread.run_sync(tree.empty)
-                await progress.finished()
+                await progress.wait_ended()
 
     async def _staged(self, descriptor: Descriptor, progress: Progress) -> StagedDownload:
         return await trio.to_thread.run_sync(

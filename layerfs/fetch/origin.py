@@ -17,11 +17,11 @@ from layerfs.oci import Descriptor, Digest, Repository, Resolved, Tag
 A = TypeVar("A")
 
 Listener = Callable[[int], None]
-"""Hears how far an operation is."""
+"""Is called with how far an operation is."""
 
 
 def ignore(_value: int) -> None:
-    """Hear how far it is, and do nothing."""
+    """Be a Listener that does nothing."""
 
 
 class BlobChunks(Protocol):
@@ -60,14 +60,14 @@ class ImageSource(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Means:
-    """What an operation is done with."""
+    """What an operation gets to work with: the source, files to write to, whom to tell."""
 
     source: ImageSource
     files: tuple[int, ...]
-    """Descriptors that were lent to it."""
+    """File descriptors, lent: the operation does not close them."""
     told: Listener
     inline: bool
-    """Whether files may be written in the event loop: nobody else is served by it."""
+    """Whether files are written in the event loop, as in a process that serves nothing else."""
 
 
 class Operation(msgspec.Struct, Generic[A], frozen=True):

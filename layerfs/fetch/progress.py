@@ -32,7 +32,7 @@ class Progress:
         self.ended: Literal["complete", "aborted"] | None = None
         """How the download ended; None while it runs."""
         self.pieced = False
-        """Whether the bytes came in more than one piece: then what came first may be what is wrong."""
+        """Whether the bytes came in several responses: any of them may be why the digest is wrong."""
         self._changed = trio.Event()
 
     @property
@@ -46,35 +46,35 @@ class Progress:
         return self.ended == "complete"
 
     def restart(self) -> None:
-        """Say that the blob at hand was no good and all of it comes anew."""
+        """Begin again at the first byte: the bytes so far were wrong."""
         self.received = 0
         self.ended = None
         self.pieced = False
 
     def advance(self, received: int) -> None:
-        """Say that *received* bytes are there now."""
+        """Let watchers see that the staged file holds *received* bytes."""
         self.received = received
         self._notify()
 
     def complete(self, size: int) -> None:
-        """Say that the blob is whole."""
+        """End the download: the staged file holds all *size* bytes."""
         self.received = size
         self.ended = "complete"
         self._notify()
 
     def abort(self) -> None:
-        """Say that no more bytes will come, unless the download has completed."""
+        """End the download without the rest of the bytes. Does nothing once it is complete."""
         if self.ended is None:
             self.ended = "aborted"
             self._notify()
 
-    async def beyond(self, received: int) -> None:
-        """Return once more than *received* bytes are there, or the download has ended."""
+    async def wait_beyond(self, received: int) -> None:
+        """Wait until more than *received* bytes are there, or the download has ended."""
         while self.received <= received and self.ended is None:
             await self._changed.wait()
 
-    async def finished(self) -> None:
-        """Return once the download has ended, either way."""
+    async def wait_ended(self) -> None:
+        """Wait until the download has ended, either way."""
         while self.ended is None:
             await self._changed.wait()
 

@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 
 class Recalled(Exception):
-    """The extractor was needed elsewhere: what it began is rubbish, and the job has to be given again."""
+    """The extractor was taken back before its answer. The tree is incomplete; the job must be given again."""
 
 
 class Workers:
@@ -37,8 +37,8 @@ class Workers:
         Recalled.
         """
         if not job.complete:
-            await trio.to_thread.run_sync(self._pool.warm)  # it starts while the first bytes come
-            await progress.beyond(min(job.size, WORTH) - 1)
+            await trio.to_thread.run_sync(self._pool.warm)  # a worker starts while the first bytes come
+            await progress.wait_beyond(min(job.size, WORTH) - 1)
         claim = Claim(progress)
         await self._lending.take(claim)
         try:
@@ -83,7 +83,7 @@ async def _answer(extractor: Extractor, claim: Claim, keep: Keep) -> Extraction 
 async def _follow(extractor: Extractor, progress: Progress) -> None:
     received = 0
     while progress.ended is None:
-        await progress.beyond(received)
+        await progress.wait_beyond(received)
         received = progress.received
         extractor.grown(received)
     if progress.is_whole:

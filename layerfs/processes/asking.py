@@ -42,7 +42,7 @@ _READ: Final = 1 << 16
 
 @dataclass(slots=True)
 class _Question:
-    """A question without an answer."""
+    """A question that was asked, and its answer once it comes."""
 
     told: Callable[[int], None]
     answer: Answered | Cancelled | Unanswered | None = None
@@ -64,11 +64,11 @@ class _Process:
 
     @property
     def is_closed(self) -> bool:
-        """Whether it takes no question any more."""
+        """Whether the process takes no further questions."""
         return self._closed or self._serving.cancel_called
 
     async def serve(self) -> None:
-        """Hear it until it ends, or has had nothing to do for a while; then see to its end."""
+        """Read its messages until it ends, or has had no question for a while; then end and reap it."""
         self._note_idleness()
         why = "ended"
         try:
