@@ -4,7 +4,7 @@ A short one is a sequence that was taken at OPENDIR, so offsets stay good while 
 one is read from the disk as the caller goes, and the kernel is told names without nodes.
 """
 
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine
 from itertools import count
 from typing import Any, Final
 
@@ -13,9 +13,9 @@ import trio
 from pyfuse3 import ReaddirToken
 
 from layerfs.fuse.passing import KnownNames
-from layerfs.fuse.prepared import Listing, entry_of, passing_entry
+from layerfs.fuse.prepared import entry_of, passing_entry
 from layerfs.fuse.served import Inodes
-from layerfs.view.nodes import LongEntries, Node
+from layerfs.view.nodes import Entries, LongEntries, Node
 
 _LISTED_AT_ONCE: Final = 128
 _DOTS: Final = 2
@@ -28,14 +28,14 @@ class OpenListings:
     def __init__(self, inodes: Inodes, names: KnownNames) -> None:
         self._inodes = inodes
         self._names = names
-        self._listings: dict[int, tuple[Node, Listing | LongEntries]] = {}
+        self._listings: dict[int, tuple[Node, Entries | LongEntries]] = {}
         self._handles = count(1)
 
     def __len__(self) -> int:
         """Return how many are open."""
         return len(self._listings)
 
-    def open(self, directory: Node, listing: Listing | LongEntries) -> int:
+    def open(self, directory: Node, listing: Entries | LongEntries) -> int:
         """Return a handle for *listing*."""
         handle = next(self._handles)
         self._listings[handle] = (directory, listing)
@@ -59,13 +59,13 @@ class OpenListings:
             if not pyfuse3.readdir_reply(token, name, entry_of(directory), position + 1):
                 return None
             position += 1
-        if isinstance(listing, Sequence):
-            self._read_kept(directory, listing, position, start_id, token)
-            return None
-        return self._read_long(directory, listing, position, start_id, token)
+        if isinstance(listing, LongEntries):
+            return self._read_long(directory, listing, position, start_id, token)
+        self._read_kept(directory, listing, position, start_id, token)
+        return None
 
     def _read_kept(
-        self, directory: Node, listing: Listing, position: int, start_id: int, token: ReaddirToken
+        self, directory: Node, listing: Entries, position: int, start_id: int, token: ReaddirToken
     ) -> None:
         remember, met = self._inodes.remember, self._names.met
         reply = pyfuse3.readdir_reply

@@ -21,7 +21,6 @@ from layerfs.fuse.listings import OpenListings
 from layerfs.fuse.passing import FILES, PAUSE, KnownNames
 from layerfs.fuse.prepared import (
     BLOCK_SIZE,
-    Listing,
     absent_entry,
     entry_of,
     kept_listing,
@@ -32,7 +31,7 @@ from layerfs.fuse.served import Inodes, ServedTree
 from layerfs.fuse.waiting import Waits
 from layerfs.host.namespaces import in_initial_user_namespace
 from layerfs.needs import Need, Provider
-from layerfs.view.nodes import LongEntries, Node
+from layerfs.view.nodes import Entries, LongEntries, Node
 
 log = logging.getLogger(__name__)
 
@@ -212,8 +211,8 @@ class Operations(ReadOnly):
     async def _list_later(self, node: Node, ctx: RequestContext) -> int:
         return self._listed(node, await self._settle(node.entries, ctx))
 
-    def _listed(self, node: Node, listing: Listing | LongEntries) -> int:
-        if isinstance(listing, Sequence) and node.negative_timeout > 0:
+    def _listed(self, node: Node, listing: Entries | LongEntries) -> int:
+        if not isinstance(listing, LongEntries) and node.negative_timeout > 0:
             kept = prepared(node)
             if kept is not None:
                 kept.listing = listing

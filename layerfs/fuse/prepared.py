@@ -4,17 +4,17 @@ Built once: making an EntryAttributes takes longer than the rest of a request's 
 timeouts of the node are FOREVER.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Final, cast
+from collections.abc import Mapping
+from typing import Final, TypeAlias, cast
 
 from pyfuse3 import EntryAttributes, FileInfo
 
 from layerfs.host.objects import places_of, put_number
-from layerfs.view.nodes import FOREVER, Attributes, FileStatus, Node, blocks_shown
+from layerfs.view.nodes import FOREVER, Attributes, Entries, FileStatus, Node, blocks_shown
 
 BLOCK_SIZE: Final = 4096
 
-Listing = Sequence[tuple[bytes, Node]]
+Xattrs: TypeAlias = Mapping[bytes, bytes]
 
 
 class Prepared:
@@ -23,8 +23,8 @@ class Prepared:
     __slots__ = ("file", "listing", "stored", "xattrs")
 
     def __init__(self) -> None:
-        self.listing: Listing | None = None
-        self.xattrs: Mapping[bytes, bytes] | None = None
+        self.listing: Entries | None = None
+        self.xattrs: Xattrs | None = None
         self.file: FileInfo | None = None
         self.stored = False
         """Whether its bytes were put into the page cache once; see `files`."""
@@ -53,7 +53,7 @@ def prepared(node: Node) -> Prepared | None:
     return cast("Prepared | None", kept)  # nobody but this module writes it
 
 
-def kept_listing(node: Node) -> Listing | None:
+def kept_listing(node: Node) -> Entries | None:
     """Return the listing that is kept for *node*."""
     kept = node.edge
     return None if kept is None else cast("Prepared", kept).listing

@@ -4,13 +4,13 @@ Its names are read once and kept while the kernel knows it; those of a large one
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from errno import ENOENT
 from itertools import islice
-from typing import Final, overload
+from typing import Final
 
 from layerfs.layer.paths import shown
-from layerfs.view.nodes import FOREVER, Attributes, Node
+from layerfs.view.nodes import FOREVER, Attributes, LongEntries, Node
 
 LISTED_AT_ONCE: Final = 128
 """About what one reply of a listing takes; half a millisecond."""
@@ -19,7 +19,7 @@ MANY: Final = 32_768
 """Names up to which a listing is kept, with their nodes 32 MiB. /usr/share/man/man1 can have 18,000."""
 
 
-class Listing(Sequence[tuple[bytes, Node]]):
+class Listing:
     """The entries of a directory. Nodes are made when they are reached, some at a time, and then kept.
 
     So that a reply takes as long as the entries in it, however many the directory has: nobody else is served
@@ -49,22 +49,16 @@ class Listing(Sequence[tuple[bytes, Node]]):
         return node
 
     def __len__(self) -> int:
+        """Return how many names there are."""
         return len(self._names)
 
-    @overload
-    def __getitem__(self, index: int) -> tuple[bytes, Node]: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[tuple[bytes, Node]]: ...
-    def __getitem__(self, index: int | slice) -> tuple[bytes, Node] | list[tuple[bytes, Node]]:
-        part = index if isinstance(index, slice) else slice(index, index + 1 or None)
-        nodes: Sequence[Node | None] = self._nodes[part]
+    def __getitem__(self, part: slice) -> list[tuple[bytes, Node]]:
+        """Return the entries from ``part.start`` to ``part.stop``."""
+        start, stop, _ = part.indices(len(self._names))
+        nodes: Sequence[Node | None] = self._nodes[start:stop]
         if None in nodes:
-            start, stop, step = part.indices(len(self._names))
-            if step != 1:
-                return [self[number] for number in range(start, stop, step)]
             nodes = self._fill(start, stop)
-        found = list(zip(self._names[part], nodes, strict=True))
-        return found if isinstance(index, slice) else found[0]  # type: ignore[return-value]  # none is None
+        return list(zip(self._names[start:stop], nodes, strict=True))  # type: ignore[arg-type]  # none is None
 
     def __iter__(self) -> Iterator[tuple[bytes, Node]]:
         for start in range(0, len(self), LISTED_AT_ONCE):
@@ -77,7 +71,7 @@ class Listing(Sequence[tuple[bytes, Node]]):
         return found
 
 
-class LongListing(Iterable[tuple[bytes, Node]]):
+class LongListing(LongEntries):
     """The entries of a large directory, for one reader: read from the disk as he goes, and none is kept.
 
     Positions count entries. To go back is to begin anew: the disk has them in the same order each time. No

@@ -4,6 +4,7 @@ An operation answers from memory or from a local published tree, or returns a `N
 end to end. Subclasses override what their kind of file supports; the rest answers as the kernel would.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from errno import EINVAL, ENOTDIR
@@ -114,18 +115,35 @@ class BytesContent:
 Content = FileContent | BytesContent
 
 
-class LongEntries(Protocol):
+class Entries(Protocol):
+    """A listing that may be kept: some entries at a time, by their place."""
+
+    def __len__(self) -> int:
+        """Return how many entries there are."""
+
+    def __getitem__(self, part: slice, /) -> Sequence[tuple[bytes, "Node"]]:
+        """Return the entries from ``part.start`` to ``part.stop``."""
+
+    def __iter__(self) -> Iterator[tuple[bytes, "Node"]]:
+        """Yield all entries."""
+
+
+class LongEntries(ABC):
     """A listing that is too long to be kept, for one reader."""
 
+    @abstractmethod
     def __iter__(self) -> Iterator[tuple[bytes, "Node"]]:
         """Yield all entries, wherever the reader is."""
 
+    @abstractmethod
     def seek(self, position: int) -> bool:
         """Go some way towards the entry number *position*; say whether it is reached. Raises OSError."""
 
+    @abstractmethod
     def next_entries(self) -> Sequence[tuple[bytes, "Node"]] | None:
         """Return some entries or none, None at the end; the reader stays where he is. Raises OSError."""
 
+    @abstractmethod
     def advance(self, count: int) -> None:
         """Go *count* of them forward."""
 
@@ -180,7 +198,7 @@ class Node:
         """Return the entry *name* of this directory, None if there is none. Raises OSError."""
         raise NotADirectoryError(ENOTDIR, "not a directory")
 
-    def entries(self) -> "Sequence[tuple[bytes, Node]] | LongEntries | Need":
+    def entries(self) -> Entries | LongEntries | Need:
         """Return the listing of this directory, without ``.`` and ``..``. Raises OSError."""
         raise NotADirectoryError(ENOTDIR, "not a directory")
 

@@ -5,7 +5,7 @@ directory, for no time at all.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Final
 
 from layerfs.needs import Need
@@ -13,7 +13,7 @@ from layerfs.oci import Digest
 from layerfs.view.content import LayerTree
 from layerfs.view.diff import DiffDirectory, LayerDirectory
 from layerfs.view.lower import LowerDirectory
-from layerfs.view.nodes import FOREVER, Attributes, LongEntries, Node
+from layerfs.view.nodes import FOREVER, Attributes, Entries, LongEntries, Node
 from layerfs.view.virtual import DIRECTORY_MODE, MountContext, VirtualNode
 
 FORMS: Final[dict[bytes, type[LayerDirectory]]] = {b"diff": DiffDirectory, b"lower": LowerDirectory}
@@ -52,7 +52,7 @@ class ContentRoot(VirtualNode, ABC):
         directory = self._look()
         return self.need() if directory is None else directory.lookup(name)
 
-    def entries(self) -> Sequence[tuple[bytes, Node]] | LongEntries | Need:
+    def entries(self) -> Entries | LongEntries | Need:
         """List the entries; waits for the layers. Raises OSError, NotInStore."""
         directory = self._look()
         return self.need() if directory is None else directory.entries()

@@ -80,6 +80,22 @@ def test_a_document_that_the_disk_gives_again_is_looked_at_again(store: Path) ->
         wait_until(lambda: known.knows_layer(UPPER.digest), 10)  # a scan is not repeated at once
 
 
+@pytest.mark.allow_warnings
+def test_what_is_no_manifest_is_read_and_reported_once(
+    store: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("layerfs.catalog.known._RESCAN_COST", 0)  # every question is a scan
+    text = b'{"schemaVersion": 2}'
+    with ImageStorage(store) as storage:
+        storage.save_manifest(text, Digest.of(text))
+        storage.refs.write(REPOSITORY.with_tag("1"), Digest.of(text))
+        known = KnownImages(storage, PLATFORM)
+        for _ in range(3):
+            assert known.stack_ids() == []
+    [said] = [record.getMessage() for record in caplog.records if "skipped" in record.getMessage()]
+    assert str(Digest.of(text)) in said
+
+
 def test_of_an_index_the_manifest_of_the_platform_is_needed(store: Path) -> None:
     platforms = Platform.of("linux", "amd64", ""), Platform.of("linux", "arm64", "")
     built = [image(LOWER, platform=platform) for platform in platforms]

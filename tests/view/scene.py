@@ -12,6 +12,7 @@ from layerfs.oci import Platform, Repository, stack_digest
 from layerfs.oci.digest import Digest
 from layerfs.store import ImageStorage
 from layerfs.view import tree
+from layerfs.view.directory import Listing
 from layerfs.view.nodes import BytesContent, FileContent, Node
 from tests.support.canary import Fact, Snapshot
 from tests.support.images import Built, BuiltImage, BuiltLayer, Entry, layer
@@ -123,7 +124,7 @@ class Scene:
 
 def names(listing: object) -> list[bytes]:
     """Return the names of a listing, sorted; fails on a need."""
-    assert isinstance(listing, Sequence), listing
+    assert isinstance(listing, Sequence | Listing), listing
     return sorted(name for name, _ in listing)
 
 
@@ -159,8 +160,9 @@ def _walk(path: bytes, node: Node) -> Iterator[tuple[bytes, Node]]:
     yield path, node
     if stat.S_ISDIR(node.attributes().mode):
         listing = node.entries()
-        assert isinstance(listing, Sequence), listing
+        assert isinstance(listing, Sequence | Listing), listing
         for name, child in listing:
+            assert isinstance(child, Node)
             assert node.lookup(name) is child
             yield from _walk(path + b"/" + name if path else name, child)
 

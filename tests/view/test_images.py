@@ -514,4 +514,5 @@ def test_only_what_the_store_knows_is_remembered_by_the_kernel(scene: Scene) -> 
         assert isinstance(child, Node)
         assert team.is_passing(child) is passes, name
     assert not scene.node("images", "localhost:5000").is_passing(team)
-    assert images.is_passing(scene.node("images", "LOCALHOST:5000")), "another spelling"
+    assert images.is_passing(scene.node("images", "index.docker.io")), "another spelling"
+    assert not scene.tree.root.is_passing(images), "of other directories all is remembered"

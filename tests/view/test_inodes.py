@@ -166,6 +166,24 @@ def test_two_things_that_want_one_number_get_two_and_keep_them(table: InodeTable
     assert table.intern(5, "b", Counted).ino == 6
 
 
+def test_numbers_of_nodes_that_die_together_are_free_at_once(table: InodeTable) -> None:
+    """The collector kills all of a circle before it tells anybody; a number may be wanted in between."""
+    first, second = table.intern(5, "a", Counted), table.intern(7, "b", Counted)
+    first.edge, second.edge = second, first
+    again: list[Counted] = []
+
+    def want_again(_dead: object) -> None:
+        again.extend([table.intern(5, "a", Counted), table.intern(7, "b", Counted)])
+
+    watching = [weakref.ref(node, want_again) for node in (first, second)]
+    del first, second
+    gc.collect()
+    assert all(seen() is None for seen in watching)
+    assert [node.ino for node in again] == [5, 7, 5, 7]
+    assert again[0] is again[2] is table.find(5, "a"), "who came in between keeps the number"
+    assert again[1] is again[3] is table.find(7, "b")
+
+
 @given(key=st.binary())
 def test_numbers_are_positive_for_signed_programs(key: bytes) -> None:
     assert 0 <= number_of(key) < 1 << 63

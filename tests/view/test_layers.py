@@ -147,7 +147,7 @@ def walk(node: Node, path: bytes = b"") -> list[tuple[bytes, Node]]:
     found = [(path, node)]
     if stat.S_ISDIR(node.attributes().mode):
         entries = node.entries()
-        assert isinstance(entries, Sequence)
+        assert isinstance(entries, Sequence | Listing)
         for name, child in entries:
             found += walk(child, path + b"/" + name)
     return found
@@ -204,7 +204,7 @@ def test_trouble_with_the_disk_is_not_an_absent_name(held: Scene, monkeypatch: p
         patch.setattr(os, "lstat", broken)
         with pytest.raises(OSError, match="broken"):
             diff.lookup(b"motd")
-        name, node = listing[0]
+        [(name, node)] = listing[:1]
     with pytest.raises(OSError, match="broken"):
         node.attributes()
     assert name in (b"motd", b"copy", b"up")
@@ -215,11 +215,17 @@ def test_a_listing_makes_nodes_when_they_are_reached(held: Scene) -> None:
     listing = etc.entries()
     assert isinstance(listing, Listing)
     assert len(listing) == 3
-    assert list(listing[1:]) == [listing[1], listing[2]]
-    assert listing[-1] == listing[2]
+    assert listing[1:] == [*listing[1:2], *listing[2:3]]
+    assert listing[2:100] == listing[2:3]
     assert all(etc.lookup(name) is node for name, node in listing)
-    with pytest.raises(IndexError):
-        listing[3]
+    assert listing[3:4] == []
+
+
+def test_a_root_remembers_its_children_as_the_directory_on_disk_does(held: Scene) -> None:
+    root = held.layer(LAYER, "diff")
+    assert not root.is_passing(Node(9)), "nothing was met yet"
+    root.lookup(b"etc")
+    assert not root.is_passing(Node(9)), "nor many"
 
 
 def test_a_layer_that_goes_away_while_it_is_listed_is_an_error(

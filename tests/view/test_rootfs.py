@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 
 from layerfs.layer.whiteout import is_marker
-from layerfs.view.directory import LongListing
+from layerfs.view.directory import Listing, LongListing
 from layerfs.view.nodes import Node
 from layerfs.view.rootfs import MergedDirectory
 from tests.support import canary, model
@@ -226,7 +226,7 @@ def walk_numbers(node: Node) -> Iterator[int]:
     yield node.ino
     if stat.S_ISDIR(node.attributes().mode):
         listed = node.entries()
-        assert isinstance(listed, Sequence)
+        assert isinstance(listed, Sequence | Listing)
         for _, child in sorted(listed):
             yield from walk_numbers(child)
 
