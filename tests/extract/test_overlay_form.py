@@ -9,8 +9,9 @@ import pytest
 
 from layerfs.errors import InvalidWhiteout
 from tests.extract.extracting import Extract, Tree
+from tests.extract.overlay_shapes import SHAPES
 from tests.layer.headers import END, header
-from tests.support.images import Entry, directory, file, opaque, symlink, whiteout
+from tests.support.images import Entry, directory, file, opaque, whiteout
 
 pytestmark = pytest.mark.needs_root
 
@@ -29,26 +30,7 @@ def _opaque(tree: Tree) -> set[str]:
     return {name for name in {".", *tree.names()} if tree.xattrs(name) == OPAQUE}
 
 
-_ROWS = [
-    pytest.param([whiteout("d/x")], {"d/x"}, set(), id="a whiteout"),
-    pytest.param([whiteout("x"), file("x")], set(), set(), id="a whiteout and a file"),
-    pytest.param([whiteout("x"), symlink("x", "y")], set(), set(), id="a whiteout and a symlink"),
-    pytest.param([whiteout("x"), directory("x")], set(), {"x"}, id="a whiteout and a directory"),
-    pytest.param([whiteout("x"), file("x/f")], set(), {"x"}, id="a whiteout and an implied directory"),
-    pytest.param([opaque("d")], set(), {"d"}, id="an opaque directory"),
-    pytest.param([opaque("")], set(), {"."}, id="an opaque root"),
-    pytest.param([opaque("d"), whiteout("d/x")], set(), {"d"}, id="a whiteout in an opaque directory"),
-    pytest.param([opaque("d"), whiteout("d/e/x")], set(), {"d"}, id="a whiteout below an opaque directory"),
-    pytest.param(
-        [whiteout("d"), whiteout("d/x"), file("d/f")], set(), {"d"}, id="a whiteout below a hidden directory"
-    ),
-    pytest.param([whiteout("d/x"), whiteout("e/x")], {"d/x", "e/x"}, set(), id="two directories"),
-    pytest.param([file(".wh..wh.plnk"), file(".wh..wh.orph/x")], set(), set(), id="AUFS's own names"),
-    pytest.param([whiteout("d/.x"), file("d/.y")], {"d/.x"}, set(), id="a hidden dot file"),
-]
-
-
-@pytest.mark.parametrize(("entries", "devices", "opaques"), _ROWS)
+@pytest.mark.parametrize(("entries", "devices", "opaques"), SHAPES)
 def test_markers_get_their_overlay_form_in_every_order(
     extract: Extract, entries: Sequence[Entry], devices: set[str], opaques: set[str]
 ) -> None:
@@ -59,7 +41,7 @@ def test_markers_get_their_overlay_form_in_every_order(
         assert _opaque(tree) == opaques
 
 
-@pytest.mark.parametrize(("entries", "devices", "opaques"), _ROWS)
+@pytest.mark.parametrize(("entries", "devices", "opaques"), SHAPES)
 def test_without_whiteout_devices_there_are_markers_only(
     extract: Extract, entries: Sequence[Entry], devices: set[str], opaques: set[str]
 ) -> None:

@@ -3,7 +3,7 @@
 import json
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from errno import EACCES, EIO, ENODATA, ENOTSUP
 from pathlib import Path
 
@@ -13,6 +13,7 @@ import xattr
 
 from layerfs.layer.lost import Lost
 from layerfs.layer.tables import lost_row
+from layerfs.layer.whiteout import is_marker
 from layerfs.needs import LayersNeed
 from layerfs.oci import Digest, Image, ImageConfig, Manifest, parse_manifest
 from layerfs.store.records import encode_record
@@ -22,7 +23,9 @@ from layerfs.view.content import attributes_of, restored
 from layerfs.view.diff import DiffDirectory
 from layerfs.view.directory import Listing
 from layerfs.view.nodes import FOREVER, FileContent, Node
+from tests.extract.overlay_shapes import SHAPES
 from tests.support.images import (
+    Entry,
     chardev,
     directory,
     fifo,
@@ -124,6 +127,48 @@ def test_an_opaque_root_says_so(scene: Scene) -> None:
     scene.has(layer)
     assert scene.layer(layer, "lower").xattrs()[b"trusted.overlay.opaque"] == b"y"
     assert names(scene.layer(layer, "lower").entries()) == [b"b"]
+
+
+@pytest.mark.needs_root
+@pytest.mark.parametrize(
+    "entries",
+    [*(pytest.param(row.values[0], id=row.id) for row in SHAPES), pytest.param(LAYER.entries, id="all")],
+)
+def test_lower_and_the_extracted_tree_have_one_overlay_form(scene: Scene, entries: Sequence[Entry]) -> None:
+    """The daemon computes for `lower/` what the extractor wrote: a stack may be made of either."""
+    layer = made(*entries)
+    scene.knows(image(layer.built, platform=AMD64))
+    scene.has(layer)
+    on_disk = dict(form_on_disk(os.fsencode(scene.storage.layer_extracted_path(layer.digest))))
+    assert dict(form_of(scene.layer(layer, "lower"))) == on_disk
+
+
+def form_on_disk(top: bytes, path: bytes = b"") -> Iterator[tuple[bytes, str]]:
+    """Yield what overlayfs of root would take each file below *top* for; it does not know markers."""
+    where = os.path.join(top, path)
+    status = os.lstat(where)
+    opaque_value = read_all(where).get(b"trusted.overlay.opaque")
+    yield path, form(status.st_mode, status.st_rdev, opaque_value)
+    for name in os.listdir(where) if stat.S_ISDIR(status.st_mode) else ():
+        if not is_marker(name):
+            yield from form_on_disk(top, os.path.join(path, name))
+
+
+def form_of(node: Node, path: bytes = b"") -> Iterator[tuple[bytes, str]]:
+    """Yield the same of a node."""
+    found = node.attributes()
+    yield path, form(found.mode, found.rdev, node.xattrs().get(b"trusted.overlay.opaque"))
+    if stat.S_ISDIR(found.mode):
+        entries = node.entries()
+        assert isinstance(entries, Sequence | Listing)
+        for name, child in entries:
+            yield from form_of(child, os.path.join(path, name))
+
+
+def form(mode: int, rdev: int, opaque_value: bytes | None) -> str:
+    if stat.S_ISDIR(mode):
+        return "opaque" if opaque_value == b"y" else "directory"
+    return "whiteout" if stat.S_ISCHR(mode) and rdev == 0 else f"file {stat.S_IFMT(mode):o}"
 
 
 def test_lower_is_right_on_a_disk_without_devices_and_overlay_attributes(held: Scene) -> None:
