@@ -13,7 +13,9 @@ from pathlib import Path
 
 from layerfs.errors import InvalidDigest, LayerfsError
 from layerfs.oci import Digest, ImageReference, Index, Manifest, documents_below
-from layerfs.store.layout import BLOB_SUFFIX, EXTRACTED, RECORD_SUFFIX, StagedName
+from layerfs.store.disk import disk_usage
+from layerfs.store.layout import BLOB_SUFFIX, COVERS, EXTRACTED, RECORD_SUFFIX, StagedName
+from layerfs.store.scratch import Scratch, all_scratches
 from layerfs.store.storage import ImageStorage
 
 
@@ -24,6 +26,10 @@ class Inventory:
     blobs: dict[Digest, int] = field(default_factory=dict)
     trees: dict[Digest, int] = field(default_factory=dict)
     """What the files of each extracted layer contain."""
+    covers: dict[Digest, int] = field(default_factory=dict)
+    """What each cover takes of the disk."""
+    scratches: dict[Scratch, int] = field(default_factory=dict)
+    """What the scratch of each writable overlay takes of the disk, mounted or not."""
     documents: dict[Digest, int] = field(default_factory=dict)
     """Manifests, indexes and configs."""
     leftovers: dict[Path, int] = field(default_factory=dict)
@@ -38,8 +44,9 @@ class Inventory:
     @property
     def total(self) -> int:
         """All of it."""
-        stocks = (self.blobs, self.trees, self.documents)
-        return sum(sum(sizes.values()) for sizes in stocks) + sum(self.leftovers.values())
+        stocks = (self.blobs, self.trees, self.covers, self.documents)
+        rest = (*self.scratches.values(), *self.leftovers.values())
+        return sum(sum(sizes.values()) for sizes in stocks) + sum(rest)
 
 
 def take_inventory(storage: ImageStorage, *, depth: int = 0) -> Inventory:
@@ -50,6 +57,7 @@ def take_inventory(storage: ImageStorage, *, depth: int = 0) -> Inventory:
         (storage.images_dir / "manifests", RECORD_SUFFIX, found.documents),
         (storage.images_dir / "configs", RECORD_SUFFIX, found.documents),
         (storage.images_dir / EXTRACTED, "", found.trees),
+        (storage.images_dir / COVERS, "", found.covers),
     ):
         for name, status in _entries(directory):
             if StagedName.parse(name) is not None:
@@ -61,6 +69,10 @@ def take_inventory(storage: ImageStorage, *, depth: int = 0) -> Inventory:
     for digest in list(found.trees):
         layer = storage.open_layer(digest)
         found.trees[digest] = layer.record.layer.file_bytes if layer else 0
+    for digest in found.covers:
+        found.covers[digest] = disk_usage(storage.images_dir / COVERS / digest.name)
+    for scratch in all_scratches(storage.images_dir):
+        found.scratches[scratch] = disk_usage(scratch.path)
     for name, status in _entries(storage.images_dir / "local"):
         if stat.S_ISDIR(status.st_mode) and depth == 0:
             path = storage.images_dir / "local" / name

@@ -27,10 +27,12 @@ def df(
     ] = False,
     as_json: options.Json = False,
 ) -> None:
-    """Show the sizes in the store: compressed blobs, extracted layers, documents, leftovers.
+    """Show the sizes in the store: compressed blobs, extracted layers, covers, documents, scratch, leftovers.
 
     Shared is what more than one reference needs; reclaimable what none needs and no mount uses. Sizes of
-    extracted layers are those of their files. Local is what layerfs mount SOURCE keeps below local/ of the
+    extracted layers are those of their files, those of covers and scratch what they take of the disk. A cover
+    belongs on top of the layers of one image and is made anew when it is needed; scratch is what was written
+    through layerfs overlay --rw. Local is what layerfs mount SOURCE keeps below local/ of the
     store; what is not mounted there may be removed.
     """
     from layerfs.catalog.inventory import take_inventory
@@ -74,24 +76,20 @@ def _totals(found: "Inventory", in_use: Callable[[Digest], bool]) -> dict[str, J
             "reclaimable": sum(free),
         }
 
-    leftovers = sum(found.leftovers.values())
+    unused = (size for scratch, size in found.scratches.items() if not scratch.is_used)
     return {
         "blobs": total(found.blobs),
         "extracted": total(found.trees),
+        "covers": total(found.covers),
         "documents": total(found.documents),
-        "leftovers": {
-            "count": len(found.leftovers),
-            "size": leftovers,
-            "shared": 0,
-            "reclaimable": leftovers,
-        },
-        "local": {
-            "count": len(found.bundles),
-            "size": sum(found.bundles.values()),
-            "shared": 0,
-            "reclaimable": 0,
-        },
+        "scratch": _unshared(found.scratches, sum(unused)),
+        "leftovers": _unshared(found.leftovers, sum(found.leftovers.values())),
+        "local": _unshared(found.bundles, 0),
     }
+
+
+def _unshared(sizes: Mapping[Any, int], reclaimable: int) -> Json:
+    return {"count": len(sizes), "size": sum(sizes.values()), "shared": 0, "reclaimable": reclaimable}
 
 
 def _image(reference: str, needed: frozenset[Digest], found: "Inventory") -> Json:

@@ -18,6 +18,8 @@ StagedKind = Literal["downloading", "extracting", "removing", "writing"]
 
 EXTRACTED: Final = "extracted"
 """The directory of the extracted layers."""
+COVERS: Final = "covers"
+"""The directory of the covers."""
 BLOB_SUFFIX: Final = ".tar.gz"
 RECORD_SUFFIX: Final = ".json"
 NAME_MAX: Final = 255
@@ -76,7 +78,7 @@ class StoreLayout:
     @property
     def covers(self) -> Path:
         """Directory of covers and their records."""
-        return self.root / "covers"
+        return self.root / COVERS
 
     @property
     def refs(self) -> Path:

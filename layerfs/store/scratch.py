@@ -35,9 +35,14 @@ class Scratch:
         """Overlayfs's own."""
         return self.path / "work"
 
+    @property
+    def is_used(self) -> bool:
+        """Whether a mount uses it, in any namespace that can be read."""
+        return bool(mounts_with(os.fsencode(self.path.name)))
+
     def remove(self) -> None:
         """Remove it with everything in it. Raises StoreError, also if a mount uses it."""
-        if mounts_with(os.fsencode(self.path.name)):
+        if self.is_used:
             raise StoreError(
                 f"{self.path}: in use by a mount, maybe of another mount namespace (not removed)"
             )
@@ -60,6 +65,13 @@ def make_scratch(images_dir: Path, target: bytes, root: Path) -> Scratch:
         os.chown(scratch.upper, status.st_uid, status.st_gid)
         shutil.copystat(root, scratch.upper)
     return scratch
+
+
+def all_scratches(images_dir: Path) -> list[Scratch]:
+    """Return all scratches of a store, mounted or not. Raises StoreError."""
+    directory = StoreLayout(images_dir).overlays
+    with disk_errors(f"{directory}: cannot read"):
+        return [Scratch(path) for path, _ in _targets(directory)]
 
 
 def scratches_of(images_dir: Path, target: bytes) -> list[Scratch]:

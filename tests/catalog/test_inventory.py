@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 
 from layerfs.catalog.inventory import take_inventory
-from layerfs.oci import Digest, Repository
+from layerfs.oci import Digest, Repository, stack_digest
 from layerfs.store import ImageStorage
+from layerfs.store.disk import disk_usage
+from layerfs.store.scratch import make_scratch
 from tests.store.helpers import blob_of, publish
 from tests.support.images import BuiltImage, file, image, index, layer
 
@@ -53,6 +55,20 @@ def test_everything_is_counted_with_its_size(storage: ImageStorage) -> None:
     assert found.documents == {SMALL.digest: len(SMALL.manifest), SMALL.config_digest: len(SMALL.config)}
     assert found.leftovers == {}
     assert found.total == (len(content) + record.layer.file_bytes + len(SMALL.manifest) + len(SMALL.config))
+
+
+def test_covers_and_scratches_count_what_they_take_of_the_disk(storage: ImageStorage, tmp_path: Path) -> None:
+    layers = [publish(storage, b"content").digest]
+    cover = storage.publish_cover(layers)
+    before = take_inventory(storage)
+    assert before.covers == {stack_digest(layers): disk_usage(cover)}
+    assert before.scratches == {}
+    scratch = make_scratch(storage.images_dir, b"/mnt/x", tmp_path)
+    (scratch.upper / "written").write_bytes(b"x" * 100_000)
+    found = take_inventory(storage)
+    assert found.scratches == {scratch: disk_usage(scratch.path)}
+    assert found.scratches[scratch] >= 100_000
+    assert found.total == before.total + found.scratches[scratch]
 
 
 def test_a_tree_without_a_record_and_foreign_names_count_nothing(storage: ImageStorage, store: Path) -> None:

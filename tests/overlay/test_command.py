@@ -42,6 +42,11 @@ def scratches(scene: Scene) -> list[str]:
     return os.listdir(directory) if directory.exists() else []
 
 
+def df(scene: Scene) -> dict[str, dict[str, int]]:
+    found: dict[str, dict[str, int]] = json.loads(command("df", "--json", "--store", scene.store).stdout)
+    return found
+
+
 @pytest.mark.parametrize("count", [0, 1, 2, 40, 127])
 def test_an_image_of_any_number_of_layers_is_mounted(scene: Scene, target: Path, count: int) -> None:
     place = scene.place(f"any-{count}", *numbered(count))
@@ -79,10 +84,15 @@ def test_rw_writes_into_a_scratch_that_umount_removes(scene: Scene, target: Path
     shutil.rmtree(target / "d")
     (target / "new").write_bytes(b"new")
     assert len(scratches(scene)) == 1
+    counted = df(scene)["scratch"]
+    assert (counted["count"], counted["reclaimable"]) == (1, 0)
+    assert counted["size"] >= 8192, "two files at least, in blocks"
+    assert df(scene)["covers"]["size"] > 0
 
     scene.overlay("--umount", target)
 
     assert scratches(scene) == []
+    assert df(scene)["scratch"]["size"] == 0
     assert os.listdir(target) == []
     scene.overlay(str(place.reference), target)
     assert sorted(os.listdir(target / "d")) == ["x", "y"]
