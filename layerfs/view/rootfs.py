@@ -195,11 +195,14 @@ class MergedDirectory(ContentDirectory):
                 yield name if kind is not None and self._decides(name, sources[:place]) else None
 
     def _decides(self, name: bytes, above: Sequence[LayerSource]) -> bool:
-        """Say whether *name*, which no layer of those *above* has, is visible. Raises OSError."""
+        """Say whether *name* is visible: whether no layer of those *above* has it, and none hides it."""
         if is_marker(name):
             return False
         path = join(self._path, name)
-        return not any(_has(source, path) for source in above) and self.find(name) is not None
+        try:
+            return not any(_has(source, path) for source in above) and self.find(name) is not None
+        except OSError:
+            return True  # whoever asks for this entry is told why, and the others are listed
 
     def forgotten(self) -> None:
         """Drop what is on disk."""

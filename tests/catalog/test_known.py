@@ -7,7 +7,7 @@ import pytest
 
 from layerfs.catalog.known import KnownImages
 from layerfs.errors import NotInStore
-from layerfs.needs import BlobNeed, DocumentNeed, LayersNeed
+from layerfs.needs import BlobNeed, DocumentNeed, LayersNeed, TagNeed
 from layerfs.oci import Digest, Platform, Repository
 from layerfs.store import ImageStorage
 from tests.support.clients import wait_until
@@ -27,6 +27,10 @@ def storage(store: Path) -> Iterator[ImageStorage]:
         opened.save_manifest(IMAGE.manifest, IMAGE.digest)
         opened.refs.write(REPOSITORY.with_tag("1"), IMAGE.digest)
         yield opened
+
+
+def test_every_need_says_from_which_repository() -> None:
+    assert TagNeed(REPOSITORY.with_tag("1")).repository == MISSING.repository == REPOSITORY
 
 
 def test_a_layer_that_no_image_names_cannot_be_had(storage: ImageStorage) -> None:

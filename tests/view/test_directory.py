@@ -78,16 +78,16 @@ def test_a_reader_of_many_names_goes_anywhere_in_steps_of_one_reply(form: Form) 
         return steps
 
     assert seek(300) == 3
-    assert [name for name, _ in listing.next_entries()] == NAMES[300 : 300 + LISTED_AT_ONCE]
+    assert [name for name, _ in listing.next_entries() or ()] == NAMES[300 : 300 + LISTED_AT_ONCE]
     listing.advance(100)
     assert listing.position == 400
-    assert [name for name, _ in listing.next_entries()] == NAMES[400 : 300 + LISTED_AT_ONCE]
+    assert [name for name, _ in listing.next_entries() or ()] == NAMES[400 : 300 + LISTED_AT_ONCE]
     assert seek(410) == 1
-    assert listing.next_entries()[0][0] == NAMES[410]
+    assert next(iter(listing.next_entries() or ()))[0] == NAMES[410]
     assert seek(500) == 1, "what lies ahead is used, the rest is passed over"
-    assert listing.next_entries()[0][0] == NAMES[500]
+    assert next(iter(listing.next_entries() or ()))[0] == NAMES[500]
     assert seek(5) == 1, "backwards is from the beginning"
-    assert listing.next_entries()[0][0] == NAMES[5]
+    assert next(iter(listing.next_entries() or ()))[0] == NAMES[5]
     seek(COUNT + 1000)
     assert not listing.next_entries()
     assert listing.position == COUNT
@@ -146,8 +146,7 @@ def test_a_union_of_any_size_shows_what_is_visible(more: int) -> None:
 
 @pytest.mark.parametrize(
     ("form", "count"),
-    [(form, LISTED_AT_ONCE + 1) for form in (diff, lower, rootfs)]
-    + [(form, COUNT) for form in (diff, lower)],
+    [(form, count) for count in (LISTED_AT_ONCE + 1, COUNT) for form in (diff, lower, rootfs)],
 )
 def test_an_entry_that_is_lost_while_it_is_listed_says_so_and_no_other(form: Form, count: int) -> None:
     inodes = InodeTable()
@@ -178,7 +177,6 @@ def test_a_merged_entry_that_is_removed_is_no_entry_any_more() -> None:
     source = Contents(b"some", {b"a": Entry(2, FILE), b"b": Entry(3, FILE)})
     directory = rootfs(source, InodeTable())
     directory.entries()
-    assert b"a" in list(directory.names())
     del source.entries[b"a"]
     assert directory.find(b"a") is None
     assert isinstance(directory.find(b"b"), ContentFile)

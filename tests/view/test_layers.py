@@ -171,23 +171,6 @@ def form(mode: int, rdev: int, opaque_value: bytes | None) -> str:
     return "whiteout" if stat.S_ISCHR(mode) and rdev == 0 else f"file {stat.S_IFMT(mode):o}"
 
 
-def test_lower_is_right_on_a_disk_without_devices_and_overlay_attributes(held: Scene) -> None:
-    before = {name: node.attributes() for name, node in walk(held.layer(LAYER, "lower"))}
-    path = held.storage.layer_extracted_path(LAYER.digest)
-    for parent, _, files in os.walk(path):
-        for name in files:
-            found = Path(parent, name)
-            if found.is_char_device() and found.lstat().st_rdev == 0:
-                found.unlink()
-        if "trusted.overlay.opaque" in os.listxattr(parent):
-            os.removexattr(parent, "trusted.overlay.opaque")
-    held.mount()
-    after = {name: node.attributes() for name, node in walk(held.layer(LAYER, "lower"))}
-    assert before.keys() == after.keys()
-    assert {name: one.mode for name, one in before.items()} == {name: one.mode for name, one in after.items()}
-    assert held.layer(LAYER, "lower", "clear").xattrs()[b"user.overlay.opaque"] == b"y"
-
-
 def walk(node: Node, path: bytes = b"") -> list[tuple[bytes, Node]]:
     found = [(path, node)]
     if stat.S_ISDIR(node.attributes().mode):
@@ -283,6 +266,19 @@ def test_a_layer_that_goes_away_while_it_is_listed_is_an_error(
     for _, node in listing:
         with pytest.raises(FileNotFoundError, match="removed while it was listed"):
             node.attributes()
+
+
+def test_a_file_that_goes_away_while_it_is_listed_is_an_error_and_the_others_are_there(
+    held: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("layerfs.view.diff.LISTED_AT_ONCE", 0)  # every directory is a large one
+    listing = held.layer(LAYER, "diff", "etc").entries()
+    assert isinstance(listing, Listing)
+    (held.storage.layer_extracted_path(LAYER.digest) / "etc/motd").unlink()
+    listed = dict(listing)
+    with pytest.raises(FileNotFoundError, match="removed while it was listed"):
+        listed[b"motd"].attributes()
+    assert listed[b"copy"].attributes().size == len(b"hello")
 
 
 def test_the_tree_of_a_layer_can_be_scanned(held: Scene) -> None:

@@ -50,6 +50,24 @@ def test_directories_of_any_size_list_the_same(count: int) -> None:
     assert names(root.entries()) == sorted(files)
 
 
+def test_lower_is_right_on_a_disk_without_devices_and_overlay_attributes() -> None:
+    """The record says what the disk could not hold."""
+    files = {
+        b".wh.gone": Entry(2, FILE),
+        b"clear": Entry(3, DIRECTORY),
+        b"clear/.wh..wh..opq": Entry(4, FILE),
+    }
+    layer = tree(Contents(b"some", files), InodeTable(), whiteouts=b".wh.gone\0", opaques=b"clear\0")
+    lower = LowerDirectory(2, layer, b"", Entry(1, DIRECTORY))
+    assert names(lower.entries()) == [b"clear", b"gone"]
+    gone, clear = lower.lookup(b"gone"), lower.lookup(b"clear")
+    assert isinstance(gone, Node)
+    assert isinstance(clear, Node)
+    assert stat.S_ISCHR(gone.attributes().mode)
+    assert clear.xattrs() == {b"trusted.overlay.opaque": b"y", b"user.overlay.opaque": b"y"}
+    assert names(clear.entries()) == []
+
+
 def test_markers_of_a_source_become_whiteouts_and_hide() -> None:
     inodes = InodeTable()
     base = tree(Contents(b"base", BASE), inodes)
