@@ -23,8 +23,8 @@ from layerfs.view.nodes import Node
 PASSING: Final = 8192
 """Passing names that are remembered; with their nodes about 8 MiB."""
 
-FILES: Final = 40_960
-"""Files that are remembered; with their nodes about 50 MiB."""
+FILES: Final = 262_144
+"""Files that are remembered, with their nodes some 210 MiB: real images have fewer."""
 
 PAUSE: Final = 2e-3
 """Seconds that whoever makes names waits while the kernel is behind with forgetting."""
@@ -56,10 +56,14 @@ class KnownNames:
     @property
     def are_too_many(self) -> bool:
         """Whether the kernel is behind: it forgets in a thread, and whoever makes names may be faster."""
+        self._let_go()
+        return len(self.asked) > _ASKED
+
+    def _let_go(self) -> None:
+        """Drop those that were forgotten, or that somebody uses."""
         asked, oldest = self.asked, time.monotonic() - _PATIENCE
         while asked and (not asked[0][0].lookups or asked[0][1] < oldest):
             asked.popleft()
-        return len(asked) > _ASKED
 
     def met(self, directory: Node, name: bytes, node: Node, entry: EntryAttributes) -> None:
         """Take note that the kernel was told of *node* as *name* in *directory*, as *entry* describes it."""
@@ -87,6 +91,7 @@ class KnownNames:
             forget_prepared(directory)
         elif not directory.is_passing(node):
             return
+        self._let_go()
         self.asked.append((node, time.monotonic()))
         # In a thread of pyfuse3: the kernel may want an answer of ours first.
         pyfuse3.invalidate_entry_async(InodeT(directory.ino), name, 0, ignore_enoent=True)
