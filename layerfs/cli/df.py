@@ -38,7 +38,7 @@ def df(
     from layerfs.catalog.inventory import take_inventory
     from layerfs.cli.opening import open_store
 
-    storage = open_store(settings)
+    storage = open_store(settings, make=False)
     found = take_inventory(storage)
     used = storage.usage()
     totals = _totals(found, used.uses)

@@ -29,7 +29,7 @@ def images(
     as_json: options.Json = False,
 ) -> None:
     """List the images that the store knows."""
-    storage = open_store(settings)
+    storage = open_store(settings, make=False)
     if quiet:
         for name, _ in storage.refs.all():
             typer.echo(name)
@@ -56,7 +56,7 @@ def rm(
     ],
 ) -> None:
     """Remove references from the store. Layers stay until nothing needs them."""
-    storage = open_store(settings)
+    storage = open_store(settings, make=False)
     for reference in map(ImageReference.parse, references):
         if not storage.refs.remove(reference):
             raise NotInStore(f"{reference}: not in the store (layerfs images lists what is)")

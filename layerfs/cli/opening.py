@@ -1,9 +1,34 @@
 """The store of a command, opened as the settings say."""
 
+import os
+from pathlib import Path
+
+from layerfs.errors import NotInStore
 from layerfs.settings import Settings
 from layerfs.store import ImageStorage
+from layerfs.store.layout import StoreLayout
 
 
-def open_store(settings: Settings) -> ImageStorage:
-    """Open the store, or make it. Raises StoreMismatch, StoreFull, StoreReadOnly, StoreError."""
+def open_store(settings: Settings, *, make: bool = True) -> ImageStorage:
+    """Open the store; with *make* make it where none is.
+
+    Raises NotInStore, StoreMismatch, StoreFull, StoreReadOnly, StoreError.
+    """
+    if not make and not _may_be_store(settings.store):
+        raise NotInStore(
+            f"{settings.store}: no store there (expected one that layerfs pull or mount has made; --store, "
+            "LAYERFS_STORE and the configuration say where it is)"
+        )
     return ImageStorage(settings.store, shared=settings.share_store, maker=settings.store_owner)
+
+
+def _may_be_store(path: Path) -> bool:
+    """Say whether *path* is a store, or something of which the store itself says better what is wrong."""
+    layout = StoreLayout(path)
+    try:
+        next(path.iterdir(), None)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    return any(map(os.path.lexists, (layout.owner, layout.refs)))

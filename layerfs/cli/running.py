@@ -46,7 +46,7 @@ def with_provider(
     """
 
     async def main() -> T:
-        storage = open_store(settings)
+        storage = open_store(settings, make=not settings.offline or local is not None)
         async with wiring.providing(settings, storage, local) as provider:
             return await work(Machinery(storage, provider, settings.platform))
 

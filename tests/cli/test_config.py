@@ -15,6 +15,7 @@ from layerfs.errors import InvalidSettings
 from layerfs.layer.budgets import Budgets
 from layerfs.oci import Platform
 from layerfs.settings import ROWS
+from layerfs.store import ImageStorage
 from tests.cli.conftest import CommandLine
 
 EVERYTHING = """\
@@ -137,16 +138,14 @@ def test_a_flag_beats_a_variable_beats_the_file(layerfs: CommandLine, tmp_path: 
     file = written(tmp_path, f'store = "{tmp_path}/by-file"\nplatform = "linux/s390x"\noffline = true')
     environment = {"LAYERFS_CONFIG": file["LAYERFS_CONFIG"], "LAYERFS_STORE": ""}
 
-    def made(name: str) -> bool:
-        return (tmp_path / name / "refs").is_dir()
+    def missed(*arguments: str | Path) -> str:
+        return layerfs("images", *arguments, environment=environment, code=3).stderr
 
-    layerfs("images", environment=environment)
-    assert made("by-file")
+    assert f"{tmp_path}/by-file: no store there" in missed()
     environment["LAYERFS_STORE"] = str(tmp_path / "by-variable")
-    layerfs("images", environment=environment)
-    assert made("by-variable")
-    layerfs("images", "--store", tmp_path / "by-flag", environment=environment)
-    assert made("by-flag")
+    assert f"{tmp_path}/by-variable: no store there" in missed()
+    assert f"{tmp_path}/by-flag: no store there" in missed("--store", tmp_path / "by-flag")
+    ImageStorage(tmp_path / "by-variable")
     assert "offline" in layerfs("pull", "127.0.0.1:1/a", environment=environment, code=5).stderr
 
 

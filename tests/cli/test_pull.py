@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import pytest
 
+from layerfs.store import ImageStorage
 from tests.cli.conftest import CommandLine
 from tests.support import clients
 from tests.support.daemon import LAYERFS
@@ -164,6 +165,7 @@ def test_the_verbs_that_show_agree_on_an_image(layerfs: CommandLine, registry: R
     reference = str(registry.push("pull/shown", "1", OLD))
     assert layerfs("digest", reference).stdout == f"{OLD.digest}\n"
     assert layerfs("tags", f"{registry.host}/pull/shown").stdout == "1\n"
+    ImageStorage(layerfs.store)
     assert json.loads(layerfs("images", "--json").stdout) == []
     assert layerfs("inspect", reference, "--raw").stdout.encode() == OLD.manifest
     assert layerfs("inspect", reference, "--config").stdout.encode() == OLD.config
@@ -183,6 +185,7 @@ def test_the_verbs_that_show_agree_on_an_image(layerfs: CommandLine, registry: R
 
 def test_offline_says_what_is_missing(layerfs: CommandLine, registry: Registry) -> None:
     reference = str(registry.push("pull/offline", "1", OLD))
+    ImageStorage(layerfs.store)
     assert "without --offline" in layerfs("lowerdir", "--offline", reference, code=5).stderr
     layerfs("pull", "-q", reference)
     lines = layerfs("lowerdir", "--offline", "--format", "lines", reference).stdout.splitlines()

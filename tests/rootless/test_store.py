@@ -3,6 +3,7 @@
 import contextlib
 import select
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +14,10 @@ from layerfs.store import ImageStorage
 from tests.rootless.household import NAMESPACE, STRANGER, UID, Household, Mounted
 from tests.support import images
 from tests.support.registry import Registry
+
+MAKE = (sys.executable, "-c", "import sys; from layerfs.store import ImageStorage; ImageStorage(sys.argv[1])")
+REFERENCE = "127.0.0.1:1/a:1"
+"""Nothing is there to be asked."""
 
 pytestmark = pytest.mark.needs_root
 
@@ -80,7 +85,7 @@ def test_a_namespace_does_not_use_the_users_store(users_store: Path, household: 
 
 def test_a_namespace_with_other_ids_is_another_owner(household: Household) -> None:
     store = household.place("store")
-    household.room().layerfs("images", "--store", store, before=NAMESPACE)
+    household.room().run(*NAMESPACE, *MAKE, store)
 
     household.room().layerfs("images", "--store", store, before=NAMESPACE)
     done = household.room().layerfs("images", "--store", store, before=("unshare", "-Ur"), check=False)
@@ -92,8 +97,8 @@ def test_a_namespace_with_other_ids_is_another_owner(household: Household) -> No
 def test_namespace_and_user_have_stores_side_by_side(household: Household) -> None:
     data = household.home / ".local/share"
 
-    household.room().layerfs("images")
-    household.room().layerfs("images", before=NAMESPACE)
+    household.room().layerfs("tree", REFERENCE, check=False)
+    household.room().layerfs("tree", REFERENCE, before=NAMESPACE, check=False)
 
     assert (data / "layerfs/owner.json").exists()
     assert (data / "layerfs-namespace/owner.json").exists()
@@ -136,7 +141,7 @@ def test_a_home_without_locks_is_refused_with_a_way_out(household: Household) ->
         "inject=fcntl:error=ENOLCK",
     )
 
-    done = household.room().layerfs("images", "--store", store, before=strace, check=False)
+    done = household.room().layerfs("tree", "--store", store, REFERENCE, before=strace, check=False)
 
     assert done.returncode != 0
     assert f"{store}/lock: this filesystem has no locks, as some homes on NFS" in done.stderr
