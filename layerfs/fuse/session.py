@@ -7,6 +7,7 @@ import gc
 import logging
 import os
 import resource
+import shutil
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -125,10 +126,10 @@ def _mount(operations: Operations, mountpoint: Mountpoint, options: frozenset[st
     try:
         pyfuse3.init(operations, os.fsdecode(target), set(options))
     except RuntimeError as error:
-        raise MountError(f"{mountpoint}: cannot mount: {error}{_advice(options)}") from error
+        raise MountError(f"{mountpoint}: cannot mount: {error}{_advice(mountpoint, options)}") from error
 
 
-def _advice(options: frozenset[str]) -> str:
+def _advice(mountpoint: Mountpoint, options: frozenset[str]) -> str:
     """Say what is probably missing; libfuse has printed its own words to stderr only."""
     try:
         os.close(os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC))
@@ -138,7 +139,13 @@ def _advice(options: frozenset[str]) -> str:
         return f" (/dev/fuse: {error.strerror})"
     if "allow_other" in options and os.geteuid() != 0:
         return " (--allow-other needs user_allow_other in /etc/fuse.conf)"
-    return " (is fusermount3 installed, and the directory yours?)" if os.geteuid() != 0 else ""
+    if os.geteuid() == 0:
+        return ""
+    if shutil.which("fusermount3") is None:
+        return " (there is no fusermount3: install the package fuse3)"
+    if not os.access(mountpoint.path, os.W_OK):
+        return " (expected a directory that you may write to)"
+    return " (fusermount3 takes no directories on some filesystems, ramfs for instance: use one below /tmp)"
 
 
 async def _announce(mountpoint: Mountpoint, ready: Callable[[], None]) -> None:

@@ -1,11 +1,13 @@
 """How the values of settings are written: in files, as options, as words behind ``-o``."""
 
 import math
+import os
 import pwd
 from collections.abc import Callable
 from dataclasses import dataclass
 from ipaddress import ip_network
 from pathlib import Path
+from string import Template
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
@@ -47,7 +49,14 @@ class ValueKind:
     """The smallest number, of an option; *toml* says it for a file."""
 
 
-def _path_of_file(text: str, _: str) -> Path:
+def _path_of_file(written: str, _: str) -> Path:
+    """Read a path. A file of the system serves all users, so variables stand for what differs."""
+    try:
+        text = Template(written).substitute(os.environ)
+    except KeyError as exc:
+        raise InvalidSettings(f"{written!r}: no variable {exc.args[0]} in the environment") from exc
+    except ValueError as exc:
+        raise InvalidSettings(f"{written!r}: a $ without a name (expected $NAME, or $$ for a $)") from exc
     if not (text.startswith("~/") or Path(text).is_absolute()):
         raise InvalidSettings(f"{text!r} (expected an absolute path, or one that begins with ~/)")
     try:

@@ -52,6 +52,22 @@ def written(tmp_path: Path, text: str) -> dict[str, str]:
     return {"LAYERFS_CONFIG": str(path), "HOME": str(tmp_path)}
 
 
+def test_a_path_may_have_variables_of_the_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("USER", "someone")
+    monkeypatch.delenv("NOBODY_SETS_THIS", raising=False)
+
+    def store(text: str) -> Path:
+        return config.settings_of(written(tmp_path, f'store = "{text}"'), 0).store
+
+    assert store("/local/$USER/layerfs") == Path("/local/someone/layerfs")
+    assert store("/local/${USER}s/layerfs") == Path("/local/someones/layerfs")
+    assert store("/local/$$USER") == Path("/local/$USER")
+    with pytest.raises(InvalidSettings, match=r"line 1: store: .*no variable NOBODY_SETS_THIS"):
+        store("/local/$NOBODY_SETS_THIS/layerfs")
+    with pytest.raises(InvalidSettings, match=r"line 1: store: .*expected \$NAME"):
+        store("/local/$/layerfs")
+
+
 def test_every_key_has_its_effect(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     found = config.settings_of(written(tmp_path, EVERYTHING), 0)

@@ -102,3 +102,15 @@ def test_an_overlay_for_a_home_is_as_good(
 
     canary.assert_same(expected, found)
     assert owner["whiteout_devices"] is False
+
+
+def test_a_mountpoint_that_fusermount3_forbids_is_named_as_such(household: Household) -> None:
+    with filesystem("ramfs", household) as disk:
+        (household.seen(disk) / "mnt").mkdir()
+        os.chown(household.seen(disk) / "mnt", UID, UID)
+
+        done = household.room().layerfs("mount", "--store", household.place("s"), disk / "mnt", check=False)
+
+    assert done.returncode == 1
+    assert "mounting over filesystem type 0x858458f6 is forbidden" in done.stderr
+    assert "fusermount3 takes no directories on some filesystems, ramfs for instance" in done.stderr
