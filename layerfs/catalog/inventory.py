@@ -61,7 +61,7 @@ def take_inventory(storage: ImageStorage, *, depth: int = 0) -> Inventory:
     ):
         for name, status in _entries(directory):
             if StagedName.parse(name) is not None:
-                found.leftovers[directory / name] = status.st_size if stat.S_ISREG(status.st_mode) else 0
+                found.leftovers[directory / name] = _size(directory / name, status)
                 continue
             with contextlib.suppress(InvalidDigest):
                 digest = Digest.from_name(name.removesuffix(suffix) if suffix else name)
@@ -97,6 +97,20 @@ def _needed(storage: ImageStorage, digest: Digest) -> Iterator[Digest]:
         if isinstance(document, Manifest):
             yield document.config.digest
             yield from (layer.digest for layer in document.layers)
+
+
+def _size(path: Path, status: os.stat_result) -> int:
+    """Return the bytes in the files of a leftover; of one that vanishes meanwhile, those seen before."""
+    if not stat.S_ISDIR(status.st_mode):
+        return status.st_size if stat.S_ISREG(status.st_mode) else 0
+    sizes: dict[int, int] = {}
+    for _, _, names, fd in os.fwalk(path):
+        for name in names:
+            with contextlib.suppress(OSError):
+                found = os.stat(name, dir_fd=fd, follow_symlinks=False)
+                if stat.S_ISREG(found.st_mode):
+                    sizes[found.st_ino] = found.st_size
+    return sum(sizes.values())
 
 
 def _entries(directory: Path) -> Iterator[tuple[str, os.stat_result]]:

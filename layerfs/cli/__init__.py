@@ -16,12 +16,15 @@ _COLLECTIONS: Final = 100_000
 
 def main() -> None:
     """Run the command line and exit with the code of `layerfs.cli.failures`."""
+    from layerfs.cli import interrupts
+
+    interrupts.heed()
     gc.set_threshold(_COLLECTIONS)
     from layerfs.cli import streams
 
     streams.prepare()
     from layerfs.cli.app import app, load_verbs
-    from layerfs.cli.failures import INTERRUPTED, machine_fault, report
+    from layerfs.cli.failures import machine_fault, report
     from layerfs.errors import LayerfsError
 
     load_verbs(sys.argv[1] if len(sys.argv) > 1 else "")
@@ -33,15 +36,12 @@ def main() -> None:
         app()  # leaves by SystemExit, and what it prints is flushed
     except LayerfsError as error:
         sys.exit(report(error))
-    except KeyboardInterrupt:
-        sys.exit(INTERRUPTED)
+    except interrupts.Interrupted as end:
+        sys.stderr.write(f"layerfs: {end}; run it again to go on\n")
+        sys.exit(end.code)
     except Exception as error:
         if fault := machine_fault(error):
             sys.exit(report(fault))
-        raise
-    except BaseExceptionGroup as group:  # Ctrl-C comes out of trio's nurseries in a group
-        if group.split(KeyboardInterrupt)[1] is None:
-            sys.exit(INTERRUPTED)
         raise
 
 

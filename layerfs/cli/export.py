@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from layerfs.cli import options
+from layerfs.cli import interrupts, options
 from layerfs.cli.app import app
 from layerfs.errors import StoreDamaged, StoreError, UsageError
 from layerfs.layer import tarwriter
@@ -59,7 +59,7 @@ def export(
         raise UsageError("export: standard output is a terminal (say -o FILE, or pipe it into a program)")
     layers = have_layers(settings, parsed)
     try:
-        with _output(output) as write:
+        with interrupts.undoing(), _output(output) as write:
             write_tar(layers, write)
     except OSError as exc:
         raise StoreError(f"{reference}: export: {exc}") from exc

@@ -7,9 +7,6 @@ from typing import Final
 
 from layerfs import errors
 
-INTERRUPTED: Final = 130
-"""As a shell reports a process that Ctrl-C ended."""
-
 EXIT_CODES: Final[tuple[tuple[type[errors.LayerfsError], int], ...]] = (
     (errors.UsageError, 2),
     (errors.NotFound, 3),
@@ -25,7 +22,7 @@ EXIT_CODES: Final[tuple[tuple[type[errors.LayerfsError], int], ...]] = (
 """The first match counts.
 
 0 is success; 1 any failure, 2 usage, 3 not found, 4 denied, 5 network, 6 verification failed; 141 as of a
-program that SIGPIPE ended.
+program that SIGPIPE ended. `layerfs.cli.interrupts` has those of other signals.
 """
 
 _ADVICE: Final = {

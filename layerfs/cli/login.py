@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from layerfs.cli import options
+from layerfs.cli import interrupts, options
 from layerfs.cli.app import app
 from layerfs.errors import NotFound, UsageError
 from layerfs.oci.reference import DEFAULT_REGISTRY, is_registry
@@ -43,8 +43,9 @@ def login(
 
     host = _host(registry)
     path = _file(settings, host)
-    name = username or _ask("Username")
-    password = _password(password_stdin)
+    with interrupts.undoing():  # a terminal that does not echo
+        name = username or _ask("Username")
+        password = _password(password_stdin)
     if not settings.offline:
         with tempfile.TemporaryDirectory(prefix="layerfs-login.") as directory:
             trial = Path(directory) / "auth.json"

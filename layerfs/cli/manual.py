@@ -24,7 +24,7 @@ _EXITS: Final = (
     ("4", "The registry denies it: log in."),
     ("5", "A registry cannot be reached, or --offline forbids it."),
     ("6", "Bytes are not what their digest says."),
-    ("130", "Interrupted."),
+    ("129, 130, 143", "Ended by SIGHUP, SIGINT (Ctrl-C), SIGTERM; what was downloaded is kept."),
     ("141", "Whoever read the output has ended."),
 )
 _FILES: Final = (

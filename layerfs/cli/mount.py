@@ -2,15 +2,17 @@
 
 import dataclasses
 import os
+import signal
 import sys
 from collections.abc import Callable
 from errno import EDQUOT, ENOSPC
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from layerfs.cli import logs, options
+from layerfs.cli import interrupts, logs, options
 from layerfs.cli.app import app
 from layerfs.cli.completion import complete_mountpoint
 from layerfs.errors import MountError, UsageError
@@ -46,6 +48,8 @@ def mount(
     log_file: LogFile = None,
 ) -> None:
     """Mount the image store at MOUNTPOINT. Returns once the mount answers.
+
+    SIGTERM unmounts; SIGHUP does only where it says that the terminal of -f was closed, and is else ignored.
 
     With SOURCE (oci:DIR[:TAG], oci-archive:FILE, docker-archive:FILE, dir:DIR) its images are served instead,
     from where they lie, and no registry is asked; what is extracted goes into local/ of the store.
@@ -94,6 +98,8 @@ def _in_foreground(
         logs.log_to_file(log_file, settings.log_level, as_json=settings.log_json)
     else:
         logs.log_to_stderr(settings.log_level, as_json=settings.log_json)
+    if not readiness.has_terminal():  # then nothing hangs up: whoever sends SIGHUP wants a reload
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
     _serve(settings, local, mountpoint, lambda: readiness.notify("READY=1"))
 
 
@@ -101,6 +107,7 @@ def _in_background(settings: Settings, local: "LocalOrigin | None", mountpoint: 
     """Return once the mount answers. Raises MountError."""
 
     def work(ready: Callable[[], None]) -> None:
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
         file = settings.log_file or logs.default_log_file(os.environ, os.getuid())
         try:
             logs.log_to_file(file, settings.log_level, as_json=settings.log_json)
@@ -118,7 +125,8 @@ def _in_background(settings: Settings, local: "LocalOrigin | None", mountpoint: 
 
         _serve(settings, local, mountpoint, announce)
 
-    failure = readiness.run_in_background(work)
+    with interrupts.undoing():
+        failure = readiness.run_in_background(work)
     if failure is not None:
         raise MountError(failure)
 
@@ -142,8 +150,6 @@ def _serve(
     settings: Settings, local: "LocalOrigin | None", mountpoint: Mountpoint, ready: Callable[[], None]
 ) -> None:
     """Run the daemon in this process until it ends; only now are trio and pyfuse3 imported."""
-    import trio
-
     from layerfs import app as wiring
 
     # So it keeps no filesystem from being unmounted. Settings are absolute by now; these are read later.
@@ -151,4 +157,4 @@ def _serve(
         if os.environ.get(name):
             os.environ[name] = str(Path.cwd() / os.environ[name])
     os.chdir("/")
-    trio.run(wiring.serve, settings, mountpoint, ready, local)
+    interrupts.run(partial(wiring.serve, settings, mountpoint, ready, local))

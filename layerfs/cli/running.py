@@ -1,5 +1,6 @@
 """From a verb to the asynchronous machinery and back. Imported inside the verbs: it brings trio."""
 
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -9,9 +10,11 @@ import trio
 import typer
 
 from layerfs import app as wiring
+from layerfs.cli import interrupts
 from layerfs.cli.opening import open_store
 from layerfs.errors import NotInStore, StoreError
 from layerfs.fetch import Fetcher
+from layerfs.fetch.tasks import background
 from layerfs.local.origin import LocalOrigin
 from layerfs.needs import LayersNeed, StackNeed, TagNeed
 from layerfs.oci import Digest, Image, ImageReference, Manifest, Platform, Tag
@@ -25,6 +28,8 @@ if TYPE_CHECKING:
     from layerfs.registry.client import RegistryClient
 
 T = TypeVar("T")
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +52,10 @@ def with_provider(
 
     async def main() -> T:
         storage = open_store(settings, make=not settings.offline or local is not None)
-        async with wiring.providing(settings, storage, local) as provider:
+        async with wiring.providing(settings, storage, local) as provider, swept(storage):
             return await work(Machinery(storage, provider, settings.platform))
 
-    return trio.run(main)
+    return interrupts.run(main)
 
 
 def with_client(settings: Settings, work: "Callable[[RegistryClient], Awaitable[T]]") -> T:
@@ -60,7 +65,27 @@ def with_client(settings: Settings, work: "Callable[[RegistryClient], Awaitable[
         async with wiring.asking(settings) as client:
             return await work(client)
 
-    return trio.run(main)
+    return interrupts.run(main)
+
+
+@asynccontextmanager
+async def swept(storage: ImageStorage) -> AsyncIterator[None]:
+    """Remove during the block what dead processes left; whoever fails or is interrupted leaves it, too."""
+    done = trio.Event()
+
+    async def sweep() -> None:
+        try:
+            if not storage.readonly:
+                await trio.to_thread.run_sync(storage.sweep_staged, abandon_on_cancel=True)
+        except StoreError as exc:  # it costs room and nothing else
+            log.info("leftovers could not be swept: %s", exc)
+        finally:
+            done.set()
+
+    async with background() as nursery:
+        nursery.start_soon(sweep)
+        yield
+        await done.wait()
 
 
 async def pinned(machinery: Machinery, reference: ImageReference) -> Digest:

@@ -59,6 +59,8 @@ async def serve(
 ) -> None:
     """Mount *tree* and serve it until it is unmounted, a signal says to end, or the call is cancelled.
 
+    SIGHUP says so unless this process ignores it.
+
     *ready* is called once the mount answers. Raises MountError; whatever happens, nothing stays mounted.
     """
     options = _options(settings.mount_options, allow_other=settings.allow_other)
@@ -160,7 +162,9 @@ async def _announce(mountpoint: Mountpoint, ready: Callable[[], None]) -> None:
 
 
 async def _end_on_signal(scope: trio.CancelScope) -> None:
-    with trio.open_signal_receiver(*_END_SIGNALS) as signals:
+    ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    numbers = [number for number in _END_SIGNALS if number != signal.SIGHUP or not ignored]
+    with trio.open_signal_receiver(*numbers) as signals:
         async for number in signals:
             log.info("%s: unmounting", signal.Signals(number).name)
             scope.cancel()

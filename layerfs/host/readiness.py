@@ -8,6 +8,7 @@ import os
 import socket
 import sys
 from collections.abc import Callable
+from signal import SIGTERM
 
 from layerfs.errors import MountError
 
@@ -24,9 +25,13 @@ def run_in_background(work: Callable[[Callable[[], None]], None]) -> str | None:
     reader, writer = os.pipe()
     sys.stdout.flush()
     sys.stderr.flush()
-    if os.fork():
+    if child := os.fork():
         os.close(writer)
-        return _hear(reader)
+        try:
+            return _hear(reader)
+        except BaseException:
+            os.kill(child, SIGTERM)
+            raise
     os.close(reader)
     os.setsid()
     status = 1
@@ -38,6 +43,15 @@ def run_in_background(work: Callable[[Callable[[], None]], None]) -> str | None:
         _say(writer, str(error).encode(errors="replace")[:_LIMIT] or type(error).__name__.encode())
     finally:
         os._exit(status)
+
+
+def has_terminal() -> bool:
+    """Say whether this process has a controlling terminal, which sends SIGHUP when it is closed."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_CLOEXEC))
+    except OSError:
+        return False
+    return True
 
 
 def leave_terminal() -> None:

@@ -3,6 +3,8 @@
 import base64
 import json
 import os
+import pty
+import re
 import signal
 import subprocess
 import tempfile
@@ -90,6 +92,58 @@ def test_a_signal_also_ends_a_daemon_in_the_background(store: Path, mountpoint: 
         assert mounts.mount_at(mountpoint) is None
     finally:
         mounts.clear(mountpoint)
+
+
+def test_sighup_is_no_end_of_a_service(store: Path, mountpoint: Path) -> None:
+    log = mountpoint.with_name("log")
+    try:
+        daemon.layerfs("mount", "--store", store, "--log-file", log, mountpoint)
+        pid = json.loads(clients.read(mountpoint / ".layerfs/status.json"))["pid"]
+        _hang_up(pid, mountpoint)
+    finally:
+        mounts.clear(mountpoint)
+
+
+def test_sighup_is_no_end_in_the_foreground_of_no_terminal(store: Path, mountpoint: Path) -> None:
+    with daemon.running(store, mountpoint) as running:  # in a session of its own, as under systemd
+        _hang_up(running.pid, mountpoint)
+        assert running.stop() == 0
+
+
+def _hang_up(pid: int, mountpoint: Path) -> None:
+    ignored = re.search(r"SigIgn:\s*([0-9a-f]+)", Path(f"/proc/{pid}/status").read_text())
+    assert ignored is not None
+    assert int(ignored[1], 16) & 1 << signal.SIGHUP - 1
+    os.kill(pid, signal.SIGHUP)
+    assert daemon.answers(mountpoint)
+
+
+def test_a_mount_in_the_foreground_ends_with_its_terminal(store: Path, mountpoint: Path) -> None:
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.execv(daemon.LAYERFS[0], [*daemon.LAYERFS, "mount", "-f", "--store", str(store), str(mountpoint)])
+    try:
+        clients.wait_until(lambda: daemon.answers(mountpoint))
+        os.close(terminal)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+        assert mounts.mount_at(mountpoint) is None
+    finally:
+        mounts.clear(mountpoint)
+
+
+def test_ctrl_c_ends_a_mount_that_does_not_answer_yet(store: Path, mountpoint: Path) -> None:
+    command = [*daemon.LAYERFS, "mount", "--store", str(store), "--log-file", str(mountpoint) + ".log"]
+    with subprocess.Popen([*command, str(mountpoint)], env=daemon.clean_environment()) as process:
+        clients.wait_until(lambda: bool(_children(process.pid)) or process.poll() is not None)
+        (child,) = _children(process.pid)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 128 + signal.SIGINT
+    clients.wait_until(lambda: not clients.runs(child))
+    assert mounts.mount_at(mountpoint) is None
+
+
+def _children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def test_umount_ends_a_daemon_in_the_foreground(store: Path, mountpoint: Path) -> None:

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from types import TracebackType
@@ -50,8 +50,12 @@ class ForkServer:
         environment: Mapping[str, str],
         cwd: Path,
         timeout: float,
+        meanwhile: Callable[[int], object] = lambda pid: None,
     ) -> subprocess.CompletedProcess[str]:
-        """Run one command to its end. Raises TimeoutError, and the command is killed."""
+        """Run one command to its end. Raises TimeoutError, and the command is killed.
+
+        *meanwhile* is called with its process id, once it runs.
+        """
         message = json.dumps(
             {"arguments": list(arguments), "environment": dict(environment), "cwd": str(cwd)}
         ).encode()
@@ -65,6 +69,7 @@ class ForkServer:
             files = [given, out, err]
             socket.send_fds(self._connection, [message], [file.fileno() for file in files])
             pid = self._answer(60)
+            meanwhile(pid)
             try:
                 code = self._answer(timeout)
             except TimeoutError:
