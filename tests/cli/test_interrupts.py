@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from layerfs.store import ImageStorage
 from tests.cli.conftest import CommandLine
 from tests.support import clients
 from tests.support.daemon import LAYERFS
@@ -220,7 +221,7 @@ def test_every_command_that_may_write_sweeps_what_dead_ones_left(
 
 
 def test_df_sizes_what_a_killed_command_left(layerfs: CommandLine, faulty: FaultyRegistry) -> None:
-    layerfs("images")
+    ImageStorage(layerfs.store).close()
     tree = layerfs.store / "extracted" / f"sha256-{'1' * 64}.{'0' * 32}.extracting"
     (tree / "a/b").mkdir(parents=True)
     (tree / "a/b/file").write_bytes(bytes(1000))
