@@ -23,7 +23,7 @@ _RECIPE = re.compile(r"<!-- recipe: (?P<name>[^\n]+) -->\n```sh\n(?P<script>.+?)
 RECIPES = {found["name"]: found["script"] for found in _RECIPE.finditer(_TEXT)}
 
 RUNTIME = {
-    "Entrypoint": ["/bin/sh", "-c"],
+    "Entrypoint": ["sh", "-c"],
     "Cmd": ["cat /etc/os-release; id -u; id -g; pwd; echo $GREETING"],
     "Env": ["PATH=/bin:/usr/bin", "GREETING=hello there"],
     "WorkingDir": "/tmp",
@@ -49,17 +49,20 @@ def environment(scene: Scene) -> Iterator[dict[str, str]]:
     """What the recipes find: layerfs with the store of the mount, podman with a storage of its own.
 
     Its path is short: in a longer one conmon has no room for its socket, and podman waits 20 seconds for it.
+    `python3` is the distribution's: one in a virtual environment has more modules loaded when it starts.
     """
     base = Path(tempfile.mkdtemp(prefix="lf", dir="/tmp"))
     (base / "containers.conf").write_text(_CONTAINERS_CONF)
     (base / "storage.conf").write_text(
         f'[storage]\ndriver = "vfs"\ngraphroot = "{base}/graph"\nrunroot = "{base}/run"\n'
     )
+    (base / "bin").mkdir()
+    (base / "bin/python3").symlink_to("/usr/bin/python3")
     try:
         yield daemon.clean_environment() | {
             "LAYERFS_STORE": str(scene.store),
             "PYTHONPATH": str(Path(__file__).parents[2]),
-            "PATH": f"{Path(daemon.LAYERFS[0]).parent}:{os.environ['PATH']}:/usr/sbin:/sbin",
+            "PATH": f"{base}/bin:{Path(daemon.LAYERFS[0]).parent}:{os.environ['PATH']}:/usr/sbin:/sbin",
             "CONTAINERS_CONF": str(base / "containers.conf"),
             "CONTAINERS_STORAGE_CONF": str(base / "storage.conf"),
         }
