@@ -19,6 +19,7 @@ from layerfs.extract.client import WORKERS_MAX, ExtractorPool
 from layerfs.fetch import Fetcher, open_fetcher
 from layerfs.fetch.origin import InProcess, Origin
 from layerfs.fetch.remote import open_remote
+from layerfs.fetch.tasks import held
 from layerfs.host.mountpoint import Mountpoint
 from layerfs.registry import RegistrySettings
 from layerfs.settings import Settings
@@ -130,7 +131,8 @@ async def serve(
     if local is not None:
         for tag, image in local.tags.items():
             storage.refs.write(tag, image.digest)
-    async with providing(settings, storage, local, serving=True) as provider:
+    serving = nullcontext() if storage.readonly else held(storage.locks.serving())
+    async with serving, providing(settings, storage, local, serving=True) as provider:
         provider.sweep_soon()
         status = _Reporter(provider, settings, Path(str(mountpoint)))
         view = tree.build(storage, mountpoint.path, settings.platform, status, tag_ttl=settings.tag_ttl)

@@ -29,6 +29,7 @@ ARROWS: dict[str, set[str]] = {
     "local": {"errors", "foreign", "oci", "layer", "compression", "host"},
     "store": {"errors", "oci", "layer", "extract", "host", "processes"},
     "catalog": {"errors", "oci", "needs", "store"},
+    "gc": {"errors", "oci", "store", "catalog"},
     "flights": {"errors"},
     "fetch": {
         "errors", "oci", "needs", "layer", "extract", "processes", "registry", "store", "host", "flights",
@@ -45,7 +46,7 @@ ARROWS: dict[str, set[str]] = {
     },
     "cli": {
         "errors", "foreign", "oci", "needs", "layer", "host", "registry", "local", "store", "catalog", "view",
-        "fetch", "settings", "status", "config", "app",
+        "fetch", "gc", "settings", "status", "config", "app",
     },
     "__main__": {"cli"},
 }  # fmt: skip

@@ -1,6 +1,7 @@
-"""What a store holds and what it is there for: sizes of blobs and trees, and which refs need them.
+"""What a store holds and what it is there for: what each thing takes of the disk, and which refs need it.
 
-Reads names, sizes, records and documents; changes nothing.
+Reads names, sizes, records and documents; changes nothing but what is known of sizes
+(`layerfs.store.measure`).
 """
 
 import contextlib
@@ -10,107 +11,132 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
 
 from layerfs.errors import InvalidDigest, LayerfsError
-from layerfs.oci import Digest, ImageReference, Index, Manifest, documents_below
-from layerfs.store.disk import disk_usage
+from layerfs.oci import Digest, ImageReference, Index, Manifest, documents_below, stack_digest
 from layerfs.store.layout import BLOB_SUFFIX, COVERS, EXTRACTED, RECORD_SUFFIX, StagedName
-from layerfs.store.scratch import Scratch, all_scratches
+from layerfs.store.measure import disk_usage
+from layerfs.store.records import MERGERS
+from layerfs.store.stock import Stored, StoredKind
 from layerfs.store.storage import ImageStorage
+
+_BLOCK: Final = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What one thing takes, and when it was last used."""
+
+    size: int
+    """Bytes of the disk, as du(1) counts them."""
+    used_at: float
+    """Seconds since the epoch; exact to the hour for layers and covers."""
 
 
 @dataclass(slots=True)
 class Inventory:
-    """The contents of one store; sizes in bytes."""
+    """The contents of one store."""
 
-    blobs: dict[Digest, int] = field(default_factory=dict)
-    trees: dict[Digest, int] = field(default_factory=dict)
-    """What the files of each extracted layer contain."""
-    covers: dict[Digest, int] = field(default_factory=dict)
-    """What each cover takes of the disk."""
-    scratches: dict[Scratch, int] = field(default_factory=dict)
-    """What the scratch of each writable overlay takes of the disk, mounted or not."""
-    documents: dict[Digest, int] = field(default_factory=dict)
-    """Manifests, indexes and configs."""
-    leftovers: dict[Path, int] = field(default_factory=dict)
-    """Suspended downloads, and what killed processes left."""
-    bundles: dict[Path, int] = field(default_factory=dict)
-    """Stores of local sources that were mounted in place, and what they hold."""
+    things: dict[Stored, Held] = field(default_factory=dict)
+    """What has its final name."""
+    leftovers: dict[Path, Held] = field(default_factory=dict)
+    """Suspended downloads, and what killed processes left; also what is on its way just now."""
+    scratches: dict[Path, Held] = field(default_factory=dict)
+    """What was written to overlays."""
+    bundles: dict[Path, Held] = field(default_factory=dict)
+    """Stores of local sources that were mounted in place."""
+    other: int = 0
+    """Bytes of refs, leases, the store's own files and its directories themselves."""
     images: dict[ImageReference, frozenset[Digest]] = field(default_factory=dict)
-    """For each ref the digests of all that it needs, as far as the store knows."""
+    """For each ref the digests of all that it needs, covers included, as far as the store knows."""
     users: Counter[Digest] = field(default_factory=Counter)
     """How many refs need a digest."""
+
+    def of(self, *kinds: StoredKind) -> dict[Digest, int]:
+        """Return the sizes of all things of some kinds."""
+        return {what.digest: held.size for what, held in self.things.items() if what.kind in kinds}
 
     @property
     def total(self) -> int:
         """All of it."""
-        stocks = (self.blobs, self.trees, self.covers, self.documents)
-        rest = (*self.scratches.values(), *self.leftovers.values())
-        return sum(sum(sizes.values()) for sizes in stocks) + sum(rest)
+        stocks = (self.things, self.leftovers, self.scratches, self.bundles)
+        return self.other + sum(held.size for stock in stocks for held in stock.values())
 
 
-def take_inventory(storage: ImageStorage, *, depth: int = 0) -> Inventory:
+def take_inventory(storage: ImageStorage) -> Inventory:
     """Look at everything in *storage*; what vanishes meanwhile is left out. Raises StoreError."""
-    found = Inventory()
-    for directory, suffix, sizes in (
-        (storage.layer_dir, BLOB_SUFFIX, found.blobs),
-        (storage.images_dir / "manifests", RECORD_SUFFIX, found.documents),
-        (storage.images_dir / "configs", RECORD_SUFFIX, found.documents),
-        (storage.images_dir / EXTRACTED, "", found.trees),
-        (storage.images_dir / COVERS, "", found.covers),
-    ):
+    found, root = Inventory(), storage.images_dir
+    stocks: tuple[tuple[StoredKind, Path, str], ...] = (
+        ("blob", storage.layer_dir, BLOB_SUFFIX),
+        ("manifest", root / "manifests", RECORD_SUFFIX),
+        ("config", root / "configs", RECORD_SUFFIX),
+        ("layer", root / EXTRACTED, ""),
+        ("cover", root / COVERS, ""),
+    )
+    for kind, directory, suffix in stocks:
+        _take_stock(storage, found, kind, directory, suffix)
+    for directory, into in ((root / "overlays", found.scratches), (root / "local", found.bundles)):
         for name, status in _entries(directory):
-            if StagedName.parse(name) is not None:
-                found.leftovers[directory / name] = _size(directory / name, status)
-                continue
-            with contextlib.suppress(InvalidDigest):
-                digest = Digest.from_name(name.removesuffix(suffix) if suffix else name)
-                sizes[digest] = status.st_size
-    for digest in list(found.trees):
-        layer = storage.open_layer(digest)
-        found.trees[digest] = layer.record.layer.file_bytes if layer else 0
-    for digest in found.covers:
-        found.covers[digest] = disk_usage(storage.images_dir / COVERS / digest.name)
-    for scratch in all_scratches(storage.images_dir):
-        found.scratches[scratch] = disk_usage(scratch.path)
-    for name, status in _entries(storage.images_dir / "local"):
-        if stat.S_ISDIR(status.st_mode) and depth == 0:
-            path = storage.images_dir / "local" / name
-            inside = take_inventory(ImageStorage(path, maker=storage.maker), depth=1)
-            found.bundles[path] = inside.total
+            if stat.S_ISDIR(status.st_mode):
+                into[directory / name] = _held(directory / name, status)
+    found.other = _other(root)
     for reference, entry in storage.refs.all():
-        found.images[reference] = needed = frozenset(_needed(storage, entry.digest))
+        found.images[reference] = needed = needs_of(storage, entry.digest)
         found.users.update(needed)
     return found
 
 
-def _needed(storage: ImageStorage, digest: Digest) -> Iterator[Digest]:
+def needs_of(storage: ImageStorage, digest: Digest) -> frozenset[Digest]:
+    """Return *digest* and all that its documents, as far as *storage* has them, lead to; covers too."""
+
     def load(each: Digest) -> Manifest | Index | None:
         try:
             return storage.load_manifest(each)
         except LayerfsError:  # only its name is known so far
             return None
 
-    yield digest
-    for document in documents_below(digest, load):
-        yield document.digest
-        if isinstance(document, Manifest):
-            yield document.config.digest
-            yield from (layer.digest for layer in document.layers)
+    def walk() -> Iterator[Digest]:
+        yield digest
+        for document in documents_below(digest, load):
+            yield document.digest
+            if isinstance(document, Manifest):
+                yield document.config.digest
+                layers = [layer.digest for layer in document.layers]
+                yield from layers
+                yield from (stack_digest(layers, merger) for merger in MERGERS)
+
+    return frozenset(walk())
 
 
-def _size(path: Path, status: os.stat_result) -> int:
-    """Return the bytes in the files of a leftover; of one that vanishes meanwhile, those seen before."""
-    if not stat.S_ISDIR(status.st_mode):
-        return status.st_size if stat.S_ISREG(status.st_mode) else 0
-    sizes: dict[int, int] = {}
-    for _, _, names, fd in os.fwalk(path):
-        for name in names:
-            with contextlib.suppress(OSError):
-                found = os.stat(name, dir_fd=fd, follow_symlinks=False)
-                if stat.S_ISREG(found.st_mode):
-                    sizes[found.st_ino] = found.st_size
-    return sum(sizes.values())
+def _take_stock(
+    storage: ImageStorage, found: Inventory, kind: StoredKind, directory: Path, suffix: str
+) -> None:
+    for name, status in _entries(directory):
+        if StagedName.parse(name) is not None:
+            found.leftovers[directory / name] = _held(directory / name, status)
+            continue
+        if not suffix and name.endswith(RECORD_SUFFIX):
+            continue
+        with contextlib.suppress(InvalidDigest):
+            what = Stored(kind, Digest.from_name(name.removesuffix(suffix) if suffix else name))
+            if suffix:
+                found.things[what] = Held(status.st_blocks * _BLOCK, status.st_mtime)
+            else:
+                found.things[what] = Held(storage.stock.measure(what), storage.stock.used_at(what))
+
+
+def _held(path: Path, status: os.stat_result) -> Held:
+    return Held(disk_usage(path), status.st_mtime)
+
+
+def _other(root: Path) -> int:
+    """Return the bytes of what is in no row: small files, and the directories that the rest is in."""
+    rows = {"layers", "manifests", "configs", EXTRACTED, COVERS, "overlays", "local"}
+    total = os.lstat(root).st_blocks * _BLOCK
+    for name, status in _entries(root):
+        total += status.st_blocks * _BLOCK if name in rows else disk_usage(root / name)
+    return total
 
 
 def _entries(directory: Path) -> Iterator[tuple[str, os.stat_result]]:

@@ -1,7 +1,6 @@
-"""``layerfs df``: how much the store holds, how much of it images share, and what nothing needs."""
+"""``layerfs df``: what the store takes, how much of it images share, use, and do not need any more."""
 
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
@@ -13,9 +12,14 @@ from layerfs.settings import Settings
 from layerfs.view.texts import human_size
 
 if TYPE_CHECKING:
-    from layerfs.catalog.inventory import Inventory
+    from collections.abc import Callable, Iterable, Mapping
+
+    from layerfs.catalog.inventory import Held, Inventory
+    from layerfs.gc.jobs import Survey
+    from layerfs.store.stock import Stored, StoredKind
 
 Json = dict[str, Any]
+_COLUMNS: Final = ("count", "size", "shared", "in_use", "reclaimable")
 
 
 @app.command(epilog="Example: layerfs df --verbose")
@@ -27,27 +31,33 @@ def df(
     ] = False,
     as_json: options.Json = False,
 ) -> None:
-    """Show the sizes in the store: compressed blobs, extracted layers, covers, documents, scratch, leftovers.
+    """Show what the store takes of the disk, as du(1) counts it.
 
-    Shared is what more than one reference needs; reclaimable what none needs and no mount uses. Sizes of
-    extracted layers are those of their files, those of covers and scratch what they take of the disk. A cover
-    belongs on top of the layers of one image and is made anew when it is needed; scratch is what was written
-    through layerfs overlay --rw. Local is what layerfs mount SOURCE keeps below local/ of the
-    store; what is not mounted there may be removed.
+    Shared is what more than one image needs; in use what a mount or a lease does; reclaimable what layerfs gc
+    would remove: what none of them needs. Scratches is what was written to overlays (--rw), local what
+    layerfs mount SOURCE keeps.
     """
-    from layerfs.catalog.inventory import take_inventory
     from layerfs.cli.opening import open_store
+    from layerfs.gc.jobs import survey
 
-    storage = open_store(settings, make=False)
-    found = take_inventory(storage)
-    used = storage.usage()
-    totals = _totals(found, used.uses)
+    seen = survey(open_store(settings, make=False))
+    found = seen.inventory
+    totals = _totals(seen) | {
+        name: _total(stock.values(), reclaimable=seen.leftovers.rows()[name].values())
+        for name, stock in (
+            ("leftovers", found.leftovers),
+            ("scratches", found.scratches),
+            ("local", found.bundles),
+        )
+    }
+    totals["other"] = dict.fromkeys(_COLUMNS, 0) | {"size": found.other}
+    totals["total"] = {column: sum(total[column] for total in totals.values()) for column in _COLUMNS}
     images = [_image(str(reference), needed, found) for reference, needed in found.images.items()]
     if as_json:
         print_json({"store": str(settings.store)} | totals | {"images": images})
         return
     print_table(
-        ("WHAT", "COUNT", "SIZE", "SHARED", "RECLAIMABLE"),
+        ("WHAT", *(column.upper().replace("_", " ") for column in _COLUMNS)),
         [_row(what, total) for what, total in totals.items()],
     )
     if verbose:
@@ -63,57 +73,56 @@ def _print_images(images: list[Json]) -> None:
     )
 
 
-def _totals(found: "Inventory", in_use: Callable[[Digest], bool]) -> dict[str, Json]:
-    users = found.users
-
-    def total(sizes: Mapping[Digest, int]) -> Json:
-        shared = [size for digest, size in sizes.items() if users[digest] > 1]
-        free = [size for digest, size in sizes.items() if not users[digest] and not in_use(digest)]
-        return {
-            "count": len(sizes),
-            "size": sum(sizes.values()),
-            "shared": sum(shared),
-            "reclaimable": sum(free),
-        }
-
-    unused = (size for scratch, size in found.scratches.items() if not scratch.is_used)
-    return {
-        "blobs": total(found.blobs),
-        "extracted": total(found.trees),
-        "covers": total(found.covers),
-        "documents": total(found.documents),
-        "scratch": _unshared(found.scratches, sum(unused)),
-        "leftovers": _unshared(found.leftovers, sum(found.leftovers.values())),
-        "local": _unshared(found.bundles, 0),
-    }
+_ROWS: "Final[Mapping[str, tuple[StoredKind, ...]]]" = {
+    "blobs": ("blob",),
+    "extracted": ("layer",),
+    "covers": ("cover",),
+    "documents": ("manifest", "config"),
+}
 
 
-def _unshared(sizes: Mapping[Any, int], reclaimable: int) -> Json:
-    return {"count": len(sizes), "size": sum(sizes.values()), "shared": 0, "reclaimable": reclaimable}
+def _totals(seen: "Survey") -> dict[str, Json]:
+    found, users = seen.inventory, seen.users
+    leased = frozenset[Digest]().union(*(root.digests for root in users.roots if root.leased))
+
+    def total(kinds: "tuple[StoredKind, ...]") -> Json:
+        things = {what: held for what, held in found.things.items() if what.kind in kinds}
+
+        def of(chosen: "Callable[[Stored], bool]") -> "list[Held]":
+            return [held for what, held in things.items() if chosen(what)]
+
+        return _total(
+            things.values(),
+            shared=of(lambda what: found.users[what.digest] > 1),
+            in_use=of(lambda what: what.digest in leased or users.mounted(what)),
+            reclaimable=of(seen.plan.going.__contains__),
+        )
+
+    return {name: total(kinds) for name, kinds in _ROWS.items()}
+
+
+def _total(
+    stock: "Iterable[Held]",
+    shared: "Iterable[Held]" = (),
+    in_use: "Iterable[Held]" = (),
+    reclaimable: "Iterable[Held]" = (),
+) -> Json:
+    held = list(stock)
+    parts = {"size": held, "shared": shared, "in_use": in_use, "reclaimable": reclaimable}
+    return {"count": len(held)} | {name: sum(one.size for one in part) for name, part in parts.items()}
 
 
 def _image(reference: str, needed: frozenset[Digest], found: "Inventory") -> Json:
-    sizes = [
-        (digest, stock[digest])
-        for stock in (found.blobs, found.trees, found.documents)
-        for digest in needed
-        if digest in stock
-    ]
-    shared = sum(size for digest, size in sizes if found.users[digest] > 1)
+    things = {what: held.size for what, held in found.things.items() if what.digest in needed}
+    shared = sum(size for what, size in things.items() if found.users[what.digest] > 1)
     return {
         "reference": reference,
-        "blobs": sum(found.blobs.get(digest, 0) for digest in needed),
-        "extracted": sum(found.trees.get(digest, 0) for digest in needed),
+        "blobs": sum(size for what, size in things.items() if what.kind == "blob"),
+        "extracted": sum(size for what, size in things.items() if what.kind == "layer"),
         "shared": shared,
-        "own": sum(size for _, size in sizes) - shared,
+        "own": sum(things.values()) - shared,
     }
 
 
 def _row(what: str, total: Json) -> list[str]:
-    return [
-        what,
-        str(total["count"]),
-        human_size(total["size"]),
-        human_size(total["shared"]),
-        human_size(total["reclaimable"]),
-    ]
+    return [what, str(total["count"]), *(human_size(total[column]) for column in _COLUMNS[1:])]

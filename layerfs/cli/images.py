@@ -1,4 +1,4 @@
-"""``layerfs images`` and ``layerfs rm``: what the store knows. They contact no registry."""
+"""``layerfs images``: what the store knows. It contacts no registry."""
 
 from typing import Annotated
 
@@ -7,18 +7,20 @@ import typer
 from layerfs.catalog.documents import DocumentReader
 from layerfs.cli import options
 from layerfs.cli.app import app
-from layerfs.cli.completion import complete_reference
 from layerfs.cli.opening import open_store
 from layerfs.cli.output import print_json, print_table
-from layerfs.errors import LayerfsError, NotInStore
+from layerfs.errors import LayerfsError
+from layerfs.gc.collect import Collector
+from layerfs.gc.plan import Users
 from layerfs.needs import DocumentNeed
-from layerfs.oci import Digest, ImageReference, Repository
+from layerfs.oci import Digest, Image, Repository, stack_digest
 from layerfs.settings import Settings
 from layerfs.store import ImageStorage
+from layerfs.store.records import MERGERS
 from layerfs.view.texts import human_size
 
 _SHORT_HEX = 12
-_HEADER = ("REFERENCE", "DIGEST", "PLATFORM", "LAYERS", "SIZE", "FETCHED", "CREATED")
+_HEADER = ("REFERENCE", "DIGEST", "PLATFORM", "LAYERS", "SIZE", "FETCHED", "CREATED", "IN USE")
 
 
 @app.command(epilog="Example: layerfs images --json | jq -r '.[].reference'")
@@ -28,16 +30,17 @@ def images(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print the references only.")] = False,
     as_json: options.Json = False,
 ) -> None:
-    """List the images that the store knows."""
+    """List the images that the store knows; in use are those that a mount or a lease needs."""
     storage = open_store(settings, make=False)
     if quiet:
         for name, _ in storage.refs.all():
             typer.echo(name)
         return
     reader = DocumentReader(storage, settings.platform)
+    users = Collector(storage, counts=lambda _: False).users()
     rows = [
         {"reference": str(name), "digest": str(entry.digest), "resolved": entry.resolved_at}
-        | _details(storage, reader, name.repository, entry.digest)
+        | _details(storage, reader, users, name.repository, entry.digest)
         for name, entry in storage.refs.all()
     ]
     if as_json:
@@ -46,25 +49,8 @@ def images(
         print_table(_HEADER, [_cells(row) for row in rows])
 
 
-@app.command(epilog="Example: layerfs rm docker.io/library/alpine:3.20")
-@options.configured(*options.STORE)
-def rm(
-    settings: Settings,
-    references: Annotated[
-        list[str],
-        typer.Argument(metavar="REFERENCE", help="Tags to forget.", autocompletion=complete_reference),
-    ],
-) -> None:
-    """Remove references from the store. Layers stay until nothing needs them."""
-    storage = open_store(settings, make=False)
-    for reference in map(ImageReference.parse, references):
-        if not storage.refs.remove(reference):
-            raise NotInStore(f"{reference}: not in the store (layerfs images lists what is)")
-        typer.echo(f"removed {reference}")
-
-
 def _details(
-    storage: ImageStorage, reader: DocumentReader, repository: Repository, digest: Digest
+    storage: ImageStorage, reader: DocumentReader, users: Users, repository: Repository, digest: Digest
 ) -> dict[str, object]:
     """Return what the store knows of an image beyond its tag; nothing if it has no documents of it."""
     try:
@@ -84,7 +70,20 @@ def _details(
         "size": sum(blobs.values()),
         "fetched": sum(storage.open_layer(blob) is not None for blob in blobs),
         "created": image.config.created,
+        "in_use": _uses(image, users),
     }
+
+
+def _uses(image: Image, users: Users) -> list[str]:
+    """Say which leases need all of an image, and which mount uses its cover or its topmost layer.
+
+    The layers below may be another image's as well.
+    """
+    layers = [layer.digest for layer in image.layers]
+    leases = [root.name for root in users.roots if root.digests.issuperset(layers)]
+    tops = (*(stack_digest(layers, merger) for merger in MERGERS), *layers[-1:])
+    mounts = (users.usage.use_of(digest) for digest in tops)
+    return [*leases, *dict.fromkeys(str(mount) for mount in mounts if mount is not None)]
 
 
 def _cells(row: dict[str, object]) -> list[str]:
@@ -97,4 +96,5 @@ def _cells(row: dict[str, object]) -> list[str]:
         human_size(size) if isinstance(size, int) else "-",
         f"{row['fetched']}/{row['layers']}" if "fetched" in row else "-",
         str(row.get("created") or "-")[:10],
+        "yes" if row.get("in_use") else "-",
     ]

@@ -60,4 +60,4 @@ def lowerdir(
     if for_ is None and format_ == "option" and os.geteuid() != 0:
         typer.echo(_FOR_THE_KERNEL, err=True)
     option = fuse_lowerdir_option if merger else lowerdir_option
-    use_native_stack(settings, ImageReference.parse(reference), show, fetch=fetch, merger=merger)
+    use_native_stack(settings, ImageReference.parse(reference), show, fetch=fetch, named=True, merger=merger)

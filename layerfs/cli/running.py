@@ -1,8 +1,9 @@
 """From a verb to the asynchronous machinery and back. Imported inside the verbs: it brings trio."""
 
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
 
@@ -17,7 +18,7 @@ from layerfs.fetch import Fetcher
 from layerfs.fetch.tasks import background
 from layerfs.local.origin import LocalOrigin
 from layerfs.needs import LayersNeed, StackNeed, TagNeed
-from layerfs.oci import Digest, Image, ImageReference, Manifest, Platform, Tag
+from layerfs.oci import Digest, Image, ImageReference, Manifest, Platform, Tag, stack_digest
 from layerfs.oci.config import UNKNOWN
 from layerfs.oci.image import ImageLayer
 from layerfs.settings import Settings
@@ -154,18 +155,34 @@ async def made_durable(storage: ImageStorage) -> AsyncIterator[None]:
     await trio.to_thread.run_sync(storage.make_durable)
 
 
+@contextmanager
+def kept(storage: ImageStorage, image: Image, merger: Merger, *, named: bool) -> Iterator[None]:
+    """Keep the layers and the cover of *image* from removal for the block; if *named*, longer."""
+    if storage.readonly:
+        yield
+        return
+    layers = [layer.digest for layer in image.layers]
+    stack = stack_digest(layers, merger)
+    with storage.lease(f"command-{os.getpid()}-{stack.short_id}", (*layers, stack)):
+        yield
+        if named:
+            storage.leases.name_stack(layers, merger)
+
+
 def use_native_stack(
     settings: Settings,
     reference: ImageReference,
     use: Callable[[list[str]], object],
     *,
     fetch: bool = True,
+    named: bool = False,
     merger: Merger = "",
 ) -> None:
     """Call *use* with the native lower directories of an image, topmost first, and make them durable after.
 
-    They are those for *merger*. Unless *fetch* they need not be there. Raises StoreError where the kernel
-    cannot use the layers of this store, NotInStore without *fetch* if the manifest is not here, LayerfsError.
+    They are those for *merger*. Nobody removes them meanwhile; if *named*, not for some time after. Unless
+    *fetch* they need not be there. Raises StoreError where the kernel cannot use the layers of this store,
+    NotInStore without *fetch* if the manifest is not here, LayerfsError.
     """
 
     async def work(machinery: Machinery) -> None:
@@ -179,7 +196,8 @@ def use_native_stack(
         image = image_of(machinery, manifest)
         if fetch:
             async with made_durable(storage):
-                use(await fetch_stack(machinery, reference, image, merger))
+                with kept(storage, image, merger, named=named):
+                    use(await fetch_stack(machinery, reference, image, merger))
         else:
             use(stack_paths(storage, image, merger))
 

@@ -14,6 +14,7 @@ import trio
 from layerfs.errors import (
     InvalidDocument,
     LayerfsError,
+    NotInStore,
     Offline,
     RateLimited,
     RegistryMisbehaved,
@@ -94,9 +95,8 @@ class Fetcher:
                     await self.image(repository, digest)
                 case LayersNeed(repository, image, numbers):
                     await self._layers(repository, image, [image.layers[number] for number in numbers])
-                case StackNeed(repository, image):
-                    await self._layers(repository, image, image.layers)
-                    await self._flights.do(image.stack, lambda: self._cover(need))
+                case StackNeed():
+                    await self._stack(need)
                 case BlobNeed(repository, descriptor):
                     await self._among_strangers(
                         repository, descriptor.digest, lambda: self._work.blob(repository, descriptor)
@@ -211,6 +211,18 @@ class Fetcher:
         self._published.set()
         if errors:
             raise errors[0]
+
+    async def _stack(self, need: StackNeed) -> None:
+        """Have all layers and their cover; again if a layer was removed before the cover was made."""
+        for last in (False, False, True):
+            await self._layers(need.repository, need.image, need.image.layers)
+            try:
+                await self._flights.do(need.image.stack, lambda: self._cover(need))
+            except NotInStore:
+                if last:
+                    raise
+            else:
+                return
 
     async def _cover(self, need: StackNeed) -> None:
         layers = [layer.digest for layer in need.image.layers]

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
+from typing import Final
 
 import trio
 
@@ -28,6 +29,8 @@ from layerfs.store.extraction import job_for
 
 BlobFiles = Callable[[Descriptor], Path | None]
 """Finds a file of this machine that should be exactly the blob; what it is gets verified."""
+
+_ATTEMPTS: Final = 3
 
 log = logging.getLogger(__name__)
 
@@ -71,8 +74,19 @@ class LayerWork:
                         progress, layer.digest, lambda: self._from_origin(repository, layer, progress)
                     )
 
+        for _ in range(_ATTEMPTS):  # nobody needs it yet: a collection may take it at once
+            if not await self._made(layer, source, make):
+                await self._overtaken(layer.digest, source)
+            known = await trio.to_thread.run_sync(self._storage.open_layer, layer.digest)
+            if known is not None:
+                layer.require(known.record.layer.diff_ids)
+                return
+        raise StoreDamaged(f"layer {layer.digest}: vanished as soon as it was there; try again")
+
+    async def _made(self, layer: ImageLayer, source: str, make: Callable[[], Awaitable[None]]) -> bool:
+        """Make a layer once; where that cannot be, say what is wrong with the directory that is there."""
         try:
-            made = await make_once(
+            return await make_once(
                 self._storage, source, layer.digest, lambda: self._is_here(layer.digest), make
             )
         except (Offline, StoreReadOnly) as exc:
@@ -80,12 +94,6 @@ class LayerWork:
             if problem is None:
                 raise
             raise type(exc)(f"{exc} (the directory in the store is {problem})") from exc
-        if not made:
-            await self._overtaken(layer.digest, source)
-        known = await trio.to_thread.run_sync(self._storage.open_layer, layer.digest)
-        if known is None:
-            raise StoreDamaged(f"layer {layer.digest}: vanished as soon as it was there; try again")
-        layer.require(known.record.layer.diff_ids)
 
     async def blob(self, repository: Repository, descriptor: Descriptor) -> None:
         """Have the compressed blob, verified; extract nothing."""

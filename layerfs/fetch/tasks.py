@@ -9,6 +9,7 @@ import trio
 from layerfs.errors import LayerfsError, StoreReadOnly
 from layerfs.oci import Digest
 from layerfs.store import WORK_SECONDS, ImageStorage
+from layerfs.store.locks import ByteLock
 
 T = TypeVar("T")
 
@@ -68,18 +69,10 @@ async def make_once(
             nursery.cancel_scope.cancel()
 
         nursery.start_soon(look_out)
-        lock = storage.lock(digest, source)
-        deadline = trio.current_time() + WORK_SECONDS
-        while not lock.try_acquire():  # no event crosses processes
-            if trio.current_time() > deadline:
-                raise lock.overdue(WORK_SECONDS)
-            await trio.sleep(LOCK_POLL)
-        try:
+        async with held(storage.lock(digest, source)), held(storage.locks.presence(digest)):
             if not await has():
                 await make()
                 made = True
-        finally:
-            lock.release()
     return made
 
 
@@ -88,3 +81,17 @@ def _unmakeable(storage: ImageStorage, digest: Digest) -> StoreReadOnly:
         f"{digest}: not in {storage.images_dir}, which may only be read (expected all of the image there); "
         "layerfs pull of the image by the store's owner completes it"
     )
+
+
+@asynccontextmanager
+async def held(lock: ByteLock) -> AsyncIterator[None]:
+    """Hold *lock* for the block, and wait for it without blocking the loop. Raises StoreError."""
+    deadline = trio.current_time() + WORK_SECONDS
+    while not lock.try_acquire():  # no event crosses processes
+        if trio.current_time() > deadline:
+            raise lock.overdue(WORK_SECONDS)
+        await trio.sleep(LOCK_POLL)
+    try:
+        yield
+    finally:
+        lock.release()

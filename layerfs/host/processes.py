@@ -1,4 +1,4 @@
-"""What other processes are up to: whether a waiting one got a signal that should end its wait.
+"""What other processes are up to: whether one lives, and whether a waiting one got a signal to end its wait.
 
 By /proc, read through kept descriptors: the kernel edge's sweeper asks many times a second.
 """
@@ -49,6 +49,28 @@ def proc_is_ours() -> bool:
         return os.readlink("/proc/self") == str(os.getpid())
     except OSError:
         return False
+
+
+def pid_namespace() -> str:
+    """Name the pid namespace of this process; empty if /proc does not show it."""
+    try:
+        return os.readlink("/proc/self/ns/pid")
+    except OSError:
+        return ""
+
+
+def start_time(pid: int) -> int | None:
+    """Return when a process was started, in clock ticks since the boot; None if there is none.
+
+    With the pid it names one process (proc_pid_stat(5), field 22). A zombie has ended.
+    """
+    try:
+        with open(f"/proc/{pid}/stat", "rb", buffering=0) as file:
+            stat = file.readall()
+    except OSError:
+        return None
+    fields = stat[stat.rfind(b")") + 2 :].split()  # the name before may hold anything
+    return None if fields[0] in (b"Z", b"X") else int(fields[19])
 
 
 class Caller:

@@ -37,35 +37,6 @@ def write_all(fd: int, data: bytes | memoryview) -> None:
         rest = rest[taken:]
 
 
-def disk_usage(path: Path) -> int:
-    """Return the bytes of disk that *path* and all below it take, as du(1) counts: each hard link once.
-
-    Leaves out what vanishes meanwhile and what may not be read.
-    """
-    total = 0
-    linked: set[tuple[int, int]] = set()
-    waiting: list[str | os.PathLike[str]] = [path]
-    while waiting:
-        each = waiting.pop()
-        with contextlib.suppress(OSError):
-            status = os.lstat(each)
-            identity = (status.st_dev, status.st_ino)
-            if stat.S_ISDIR(status.st_mode):
-                with os.scandir(each) as entries:
-                    waiting += entries
-            elif status.st_nlink > 1:
-                if identity in linked:
-                    continue
-                linked.add(identity)
-            total += status.st_blocks * 512
-    return total
-
-
-FILE_MODE: Final = 0o644
-"""The mode of the store's files, whatever the umask: its directories say who gets at them."""
-DIRECTORY_MODE: Final = 0o755
-
-
 def make_directories(path: Path, mode: int = DIRECTORY_MODE, above: int = DIRECTORY_MODE) -> None:
     """Make *path* with *mode*, and what is missing above it with *above*, whatever the umask. Raises OSError.
 
@@ -91,10 +62,13 @@ def sync_directory(path: Path) -> None:
         os.close(fd)
 
 
-def write_durably(temporary: Path, final: Path, data: bytes, more: Iterable[bytes] = ()) -> None:
+def write_durably(
+    temporary: Path, final: Path, data: bytes, more: Iterable[bytes] = (), *, waiting: bool = True
+) -> None:
     """Write *data* and *more* to *temporary*, fsync, rename to *final*, fsync the directory. Raises OSError.
 
-    Leaves no *temporary* behind unless the process is killed.
+    Leaves no *temporary* behind unless the process is killed. Without *waiting* for the disk a reboot may
+    lose it: for what means nothing after one.
     """
     try:
         fd = os.open(
@@ -105,7 +79,8 @@ def write_durably(temporary: Path, final: Path, data: bytes, more: Iterable[byte
             write_all(fd, data)
             for piece in more:
                 write_all(fd, piece)
-            os.fsync(fd)
+            if waiting:
+                os.fsync(fd)
         finally:
             os.close(fd)
         os.rename(temporary, final)
@@ -113,7 +88,8 @@ def write_durably(temporary: Path, final: Path, data: bytes, more: Iterable[byte
         with contextlib.suppress(OSError):
             os.unlink(temporary)
         raise
-    sync_directory(final.parent)
+    if waiting:
+        sync_directory(final.parent)
 
 
 def read_small(path: Path, limit: int) -> bytes | None:

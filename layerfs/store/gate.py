@@ -124,7 +124,7 @@ class StoreGate:
 
     def _look_inside(self) -> None:
         layout = self.layout
-        for path in (*layout.directories, layout.overlays, layout.owner, layout.lock):
+        for path in (*layout.directories, *layout.later_directories, layout.owner, layout.lock):
             with contextlib.suppress(FileNotFoundError):
                 status = os.lstat(path)
                 self._require_maker(path, status)
@@ -158,7 +158,7 @@ class StoreGate:
         """Say whether the mode of *path* is layerfs's business: no other things are in that directory."""
         if path != self.layout.root:
             return True
-        known = {each.name for each in (*self.layout.directories, self.layout.overlays)}
+        known = {each.name for each in (*self.layout.directories, *self.layout.later_directories)}
         known |= {self.layout.owner.name, self.layout.lock.name, "lost+found"}
         return all(name in known or StagedName.parse(name) is not None for name in os.listdir(path))
 

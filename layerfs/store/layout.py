@@ -14,7 +14,7 @@ from typing import Final, Literal
 from layerfs.errors import InvalidReference
 from layerfs.oci import Digest, ImageReference, Tag
 
-StagedKind = Literal["downloading", "extracting", "removing", "writing"]
+StagedKind = Literal["aside", "downloading", "extracting", "removing", "writing"]
 
 EXTRACTED: Final = "extracted"
 """The directory of the extracted layers."""
@@ -26,7 +26,7 @@ NAME_MAX: Final = 255
 """Bytes in one file name, on every filesystem that matters (limits.h)."""
 
 _STAGED = re.compile(
-    r"(?P<stem>.*)\.[0-9a-f]{32}\.(?P<kind>downloading|extracting|removing|writing)", re.DOTALL
+    r"(?P<stem>.*)\.[0-9a-f]{32}\.(?P<kind>aside|downloading|extracting|removing|writing)", re.DOTALL
 )
 
 
@@ -96,6 +96,11 @@ class StoreLayout:
         return self.root / "overlays"
 
     @property
+    def leases(self) -> Path:
+        """Directory of what programs need; made when there is one."""
+        return self.root / "leases"
+
+    @property
     def lock(self) -> Path:
         """The file whose bytes are locked; always empty."""
         return self.root / "lock"
@@ -104,6 +109,11 @@ class StoreLayout:
     def owner(self) -> Path:
         """The file that says who made the store."""
         return self.root / "owner.json"
+
+    @property
+    def later_directories(self) -> tuple[Path, ...]:
+        """Directories that are made when there is something to put into them."""
+        return (self.overlays, self.leases)
 
     @property
     def directories(self) -> tuple[Path, ...]:

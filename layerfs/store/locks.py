@@ -45,11 +45,12 @@ def _offset(start: bytes, purpose: int) -> int:
 
 
 class ByteLock:
-    """One byte of the lock file: free or held by this object. Not reentrant."""
+    """One byte of the lock file: free or held by this object, or by all that share it. Not reentrant."""
 
-    def __init__(self, path: Path, offset: int) -> None:
+    def __init__(self, path: Path, offset: int, *, shared: bool = False) -> None:
         self._path = path
         self._offset = offset
+        self._kind = fcntl.F_RDLCK if shared else fcntl.F_WRLCK
         self._fd = -1
 
     @property
@@ -67,7 +68,7 @@ class ByteLock:
             raise RuntimeError(f"{self._path}: byte {self._offset} is held by this object already")
         fd = self._open()
         try:
-            fcntl.fcntl(fd, fcntl.F_OFD_SETLK, self._request(fcntl.F_WRLCK))
+            fcntl.fcntl(fd, fcntl.F_OFD_SETLK, self._request(self._kind))
         except OSError as exc:
             os.close(fd)
             if exc.errno in (EAGAIN, EACCES):
@@ -167,9 +168,33 @@ class Locks:
         """Return the byte of whoever publishes or removes *digest* right now."""
         return PublicationLock(self._path, _offset(bytes.fromhex(digest.hex), 1))
 
+    def presence(self, digest: Digest) -> ByteLock:
+        """Return the byte that all share who work with *digest*, whatever their source of bytes."""
+        return ByteLock(self._path, self._presence(digest), shared=True)
+
+    def absence(self, digest: Digest) -> ByteLock:
+        """Return the byte of whoever removes *digest*: not to be had while somebody is present."""
+        return ByteLock(self._path, self._presence(digest))
+
+    def serving(self) -> ByteLock:
+        """Return the byte that all share who serve the store."""
+        return ByteLock(self._path, _offset(hashlib.sha256(b"serving").digest(), 0), shared=True)
+
+    def is_served(self) -> bool:
+        """Say whether somebody serves the store. Raises StoreReadOnly, StoreError."""
+        return _is_held(ByteLock(self._path, _offset(hashlib.sha256(b"serving").digest(), 0)))
+
+    @staticmethod
+    def _presence(digest: Digest) -> int:
+        return _offset(hashlib.sha256(f"presence {digest}".encode()).digest(), 0)
+
     def name(self, path: Path) -> ByteLock:
         """Return the byte of a staged file or tree: its owner takes it first, then makes the file."""
         return ByteLock(self._path, _offset(hashlib.sha256(os.fsencode(path.name)).digest(), 0))
+
+    def is_held(self, path: Path) -> bool:
+        """Say whether the staged *path* is in somebody's hands. Raises StoreReadOnly, StoreError."""
+        return _is_held(self.name(path))
 
     def take(self, path: Path) -> ByteLock:
         """Hold the byte of the staged name *path*, before anything of that name exists. Raises StoreError."""
@@ -197,3 +222,10 @@ class Locks:
         probe = self.name(self._path)
         probe.try_acquire()
         probe.release()
+
+
+def _is_held(lock: ByteLock) -> bool:
+    if not lock.try_acquire():
+        return True
+    lock.release()
+    return False

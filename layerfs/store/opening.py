@@ -82,6 +82,13 @@ class Opening:
         """Say whether trees have the overlay form, as far as it is known; nothing is tried."""
         return self._owner.whiteout_devices
 
+    def reached_by(self, uid: int) -> bool:
+        """Say whether processes that /proc gives *uid* might use the store unseen.
+
+        An ordinary user's private store is closed to other users; root gets in, and leases what he uses.
+        """
+        return self._owner.owner != "user" or self._owner.shared or uid == self._owner.uid
+
     def capabilities(self) -> Capabilities:
         """Return the form of the trees; what the filesystem can carry is tried when it is asked first."""
         with self._trying:

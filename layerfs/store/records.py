@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from errno import EFBIG
 from io import FileIO
 from pathlib import Path
-from typing import Final, Literal, TypeVar
+from typing import Final, Literal, TypeVar, get_args
 
 import msgspec
 
@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 
 Merger = Literal["", "fuse-overlayfs"]
 """Who merges a stack: the kernel, or a program that wants a cover of its own."""
+MERGERS: Final[tuple[Merger, ...]] = get_args(Merger)
 
 
 class CoverRecord(msgspec.Struct, frozen=True, kw_only=True):

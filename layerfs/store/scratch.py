@@ -15,6 +15,7 @@ from layerfs.errors import StoreError
 from layerfs.host.oserrors import disk_errors
 from layerfs.store.disk import make_directories
 from layerfs.store.layout import StoreLayout
+from layerfs.store.locks import ByteLock, Locks
 from layerfs.store.removal import remove_tree
 from layerfs.store.usage import mounts_with
 
@@ -24,6 +25,8 @@ class Scratch:
     """What one overlay writes into."""
 
     path: Path
+    lock: ByteLock
+    """Held by who made it, until it is mounted or its process ends."""
 
     @property
     def upper(self) -> Path:
@@ -35,14 +38,26 @@ class Scratch:
         """Overlayfs's own."""
         return self.path / "work"
 
-    @property
-    def is_used(self) -> bool:
-        """Whether a mount uses it, in any namespace that can be read."""
-        return bool(mounts_with(os.fsencode(self.path.name)))
-
     def remove(self) -> None:
-        """Remove it with everything in it. Raises StoreError, also if a mount uses it."""
-        if self.is_used:
+        """Remove it with everything in it. Raises StoreError, also if a mount uses it, or is about to."""
+        if not self.lock.held and not self.lock.try_acquire():
+            raise StoreError(f"{self.path}: being mounted by another process (not removed)")
+        try:
+            self._remove()
+        finally:
+            self.lock.release()
+
+    def user(self) -> str:
+        """Say who uses it, or is about to; empty if nobody does."""
+        if mounts_with(os.fsencode(self.path.name)):
+            return "a mount uses it"
+        if not self.lock.try_acquire():
+            return "being mounted"
+        self.lock.release()
+        return ""
+
+    def _remove(self) -> None:
+        if mounts_with(os.fsencode(self.path.name)):
             raise StoreError(
                 f"{self.path}: in use by a mount, maybe of another mount namespace (not removed)"
             )
@@ -55,7 +70,9 @@ def make_scratch(images_dir: Path, target: bytes, root: Path) -> Scratch:
 
     Raises StoreFull, StoreReadOnly, StoreError.
     """
-    scratch = Scratch(StoreLayout(images_dir).overlays / secrets.token_hex(16))
+    layout = StoreLayout(images_dir)
+    path = layout.overlays / secrets.token_hex(16)
+    scratch = Scratch(path, Locks(layout.lock).take(path))
     with disk_errors(f"{scratch.path}: cannot make"):
         make_directories(scratch.path, 0o700, 0o700)
         os.symlink(target, scratch.path / "target")
@@ -67,18 +84,21 @@ def make_scratch(images_dir: Path, target: bytes, root: Path) -> Scratch:
     return scratch
 
 
-def all_scratches(images_dir: Path) -> list[Scratch]:
-    """Return all scratches of a store, mounted or not. Raises StoreError."""
-    directory = StoreLayout(images_dir).overlays
-    with disk_errors(f"{directory}: cannot read"):
-        return [Scratch(path) for path, _ in _targets(directory)]
-
-
 def scratches_of(images_dir: Path, target: bytes) -> list[Scratch]:
     """Return the scratches that were made for overlays at *target*, mounted or not. Raises StoreError."""
-    directory = StoreLayout(images_dir).overlays
+    return [scratch for scratch, made_for in _scratches(images_dir) if made_for == target]
+
+
+def all_scratches(images_dir: Path) -> list[Scratch]:
+    """Return all scratches of a store, mounted or not. Raises StoreError."""
+    return [scratch for scratch, _ in _scratches(images_dir)]
+
+
+def _scratches(images_dir: Path) -> list[tuple[Scratch, bytes]]:
+    layout = StoreLayout(images_dir)
+    locks, directory = Locks(layout.lock), layout.overlays
     with disk_errors(f"{directory}: cannot read"):
-        return [Scratch(path) for path, made_for in _targets(directory) if made_for == target]
+        return [(Scratch(path, locks.name(path)), made_for) for path, made_for in _targets(directory)]
 
 
 def _targets(directory: Path) -> Iterator[tuple[Path, bytes]]:

@@ -7,8 +7,9 @@ the threads, and several processes may use one store at once. Must never import 
 import contextlib
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Self
 
@@ -34,15 +35,18 @@ from layerfs.store.download import StagedDownload, discard_suspended, find_suspe
 from layerfs.store.durability import Durability, writing_back
 from layerfs.store.extraction import Extractors
 from layerfs.store.gate import StoreGate
-from layerfs.store.layout import RECORD_SUFFIX, StoreLayout, as_digest
+from layerfs.store.layout import RECORD_SUFFIX, StagedName, StoreLayout, as_digest
+from layerfs.store.leases import HeldLease, Leases
 from layerfs.store.locks import DigestLock, Locks
 from layerfs.store.opening import Opening
 from layerfs.store.paths import StorePaths
 from layerfs.store.probe import Capabilities
 from layerfs.store.records import CoverRecord, Merger, read_tables
 from layerfs.store.refs import Refs
+from layerfs.store.removing import Remover
 from layerfs.store.soundness import TreeJudge
 from layerfs.store.staging import StagedTree
+from layerfs.store.stock import Stock
 from layerfs.store.sweep import SUSPENDED_SECONDS, Swept, sweep
 from layerfs.store.trees import TreeShelf
 from layerfs.store.usage import Usage, UsageCache
@@ -87,29 +91,36 @@ class ImageStorage(StorePaths):
         maker: int | None = None,
     ) -> None:
         super().__init__(StoreLayout(utf8_path(images_dir)))
-        self._locks = Locks(self._layout.lock)
+        self.locks = Locks(self._layout.lock)
+        """Who works on what."""
         self._boot_id = host.boot_id()
         self.maker = maker
         """Whose store is believed beside one's own and root's; None for nobody's."""
-        opening = Opening(self._layout, self._locks, StoreGate(self._layout, maker))
+        opening = Opening(self._layout, self.locks, StoreGate(self._layout, maker))
         self.readonly = not opening.enter(shared)
         """Whether this process may only read the store; what is missing then raises StoreReadOnly."""
         self._opening = opening
         self._durability = Durability(self.images_dir, readonly=self.readonly)
         self._mounts = UsageCache()
         self._extractors = Extractors(opening.capabilities, budgets or Budgets())
-        self.refs = Refs(self._layout, self._locks)
+        self.refs = Refs(self._layout, self.locks)
         """Pinned tags."""
+        self.leases = Leases(self._layout, self.locks)
+        """What programs need, beside the refs."""
         self._manifests: DocumentShelf[Manifest | Index] = DocumentShelf(
-            self._layout.manifests, "manifest", parse_manifest, self._locks
+            self._layout.manifests, "manifest", parse_manifest, self.locks
         )
         self._configs: DocumentShelf[ImageConfig] = DocumentShelf(
-            self._layout.configs, "config", lambda raw, d: ImageConfig.parse(raw, f"config {d}"), self._locks
+            self._layout.configs, "config", lambda raw, d: ImageConfig.parse(raw, f"config {d}"), self.locks
         )
         self._blobs = BlobShelf(self._layout)
-        judged = (self._locks, self._durability, self._mounts.uses, TreeJudge(opening.is_native))
+        judged = (self.locks, self._durability, self._mounts.uses, TreeJudge(opening.is_native))
         self._layers: TreeShelf[LayerRecord] = TreeShelf(self._layout.extracted, LayerRecord, *judged)
         self._covers: TreeShelf[CoverRecord] = TreeShelf(self._layout.covers, CoverRecord, *judged)
+        self.stock = Stock(self._layout, self._layers, self._covers)
+        """All that has its final name."""
+        self.remover = Remover(self.stock, self.locks)
+        """Removes what is complete; who may go is decided by `layerfs.gc`."""
 
     @property
     def capabilities(self) -> Capabilities:
@@ -211,18 +222,23 @@ class ImageStorage(StorePaths):
         with disk_errors(str(self._layout.layers)):
             suspended = find_suspended(self._layout.layers, wanted, source)
         final = self._layout.blob(wanted)
-        return stage_download(self._locks, wanted, final, expected_size, suspended, source)
+        return stage_download(self.locks, wanted, final, expected_size, suspended, source)
+
+    def discard_suspended(self, paths: Iterable[Path]) -> None:
+        """Remove those of the staged downloads among *paths* that are in nobody's hands."""
+        named = ((path, StagedName.parse(path.name)) for path in paths)
+        discard_suspended(self.locks, (path for path, name in named if name and name.kind == "downloading"))
 
     def discard_downloads(self, digest: Digest, source: str) -> None:
         """Remove what is staged of a blob from *source* and in nobody's hands. Raises StoreError."""
         with disk_errors(str(self._layout.layers)):
-            discard_suspended(self._locks, find_suspended(self._layout.layers, digest, source))
+            discard_suspended(self.locks, find_suspended(self._layout.layers, digest, source))
 
     def stage_config_download(self, digest: Digest | str) -> StagedDownload:
         """Begin the download of a config, of unknown size. Raises StoreFull, StoreReadOnly, StoreError."""
         wanted = as_digest(digest)
         self._require_writable(f"config {wanted}")
-        return stage_download(self._locks, wanted, self._layout.config(wanted), -1)
+        return stage_download(self.locks, wanted, self._layout.config(wanted), -1)
 
     # Layer directories
 
@@ -363,6 +379,25 @@ class ImageStorage(StorePaths):
         """Say which layers and covers are in use by mounts, in all mount namespaces that can be read."""
         return self._mounts.read(max_age=0)
 
+    def blind(self, usage: Usage) -> str:
+        """Say why *usage* may lack a mount that uses this store; empty if it lacks none."""
+        return usage.blind(self._opening.reached_by)
+
+    def lease(
+        self,
+        name: str,
+        digests: Iterable[Digest | str],
+        *,
+        until: datetime | None = None,
+        pid: int | None = None,
+    ) -> HeldLease:
+        """Keep layers, covers and images, by their digests, until a time or the end of a process.
+
+        See `layerfs.store.leases.Leases.take`. Take it first and look with `open_layer` then.
+        """
+        self._require_writable(f"lease {name}")
+        return self.leases.take(name, map(as_digest, digests), until=until, pid=pid)
+
     def sweep(self, max_age: float = SUSPENDED_SECONDS) -> Swept:
         """Remove what killed processes left, and suspended downloads older than *max_age* seconds.
 
@@ -370,13 +405,13 @@ class ImageStorage(StorePaths):
         """
         self._require_writable("a sweep")
         with disk_errors(f"{self.images_dir}: cannot sweep"):
-            return sweep(self._layout, self._locks, [self._layers, self._covers], self._mounts, max_age)
+            return sweep(self._layout, self.locks, [self._layers, self._covers], self._mounts, max_age)
 
     def sweep_staged(self) -> Swept:
         """Remove as `sweep` does, but read no records: a store without leftovers takes moments."""
         self._require_writable("a sweep")
         with disk_errors(f"{self.images_dir}: cannot sweep"):
-            return sweep(self._layout, self._locks, [], self._mounts, SUSPENDED_SECONDS)
+            return sweep(self._layout, self.locks, [], self._mounts, SUSPENDED_SECONDS)
 
     # Locks and durability
 
@@ -385,7 +420,7 @@ class ImageStorage(StorePaths):
 
         As a context manager it waits for it.
         """
-        return self._locks.work(as_digest(digest), source)
+        return self.locks.work(as_digest(digest), source)
 
     def make_durable(self) -> int:
         """Write all pending trees to the disk, with one syncfs, and say so in their records.

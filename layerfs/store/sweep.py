@@ -11,19 +11,21 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from errno import ENOTEMPTY
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 from layerfs.errors import InvalidDigest, StoreError
 from layerfs.oci import Digest
-from layerfs.store.layout import StagedName, StoreLayout
+from layerfs.store.layout import StagedKind, StagedName, StoreLayout
 from layerfs.store.locks import Locks
 from layerfs.store.removal import remove_tree
+from layerfs.store.removing import restore
 from layerfs.store.trees import TreeShelf
 from layerfs.store.usage import Usage, UsageCache
 
 SUSPENDED_SECONDS: Final = 7 * 24 * 3600
 """How long a suspended download waits for its next attempt, counted from its last byte."""
 
+_TAKEN_AWAY: Final = frozenset({"aside", "removing"})
 _ATTEMPTS: Final = 5
 _PAUSE_SECONDS: Final = 0.1
 
@@ -54,13 +56,17 @@ def sweep(
 
     What cannot be removed is logged and left for the next sweep.
     """
+    for directory in layout.directories:  # first: a tree that was set aside has its record still
+        for path, name in _staged_in(directory, unnamed=directory == layout.refs):
+            if name.kind == "aside":
+                _restore(path, name, locks)
     void = sum(_sweep_void(shelf, locks) for shelf in shelves)
-    removed = {"downloading": 0, "extracting": 0, "removing": 0, "writing": 0}
+    removed = dict.fromkeys(get_args(StagedKind), 0)
     oldest = time.time() - max_age
     for directory in (layout.root, *layout.directories):
         found = list(_staged_in(directory, unnamed=directory == layout.refs))
         # After the listing: whoever mounted a tree before it was set aside is in this.
-        usage = mounts.read(max_age=0) if any(name.kind == "removing" for _, name in found) else Usage()
+        usage = mounts.read(max_age=0) if any(name.kind in _TAKEN_AWAY for _, name in found) else Usage()
         for path, name in found:
             if _is_used(name, usage):
                 log.info("%s: not swept: in use by a mount", path)
@@ -69,9 +75,23 @@ def sweep(
     return Swept(
         downloads=removed["downloading"],
         files=removed["writing"],
-        trees=removed["extracting"] + removed["removing"],
+        trees=removed["aside"] + removed["extracting"] + removed["removing"],
         void=void,
     )
+
+
+def _restore(path: Path, name: StagedName, locks: Locks) -> None:
+    """Give what a killed process set aside its name back, unless another has it by now."""
+    lock = locks.name(path)
+    if not lock.try_acquire():
+        return
+    try:
+        if restore(path, name.stem, locks):
+            log.info("%s: set aside by a process that was killed, put back", path)
+    except (OSError, InvalidDigest) as exc:
+        log.warning("%s: not put back: %s", path, exc)
+    finally:
+        lock.release()
 
 
 def _sweep_void(shelf: TreeShelf[Any], locks: Locks) -> int:
@@ -112,7 +132,7 @@ def _staged_in(directory: Path, *, unnamed: bool) -> Iterator[tuple[Path, Staged
 
 def _is_used(name: StagedName, usage: Usage) -> bool:
     """Say whether a tree set aside by a process that was killed just then may be under a mount."""
-    if name.kind != "removing":
+    if name.kind not in _TAKEN_AWAY:
         return False
     try:
         return usage.uses(Digest.from_name(name.stem))
@@ -126,7 +146,7 @@ def _remove(path: Path, name: StagedName, locks: Locks, oldest: float) -> bool:
     if not lock.try_acquire():
         return False
     try:
-        if name.kind in ("extracting", "removing"):
+        if name.kind in ("aside", "extracting", "removing"):
             _remove_tree(path)
             return True
         if name.kind == "downloading" and _resumable(path, oldest):

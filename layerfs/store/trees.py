@@ -156,6 +156,19 @@ class TreeShelf(Generic[Record]):
         path, record = self._directory / digest.name, self.read_record(digest)
         return self._judge.problem(path, record) if record is not None and path.is_dir() else None
 
+    def forget(self, digests: Iterable[Digest]) -> None:
+        """Drop the records of trees that were set aside. Raises StoreError."""
+        gone = list(digests)
+        with disk_errors(f"{self._directory}: cannot remove"):
+            for digest in gone:
+                self._known.pop(digest, None)
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(self.record_path(digest))
+            if gone:  # durable before the trees are emptied: no power cut may bring a record back
+                sync_directory(self._directory)
+        for digest in gone:
+            self._durability.forget(self._directory, digest)
+
     def names(self) -> tuple[set[Digest], set[Digest]]:
         """List the digests that have a tree, and those that have a record. Raises OSError."""
         trees: set[Digest] = set()
@@ -218,7 +231,7 @@ class TreeShelf(Generic[Record]):
                 with disk_errors(f"{self._directory / digest.name}: cannot remove"):
                     self._set_aside(digest, _RECENT)
             finally:
-                self._remove_record(digest)
+                self.forget([digest])
 
     def _record_of(self, digest: Digest, identity: TreeIdentity) -> Record | None:
         """Return the record of a tree; None if it is not the same tree any more."""
@@ -226,18 +239,9 @@ class TreeShelf(Generic[Record]):
 
     def _take_away(self, digest: Digest, recheck: float) -> bool:
         with disk_errors(f"{self._directory / digest.name}: cannot remove"):
-            self._known.pop(digest, None)
             removed = self._set_aside(digest, recheck)
-            self._remove_record(digest)
+            self.forget([digest])
         return removed
-
-    def _remove_record(self, digest: Digest) -> None:
-        path = self.record_path(digest)
-        with disk_errors(f"{path}: cannot remove"), contextlib.suppress(FileNotFoundError):
-            os.unlink(path)
-            # Durable before the sweeper empties the tree: no power cut may bring this record back.
-            sync_directory(self._directory)
-        self._durability.forget(self._directory, digest)
 
     def _look(self, digest: Digest, path: Path, status: os.stat_result) -> PublishedTree[Record] | None:
         record = self._sound_record(digest, path, status)

@@ -2,7 +2,7 @@ r"""Which layers and covers the mounts of this machine use, as far as /proc show
 
 Decides by the text of mountinfo, in every mount namespace that can be read: a digest's file name or short id
 in an overlay's lower directory, or in what a bind mount shows, is a use. Errs on the side of use: a name that
-only looks like one keeps a layer alive.
+only looks like one keeps a layer alive. Knows what it could not see (`Usage.blind`).
 
 Overlay shows its lower directories as they were given, relative ones and symlinks too, in two spellings:
 ``lowerdir=a:b`` (mount(2), ``:`` and ``\`` escaped by backslashes) and ``lowerdir+=a`` (fsconfig(2), not
@@ -12,34 +12,62 @@ escaped); the kernel's octal escapes around both are undone by `layerfs.host.mou
 import os
 import re
 import time
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 from layerfs.host.mounts import Mount, parse_mountinfo
 from layerfs.layer.overlayfs import split_lowerdir
+from layerfs.layer.paths import shown
 from layerfs.oci import Digest
 
 _DIGEST: Final = re.compile(rb"(?:sha256-[0-9a-f]{64}|sha512-[0-9a-f]{128})")
 _SHORT_ID: Final = re.compile(rb"[a-z2-7]{26}")
 _PROC: Final = Path("/proc")
+_FIRST_PID_NAMESPACE: Final = "pid:[4026531836]"
+"""The namespace that all others are in (include/linux/proc_ns.h, PROC_PID_INIT_INO)."""
+
+
+@dataclass(frozen=True, slots=True)
+class MountUse:
+    """A mount that uses something of a store, as one of the processes that have it sees it."""
+
+    point: bytes
+    pid: int
+
+    def __str__(self) -> str:
+        return f"mount {shown(self.point)}, seen by process {self.pid}"
 
 
 @dataclass(frozen=True, slots=True)
 class Usage:
     """What is in use, of any store: names do not say of which."""
 
-    digests: frozenset[Digest] = frozenset()
-    short_ids: frozenset[str] = frozenset()
+    digests: Mapping[Digest, MountUse] = field(default_factory=dict)
+    short_ids: Mapping[str, MountUse] = field(default_factory=dict)
     """`Digest.short_id` of layers and stacks, from paths that lead through a mount of ours."""
-    unreadable: int = 0
-    """Processes whose mounts this process may not see."""
+    unreadable: Mapping[int, int] = field(default_factory=dict)
+    """How many processes of each uid there are whose mounts this process may not see."""
+    hidden: str = ""
+    """Why there may be processes of which nothing is seen; empty if there are none."""
 
     def uses(self, digest: Digest) -> bool:
         """Say whether a mount uses the layer or the cover *digest*."""
         return digest in self.digests or digest.short_id in self.short_ids
+
+    def use_of(self, digest: Digest) -> MountUse | None:
+        """Return a mount that uses the layer or the cover *digest*."""
+        return self.digests.get(digest) or self.short_ids.get(digest.short_id)
+
+    def blind(self, reached_by: Callable[[int], bool]) -> str:
+        """Say what could not be seen of users that the store is *reached_by*; empty if that was all."""
+        if self.hidden:
+            return self.hidden
+        count = sum(count for uid, count in self.unreadable.items() if reached_by(uid))
+        return f"the mounts of {count} processes may not be read by this user" if count else ""
 
 
 class UsageCache:
@@ -64,17 +92,36 @@ class UsageCache:
 
 def read_usage(proc: Path = _PROC) -> Usage:
     """Look at every mount namespace that some process is in."""
-    digests: set[Digest] = set()
-    short_ids: set[str] = set()
-    unreadable = 0
+    digests: dict[Digest, MountUse] = {}
+    short_ids: dict[str, MountUse] = {}
+    unreadable: Counter[int] = Counter()
     for pid, mounts in _namespaces(proc):
         if mounts is None:
-            unreadable += 1
+            with suppress(OSError):  # it ended
+                unreadable[os.stat(proc / str(pid)).st_uid] += 1
             continue
-        for path in _paths(mounts, proc / str(pid) / "root"):
-            digests.update(_digests(path))
-            short_ids.update(_short_id(path))
-    return Usage(frozenset(digests), frozenset(short_ids), unreadable)
+        for path, point in _paths(mounts, proc / str(pid) / "root"):
+            use = MountUse(point, pid)
+            digests.update(dict.fromkeys(_digests(path), use))
+            short_ids.update(dict.fromkeys(_short_id(path), use))
+    return Usage(digests, short_ids, unreadable, _hidden(proc))
+
+
+def _hidden(proc: Path) -> str:
+    """Say why /proc may show some processes only; empty if it shows all of the machine."""
+    try:
+        if os.readlink(proc / "self/ns/pid") != _FIRST_PID_NAMESPACE:
+            return "this is a pid namespace of its own: mounts of processes outside are not seen"
+        if os.geteuid() == 0:
+            return ""
+        own = parse_mountinfo((proc / "self/mountinfo").read_bytes())
+    except OSError as exc:
+        return f"{proc} cannot be read: {exc.strerror}"
+    at_proc = [mount for mount in own if mount.point == os.fsencode(proc)]
+    for option in at_proc[-1].super_options if at_proc else ():
+        if option.startswith(b"hidepid=") and option not in (b"hidepid=0", b"hidepid=off"):
+            return f"{proc} hides the processes of others ({os.fsdecode(option)})"
+    return ""
 
 
 def mounts_with(word: bytes, proc: Path = _PROC) -> list[Mount]:
@@ -125,15 +172,16 @@ def _namespaces(proc: Path) -> Iterator[tuple[int, list[Mount] | None]]:
             yield int(name), None
 
 
-def _paths(mounts: Iterable[Mount], root: Path) -> Iterator[bytes]:
+def _paths(mounts: Iterable[Mount], root: Path) -> Iterator[tuple[bytes, bytes]]:
+    """Yield each path that says what a mount shows, and where the mount is."""
     for mount in mounts:
-        yield mount.root
-        yield mount.point
+        yield mount.root, mount.point
+        yield mount.point, mount.point
         if mount.fstype == b"overlay":
             for lower in lower_directories(mount):
-                yield lower
+                yield lower, mount.point
                 if not _digests(lower) and not _short_id(lower):
-                    yield _resolve(root, lower)
+                    yield _resolve(root, lower), mount.point
 
 
 def _resolve(root: Path, lower: bytes) -> bytes:

@@ -5,18 +5,22 @@ whole stack if it is that of a cover.
 """
 
 import os
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 from layerfs.needs import DocumentNeed, Need, StackNeed
 from layerfs.oci import Digest
+from layerfs.store.leases import NAMED_SECONDS
 from layerfs.view.layers import has_layers, held_layers
 from layerfs.view.names import parse_id
 from layerfs.view.nodes import Attributes, Node
 from layerfs.view.virtual import LINK_MODE, MountContext, VirtualDirectory, VirtualNode
 
 KEY: Final = b"lower"
+_KEEP_SECONDS: Final = NAMED_SECONDS / 2
+"""Whoever reads a link has at least this long to mount what it names."""
 
 
 class LowersDirectory(VirtualDirectory):
@@ -87,11 +91,12 @@ class LayerLower(VirtualNode):
 class CoverLower(VirtualNode):
     """The link to the cover of a stack; native always, as directories are all that it needs at least."""
 
-    __slots__ = ("_id",)
+    __slots__ = ("_id", "_kept_at")
 
     def __init__(self, ino: int, context: MountContext, id_: str) -> None:
         super().__init__(ino, context)
         self._id = id_
+        self._kept_at = -_KEEP_SECONDS
 
     def attributes(self) -> Attributes:
         """Return a link of the target's length, which is known before the target is there."""
@@ -102,6 +107,7 @@ class CoverLower(VirtualNode):
         """Return the directory; waits for all layers and the cover. Raises StoreError, ImageError."""
         cover = self._find()
         if cover is not None:
+            self._keep()
             return os.fsencode(cover)
         found = self.context.known.stack(self._id)
         return found if isinstance(found, DocumentNeed) else StackNeed(*found)
@@ -109,6 +115,13 @@ class CoverLower(VirtualNode):
     def is_here(self) -> bool:
         """Say whether reading the link would answer at once."""
         return self._find() is not None
+
+    def _keep(self) -> None:
+        """Keep the stack for whoever reads the link, until he has mounted it: overlayfs follows it first."""
+        now = time.monotonic()
+        if now - self._kept_at >= _KEEP_SECONDS and not self.context.storage.readonly:
+            self._kept_at = now
+            self.context.storage.leases.name_stack(self.context.known.stack_layers(self._id))
 
     def _find(self) -> Path | None:
         """Return the cover if it and all layers are there."""

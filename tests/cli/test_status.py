@@ -96,7 +96,7 @@ def test_df_counts_what_is_shared_and_what_nothing_needs(layerfs: CommandLine, t
     assert found["blobs"] == {"count": 3, "size": sum(sizes), "shared": BASE.size, "reclaimable": 0}
     assert found["extracted"] == {"count": 3, "size": 15_000, "shared": 10_000, "reclaimable": 0}
     assert found["leftovers"]["reclaimable"] == 5
-    assert found["scratch"] == {"count": 0, "size": 0, "shared": 0, "reclaimable": 0}
+    assert found["scratches"] == {"count": 0, "size": 0, "shared": 0, "in_use": 0, "reclaimable": 0}
     assert [(one["reference"], one["extracted"]) for one in found["images"]] == [
         ("docker.io/library/one:1", 13_000),
         ("docker.io/library/two:1", 12_000),

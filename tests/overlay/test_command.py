@@ -84,7 +84,7 @@ def test_rw_writes_into_a_scratch_that_umount_removes(scene: Scene, target: Path
     shutil.rmtree(target / "d")
     (target / "new").write_bytes(b"new")
     assert len(scratches(scene)) == 1
-    counted = df(scene)["scratch"]
+    counted = df(scene)["scratches"]
     assert (counted["count"], counted["reclaimable"]) == (1, 0)
     assert counted["size"] >= 8192, "two files at least, in blocks"
     assert df(scene)["covers"]["size"] > 0
@@ -92,7 +92,7 @@ def test_rw_writes_into_a_scratch_that_umount_removes(scene: Scene, target: Path
     scene.overlay("--umount", target)
 
     assert scratches(scene) == []
-    assert df(scene)["scratch"]["size"] == 0
+    assert df(scene)["scratches"]["size"] == 0
     assert os.listdir(target) == []
     scene.overlay(str(place.reference), target)
     assert sorted(os.listdir(target / "d")) == ["x", "y"]

@@ -106,7 +106,8 @@ def test_what_another_namespace_mounted_stays_until_it_is_gone(
     with mounted_elsewhere(scene, place, WAYS[name], tmp_path):
         assert mounts.mount_at(tmp_path / "target") is None
         usage = storage.usage()
-        assert usage.unreadable == 0
+        assert not usage.unreadable
+        assert not usage.hidden
         for digest in stack:
             assert usage.uses(digest)
             for remove in (storage.remove_layer, storage.discard_layer):

@@ -1,0 +1,70 @@
+"""``layerfs lease``: what programs need of the store, and until when."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from layerfs.cli import options
+from layerfs.cli.app import app
+from layerfs.cli.opening import open_store
+from layerfs.cli.output import print_json, print_table
+from layerfs.errors import NotInStore
+from layerfs.settings import Settings
+
+if TYPE_CHECKING:
+    from layerfs.store.leases import Lease
+
+_SHORT_HEX = 12
+
+lease_app = typer.Typer(
+    help="List and end leases: what programs need of the store, until when.",
+    epilog="A program takes one by ImageStorage.lease (docs/embedding.md); it ends with its process or time.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+app.add_typer(lease_app, name="lease")
+
+
+@lease_app.command(name="ls", epilog="Example: layerfs lease ls --json")
+@options.configured(*options.STORE)
+def list_(settings: Settings, as_json: options.Json = False) -> None:
+    """List the leases that hold: name, digests, until when, for which process."""
+    found = open_store(settings, make=False).leases.holding()
+    if as_json:
+        print_json([_as_json(name, lease) for name, lease in found])
+    else:
+        print_table(("NAME", "DIGESTS", "UNTIL", "PROCESS"), [_cells(name, lease) for name, lease in found])
+
+
+@lease_app.command(name="rm", epilog="Example: layerfs lease rm build-7")
+@options.configured(*options.STORE)
+def remove(
+    settings: Settings, names: Annotated[list[str], typer.Argument(metavar="NAME", help="Leases to end.")]
+) -> None:
+    """End leases. What they kept stays until layerfs gc."""
+    leases = open_store(settings, make=False).leases
+    for name in names:
+        if not leases.remove(name):
+            raise NotInStore(f"{name}: no such lease (layerfs lease ls lists them)")
+        typer.echo(f"removed {name}")
+
+
+def _as_json(name: str, lease: "Lease") -> dict[str, object]:
+    return {
+        "name": name,
+        "digests": list(lease.digests),
+        "made_at": lease.made_at,
+        "until": lease.until,
+        "pid": lease.holder.pid if lease.holder else None,
+    }
+
+
+def _cells(name: str, lease: "Lease") -> list[str]:
+    first = lease.digests[0][: len("sha256:") + _SHORT_HEX] if lease.digests else "-"
+    more = len(lease.digests) - 1
+    return [
+        name,
+        f"{first} and {more} more" if more > 0 else first,
+        lease.until.astimezone().isoformat(" ", "seconds") if lease.until else "-",
+        str(lease.holder.pid) if lease.holder else "-",
+    ]

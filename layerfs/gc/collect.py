@@ -1,0 +1,101 @@
+"""The going of things: looks who needs what, sets aside, looks again, deletes. Blocking.
+
+Any number of collectors, daemons and commands may work on one store at once.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import islice
+
+from layerfs.catalog.inventory import Held
+from layerfs.catalog.inventory import needs_of as _walk
+from layerfs.gc.plan import Kept, Needed, Root, Users
+from layerfs.oci import Digest, ImageReference
+from layerfs.store import ImageStorage
+from layerfs.store.removing import BATCH
+from layerfs.store.stock import Stored
+
+
+@dataclass(slots=True)
+class Collected:
+    """What a collection did."""
+
+    removed: dict[Stored, Held] = field(default_factory=dict)
+    kept: list[Kept] = field(default_factory=list)
+
+    @property
+    def freed(self) -> int:
+        """Bytes."""
+        return sum(held.size for held in self.removed.values())
+
+
+class Collector:
+    """Removes what nobody needs from one store.
+
+    A ref needs its image if *counts* says that it counts: all do for a collection, those that are pinned for
+    an eviction. With *force* a look at the mounts that may lack some is believed; what it shows as used
+    stays.
+    """
+
+    def __init__(
+        self,
+        storage: ImageStorage,
+        *,
+        counts: Callable[[ImageReference], bool] = lambda _: True,
+        force: bool = False,
+    ) -> None:
+        self._storage = storage
+        self._counts = counts
+        self._force = force
+        self._needs: dict[Digest, frozenset[Digest]] = {}
+
+    def users(self) -> Users:
+        """Look who needs what right now. Raises StoreError, also for a lease that cannot be read."""
+        storage = self._storage
+        roots = [
+            Root(str(name), self.needs_of(entry.digest))
+            for name, entry in storage.refs.all()
+            if self._counts(name)
+        ]
+        for name, lease in storage.leases.holding():
+            found = frozenset[Digest]().union(*map(self.needs_of, lease.needed()))
+            roots.append(Root(f"lease {name}", found, leased=True))
+        usage = storage.usage()
+        return Users(tuple(roots), usage, "" if self._force else storage.blind(usage))
+
+    def collect(
+        self, going: Mapping[Stored, Held], between: Callable[[int], object] = lambda _: None
+    ) -> Collected:
+        """Remove *going*, but for what somebody needs by then; *between* two batches hears the bytes freed.
+
+        Raises StoreReadOnly, StoreError; what was removed until then stays removed.
+        """
+        for what in going:  # while the documents are here: they may be set aside when somebody names them
+            if what.kind == "manifest":
+                self.needs_of(what.digest)
+        done = Collected()
+        for batch in _batches(going):
+            removal = self._storage.remover.remove(batch, self._needed_now)
+            done.removed |= {what: going[what] for what in removal.removed}
+            done.kept += [Kept(what, going[what], (reason,)) for what, reason in removal.kept]
+            between(done.freed)
+        return done
+
+    def _needed_now(self) -> Callable[[Stored], str]:
+        needed = Needed(self.users())
+        return lambda what: ", ".join(needed.reasons(what))
+
+    def needs_of(self, digest: Digest) -> frozenset[Digest]:
+        """Return what *digest* needs, as it was when it was first asked: documents do not change."""
+        found = self._needs.get(digest)
+        if found is None:
+            found = _walk(self._storage, digest)
+            if len(found) > 1:  # else its document is not here yet
+                self._needs[digest] = found
+        return found
+
+
+def _batches(going: Mapping[Stored, Held]) -> Iterator[list[Stored]]:
+    rest = iter(going)
+    while batch := list(islice(rest, BATCH)):
+        yield batch
