@@ -10,27 +10,33 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import msgspec
+import trio
 
 from layerfs import __version__
+from layerfs.errors import StoreError
 from layerfs.extract.client import WORKERS_MAX, ExtractorPool
 from layerfs.fetch import Fetcher, open_fetcher
 from layerfs.fetch.origin import InProcess, Origin
 from layerfs.fetch.remote import open_remote
-from layerfs.fetch.tasks import held
+from layerfs.fetch.tasks import background, held
 from layerfs.host.mountpoint import Mountpoint
 from layerfs.registry import RegistrySettings
 from layerfs.settings import Settings
-from layerfs.status import Status
+from layerfs.status import Fetching, Status
 from layerfs.store import ImageStorage
 from layerfs.store.layout import StoreLayout
 
 if TYPE_CHECKING:
+    from layerfs.gc.keeper import Keeper
     from layerfs.local import SourceName
     from layerfs.local.origin import LocalOrigin
     from layerfs.registry.client import RegistryClient
+
+KEEP_PERIOD: Final = 5.0
+"""Seconds between two looks whether something was fetched, so that the store may be too large."""
 
 log = logging.getLogger(__name__)
 
@@ -88,6 +94,7 @@ async def providing(
         _origin(settings, serving=serving) if local is None else nullcontext(InProcess(local))
     )
     workers = min(os.cpu_count() or 1, WORKERS_MAX)
+    keeper = keeper_of(settings, storage)
     with ExtractorPool(workers) as pool:
         async with (
             origin as source,
@@ -99,9 +106,43 @@ async def providing(
                 budgets=settings.budgets,
                 workers=workers,
                 blob_files=None if local is None else local.blob_file,
+                make_room=keeper.make_room,
             ) as provider,
         ):
             yield provider
+
+
+def keeper_of(settings: Settings, storage: ImageStorage) -> "Keeper":
+    """Return who keeps *storage* within the limits of the settings."""
+    from layerfs.gc.keeper import Keeper
+    from layerfs.gc.limits import Limits
+
+    limits = Limits(
+        max_size=settings.max_size, min_free=settings.min_free, pins=settings.pin, order=settings.evict
+    )
+    return Keeper(storage, limits)
+
+
+@asynccontextmanager
+async def keeping(keeper: "Keeper", statistics: Callable[[], Fetching]) -> AsyncIterator[None]:
+    """Keep a store within its limits while the block runs: looks at the start, and after each fetch."""
+
+    async def keep() -> None:
+        seen = -1
+        while True:
+            fetched = statistics().fetched
+            if fetched != seen:
+                seen = fetched
+                try:
+                    await trio.to_thread.run_sync(keeper.keep, abandon_on_cancel=True)
+                except StoreError as exc:
+                    log.warning("the store could not be kept within its limits: %s", exc)
+            await trio.sleep(KEEP_PERIOD)
+
+    async with background() as nursery:
+        if keeper.is_limited:
+            nursery.start_soon(keep)
+        yield
 
 
 def open_bundle(settings: Settings, source: "SourceName") -> "tuple[Settings, LocalOrigin]":
@@ -132,7 +173,11 @@ async def serve(
         for tag, image in local.tags.items():
             storage.refs.write(tag, image.digest)
     serving = nullcontext() if storage.readonly else held(storage.locks.serving())
-    async with serving, providing(settings, storage, local, serving=True) as provider:
+    async with (
+        serving,
+        providing(settings, storage, local, serving=True) as provider,
+        keeping(keeper_of(settings, storage), provider.statistics),
+    ):
         provider.sweep_soon()
         status = _Reporter(provider, settings, Path(str(mountpoint)))
         view = tree.build(storage, mountpoint.path, settings.platform, status, tag_ttl=settings.tag_ttl)

@@ -29,7 +29,7 @@ ARROWS: dict[str, set[str]] = {
     "local": {"errors", "foreign", "oci", "layer", "compression", "host"},
     "store": {"errors", "oci", "layer", "extract", "host", "processes"},
     "catalog": {"errors", "oci", "needs", "store"},
-    "gc": {"errors", "oci", "store", "catalog"},
+    "gc": {"errors", "oci", "settings", "store", "catalog"},
     "flights": {"errors"},
     "fetch": {
         "errors", "oci", "needs", "layer", "extract", "processes", "registry", "store", "host", "flights",
@@ -41,7 +41,7 @@ ARROWS: dict[str, set[str]] = {
     "settings": {"errors", "oci", "layer"},
     "config": {"errors", "layer", "settings", "host"},
     "app": {"host",
-        "extract", "registry", "local", "store", "view",
+        "errors", "gc", "extract", "registry", "local", "store", "view",
         "fetch", "fuse", "settings", "status",
     },
     "cli": {
@@ -58,7 +58,7 @@ OWNERS: dict[str, set[str]] = {
     "pyfuse3": {"fuse"},
     "ctypes": {"host"},
     "xattr": {"store"},
-    "trio": {"flights", "processes", "registry", "local", "fetch", "fuse", "cli"},
+    "trio": {"app", "flights", "processes", "registry", "local", "fetch", "fuse", "cli"},
     "typer": {"cli"},
     "rich": {"cli"},
     "isal": {"compression", "layer"},

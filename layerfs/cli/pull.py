@@ -67,6 +67,8 @@ def pull(
 
 
 async def _pull(machinery: "Machinery", reference: ImageReference, *, silent: bool) -> Pulled:
+    import trio
+
     from layerfs.cli.progress import shown
     from layerfs.cli.running import fetch_stack, image_of, manifest_of
 
@@ -84,6 +86,9 @@ async def _pull(machinery: "Machinery", reference: ImageReference, *, silent: bo
     image = image_of(machinery, manifest)
     blobs = {layer.digest for layer in image.layers}
     present = frozenset(blob for blob in blobs if storage.open_layer(blob) is not None)
+    sizes = {layer.digest: layer.size for layer in image.layers if layer.digest not in present}
+    missing = sum(sizes.values())
+    await trio.to_thread.run_sync(machinery.keeper.require_room, str(reference), missing)
     async with shown(machinery.provider.journal, image, present, silent=silent):
         await fetch_stack(machinery, reference, image)
     return Pulled(reference, digest, moved_from, image, present)

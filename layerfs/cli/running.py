@@ -16,6 +16,7 @@ from layerfs.cli.opening import open_store
 from layerfs.errors import NotInStore, StoreError
 from layerfs.fetch import Fetcher
 from layerfs.fetch.tasks import background
+from layerfs.gc.keeper import Keeper
 from layerfs.local.origin import LocalOrigin
 from layerfs.needs import LayersNeed, StackNeed, TagNeed
 from layerfs.oci import Digest, Image, ImageReference, Manifest, Platform, Tag, stack_digest
@@ -41,6 +42,8 @@ class Machinery:
     provider: Fetcher
     platform: Platform
     """What is wanted of an image that is there for several."""
+    keeper: Keeper
+    """Who knows whether there is room."""
 
 
 def with_provider(
@@ -54,7 +57,8 @@ def with_provider(
     async def main() -> T:
         storage = open_store(settings, make=not settings.offline or local is not None)
         async with wiring.providing(settings, storage, local) as provider, swept(storage):
-            return await work(Machinery(storage, provider, settings.platform))
+            keeper = wiring.keeper_of(settings, storage)
+            return await work(Machinery(storage, provider, settings.platform, keeper))
 
     return interrupts.run(main)
 

@@ -24,12 +24,13 @@ from layerfs.errors import (
 )
 from layerfs.extract.client import ExtractorPool
 from layerfs.fetch.documents import DocumentFetcher
-from layerfs.fetch.layers import BlobFiles, LayerWork
+from layerfs.fetch.layers import BlobFiles, LayerWork, MakeRoom, no_room
 from layerfs.fetch.origin import Origin
 from layerfs.fetch.progress import Journal
 from layerfs.fetch.sharing import LocatingOrigin, WaitShares
 from layerfs.fetch.sums import ImageSums
 from layerfs.fetch.tasks import background
+from layerfs.fetch.wants import Wants
 from layerfs.fetch.workers import Workers
 from layerfs.flights import SingleFlight
 from layerfs.layer.budgets import Budgets
@@ -71,6 +72,7 @@ class Fetcher:
         self._storage = storage
         self._work = work
         self._flights: SingleFlight[Hashable, Any] = SingleFlight(nursery)
+        self._wants = Wants(storage)
         self._leaders: dict[Hashable, Repository] = {}
         """For which repository the work is done that others of its registry join."""
         self._published = trio.Event()
@@ -94,9 +96,11 @@ class Fetcher:
                 case DocumentNeed(repository, digest):
                     await self.image(repository, digest)
                 case LayersNeed(repository, image, numbers):
-                    await self._layers(repository, image, [image.layers[number] for number in numbers])
+                    async with self._wants.of(image):
+                        await self._layers(repository, image, [image.layers[number] for number in numbers])
                 case StackNeed():
-                    await self._stack(need)
+                    async with self._wants.of(need.image):
+                        await self._stack(need)
                 case BlobNeed(repository, descriptor):
                     await self._among_strangers(
                         repository, descriptor.digest, lambda: self._work.blob(repository, descriptor)
@@ -250,10 +254,12 @@ async def open_fetcher(
     budgets: Budgets,
     workers: int,
     blob_files: BlobFiles | None = None,
+    make_room: MakeRoom = no_room,
 ) -> AsyncIterator[Fetcher]:
     """Own the tasks that fetch; on leaving, cancel them. A LayerfsError of the block leaves as itself.
 
-    *workers* is how many extractors *pool* has; *blob_files* finds files that can be linked into the store.
+    *workers* is how many extractors *pool* has; *blob_files* finds files that can be linked into the store;
+    *make_room* is asked once by what finds the disk full.
     """
     journal = Journal()
     located = LocatingOrigin(origin)
@@ -262,7 +268,9 @@ async def open_fetcher(
             nursery,
             storage,
             DocumentFetcher(storage, located, platform),
-            LayerWork(storage, located, Workers(pool, workers, located.of), budgets, journal, blob_files),
+            LayerWork(
+                storage, located, Workers(pool, workers, located.of), budgets, journal, blob_files, make_room
+            ),
             journal,
             budgets,
             WaitShares(WAITERS, located.of),

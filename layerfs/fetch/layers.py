@@ -12,7 +12,15 @@ from typing import Final
 
 import trio
 
-from layerfs.errors import DigestMismatch, LayerfsError, Offline, SizeMismatch, StoreDamaged, StoreReadOnly
+from layerfs.errors import (
+    DigestMismatch,
+    LayerfsError,
+    Offline,
+    SizeMismatch,
+    StoreDamaged,
+    StoreFull,
+    StoreReadOnly,
+)
 from layerfs.fetch.download import download
 from layerfs.fetch.origin import Origin
 from layerfs.fetch.progress import Journal, Progress
@@ -32,7 +40,15 @@ BlobFiles = Callable[[Descriptor], Path | None]
 
 _ATTEMPTS: Final = 3
 
+MakeRoom = Callable[[], bool]
+"""Removes what may go from the store; False if there is nothing. Blocking."""
+
 log = logging.getLogger(__name__)
+
+
+def no_room() -> bool:
+    """Remove nothing."""
+    return False
 
 
 class LayerWork:
@@ -46,6 +62,7 @@ class LayerWork:
         budgets: Budgets,
         journal: Journal,
         blob_files: BlobFiles | None = None,
+        make_room: MakeRoom = no_room,
     ) -> None:
         self._storage = storage
         self._origin = origin
@@ -53,6 +70,7 @@ class LayerWork:
         self._budgets = budgets
         self._journal = journal
         self._blob_files = blob_files
+        self._make_room = make_room
 
     async def layer(self, repository: Repository, layer: ImageLayer) -> None:
         """Have the layer extracted, and be sure that it is the one that the image means.
@@ -87,7 +105,11 @@ class LayerWork:
         """Make a layer once; where that cannot be, say what is wrong with the directory that is there."""
         try:
             return await make_once(
-                self._storage, source, layer.digest, lambda: self._is_here(layer.digest), make
+                self._storage,
+                source,
+                layer.digest,
+                lambda: self._is_here(layer.digest),
+                lambda: self._with_room(make),
             )
         except (Offline, StoreReadOnly) as exc:
             problem = await trio.to_thread.run_sync(self._storage.layer_problem, layer.digest)
@@ -112,7 +134,8 @@ class LayerWork:
                 if await self._adopted(descriptor, progress) is None:
                     await self._in_one_piece(progress, descriptor.digest, lambda: download_whole(progress))
 
-        if not await make_once(self._storage, source, descriptor.digest, has, make):
+        room = partial(self._with_room, make)
+        if not await make_once(self._storage, source, descriptor.digest, has, room):
             await self._overtaken(descriptor.digest, source)
 
     async def _in_one_piece(
@@ -129,6 +152,16 @@ class LayerWork:
                 raise
             log.info("%s: came in several pieces, fetching it once more in one: %s", digest, exc)
             progress.restart()
+            await attempt()
+
+    async def _with_room(self, attempt: Callable[[], Awaitable[None]]) -> None:
+        """Run *attempt*; once more if the disk was full and something could go."""
+        try:
+            await attempt()
+        except StoreFull as exc:
+            if not await trio.to_thread.run_sync(self._make_room):
+                raise
+            log.info("once more, with room that was made: %s", exc)
             await attempt()
 
     async def _is_here(self, digest: Digest) -> bool:

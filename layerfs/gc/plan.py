@@ -2,15 +2,13 @@
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final
 
 from layerfs.catalog.inventory import Held
 from layerfs.oci import Digest
+from layerfs.settings.kinds import Order
 from layerfs.store.stock import Stored, StoredKind
 from layerfs.store.usage import Usage
-
-Order = Literal["layers", "blobs"]
-"""What is evicted first: extracted layers, which a blob brings back without a network, or blobs."""
 
 _MOUNTED: Final[frozenset[StoredKind]] = frozenset({"layer", "cover"})
 """What a mount can use."""

@@ -3,6 +3,7 @@
 import math
 import os
 import pwd
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from ipaddress import ip_network
@@ -16,7 +17,21 @@ from layerfs.errors import InvalidSettings
 from layerfs.oci import Platform
 from layerfs.oci.reference import is_registry
 
+Order = Literal["layers", "blobs"]
+"""What is evicted first: extracted layers, which a blob brings back without a network, or blobs."""
 Level = Literal["debug", "info", "warning", "error"]
+
+
+@dataclass(frozen=True, slots=True)
+class Amount:
+    """Bytes, or a part of the filesystem."""
+
+    bytes: int = 0
+    percent: float = 0
+
+    def of(self, filesystem: int) -> int:
+        """Return the bytes that it is of a filesystem of so many."""
+        return self.bytes + int(filesystem * self.percent / 100)
 
 
 def absolute(path: Path, what: str) -> Path:
@@ -105,6 +120,25 @@ def _seconds_of_word(text: str, what: str) -> float:
     return seconds
 
 
+_AMOUNT: Final = re.compile(r"(\d{1,15}(?:\.\d{1,3})?)\s*(%|[kMGTP]?i?B?)", re.ASCII)
+_POWERS: Final = "kMGTP"
+
+
+def _amount(text: str | int, what: str) -> Amount:
+    match = _AMOUNT.fullmatch(str(text).strip())
+    if match is None:
+        raise InvalidSettings(
+            f"{what}: {text!r} (expected bytes, as 20GB or 512MiB, or a part of the disk, as 80%)"
+        )
+    number, unit = float(match[1]), match[2]
+    if unit == "%":
+        if number > 100:
+            raise InvalidSettings(f"{what}: {text!r} (expected 100% at most)")
+        return Amount(percent=number)
+    base = 1024 if "i" in unit else 1000
+    return Amount(int(number * base ** (1 + _POWERS.index(unit[0]) if unit[:1] in tuple(_POWERS) else 0)))
+
+
 FLAG: Final = ValueKind(toml=bool, option=bool)
 """Yes or no. Its words are the name, and the name behind ``no``, as of mount(8)."""
 SECONDS: Final = ValueKind(
@@ -140,6 +174,17 @@ HOSTS_EACH: Final = ValueKind(
 )
 """Hosts, one each time that the option is given."""
 NETWORKS: Final = ValueKind(toml=list[str], option=list[str], of_file=_networks_of_file)
+AMOUNT: Final = ValueKind(
+    toml=str | Annotated[int, msgspec.Meta(ge=0)],
+    option=str,
+    of_file=_amount,
+    of_option=_amount,
+    of_word=_amount,
+)
+"""Bytes, or a part of the filesystem."""
+PATTERNS: Final = ValueKind(toml=list[str], option=list[str], of_file=lambda texts, _: tuple(texts))
+"""Patterns of references, as a shell's."""
+ORDER: Final = ValueKind(toml=Order, option=Order)
 USER: Final = ValueKind(
     toml=str | Annotated[int, msgspec.Meta(ge=0)], option=str, of_file=_user, of_option=_user, of_word=_user
 )

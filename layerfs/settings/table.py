@@ -13,16 +13,21 @@ from typing import Any, Final
 from layerfs.layer.budgets import Budgets
 from layerfs.oci import Platform
 from layerfs.settings.kinds import (
+    AMOUNT,
     FLAG,
     HOSTS,
     HOSTS_EACH,
     LEVEL,
     NETWORKS,
+    ORDER,
     PATH,
+    PATTERNS,
     PLATFORM,
     SECONDS,
     USER,
+    Amount,
     Level,
+    Order,
     ValueKind,
 )
 
@@ -183,6 +188,43 @@ class Settings:
             NETWORKS,
             "NETWORK/BITS of networks that are not public, into which a registry elsewhere may lead: "
             "by redirects, its token server, URLs of foreign layers.",
+        ),
+    )
+    max_size: Amount | None = field(
+        default=None,
+        metadata=_by(
+            AMOUNT,
+            "What the store may take, in bytes, as 20GB, or a part of its disk, as 80%; a daemon removes "
+            "garbage and then what was not used for longest.",
+            help="Keep the store below this, as 20GB or 80% of its disk.",
+            flags="--max-size",
+            metavar="SIZE",
+            word=True,
+        ),
+    )
+    min_free: Amount | None = field(
+        default=None,
+        metadata=_by(
+            AMOUNT,
+            "What the disk of the store keeps free, in bytes or as a part of it, in the same way.",
+            help="Keep this much of the store's disk free.",
+            flags="--min-free",
+            metavar="SIZE",
+            word=True,
+        ),
+    )
+    pin: tuple[str, ...] = field(
+        default=(),
+        metadata=_by(
+            PATTERNS, "Images that are never evicted, as docker.io/library/python:3.12 or registry/team/*."
+        ),
+    )
+    evict: Order = field(
+        default="layers",
+        metadata=_by(
+            ORDER,
+            "What is evicted first: layers, that is their directories, which a blob brings back without a "
+            "network (default), or blobs.",
         ),
     )
     poll: bool = field(

@@ -13,6 +13,7 @@ from layerfs.cli.manual import man
 from layerfs.errors import InvalidSettings, UsageError
 from layerfs.oci import Platform
 from layerfs.settings import FLAG, ROWS, Settings
+from layerfs.settings.kinds import Amount
 
 # For each field that has a row: what a file says, what an option gets, and what both mean.
 SAID: dict[str, tuple[str, Any, Any]] = {
@@ -28,12 +29,23 @@ SAID: dict[str, tuple[str, Any, Any]] = {
     "allow_other": ("true", True, True),
     "registries": ('["a.b:1", "c.d"]', "a.b:1,c.d", frozenset({"a.b:1", "c.d"})),
     "reachable_networks": ('["10.0.0.0/8"]', None, frozenset({"10.0.0.0/8"})),
+    "max_size": ('"20GiB"', "20GiB", Amount(20 << 30)),
+    "min_free": ('"5%"', "5%", Amount(percent=5)),
+    "pin": ('["a.b/c:1", "a.b/d/*"]', None, ("a.b/c:1", "a.b/d/*")),
+    "evict": ('"blobs"', None, "blobs"),
     "poll": ("false", False, False),
     "log_level": ('"debug"', "debug", "debug"),
     "log_json": ("true", True, True),
     "log_file": ('"/l"', Path("/l"), Path("/l")),
 }
-_WORDS = {"platform": "linux/arm64", "registries": "a.b:1+c.d", "fetch_timeout": "7", "tag_ttl": "8"}
+_WORDS = {
+    "platform": "linux/arm64",
+    "registries": "a.b:1+c.d",
+    "fetch_timeout": "7",
+    "tag_ttl": "8",
+    "max_size": "20GiB",
+    "min_free": "5%",
+}
 
 
 @pytest.fixture

@@ -1,0 +1,99 @@
+"""Keeps a store within its limits: garbage goes first, then what was not used for longest. Blocking."""
+
+import logging
+import os
+import threading
+import time
+
+from layerfs.catalog.inventory import take_inventory
+from layerfs.errors import StoreError, StoreFull
+from layerfs.gc.collect import Collector
+from layerfs.gc.jobs import collect_garbage
+from layerfs.gc.limits import Limits, Room
+from layerfs.gc.plan import plan_collection, plan_eviction, total
+from layerfs.store import ImageStorage
+
+log = logging.getLogger(__name__)
+
+
+class Keeper:
+    """The limits of one store. Thread-safe: one look at a time."""
+
+    def __init__(self, storage: ImageStorage, limits: Limits) -> None:
+        self._storage = storage
+        self._limits = limits
+        self._looking = threading.Lock()
+        self.is_limited = limits.max_size is not None or limits.min_free is not None
+        """Whether there is anything to keep to."""
+
+    def keep(self) -> int:
+        """Have the store within its limits, as far as what may go suffices; return the bytes freed."""
+        with self._looking:
+            goal = self._excess()
+            return self._free(goal) if goal > 0 else 0
+
+    def make_room(self) -> bool:
+        """Remove what can go for somebody whom the disk is full for; False if there is nothing.
+
+        Garbage, and if there are limits, what was not used for longest as well.
+        """
+        with self._looking:
+            wanted = room_of(self._storage).size // 20 if self.is_limited else 0
+            return self._free(max(wanted, self._excess())) > 0
+
+    def require_room(self, what: str, size: int) -> None:
+        """Raise StoreFull, with the numbers, if *size* bytes more do not fit even when all goes that may."""
+        room = room_of(self._storage)
+        most = None if self._limits.max_size is None else self._limits.max_size.of(room.size)
+        if most is not None and size > most:
+            raise StoreFull(
+                f"{what}: {_shown(size)} in blobs alone (expected {_shown(most)}, max_size, at most)"
+            )
+        can_go = 0 if size <= room.free else self._can_go()
+        if size > room.free + can_go:
+            raise StoreFull(
+                f"{what}: needs {_shown(size)} in blobs alone, and as much or more for what is extracted; "
+                f"{self._storage.images_dir} has {_shown(room.free)}, and {_shown(can_go)} can go "
+                "(expected enough); make room, or choose another --store"
+            )
+
+    def _can_go(self) -> int:
+        counts = self._limits.is_pinned if self.is_limited else lambda _: True
+        users = Collector(self._storage, counts=counts).users()
+        things = take_inventory(self._storage).things
+        return total(plan_collection(things, users, now=time.time()).going.values())
+
+    def _excess(self) -> int:
+        return self._limits.excess(take_inventory(self._storage).total, room_of(self._storage))
+
+    def _free(self, goal: int) -> int:
+        """Remove garbage, then evict until *goal* bytes are free. Raises StoreError."""
+        done = collect_garbage(self._storage)
+        freed = sum(held.size for held in done.removed.values())
+        if goal > freed:
+            collector = Collector(self._storage, counts=self._limits.is_pinned)
+            things = take_inventory(self._storage).things
+            chosen = plan_eviction(things, collector.users(), goal - freed, self._limits.order)
+            freed += collector.collect(chosen).freed
+        if goal > freed:
+            log.warning(
+                "%s: %d bytes more than its limits, and nothing else can go (all else is in use or pinned)",
+                self._storage.images_dir,
+                goal - freed,
+            )
+        if freed:
+            log.info("%s: freed %d bytes", self._storage.images_dir, freed)
+        return freed
+
+
+def room_of(storage: ImageStorage) -> Room:
+    """Return what the filesystem of a store has. Raises StoreError."""
+    try:
+        status = os.statvfs(storage.images_dir)
+    except OSError as exc:
+        raise StoreError(f"{storage.images_dir}: cannot be looked at: {exc.strerror}") from exc
+    return Room(status.f_blocks * status.f_frsize, status.f_bavail * status.f_frsize)
+
+
+def _shown(size: int) -> str:
+    return f"{size / 1e6:,.1f} MB"

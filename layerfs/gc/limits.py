@@ -1,0 +1,50 @@
+"""How much of the disk a store may take, and what has to go for that. Pure."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Final
+
+from layerfs.oci import ImageReference
+from layerfs.settings.kinds import Amount, Order
+
+_LOW: Final = 0.9
+"""A store too large becomes as small as this part of its limit: the next layer does not evict again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """What a filesystem has, in bytes."""
+
+    size: int
+    free: int
+    """What an ordinary user may write."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What the user said of the size of a store."""
+
+    max_size: Amount | None = None
+    min_free: Amount | None = None
+    pins: tuple[str, ...] = ()
+    """Patterns of references that are never evicted."""
+    order: Order = "layers"
+
+    def excess(self, total: int, room: Room) -> int:
+        """Return the bytes that have to go from a store of *total* bytes; 0 if it is within its limits."""
+        most = None if self.max_size is None else self.max_size.of(room.size)
+        least = 0 if self.min_free is None else self.min_free.of(room.size)
+        too_large = total - int(most * _LOW) if most is not None and total > most else 0
+        too_full = int(least / _LOW) - room.free if room.free < least else 0
+        return max(too_large, too_full, 0)
+
+    def is_pinned(self, name: ImageReference) -> bool:
+        """Say whether a pattern names an image: all of ``registry/repository:tag``, or of its short forms."""
+        return any(fnmatchcase(text, pattern) for pattern in self.pins for text in _spelled(name))
+
+
+def _spelled(name: ImageReference) -> Sequence[str]:
+    whole = str(name)
+    hub = whole.removeprefix("docker.io/")
+    return (whole, hub, hub.removeprefix("library/"), str(name.repository))
