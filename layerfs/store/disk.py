@@ -37,6 +37,11 @@ def write_all(fd: int, data: bytes | memoryview) -> None:
         rest = rest[taken:]
 
 
+FILE_MODE: Final = 0o644
+"""The mode of the store's files, whatever the umask: its directories say who gets at them."""
+DIRECTORY_MODE: Final = 0o755
+
+
 def make_directories(path: Path, mode: int = DIRECTORY_MODE, above: int = DIRECTORY_MODE) -> None:
     """Make *path* with *mode*, and what is missing above it with *above*, whatever the umask. Raises OSError.
 

@@ -11,6 +11,7 @@ from layerfs.oci import Digest, Repository, stack_digest
 from layerfs.store import ImageStorage
 from layerfs.store.measure import disk_usage
 from layerfs.store.records import MERGERS
+from layerfs.store.scratch import make_scratch
 from layerfs.store.stock import Stored
 from tests.store.helpers import blob_of, publish
 from tests.support.images import BuiltImage, file, image, index, layer

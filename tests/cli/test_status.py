@@ -3,12 +3,15 @@
 import json
 import os
 import signal
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from layerfs.cli.failures import advice
 from layerfs.host.patience import read_within
+from layerfs.oci import Digest, Repository
+from layerfs.store import ImageStorage
 from tests.cli.conftest import CommandLine
 from tests.support import clients, daemon
 from tests.support.images import BuiltImage, file, image, layer, write_layout
@@ -84,28 +87,45 @@ def imported(layerfs: CommandLine, tmp_path: Path, name: str, built: BuiltImage)
     layerfs("import", f"oci:{tmp_path / name}", f"{name}:1")
 
 
+def du(*paths: Path) -> int:
+    """Return what du(1) says."""
+    said = subprocess.run(["du", "-scB1", *paths], capture_output=True, text=True, check=True).stdout
+    return int(said.splitlines()[-1].split()[0])
+
+
 def test_df_counts_what_is_shared_and_what_nothing_needs(layerfs: CommandLine, tmp_path: Path) -> None:
     other = image(BASE, layer(file("other", os.urandom(2000))))
     imported(layerfs, tmp_path, "one", BUILT)
     imported(layerfs, tmp_path, "two", other)
-    leftover = layerfs.store / "layers" / f"{BASE.digest.name}.{'0' * 32}.downloading"
-    leftover.write_bytes(b"12345")
+    for digest in (Digest.of(b"nobody's"), BASE.digest):  # the second will be resumed, if its image wants it
+        leftover = layerfs.store / "layers" / f"{digest.name}.{'0' * 32}.downloading"
+        leftover.write_bytes(b"12345")
+
+    digests = [made.digest for made in (*BUILT.layers, other.layers[1])]
+    trees = {digest: layerfs.store / f"extracted/{digest.name}" for digest in digests}
+    blob_sizes = {digest: du(layerfs.store / f"layers/{digest.name}.tar.gz") for digest in digests}
+    tree_sizes = {digest: du(tree, Path(f"{tree}.json")) for digest, tree in trees.items()}
+    base, last = BASE.digest, other.layers[1].digest
+
+    def row(sizes: dict[Digest, int], shared: int, reclaimable: int) -> dict[str, int]:
+        total = sum(sizes.values())
+        return {"count": 3, "size": total, "shared": shared, "in_use": 0, "reclaimable": reclaimable}
 
     found = json.loads(layerfs("df", "--json").stdout)
-    sizes = [made.size for made in (*BUILT.layers, other.layers[1])]
-    assert found["blobs"] == {"count": 3, "size": sum(sizes), "shared": BASE.size, "reclaimable": 0}
-    assert found["extracted"] == {"count": 3, "size": 15_000, "shared": 10_000, "reclaimable": 0}
-    assert found["leftovers"]["reclaimable"] == 5
-    assert found["scratches"] == {"count": 0, "size": 0, "shared": 0, "in_use": 0, "reclaimable": 0}
+    assert found["blobs"] == row(blob_sizes, blob_sizes[base], 0)
+    assert found["extracted"] == row(tree_sizes, tree_sizes[base], 0)
+    assert found["leftovers"]["reclaimable"] == du(leftover)
+    assert found["scratches"] == dict.fromkeys(("count", "size", "shared", "in_use", "reclaimable"), 0)
     assert [(one["reference"], one["extracted"]) for one in found["images"]] == [
-        ("docker.io/library/one:1", 13_000),
-        ("docker.io/library/two:1", 12_000),
+        ("docker.io/library/one:1", sum(tree_sizes.values()) - tree_sizes[last]),
+        ("docker.io/library/two:1", tree_sizes[base] + tree_sizes[last]),
     ]
 
-    layerfs("rm", "two:1")
+    with ImageStorage(layerfs.store) as storage:
+        assert storage.refs.remove(Repository.parse("two").with_tag("1"))
     found = json.loads(layerfs("df", "--json").stdout)
-    assert found["blobs"]["reclaimable"] == other.layers[1].size
-    assert found["extracted"] == {"count": 3, "size": 15_000, "shared": 0, "reclaimable": 2000}
+    assert found["blobs"] == row(blob_sizes, 0, blob_sizes[last])
+    assert found["extracted"] == row(tree_sizes, 0, tree_sizes[last])
     table = layerfs("df", "-v").stdout.splitlines()
-    assert table[0].split() == ["WHAT", "COUNT", "SIZE", "SHARED", "RECLAIMABLE"]
+    assert table[0].split() == ["WHAT", "COUNT", "SIZE", "SHARED", "IN", "USE", "RECLAIMABLE"]
     assert table[-1].startswith("docker.io/library/one:1")
