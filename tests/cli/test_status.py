@@ -97,9 +97,12 @@ def test_df_counts_what_is_shared_and_what_nothing_needs(layerfs: CommandLine, t
     other = image(BASE, layer(file("other", os.urandom(2000))))
     imported(layerfs, tmp_path, "one", BUILT)
     imported(layerfs, tmp_path, "two", other)
-    for digest in (Digest.of(b"nobody's"), BASE.digest):  # the second will be resumed, if its image wants it
-        leftover = layerfs.store / "layers" / f"{digest.name}.{'0' * 32}.downloading"
-        leftover.write_bytes(b"12345")
+    leftover, resumable = (
+        layerfs.store / "layers" / f"{digest.name}.{'0' * 32}.downloading"
+        for digest in (Digest.of(b"nobody's"), BASE.digest)
+    )
+    for path in (leftover, resumable):
+        path.write_bytes(b"12345")
 
     digests = [made.digest for made in (*BUILT.layers, other.layers[1])]
     trees = {digest: layerfs.store / f"extracted/{digest.name}" for digest in digests}
