@@ -36,6 +36,22 @@ settings.register_profile(
 settings.load_profile("layerfs")
 
 
+_LONG_FILES = [
+    "store/test_crash.py",
+    "cli/test_examples.py",
+    "end_to_end/test_cost.py",
+    "rootless/test_filesystems.py",
+    "rootless/test_user.py",
+    "overlay/test_lowerdirs.py",
+    "overlay/test_recipes.py",
+    "end_to_end/test_scripts.py",
+    "cli/test_streams.py",
+    "cli/test_completion.py",
+    "extract/test_worker.py",
+]
+"""Those that take longest, in that order: they begin first, else one process may begin one at the end."""
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--long", action="store_true", help="run the tests that take minutes, too")
     parser.addoption("--attack", metavar="AREAS", default="", help="some of tests/attacks/areas.py, or all")
@@ -56,6 +72,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    ranks = {Path(__file__).parent / path: rank for rank, path in enumerate(_LONG_FILES)}
+    items.sort(key=lambda item: ranks.get(item.path, len(ranks)))
     if config.getoption("--long"):
         return
     for item in items:

@@ -28,7 +28,7 @@ def _words(text: str) -> list[str]:
 ALWAYS_THERE = frozenset(
     _words(
         "apt-get awk bash cat chmod chown chroot cp cut dd df diff dirname du echo env find findmnt flock "
-        "grep gzip head id ln losetup ls mkdir mktemp mknod modprobe mount mountpoint mv nsenter paste "
+        "grep gzip head id ln losetup ls mkdir mktemp mknod modprobe mount mountpoint mv nproc nsenter paste "
         "pivot_root printf readlink rm rmdir sed seq setpriv sh sha256sum sleep sort stat sync tail tar tee "
         "test touch tr true truncate umount uname unshare wc xargs dpkg-query"
     )

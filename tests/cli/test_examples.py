@@ -139,7 +139,7 @@ class Sandbox:
             env=self._environment,
             capture_output=True,
             text=True,
-            timeout=100,
+            timeout=280,
         )
         assert done.returncode == 0, done.stderr
         parts = re.split(r"^@@ \d+ (\d+)\n", done.stdout, flags=re.MULTILINE)[1:]

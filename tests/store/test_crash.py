@@ -219,7 +219,7 @@ def test_everything_survives_a_kill_at_every_system_call(
 ) -> None:
     counts = {}
     for name, (prepare, work, check) in SCENARIOS.items():
-        counts[name] = survive(place / name, prepare, work, check, at_most(120, request))
+        counts[name] = survive(place / name, prepare, work, check, at_most(50, request))
         tried(counts[name])
     with capsys.disabled():
         report(counts)
@@ -288,7 +288,7 @@ def test_an_extraction_survives_a_kill_at_every_system_call(
         download_blob,
         extract_here,
         is_there,
-        at_most(80, request),
+        at_most(40, request),
         descendants=True,
     )
     with capsys.disabled():
