@@ -52,12 +52,16 @@ mkdir "$1"/up "$1"/work "$1"/root
 mount -t overlay overlay -o lowerdir=/,upperdir="$1"/up,workdir="$1"/work "$1"/root
 cd "$1"/root
 mkdir -p home/reader images var/lib/layerfs ".$3"
-for place in /dev /proc /sys "$3"; do mount --rbind "$place" ".$place"; done
-for place in /run /var/lib/layerfs /home/reader; do mount -t tmpfs tmpfs .$place; done
+for place in /proc /sys "$3"; do mount --rbind "$place" ".$place"; done
+for place in /dev /dev/pts; do mount --bind "$place" ".$place"; done
+for place in /dev/shm /run /var/lib/layerfs /home/reader; do mount -t tmpfs tmpfs .$place; done
 cp -r "$2"/. home/reader
 exec chroot . /bin/bash home/reader/run
 """
-"""Arguments: an empty directory, one that becomes the home, and this checkout."""
+"""Arguments: an empty directory, one that becomes the home, and this checkout.
+
+Of /dev without what is mounted below: other tests mount in /dev/shm, and `layerfs status` lists all mounts.
+"""
 
 RUNNER = """\
 export HOME=/home/reader
