@@ -87,13 +87,18 @@ def take_inventory(storage: ImageStorage) -> Inventory:
     return found
 
 
-def needs_of(storage: ImageStorage, digest: Digest) -> frozenset[Digest]:
-    """Return *digest* and all that its documents, as far as *storage* has them, lead to; covers too."""
+def needs_of(storage: ImageStorage, digest: Digest, lacking: set[Digest] | None = None) -> frozenset[Digest]:
+    """Return *digest* and all that its documents, as far as *storage* has them, lead to; covers too.
+
+    What documents it may lead to that are not here is added to *lacking*.
+    """
 
     def load(each: Digest) -> Manifest | Index | None:
         try:
             return storage.load_manifest(each)
         except LayerfsError:  # only its name is known so far
+            if lacking is not None:
+                lacking.add(each)
             return None
 
     def walk() -> Iterator[Digest]:

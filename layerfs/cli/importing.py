@@ -104,16 +104,17 @@ async def _import(
 ) -> dict[str, object]:
     """Have everything of one image, and only then its name."""
     from layerfs.cli.progress import shown
-    from layerfs.cli.running import fetch_stack, image_of, made_durable, manifest_of
+    from layerfs.cli.running import fetch_stack, image_of, kept_whole, made_durable, manifest_of
 
     storage = machinery.storage
-    image = image_of(machinery, await manifest_of(machinery, target, source.digest))
-    blobs = {layer.digest for layer in image.layers}
-    present = frozenset(blob for blob in blobs if storage.open_layer(blob) is not None)
     async with made_durable(storage):
-        async with shown(machinery.provider.journal, image, present, silent=silent):
-            await fetch_stack(machinery, target, image)
-        storage.refs.write(target, source.digest)
+        with kept_whole(storage, source.digest):
+            image = image_of(machinery, await manifest_of(machinery, target, source.digest))
+            blobs = {layer.digest for layer in image.layers}
+            present = frozenset(blob for blob in blobs if storage.open_layer(blob) is not None)
+            async with shown(machinery.provider.journal, image, present, silent=silent):
+                await fetch_stack(machinery, target, image)
+            storage.refs.write(target, source.digest)
     return {
         "reference": str(target),
         "digest": str(source.digest),

@@ -70,7 +70,7 @@ async def _pull(machinery: "Machinery", reference: ImageReference, *, silent: bo
     import trio
 
     from layerfs.cli.progress import shown
-    from layerfs.cli.running import fetch_stack, image_of, manifest_of
+    from layerfs.cli.running import fetch_stack, image_of, kept_whole, manifest_of
 
     storage = machinery.storage
     before = storage.refs.read(reference)
@@ -80,17 +80,18 @@ async def _pull(machinery: "Machinery", reference: ImageReference, *, silent: bo
     if not silent:
         moved = f" (moved from {moved_from})" if moved_from else ""
         typer.echo(f"{reference}: {digest}{moved}")
-    manifest = await manifest_of(machinery, reference, digest)
-    if reference.digest:  # what a tag means only the registry says, and it was not asked
-        storage.refs.keep(reference.repository, digest)
-    image = image_of(machinery, manifest)
-    blobs = {layer.digest for layer in image.layers}
-    present = frozenset(blob for blob in blobs if storage.open_layer(blob) is not None)
-    sizes = {layer.digest: layer.size for layer in image.layers if layer.digest not in present}
-    missing = sum(sizes.values())
-    await trio.to_thread.run_sync(machinery.keeper.require_room, str(reference), missing)
-    async with shown(machinery.provider.journal, image, present, silent=silent):
-        await fetch_stack(machinery, reference, image)
+    with kept_whole(storage, digest):
+        manifest = await manifest_of(machinery, reference, digest)
+        if reference.digest:  # what a tag means only the registry says, and it was not asked
+            storage.refs.keep(reference.repository, digest)
+        image = image_of(machinery, manifest)
+        blobs = {layer.digest for layer in image.layers}
+        present = frozenset(blob for blob in blobs if storage.open_layer(blob) is not None)
+        sizes = {layer.digest: layer.size for layer in image.layers if layer.digest not in present}
+        missing = sum(sizes.values())
+        await trio.to_thread.run_sync(machinery.keeper.require_room, str(reference), missing)
+        async with shown(machinery.provider.journal, image, present, silent=silent):
+            await fetch_stack(machinery, reference, image)
     return Pulled(reference, digest, moved_from, image, present)
 
 

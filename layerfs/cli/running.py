@@ -3,7 +3,7 @@
 import logging
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
 
@@ -13,7 +13,7 @@ import typer
 from layerfs import app as wiring
 from layerfs.cli import interrupts
 from layerfs.cli.opening import open_store
-from layerfs.errors import NotInStore, StoreError
+from layerfs.errors import NotInStore, StoreError, StoreFull
 from layerfs.fetch import Fetcher
 from layerfs.fetch.tasks import background
 from layerfs.gc.keeper import Keeper
@@ -157,6 +157,19 @@ async def made_durable(storage: ImageStorage) -> AsyncIterator[None]:
     with storage.writing_back():
         yield
     await trio.to_thread.run_sync(storage.make_durable)
+
+
+@contextmanager
+def kept_whole(storage: ImageStorage, digest: Digest) -> Iterator[None]:
+    """Keep the image *digest*, its documents and layers, from removal for the block: until it has a name.
+
+    Not on a full disk, or one that may only be read: what is there already is good enough for some commands.
+    """
+    with ExitStack() as held:
+        if not storage.readonly:
+            with suppress(StoreFull):
+                held.enter_context(storage.lease(f"command-{os.getpid()}-{digest.short_id}", [digest]))
+        yield
 
 
 @contextmanager

@@ -5,16 +5,26 @@ A document is fetched once, whoever of the processes of a store wants it.
 
 import logging
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass
 
 import trio
 
-from layerfs.errors import ImageError, NotFound, NotInStore, RegistryMisbehaved, StoreDamaged
+from layerfs.errors import (
+    ImageError,
+    NotFound,
+    NotInStore,
+    RegistryMisbehaved,
+    StoreDamaged,
+    StoreReadOnly,
+)
 from layerfs.fetch.operations import FetchConfig, FetchManifest, Resolve
 from layerfs.fetch.origin import Origin
 from layerfs.fetch.tasks import make_once
 from layerfs.oci import (
     Descriptor,
     Digest,
+    ImageConfig,
     Index,
     Manifest,
     Platform,
@@ -35,6 +45,8 @@ class DocumentFetcher:
         self._storage = storage
         self._origin = origin
         self._platform = platform
+        self._manifests = _Kind(storage.load_manifest, storage.has_manifest, storage.save_manifest)
+        self._configs = _Kind(storage.load_config, storage.has_config, storage.save_config)
 
     async def resolve(self, tag: Tag) -> Digest:
         """Ask the registry what a tag names now, and pin the tag to it once the document is in the store.
@@ -52,6 +64,7 @@ class DocumentFetcher:
                 f"{tag}: the registry names {found.digest} and does not have it; try again ({exc})"
             ) from exc
         await trio.to_thread.run_sync(self._storage.refs.write, tag, found.digest)
+        await self.document(tag.repository, found.digest)  # again: while it had no name it was garbage
         return found.digest
 
     async def image(self, repository: Repository, digest: Digest) -> Manifest:
@@ -73,7 +86,7 @@ class DocumentFetcher:
             raw, media_type = await self._origin.ask(FetchManifest(repository, digest, size))
             await trio.to_thread.run_sync(self._keep, raw, digest, media_type)
 
-        await self._once(repository, digest, storage.load_manifest, fetch)
+        await self._once(repository, digest, self._manifests, fetch)
         return await trio.to_thread.run_sync(storage.load_manifest, digest)
 
     def _keep(self, raw: bytes, digest: Digest, media_type: str) -> None:
@@ -88,32 +101,46 @@ class DocumentFetcher:
             raw = await self._origin.ask(FetchConfig(repository, descriptor))
             await trio.to_thread.run_sync(self._storage.save_config, raw, descriptor.digest)
 
-        await self._once(repository, descriptor.digest, self._storage.load_config, fetch)
+        await self._once(repository, descriptor.digest, self._configs, fetch)
 
     async def _once(
         self,
         repository: Repository,
         digest: Digest,
-        load: Callable[[Digest], object],
+        kind: "_Kind",
         fetch: Callable[[], Awaitable[None]],
     ) -> None:
         """Run *fetch* unless the store has *digest*, or gets it meanwhile."""
 
         async def here() -> bool:
-            return await trio.to_thread.run_sync(_has, load, digest)
+            return await trio.to_thread.run_sync(kind.is_here, digest)
 
         await make_once(self._storage, repository.registry, digest, here, fetch)
 
 
-def _has(load: Callable[[Digest], object], digest: Digest) -> bool:
-    """Say whether the store has the right bytes; damaged ones are fetched anew."""
-    try:
-        load(digest)
-    except NotInStore:
-        return False
-    except StoreDamaged as exc:
-        log.info("%s (it is fetched anew)", exc)
-        return False
-    except ImageError as exc:
-        log.debug("%s: in the store, and wrong as it is: %s", digest, exc)
-    return True
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """What the store does with documents of one kind."""
+
+    load: Callable[[Digest], Manifest | Index | ImageConfig]
+    has: Callable[[Digest], bool]
+    save: Callable[[bytes, Digest], object]
+
+    def is_here(self, digest: Digest) -> bool:
+        """Say whether the store has the right bytes; damaged ones are fetched anew.
+
+        What was removed since this process read it is written once more. Raises StoreFull, StoreError.
+        """
+        try:
+            document = self.load(digest)
+            if not self.has(digest):
+                with suppress(StoreReadOnly):
+                    self.save(document.raw, digest)
+        except NotInStore:
+            return False
+        except StoreDamaged as exc:
+            log.info("%s (it is fetched anew)", exc)
+            return False
+        except ImageError as exc:
+            log.debug("%s: in the store, and wrong as it is: %s", digest, exc)
+        return True

@@ -48,6 +48,8 @@ class Collector:
         self._counts = counts
         self._force = force
         self._needs: dict[Digest, frozenset[Digest]] = {}
+        self._lacking: dict[Digest, set[Digest]] = {}
+        """For each digest that was asked about the documents that were not here by then."""
 
     def users(self) -> Users:
         """Look who needs what right now. Raises StoreError, also for a lease that cannot be read."""
@@ -86,13 +88,16 @@ class Collector:
         return lambda what: ", ".join(needed.reasons(what))
 
     def needs_of(self, digest: Digest) -> frozenset[Digest]:
-        """Return what *digest* needs, as it was when it was first asked: documents do not change."""
-        found = self._needs.get(digest)
-        if found is None:
-            found = _walk(self._storage, digest)
-            if len(found) > 1:  # else its document is not here yet
-                self._needs[digest] = found
-        return found
+        """Return what *digest* needs by all documents that were here whenever it was asked about.
+
+        Documents do not change, but are set aside and come: another platform of an index, for instance.
+        """
+        known = self._needs.get(digest, frozenset())
+        lacking = self._lacking.get(digest)
+        if lacking is None or any(map(self._storage.has_manifest, lacking)):
+            lacking = self._lacking[digest] = set[Digest]()
+            known = self._needs[digest] = known | _walk(self._storage, digest, lacking)
+        return known
 
 
 def _batches(going: Mapping[Stored, Held]) -> Iterator[list[Stored]]:

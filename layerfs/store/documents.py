@@ -58,8 +58,8 @@ class DocumentShelf(Generic[T]):
         return self._directory / f"{digest.name}.json"
 
     def has(self, digest: Digest) -> bool:
-        """Say whether the document is there; it is read only by `load`."""
-        return digest in self._known or file_size(self.path(digest)) is not None
+        """Say whether the document is on the disk; `load`, which reads it, may know one that is not."""
+        return file_size(self.path(digest)) is not None
 
     def is_unread(self, digest: Digest) -> bool:
         """Say whether the document is there, and so large that `load` of it belongs into a thread."""

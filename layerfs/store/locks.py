@@ -138,7 +138,7 @@ class DigestLock(ByteLock):
 
 
 class PublicationLock(ByteLock):
-    """Held for the moments in which a final name appears or disappears, by whoever does that."""
+    """Held for the moments in which final names appear or disappear, by whoever does that."""
 
     def __enter__(self) -> Self:
         self.acquire(MOMENTS_SECONDS)
@@ -175,6 +175,10 @@ class Locks:
     def absence(self, digest: Digest) -> ByteLock:
         """Return the byte of whoever removes *digest*: not to be had while somebody is present."""
         return ByteLock(self._path, self._presence(digest))
+
+    def removal(self) -> PublicationLock:
+        """Return the byte of whoever looks who needs things and sets them aside: one at a time."""
+        return PublicationLock(self._path, _offset(hashlib.sha256(b"removal").digest(), 1))
 
     def serving(self) -> ByteLock:
         """Return the byte that all share who serve the store."""

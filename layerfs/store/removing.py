@@ -1,9 +1,12 @@
 """Removal of what is complete, many things at once, so that nobody loses what he uses.
 
-A thing is first set aside: renamed to ``<name>.<32 hex>.aside`` in its directory. Only then its users are
+What has no users is set aside: renamed to ``<name>.<32 hex>.aside`` in its directory. Then its users are
 looked for once more; what has some gets its name back. Whoever begins to use a thing goes the other way: he
 first says so (a mount, a lease, a ref) and looks for the thing then. So one of the two sees the other, in
 whatever order they run.
+
+Both looks and the renames happen under one lock of the store. Who takes a lease waits for that lock once the
+lease is written: so what he finds then was not set aside for a moment, and will not be.
 
 What is to go loses its record and is renamed once more, to ``.removing``, before a file of it is deleted: so
 what is set aside is whole. If its process is killed a sweeper gives it its name back (`restore`). Deleting
@@ -13,7 +16,7 @@ takes no lock that anybody waits for.
 import contextlib
 import logging
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -60,64 +63,85 @@ class Remover:
     def remove(self, things: Iterable[Stored], needed: Callable[[], Callable[[Stored], str]]) -> Removal:
         """Remove *things* but those that are needed after all; at most `BATCH` of them.
 
-        *needed* is called once they are set aside, and returns what says why a thing must stay, with an empty
-        text for no reason. Raises StoreError, with all that was set aside back in place.
+        *needed* is called before and after they are set aside, and returns what says why a thing must stay,
+        with an empty text for no reason. It must not take a lease. Raises StoreError, with all that was set
+        aside back in place.
         """
         done = Removal()
         with contextlib.ExitStack() as held:
-            gone: list[_Aside] = []
-            with contextlib.ExitStack() as moments:
-                found = list(self._set_aside(things, done, moments, held))
-                try:
-                    reason = needed() if found else _no_reason
-                except BaseException:
-                    self._put_back(found)
-                    raise
-                gone = [one for one in found if not reason(one.what)]
-                self._put_back(one for one in found if one not in gone)
-                done.kept += [(one.what, reason(one.what)) for one in found if one not in gone]
-                for kind, shelf in self._stock.shelves.items():
-                    shelf.forget(one.what.digest for one in gone if one.what.kind == kind)
+            with self._locks.removal(), contextlib.ExitStack() as moments:
+                gone = self._choose(things, needed, done, moments, held)
             for one in gone:
                 self._delete(one, held)
                 done.removed.append(one.what)
         return done
 
-    def _set_aside(
+    def _choose(
         self,
         things: Iterable[Stored],
+        needed: Callable[[], Callable[[Stored], str]],
         done: Removal,
         moments: contextlib.ExitStack,
         held: contextlib.ExitStack,
-    ) -> Iterator[_Aside]:
-        """Rename each thing that nobody works with; its digest stays locked, its new name is held."""
+    ) -> list[_Aside]:
+        """Set aside what nobody needs, and drop its records; what is needed by then gets its name back."""
+        free = _unneeded(self._lock_present(things, done, moments), needed, done)
+        found: list[_Aside] = []
+        try:
+            for what in free:
+                self._set_aside(what, done, held, found)
+            gone = set(_unneeded([one.what for one in found], needed, done))
+            for kind, shelf in self._stock.shelves.items():
+                shelf.forget(what.digest for what in gone if what.kind == kind)
+        except BaseException:
+            self._put_back(found)
+            raise
+        self._put_back(one for one in found if one.what not in gone)
+        return [one for one in found if one.what in gone]
+
+    def _lock_present(
+        self, things: Iterable[Stored], done: Removal, moments: contextlib.ExitStack
+    ) -> list[Stored]:
+        """Return those *things* that are there and that nobody works with; their digests stay locked."""
         absences: dict[Digest, bool] = {}
+        found = []
         for what in things:
-            final = self._stock.path(what)
-            if not os.path.lexists(final):
+            if not os.path.lexists(self._stock.path(what)):
                 done.absent.append(what)
                 continue
             if what.digest not in absences:
                 locks = (self._locks.absence(what.digest), self._locks.publication(what.digest))
                 absences[what.digest] = all(_taken(lock, moments) for lock in locks)
-            if not absences[what.digest]:
-                done.kept.append((what, "somebody works with it"))
-                continue
-            path = staged(final.parent, final.name, "aside")
-            held.callback(self._locks.take(path).release)  # keeps the sweeper off
-            try:
-                os.rename(final, path)
-            except FileNotFoundError:
-                done.absent.append(what)
-            except OSError as exc:
-                done.kept.append((what, f"{exc.strerror}"))
+            if absences[what.digest]:
+                found.append(what)
             else:
-                yield _Aside(what, final, path)
+                done.kept.append((what, "somebody works with it"))
+        return found
+
+    def _set_aside(
+        self, what: Stored, done: Removal, held: contextlib.ExitStack, found: list[_Aside]
+    ) -> None:
+        final = self._stock.path(what)
+        path = staged(final.parent, final.name, "aside")
+        held.callback(self._locks.take(path).release)  # keeps the sweeper off
+        try:
+            os.rename(final, path)
+        except FileNotFoundError:
+            done.absent.append(what)
+        except OSError as exc:
+            done.kept.append((what, f"{exc.strerror}"))
+        else:
+            found.append(_Aside(what, final, path))
 
     def _put_back(self, things: Iterable[_Aside]) -> None:
-        for one in things:
-            with disk_errors(f"{one.final}: cannot put it back"):
-                os.rename(one.path, one.final)
+        with contextlib.ExitStack() as all_of_them:  # whatever becomes of one
+            for one in things:
+                all_of_them.callback(self._put_one_back, one)
+
+    @staticmethod
+    def _put_one_back(one: _Aside) -> None:
+        with disk_errors(f"{one.final}: cannot put it back"):
+            os.rename(one.path, one.final)
 
     def _delete(self, one: _Aside, held: contextlib.ExitStack) -> None:
         path = one.path.with_suffix(".removing")
@@ -173,5 +197,13 @@ def _taken(lock: ByteLock, until: contextlib.ExitStack) -> bool:
     return taken
 
 
-def _no_reason(_: Stored) -> str:
-    return ""
+def _unneeded(
+    things: list[Stored], needed: Callable[[], Callable[[Stored], str]], done: Removal
+) -> list[Stored]:
+    """Return those *things* that nobody needs right now; the others are kept, with the reason."""
+    if not things:
+        return []
+    why = needed()
+    reasons = {what: why(what) for what in things}
+    done.kept += [(what, reason) for what, reason in reasons.items() if reason]
+    return [what for what, reason in reasons.items() if not reason]

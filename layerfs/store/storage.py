@@ -396,7 +396,13 @@ class ImageStorage(StorePaths):
         See `layerfs.store.leases.Leases.take`. Take it first and look with `open_layer` then.
         """
         self._require_writable(f"lease {name}")
-        return self.leases.take(name, map(as_digest, digests), until=until, pid=pid)
+        lease = self.leases.take(name, map(as_digest, digests), until=until, pid=pid)
+        try:
+            with self.locks.removal():  # nobody has things aside now who has not seen the lease
+                return lease
+        except BaseException:
+            lease.release()
+            raise
 
     def sweep(self, max_age: float = SUSPENDED_SECONDS) -> Swept:
         """Remove what killed processes left, and suspended downloads older than *max_age* seconds.

@@ -108,6 +108,8 @@ class CoverLower(VirtualNode):
         cover = self._find()
         if cover is not None:
             self._keep()
+            cover = self._find()  # again: it may have gone until then
+        if cover is not None:
             return os.fsencode(cover)
         found = self.context.known.stack(self._id)
         return found if isinstance(found, DocumentNeed) else StackNeed(*found)

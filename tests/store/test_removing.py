@@ -1,6 +1,7 @@
 """Removal of many things at once: what is set aside, what gets its name back, what a kill leaves."""
 
 import os
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -10,9 +11,11 @@ from layerfs.errors import StoreError
 from layerfs.oci import Digest
 from layerfs.store import ImageStorage
 from layerfs.store.layout import staged
+from layerfs.store.locks import ByteLock
 from layerfs.store.removing import Removal
 from layerfs.store.stock import Stored
 from tests.store.helpers import leftovers, publish
+from tests.support.clients import wait_until
 from tests.support.images import file, image, layer
 
 IMAGE = image(layer(file("a", b"a")))
@@ -60,10 +63,10 @@ def test_what_is_needed_after_all_gets_its_name_back(storage: ImageStorage, thin
 
     def needed() -> Callable[[Stored], str]:
         seen.append(here(storage, things))
-        return lambda what: "somebody" if what.kind in ("layer", "blob") else ""
+        return lambda what: "somebody" if what.kind in ("layer", "blob") and len(seen) > 1 else ""
 
     done = storage.remover.remove(things, needed)
-    assert seen == [[]]  # all were aside when users were looked for
+    assert seen == [things, []]  # all were aside when users were looked for once more
     assert {(what.kind, reason) for what, reason in done.kept} == {
         ("layer", "somebody"),
         ("blob", "somebody"),
@@ -74,11 +77,18 @@ def test_what_is_needed_after_all_gets_its_name_back(storage: ImageStorage, thin
 
 
 def test_when_users_cannot_be_looked_for_all_is_put_back(storage: ImageStorage, things: list[Stored]) -> None:
+    looks = 0
+
     def needed() -> Callable[[Stored], str]:
-        raise StoreError("no look")
+        nonlocal looks
+        looks += 1
+        if looks == 2:
+            raise StoreError("no look")
+        return nobody()
 
     with pytest.raises(StoreError, match="no look"):
         storage.remover.remove(things, needed)
+    assert looks == 2
     assert here(storage, things) == things
     assert leftovers(storage.images_dir) == []
 
@@ -125,8 +135,68 @@ def test_a_sweep_does_not_touch_what_a_living_remover_set_aside(
     storage: ImageStorage, things: list[Stored], store: Path
 ) -> None:
     def needed() -> Callable[[Stored], str]:
+        aside.append(leftovers(store))
         ImageStorage(store).sweep()
-        return lambda what: "somebody"
+        return lambda what: "somebody" if len(aside) > 1 else ""
 
+    aside: list[list[str]] = []
     storage.remover.remove(things[2:], needed)
+    assert [len(each) for each in aside] == [0, 3]
     assert here(storage, things) == things
+
+
+def test_what_is_needed_at_the_first_look_is_never_away(storage: ImageStorage, things: list[Stored]) -> None:
+    seen: list[list[Stored]] = []
+
+    def needed() -> Callable[[Stored], str]:
+        seen.append(here(storage, things))
+        return lambda what: "somebody" if what.kind == "layer" else ""
+
+    storage.remover.remove(things, needed)
+    assert [things[0] in each for each in seen] == [True, True]
+
+
+def test_who_has_taken_a_lease_finds_nothing_away_for_a_moment(
+    storage: ImageStorage, things: list[Stored], store: Path
+) -> None:
+    digest, found = things[0].digest, []
+
+    def use() -> None:
+        with ImageStorage(store) as other, other.lease("mine", [digest]):
+            found.append(other.open_layer(digest))
+
+    user = threading.Thread(target=use)
+
+    def needed() -> Callable[[Stored], str]:
+        if not user.ident:
+            user.start()
+            return nobody()
+        wait_until(lambda: bool(storage.leases.holding()) or not user.is_alive())
+        leased = {each for _, lease in storage.leases.holding() for each in lease.needed()}
+        return lambda what: "leased" if what.digest in leased else ""
+
+    done = storage.remover.remove(things[:1], needed)
+    user.join()
+    assert done.kept == [(things[0], "leased")]
+    assert [layer is not None for layer in found] == [True]
+
+
+def test_when_a_thing_cannot_be_set_aside_the_others_are_put_back(
+    storage: ImageStorage, things: list[Stored], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken = 0
+    real = storage.locks.take
+
+    def take(path: Path) -> ByteLock:
+        nonlocal taken
+        taken += 1
+        if taken == 3:
+            raise StoreError("Too many open files")
+        return real(path)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(storage.locks, "take", take)
+        with pytest.raises(StoreError, match="Too many open files"):
+            storage.remover.remove(things, nobody)
+    assert here(storage, things) == things
+    assert leftovers(storage.images_dir) == []
