@@ -77,6 +77,7 @@ VERBS: Final = {
     "pull": "pull",
     "status": "status",
     "tree": "tree",
+    "verify": "verify",
 }
 """The module of `layerfs.cli` that each verb is in."""
 

@@ -23,7 +23,7 @@ _EXITS: Final = (
     ("3", "An image, tag, platform or file was not found."),
     ("4", "The registry denies it: log in."),
     ("5", "A registry cannot be reached, or --offline forbids it."),
-    ("6", "Bytes are not what their digest says."),
+    ("6", "Bytes are not what their digest says, or verify found something wrong."),
     ("129, 130, 143", "Ended by SIGHUP, SIGINT (Ctrl-C), SIGTERM; what was downloaded is kept."),
     ("141", "Whoever read the output has ended."),
 )

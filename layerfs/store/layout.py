@@ -111,6 +111,11 @@ class StoreLayout:
         return self.root / "owner.json"
 
     @property
+    def verified(self) -> Path:
+        """The file that says how far an interrupted verification came."""
+        return self.root / "verified"
+
+    @property
     def later_directories(self) -> tuple[Path, ...]:
         """Directories that are made when there is something to put into them."""
         return (self.overlays, self.leases)

@@ -7,7 +7,7 @@ the threads, and several processes may use one store at once. Must never import 
 import contextlib
 import logging
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -25,7 +25,7 @@ from layerfs.errors import (
 from layerfs.host.oserrors import disk_errors
 from layerfs.layer.budgets import Budgets
 from layerfs.layer.record import Extraction, LayerRecord
-from layerfs.layer.tables import Tables, rows
+from layerfs.layer.tables import Tables
 from layerfs.oci import Digest, ImageConfig, Index, Manifest, parse_manifest, stack_digest
 from layerfs.store.blobs import BlobShelf, VerifiedBlob, verified
 from layerfs.store.covering import make_cover
@@ -50,7 +50,7 @@ from layerfs.store.stock import Stock
 from layerfs.store.sweep import SUSPENDED_SECONDS, Swept, sweep
 from layerfs.store.trees import TreeShelf
 from layerfs.store.usage import Usage, UsageCache
-from layerfs.store.verify import blob_problem, tree_differences
+from layerfs.store.verify import file_problem, layer_differences
 
 log = logging.getLogger(__name__)
 
@@ -196,7 +196,7 @@ class ImageStorage(StorePaths):
         unless the store may only be read. What is wrong is logged. Raises StoreFull, WorkerDied.
         """
         wanted = as_digest(digest)
-        problem = blob_problem(self._layout.blob(wanted), wanted)
+        problem = file_problem(self._layout.blob(wanted), wanted)
         if problem is None and self._layout.tree(wanted).exists():
             problem = self._tree_problem(wanted, deep=tree and not self.readonly)
         if problem is not None:
@@ -301,6 +301,16 @@ class ImageStorage(StorePaths):
                 return present
             with self.stage_tree(wanted) as tree:
                 return self._extract_into(tree, utf8_path(tarball_path))
+
+    @contextlib.contextmanager
+    def second_extraction(self, digest: Digest) -> Iterator[tuple[StagedTree, Extraction]]:
+        """Extract the blob of the store beside the layer directory; removed unless it is published.
+
+        Raises NotInStore, DigestMismatch, InvalidLayer, StoreFull, StoreReadOnly, StoreError, WorkerDied.
+        """
+        with self.stage_tree(digest) as again:
+            blob = self._layout.blob(digest)
+            yield again, self._extractors.extract(blob, digest, again.path, again.tables.write)
 
     def remove_layer(self, digest: Digest | str) -> bool:
         """Take away the layer directory and the blob. True if there was either.
@@ -447,7 +457,7 @@ class ImageStorage(StorePaths):
         except (InvalidLayer, VerificationError) as exc:
             # Who is at fault, the image or this disk? The store's own blob was right once.
             problem = (
-                blob_problem(tarball, tree.digest) if tarball == self._layout.blob(tree.digest) else None
+                file_problem(tarball, tree.digest) if tarball == self._layout.blob(tree.digest) else None
             )
             if problem is None:
                 raise
@@ -462,15 +472,8 @@ class ImageStorage(StorePaths):
             return "the layer directory has no record that can be believed"
         if not deep:
             return None
-        with self.stage_tree(digest) as again:
-            blob = self._layout.blob(digest)
-            extraction = self._extractors.extract(blob, digest, again.path, again.tables.write)
-            tables = layer.tables()
-            kept = b"".join((tables.whiteouts, tables.opaques, tables.implied, tables.lost))
-            if extraction != layer.record.layer or kept != b"".join(again.tables.read()):
-                return "the record is not what a second extraction finds"
-            implied = frozenset(rows(tables.implied))
-            return next(tree_differences(layer.path, again.path, implied), None)
+        with self.second_extraction(digest) as (again, extraction):
+            return next(layer_differences(layer.path, layer.record, again, extraction), None)
 
     def _require_layer(self, digest: Digest) -> LayerDir:
         layer = self.open_layer(digest)

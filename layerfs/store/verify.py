@@ -1,94 +1,178 @@
-"""Reading again what was stored: blobs against their digests, layer directories against a second extraction.
+"""Reading again what was stored: files against digests, directories against what a second making gives.
 
 Decides what counts as a difference; changes nothing and never fails on a file that is not as it should be.
 """
 
-import filecmp
 import os
 import stat
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Final
 
+import msgspec
+
+from layerfs.errors import StoreError
 from layerfs.layer.kinds import is_whiteout
 from layerfs.layer.paths import shown
+from layerfs.layer.record import Extraction, LayerRecord
+from layerfs.layer.tables import rows
 from layerfs.oci import Digest
+from layerfs.store.layout import RECORD_SUFFIX
+from layerfs.store.records import read_tables
+from layerfs.store.staging import StagedTree
 from layerfs.store.xattrs import read_all
 
+Spent = Callable[[int], None]
+"""Is told of bytes that were read, and may wait."""
+
 _CHUNK: Final = 1 << 20
-_COMPARED: Final = ("st_mode", "st_uid", "st_gid", "st_rdev")
+_TYPES: Final = {
+    stat.S_IFREG: "a regular file",
+    stat.S_IFDIR: "a directory",
+    stat.S_IFLNK: "a symbolic link",
+    stat.S_IFIFO: "a pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a character device",
+    stat.S_IFBLK: "a block device",
+}
+
+_Links = dict[tuple[int, int], tuple[int, int]]
+"""The file that is in the place of one with several names."""
 
 
-def blob_problem(path: Path, digest: Digest) -> str | None:
-    """Say what is wrong with the blob at *path*; None if its bytes hash to *digest*."""
+def unlimited(_: int) -> None:
+    """Wait for nothing."""
+
+
+def file_problem(path: Path, digest: Digest, what: str = "the blob", spent: Spent = unlimited) -> str | None:
+    """Say what is wrong with *what* at *path*; None if its bytes hash to *digest*."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as exc:
-        return f"the blob cannot be read: {exc.strerror} ({path})"
+        return f"{what} cannot be read: {exc.strerror} ({path})"
     try:
         with open(fd, "rb", buffering=0) as file:
             if not stat.S_ISREG(os.fstat(fd).st_mode):
-                return f"the blob is not a regular file ({path})"
+                return f"{what} is not a regular file ({path})"
             hasher = digest.hasher()
             while chunk := file.read(_CHUNK):
                 hasher.update(chunk)
+                spent(len(chunk))
     except OSError as exc:
-        return f"the blob cannot be read: {exc.strerror} ({path})"
+        return f"{what} cannot be read: {exc.strerror} ({path})"
     found = Digest.finish(digest.algorithm, hasher)
-    return None if found == digest else f"the blob hashes to {found} ({path})"
+    return None if found == digest else f"{what} hashes to {found} ({path})"
 
 
-def tree_differences(found: Path, expected: Path, untimed: Collection[bytes] = frozenset()) -> Iterator[str]:
-    """Yield how the directory *found* differs from *expected*, one line each.
+def layer_differences(
+    found: Path, record: LayerRecord, again: StagedTree, extraction: Extraction, spent: Spent = unlimited
+) -> Iterator[str]:
+    """Yield how the layer directory *found* and its *record* differ from a second extraction, *again*."""
+    expected = msgspec.structs.asdict(extraction)
+    for name, value in msgspec.structs.asdict(record.layer).items():
+        if value != expected[name]:
+            yield f"the record says {name} {value} (expected {expected[name]})"
+    tables = b"".join(again.tables.read())
+    try:
+        kept = read_tables(found.with_name(found.name + RECORD_SUFFIX))
+        if b"".join((kept.whiteouts, kept.opaques, kept.implied, kept.lost)) != tables:
+            yield "the record lists other markers, or other attributes that the disk cannot hold"
+    except StoreError as exc:
+        yield str(exc)
+    whiteouts, opaques, implied, _ = extraction.tables
+    start = whiteouts + opaques
+    untimed = frozenset(rows(tables[start : start + implied]))
+    yield from tree_differences(found, again.path, untimed, spent)
+
+
+def tree_differences(
+    found: Path, expected: Path, untimed: Collection[bytes] = frozenset(), spent: Spent = unlimited
+) -> Iterator[str]:
+    """Yield how the directory *found* differs from *expected*, a line for each aspect of each entry.
 
     The times of whiteout devices and of the directories *untimed* are those of their extraction.
     """
     roots = os.fsencode(found), os.fsencode(expected)
+    links: _Links = {}
     waiting = [b""]
     while waiting:
         path = waiting.pop()
         here, there = (os.path.join(root, path) if path else root for root in roots)
         try:
-            problem = _difference(here, there, timed=path not in untimed)
-            children = [] if problem else _children(here, there)
+            for problem in _differences(here, there, links, spent, timed=path not in untimed):
+                yield f"{shown(path)}: {problem}"
+            children = _children(here, there)
         except OSError as exc:
-            problem, children = f"cannot be read: {exc.strerror}", []
-        if problem:
-            yield f"{shown(path)}: {problem}"
+            yield f"{shown(path)}: cannot be read: {exc.strerror}"
+            continue
         waiting += [os.path.join(path, name) if path else name for name in children]
 
 
 def _children(here: bytes, there: bytes) -> list[bytes]:
     """Return the names in either directory; a name that only one has is found different later."""
-    if not stat.S_ISDIR(os.lstat(there).st_mode):
+    if not all(os.path.lexists(path) and stat.S_ISDIR(os.lstat(path).st_mode) for path in (here, there)):
         return []
     return sorted({*os.listdir(here), *os.listdir(there)}, reverse=True)
 
 
-def _difference(here: bytes, there: bytes, *, timed: bool) -> str | None:
+def _differences(here: bytes, there: bytes, links: _Links, spent: Spent, *, timed: bool) -> Iterator[str]:
     if not os.path.lexists(there):
-        return "not in the archive"
+        yield "not in the archive"
+        return
     if not os.path.lexists(here):
-        return "missing"
+        yield "missing"
+        return
     found, expected = os.lstat(here), os.lstat(there)
-    whiteout = is_whiteout(expected.st_mode, expected.st_rdev)
-    compared = _COMPARED if whiteout or not timed else (*_COMPARED, "st_mtime_ns")
-    for name in compared:
-        if getattr(found, name) != getattr(expected, name):
-            return f"{name} is {getattr(found, name)} (expected {getattr(expected, name)})"
-    if dict(read_all(here)) != dict(read_all(there)):
-        return "other extended attributes than in the archive"
-    return _content_difference(here, there, found, expected)
+    types = [_TYPES[stat.S_IFMT(status.st_mode)] for status in (found, expected)]
+    if types[0] != types[1]:
+        yield f"{types[0]} (expected {types[1]})"
+        return
+    timed = timed and not is_whiteout(expected.st_mode, expected.st_rdev)
+    for name, one, other in zip(
+        ("mode", "owner", "device", "mtime"), _about(found, timed), _about(expected, timed), strict=True
+    ):
+        if one != other:
+            yield f"{name} {one} (expected {other})"
+    attributes, wanted = read_all(here), read_all(there)
+    wrong = {name for name in {*attributes, *wanted} if attributes.get(name) != wanted.get(name)}
+    if wrong:
+        yield f"other extended attributes than in the archive: {', '.join(map(shown, sorted(wrong)))}"
+    yield from _content_differences(here, there, (found, expected), links, spent)
 
 
-def _content_difference(
-    here: bytes, there: bytes, found: os.stat_result, expected: os.stat_result
-) -> str | None:
+def _about(status: os.stat_result, timed: bool) -> tuple[str, str, str, str]:
+    device = f"{os.major(status.st_rdev)}:{os.minor(status.st_rdev)}"
+    owner = f"{status.st_uid}:{status.st_gid}"
+    mtime = f"{status.st_mtime_ns} ns" if timed else ""
+    return f"{stat.S_IMODE(status.st_mode):04o}", owner, device, mtime
+
+
+def _content_differences(
+    here: bytes, there: bytes, statuses: tuple[os.stat_result, os.stat_result], links: _Links, spent: Spent
+) -> Iterator[str]:
+    found, expected = statuses
     if stat.S_ISLNK(expected.st_mode) and os.readlink(here) != os.readlink(there):
-        return "leads elsewhere than in the archive"
-    if stat.S_ISREG(expected.st_mode):
+        yield "leads elsewhere than in the archive"
+    if not stat.S_ISDIR(expected.st_mode):
         if found.st_nlink != expected.st_nlink:
-            return f"{found.st_nlink} hard links (expected {expected.st_nlink})"
-        if not filecmp.cmp(here, there, shallow=False):
-            return "other bytes than in the archive"
-    return None
+            yield f"{found.st_nlink} hard links (expected {expected.st_nlink})"
+        elif expected.st_nlink > 1:
+            own = (found.st_dev, found.st_ino)
+            if links.setdefault((expected.st_dev, expected.st_ino), own) != own:
+                yield "a hard link to another file than in the archive"
+    if stat.S_ISREG(expected.st_mode):
+        if found.st_size != expected.st_size:
+            yield f"{found.st_size} bytes (expected {expected.st_size})"
+        elif not _same_bytes(here, there, spent):
+            yield "other bytes than in the archive"
+
+
+def _same_bytes(here: bytes, there: bytes, spent: Spent) -> bool:
+    with open(here, "rb", buffering=0) as one, open(there, "rb", buffering=0) as other:
+        while True:
+            pieces = one.read(_CHUNK), other.read(_CHUNK)
+            if pieces[0] != pieces[1]:
+                return False
+            if not pieces[0]:
+                return True
+            spent(2 * len(pieces[0]))

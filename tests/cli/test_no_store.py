@@ -10,6 +10,7 @@ from tests.cli.conftest import CommandLine
 READING = (
     "images", "images -q", "df", "rm a:1", "tree --offline a:1", "export --offline a:1",
     "history --offline a:1", "lowerdir --offline a:1", "lowerdir --no-fetch a:1", "inspect --offline a:1",
+    "verify --all",
 )  # fmt: skip
 
 

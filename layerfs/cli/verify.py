@@ -1,0 +1,198 @@
+"""``layerfs verify``: says whether the store is what was put into it, and makes it so again."""
+
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from layerfs.cli import options
+from layerfs.cli.app import app
+from layerfs.cli.completion import complete_reference
+from layerfs.cli.opening import open_store
+from layerfs.cli.output import print_json, print_line
+from layerfs.errors import UsageError, VerificationError
+from layerfs.settings import Settings
+from layerfs.settings.kinds import AMOUNT
+from layerfs.view.texts import human_size
+
+if TYPE_CHECKING:
+    from layerfs.catalog.verification import Fetch, Finding, Report, Tell
+    from layerfs.cli.running import Machinery
+    from layerfs.needs import Need
+    from layerfs.oci import ImageReference
+    from layerfs.store import ImageStorage, RefEntry
+    from layerfs.store.checking import How
+
+
+Images = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="IMAGE", help="Tags, digests or image ids.", autocompletion=complete_reference),
+]
+Every = Annotated[bool, typer.Option("--all", "-a", help="Check all that is in the store.")]
+Quick = Annotated[bool, typer.Option("--quick", help="Check sizes, records, documents; read no layer.")]
+Repair = Annotated[bool, typer.Option("--repair", help="Make anew what is wrong.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Skip what an interrupted run found right.")]
+Rate = Annotated[
+    str, typer.Option("--limit-rate", metavar="BYTES", help="Read so much a second, as 50MB, on average.")
+]
+Force = Annotated[
+    bool,
+    typer.Option("--force", "-f", help="Repair where not all mounts can be seen; what is seen in use stays."),
+]
+
+
+@app.command(epilog="Example: layerfs verify --all --limit-rate 50MB || layerfs verify --all --repair")
+@options.configured(*options.FETCHING)
+def verify(
+    settings: Settings,
+    references: Images = None,
+    every: Every = False,
+    quick: Quick = False,
+    repair: Repair = False,
+    resume: Resume = False,
+    limit_rate: Rate = "",
+    force: Force = False,
+    as_json: options.Json = False,
+) -> None:
+    """Check blobs and documents against their digests, layers against their blobs, covers against layers.
+
+    Each layer is extracted once more and compared: type, mode, owner, size, times, attributes, hard links and
+    content of each entry. Exits with 6 if something is wrong. --repair makes layers and covers from what is
+    here, and fetches blobs and documents; what a mount uses stays as it is, and it is said who uses it.
+    """
+    from layerfs.host.priority import give_way
+    from layerfs.store.checking import How
+
+    if bool(references) == every:
+        raise UsageError("verify: name images, or say --all (expected one of the two)")
+    how = How(quick=quick, repair=repair, force=force)
+    spent = _Pace(AMOUNT.of_option(limit_rate, "--limit-rate").bytes).spent if limit_rate else None
+    give_way()
+
+    def check(storage: "ImageStorage", fetch: "Fetch | None" = None) -> "Report":
+        return _check(storage, None if every else references or [], how, spent, fetch, resume)
+
+    storage = open_store(settings, make=False)
+    report = _with_registry(settings, check) if repair else check(storage)
+    if as_json:
+        print_json(_as_json(report))
+    else:
+        _print(report)
+    if report.wrong:
+        total = len(report.findings) + len(report.records)
+        advice = "see above why it stays so" if repair else "layerfs verify --repair makes it anew"
+        raise VerificationError(f"{report.wrong} of {total} things are wrong; {advice}")
+
+
+def _check(
+    storage: "ImageStorage",
+    references: list[str] | None,
+    how: "How",
+    spent: Callable[[int], None] | None,
+    fetch: "Fetch | None",
+    resume: bool,
+) -> "Report":
+    from layerfs.catalog.names import named_images
+    from layerfs.catalog.verification import Verification
+    from layerfs.store.verify import unlimited
+
+    chosen: Mapping[ImageReference, RefEntry] | None = None
+    if references is not None:
+        chosen = dict(one for text in references for one in named_images(storage, text))
+    work = Verification(storage, how, spent=spent or unlimited, fetch=fetch, resume=resume)
+    with storage, _shown() as tell:
+        return work.run(chosen, tell)
+
+
+def _with_registry(settings: Settings, check: "Callable[[ImageStorage, Fetch], Report]") -> "Report":
+    """Run *check* in a thread, with what fetches for it."""
+    import trio
+
+    from layerfs.cli.running import with_provider
+
+    async def work(machinery: "Machinery") -> "Report":
+        def fetch(need: "Need") -> None:
+            trio.from_thread.run(machinery.provider.obtain, need)
+
+        return await trio.to_thread.run_sync(check, machinery.storage, fetch, abandon_on_cancel=True)
+
+    return with_provider(settings, work)
+
+
+class _Pace:
+    """Has bytes read at a rate: who is early waits."""
+
+    def __init__(self, rate: int) -> None:
+        if rate < 1:
+            raise UsageError("--limit-rate: no bytes (expected a number of them a second, as 50MB)")
+        self._rate = rate
+        self._due = time.monotonic()
+
+    def spent(self, count: int) -> None:
+        self._due += count / self._rate
+        time.sleep(max(0.0, self._due - time.monotonic()))
+
+
+@contextmanager
+def _shown() -> "Iterator[Tell]":
+    """Show on a terminal how far the work has come; on stderr, what is found goes elsewhere."""
+    if not sys.stderr.isatty():
+        yield lambda _found, _done, _total: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=Console(stderr=True), transient=True) as display:
+        task = display.add_task("verify", total=None)
+
+        def tell(found: "Finding", done: int, total: int) -> None:
+            about = f"{found.what.kind} {found.what.digest.hex[:12]}"
+            display.update(task, description=about, completed=done, total=total)
+
+        yield tell
+
+
+def _print(report: "Report") -> None:
+    for found in report.findings:
+        checked = found.checked
+        about = f"{checked.verdict} {found.what.kind} {found.what.digest}"
+        users = f" ({', '.join(found.images)})" if found.images else ""
+        for problem in checked.problems:
+            print_line(f"{about}: {problem}{users}")
+        if checked.note and checked.problems:
+            print_line(f"  {checked.note}")
+        elif checked.note:
+            print_line(f"{about}: {checked.note}{users}")
+    for path, problem in report.records.items():
+        print_line(f"wrong record {path}: {problem}")
+    for path, held in report.leftovers.items():
+        print_line(f"leftover {path} ({human_size(held.size)}; layerfs gc takes what nobody resumes)")
+    counts = [f"{report.count(verdict)} {verdict}" for verdict in ("right", "repaired", "unchecked")]
+    resumed = f", {report.resumed} found right before" if report.resumed else ""
+    typer.echo(f"{', '.join(counts)}, {report.wrong} wrong{resumed}")
+
+
+def _as_json(report: "Report") -> dict[str, Any]:
+    def about(found: "Finding") -> dict[str, Any]:
+        checked = found.checked
+        return {
+            "kind": found.what.kind,
+            "digest": str(found.what.digest),
+            "verdict": checked.verdict,
+            "problems": list(checked.problems),
+            "note": checked.note,
+            "images": list(found.images),
+        }
+
+    return {
+        **{verdict: report.count(verdict) for verdict in ("right", "repaired", "unchecked")},
+        "wrong": report.wrong,
+        "resumed": report.resumed,
+        "things": [about(found) for found in report.findings if found.checked.verdict != "right"],
+        "records": {str(path): problem for path, problem in report.records.items()},
+        "leftovers": {str(path): held.size for path, held in report.leftovers.items()},
+    }
