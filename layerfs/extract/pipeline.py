@@ -37,7 +37,7 @@ from layerfs.errors import (
 )
 from layerfs.extract.hashing import HashThread, mismatch
 from layerfs.extract.job import Done, ExtractJob, Failed
-from layerfs.extract.ring import SLOTS, Feeder, cpu_exceeded
+from layerfs.extract.ring import SLOTS, Feeder
 from layerfs.extract.tail import Growth, Tail
 from layerfs.extract.writer import Unwritten, Written
 from layerfs.layer.record import Extraction
@@ -185,7 +185,7 @@ class _Run:
         if size > free and size > budgets.max_ratio * blob:
             raise BudgetExceeded(f"archive: {size} bytes out of {blob} (max_ratio is {budgets.max_ratio})")
         if time.process_time() - self._since > budgets.max_cpu_seconds:
-            raise cpu_exceeded("inflating the blob", budgets)
+            raise budgets.cpu_exceeded("inflating the blob")
 
     def _read_rest(self, failure: LayerfsError | None) -> LayerfsError | None:
         """Let the hasher have the rest of the blob, unless it was the reading itself that failed."""

@@ -4,7 +4,7 @@ Moves slots of shared memory. A slot holds whole blocks of 512 bytes and is alwa
 last, so no header straddles two. Beside it two pipes: *words* to the writer (how much is in the next slot, or
 how the stream ended), *answers* back (one byte for each slot that may be filled again; after the end of the
 stream any number of parts, then one result). Must know no archive format. `Feeder` is the inflating side,
-called by `pipeline`; `RingSource` is the writer's, the `layerfs.layer.member.Source` of the tar reader.
+called by `pipeline`; `RingSource` the writer's, the `layerfs.layer.member.Source` of the tar reader.
 """
 
 import mmap
@@ -17,7 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
-from layerfs.errors import BudgetExceeded, InvalidArchive
+from layerfs.errors import InvalidArchive
 from layerfs.layer.budgets import Budgets
 from layerfs.processes import frames
 
@@ -240,15 +240,21 @@ class RingSource:
             self.drain()
 
     def part(self, body: bytes) -> None:
-        """Give a part of the answer, once the stream has ended. Raises OSError."""
-        frames.write_all(self._answers, _PART)
-        frames.send(self._answers, body)
+        """Give a part of the answer, once the stream has ended. Raises PartnerDied."""
+        self._say(_PART, body)
 
     def answer(self, body: bytes) -> None:
-        """Give the result of the job; slots are no longer returned after it. Raises OSError."""
+        """Give the result of the job; slots are no longer returned after it. Raises PartnerDied."""
         self._answered = True
-        frames.write_all(self._answers, _RESULT)
-        frames.send(self._answers, body)
+        self._say(_RESULT, body)
+
+    def _say(self, kind: bytes, body: bytes) -> None:
+        """Write one message; after a part of one nothing else can be said: the feeder waits for its rest."""
+        try:
+            frames.write_all(self._answers, kind)
+            frames.send(self._answers, body)
+        except OSError as exc:
+            raise PartnerDied from exc
 
     def _part(self, most: int) -> memoryview:
         """Return the next bytes that lie in one piece, at most *most*."""
@@ -277,7 +283,7 @@ class RingSource:
                 raise Aborted
             return False
         if not self._answered and time.process_time() > self.budgets.max_cpu_seconds:
-            raise cpu_exceeded("writing the tree", self.budgets)
+            raise self.budgets.cpu_exceeded("writing the tree")
         self._credit_due = True
         self._slot = (self._slot + 1) % SLOTS
         self._position = self._slot * SLOT_SIZE
@@ -289,12 +295,6 @@ class RingSource:
         return InvalidArchive("the archive is truncated (expected more bytes, as its last header says)")
 
 
-def cpu_exceeded(doing: str, budgets: Budgets) -> BudgetExceeded:
-    """Return the error for more seconds of a processor than a layer may take."""
-    return BudgetExceeded(f"{doing}: more than {budgets.max_cpu_seconds} s of a processor (max_cpu_seconds)")
-
-
 def _write(fd: int, data: memoryview) -> None:
-    written = os.write(fd, data)
-    if written != len(data):
+    if (written := os.write(fd, data)) != len(data):
         frames.write_all(fd, data[written:])

@@ -2,6 +2,8 @@
 
 import msgspec
 
+from layerfs.errors import BudgetExceeded
+
 
 class Budgets(msgspec.Struct, frozen=True, kw_only=True):
     """The limits. Errors name the field, which is the setting too."""
@@ -25,3 +27,7 @@ class Budgets(msgspec.Struct, frozen=True, kw_only=True):
     """Bytes of all that is kept until the end or beside the tree: paths of markers, implied directories and
     links that wait, with 160 for each; and what the disk cannot hold (attributes, owners, devices), with 16
     for each. Bounds the memory of the writer, and of the daemon when it plans the cover."""
+
+    def cpu_exceeded(self, doing: str) -> BudgetExceeded:
+        """Return the error for more seconds of a processor than a layer may take."""
+        return BudgetExceeded(f"{doing}: more than {self.max_cpu_seconds} s of a processor (max_cpu_seconds)")

@@ -208,7 +208,7 @@ AREAS: Final = (
     Area(
         "limits",
         "few descriptors, little memory, time and room; processes that stand still; a store taken away",
-        ("attacks/test_limits.py",),
+        ("attacks/test_limits.py", "attacks/test_groups.py"),
     ),
     Area(
         "removal",

@@ -18,7 +18,7 @@ def _session_ground(_session_registry: Registry) -> Iterator[Ground]:
 
 
 @pytest.fixture
-def attacked(_session_ground: Ground) -> Ground:
+def attacked(_session_ground: Ground) -> Iterator[Ground]:
     """The images, and what they look like where nothing disturbs them."""
-    _session_ground.nothing_runs()
-    return _session_ground
+    with ground.orphans_adopted():
+        yield _session_ground

@@ -1,14 +1,15 @@
 """What the attacks of this directory are about: a few images, and the judge of a store that has suffered."""
 
 import contextlib
+import ctypes
+import itertools
 import os
 import random
 import subprocess
-import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pytest
 
@@ -16,8 +17,13 @@ from layerfs.oci import Digest
 from layerfs.store import ImageStorage
 from tests.store.helpers import leftovers
 from tests.support import canary, clients, daemon, images
+from tests.support import leftovers as leftovers_of
 from tests.support.images import BuiltImage, BuiltLayer, Entry
 from tests.support.registry import Registry
+
+_LIBC: Final = ctypes.CDLL(None)
+_PR_SET_CHILD_SUBREAPER: Final = 36
+"""prctl(2)."""
 
 ROOT = images.directory(".")
 
@@ -58,10 +64,10 @@ class Ground:
     names: list[str]
     trees: dict[Digest, canary.Snapshot]
     others: frozenset[int]
-    """Processes of layerfs that are none of ours."""
+    """Processes of layerfs that ran before."""
 
     def running(self) -> list[int]:
-        """Return the pids of all processes of layerfs that began since."""
+        """Return the pids of the processes of layerfs that the test started, and of theirs."""
         return sorted(_running() - self.others)
 
     def nothing_runs(self) -> None:
@@ -131,10 +137,26 @@ def rounds(short: int, long: int) -> list[Any]:
 
 
 def _running() -> frozenset[int]:
-    found = set()
-    for process in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            command = (process / "cmdline").read_bytes()
-            if command.startswith(os.fsencode(sys.executable)) and b"\0-m\0layerfs" in command:
-                found.add(int(process.name))
-    return frozenset(pid for pid in found if clients.runs(pid))
+    found = {pid: leftovers_of.command(pid) for pid in leftovers_of.descendants(os.getpid())}
+    return frozenset(pid for pid, words in found.items() if _is_layerfs(words))
+
+
+def _is_layerfs(words: list[bytes]) -> bool:
+    """Say whether a command line is of the script, of ``python -m layerfs`` or of a helper."""
+    return any(word.endswith(b"/bin/layerfs") for word in words[:3]) or any(
+        option == b"-m" and module.startswith(b"layerfs") for option, module in itertools.pairwise(words)
+    )
+
+
+@contextlib.contextmanager
+def orphans_adopted() -> Iterator[None]:
+    """Become the parent of processes whose own has died, so that `Ground.running` finds them."""
+    _LIBC.prctl(_PR_SET_CHILD_SUBREAPER, 1)
+    try:
+        yield
+    finally:
+        _LIBC.prctl(_PR_SET_CHILD_SUBREAPER, 0)
+        # What the test itself started was waited for; whoever else has ended is an orphan.
+        with contextlib.suppress(ChildProcessError):
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass

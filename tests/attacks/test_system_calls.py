@@ -131,7 +131,6 @@ def profile(_session_ground: Ground) -> Iterator[Profile]:
         yield Profile(at_start, at_all)
 
 
-@pytest.mark.parametrize("number", ground.rounds(1, 2))
 @pytest.mark.parametrize(
     ("call", "error"),
     [
@@ -146,10 +145,9 @@ def test_a_failing_call_harms_nothing(
     memory: Path,
     call: str,
     error: str,
-    number: int,
     tried: Callable[[int], None],
 ) -> None:
-    position = profile.position(call, random.Random(f"{call} {error} {number}"))
+    position = profile.position(call, random.Random(f"{call} {error}"))
     store, log = memory / "store", memory / "log"
 
     strace = _strace(log, f"inject={call}:error={error}:when={position}")

@@ -53,6 +53,17 @@ def mountpoints() -> list[bytes]:
     return [line.split(b" ")[_MOUNTPOINT_FIELD] for line in lines]
 
 
+def descendants(pid: int) -> list[int]:
+    """Return the processes that *pid* has started, directly or not, and that have not ended."""
+    parents = {each: _parent(each) for each in _processes()}
+    return [each for each in parents if pid in _ancestors(each, parents)]
+
+
+def command(pid: int) -> list[bytes]:
+    """Return the command line of a process, empty if it has ended."""
+    return _read(pid, "cmdline").split(b"\0")
+
+
 def _processes() -> list[int]:
     return [int(entry) for entry in os.listdir("/proc") if entry.isdecimal()]
 
