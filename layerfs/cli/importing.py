@@ -86,7 +86,7 @@ async def _import_all(
     results = []
     for target, image in named:
         try:
-            done = await _import(machinery, target, image, silent=as_json or not sys.stdout.isatty())
+            done = await _import(machinery, target, image, silent=as_json or not sys.stderr.isatty())
         except UnsupportedImage as exc:
             if not every:
                 raise

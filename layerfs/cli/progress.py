@@ -1,8 +1,12 @@
-"""How a pull looks while it runs: bars on a terminal, a line for each finished layer elsewhere."""
+"""How a pull looks while it runs: bars on a terminal, a line for each finished layer elsewhere.
+
+On standard error: standard output is for what came of it.
+"""
 
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
 
 import trio
 import typer
@@ -11,6 +15,9 @@ from layerfs.fetch import Journal
 from layerfs.oci import Digest, Image
 from layerfs.oci.image import ImageLayer
 from layerfs.view.texts import human_size
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 _REFRESH = 0.1
 _SHOWN_HEX = 12
@@ -24,27 +31,18 @@ async def shown(
     layers = [layer for layer in image.layers if layer.digest not in present]
     if silent or not layers:
         yield
-    elif sys.stdout.isatty():
+    elif sys.stderr.isatty():
         async with _bars(journal, layers):
             yield
     else:
         yield
         for layer in layers:
-            typer.echo(f"{_label(layer)}  {human_size(layer.size)}  fetched")
+            typer.echo(f"{_label(layer)}  {human_size(layer.size)}  fetched", err=True)
 
 
 @asynccontextmanager
 async def _bars(journal: Journal, layers: list[ImageLayer]) -> AsyncIterator[None]:
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
-
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        TextColumn("{task.fields[phase]}"),
-    )
-    with Progress(*columns) as display:
+    with _display() as display:
         tasks = {
             layer.digest: display.add_task(_label(layer), total=layer.size, phase="queued")
             for layer in layers
@@ -78,3 +76,17 @@ async def _bars(journal: Journal, layers: list[ImageLayer]) -> AsyncIterator[Non
 
 def _label(layer: ImageLayer) -> str:
     return f"{layer.number:02d} {layer.digest.algorithm}:{layer.digest.hex[:_SHOWN_HEX]}"
+
+
+def _display() -> "Progress":
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TextColumn("{task.fields[phase]}"),
+    )
+    return Progress(*columns, console=Console(stderr=True))

@@ -1,20 +1,25 @@
 """``layerfs pull``: everything of an image into the store, with progress on a terminal."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from layerfs.cli import options
 from layerfs.cli.app import app
 from layerfs.cli.completion import complete_reference
+from layerfs.cli.failures import exit_code, report
 from layerfs.cli.output import print_json
+from layerfs.errors import LayerfsError, OutputLost, UsageError
 from layerfs.oci import Digest, Image, ImageReference
 from layerfs.settings import Settings
 from layerfs.view.texts import human_size
 
 if TYPE_CHECKING:
     from layerfs.cli.running import Machinery
+
+Form = Literal["lines", "digests", "json"]
+"""What standard output gets."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +33,45 @@ class Pulled:
     image: Image
     present: frozenset[Digest]
     """Layers that were in the store already."""
+
+    def summary(self) -> str:
+        """Return the line for people."""
+        fetched = [layer for layer in self.image.layers if layer.digest not in self.present]
+        size = human_size(sum(layer.size for layer in fetched))
+        return f"{self.reference}: {len(self.image.layers)} layers, {len(fetched)} fetched ({size})"
+
+    def to_json(self) -> dict[str, object]:
+        """Return what ``--json`` prints."""
+        return {
+            "reference": str(self.reference),
+            "digest": str(self.digest),
+            "moved_from": str(self.moved_from) if self.moved_from else None,
+            "layers": [
+                {
+                    "digest": str(layer.digest),
+                    "size": layer.size,
+                    "fetched": layer.digest not in self.present,
+                }
+                for layer in self.image.layers
+            ],
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class NotPulled:
+    """What kept one pull from its end."""
+
+    reference: str
+    """As it was given: it may be none."""
+    error: LayerfsError
+
+    def to_json(self) -> dict[str, object]:
+        """Return what ``--json`` prints, with the words of ``status.json``."""
+        return {
+            "reference": self.reference,
+            "error": type(self.error).__name__,
+            "message": str(self.error),
+        }
 
 
 @app.command(epilog="Example: layerfs pull docker.io/library/alpine:3.20 && layerfs images")
@@ -45,39 +89,58 @@ def pull(
 
     With a digest the image is kept by its digest; a tag beside it names what it named before.
 
+    Where one of several cannot be had, the others are fetched, and the exit code is that of the first error.
+    With --json each has a result; that of an error has error and message, as in layerfs status. Progress is
+    on standard error.
+
     Ctrl-C keeps what was downloaded; the next pull goes on behind it.
     """
     from layerfs.cli.running import made_durable, with_provider
 
-    parsed = [ImageReference.parse(text) for text in references]
+    if quiet and as_json:
+        raise UsageError("pull: --quiet and --json (expected one of the two)")
+    form: Form = "json" if as_json else "digests" if quiet else "lines"
 
-    async def work(machinery: "Machinery") -> None:
-        results = []
+    async def work(machinery: "Machinery") -> list[Pulled | NotPulled]:
         async with made_durable(machinery.storage):
-            for reference in parsed:
-                results.append(await _pull(machinery, reference, silent=quiet or as_json))
-                if quiet:
-                    typer.echo(results[-1].digest)
-                elif not as_json:
-                    typer.echo(_summary(results[-1]))
+            results = [await _pull_or_tell(machinery, text, form) for text in references]
         if as_json:
-            print_json([_to_json(pulled) for pulled in results])
+            print_json([one.to_json() for one in results])
+        return results
 
-    with_provider(settings, work)
+    failed = [one for one in with_provider(settings, work) if isinstance(one, NotPulled)]
+    if failed:
+        raise typer.Exit(exit_code(failed[0].error))
 
 
-async def _pull(machinery: "Machinery", reference: ImageReference, *, silent: bool) -> Pulled:
+async def _pull_or_tell(machinery: "Machinery", text: str, form: Form) -> Pulled | NotPulled:
+    """Pull one image and print what came of it."""
+    try:
+        pulled = await _pull(machinery, ImageReference.parse(text), form)
+    except OutputLost:  # nobody would hear of the others
+        raise
+    except LayerfsError as error:
+        report(error)
+        return NotPulled(text, error)
+    if form == "digests":
+        typer.echo(pulled.digest)
+    elif form == "lines":
+        typer.echo(pulled.summary())
+    return pulled
+
+
+async def _pull(machinery: "Machinery", reference: ImageReference, form: Form) -> Pulled:
     import trio
 
     from layerfs.cli.progress import shown
     from layerfs.cli.running import fetch_stack, image_of, kept_whole, manifest_of
 
-    storage = machinery.storage
+    storage, silent = machinery.storage, form == "digests"
     before = storage.refs.read(reference)
     target = reference.target
     digest = target if isinstance(target, Digest) else await machinery.provider.resolve(target)
     moved_from = before.digest if before and before.digest != digest else None
-    if not silent:
+    if form == "lines":
         moved = f" (moved from {moved_from})" if moved_from else ""
         typer.echo(f"{reference}: {digest}{moved}")
     with kept_whole(storage, digest):
@@ -93,25 +156,3 @@ async def _pull(machinery: "Machinery", reference: ImageReference, *, silent: bo
         async with shown(machinery.provider.journal, image, present, silent=silent):
             await fetch_stack(machinery, reference, image)
     return Pulled(reference, digest, moved_from, image, present)
-
-
-def _summary(pulled: Pulled) -> str:
-    fetched = [x for x in pulled.image.layers if x.digest not in pulled.present]
-    size = human_size(sum(layer.size for layer in fetched))
-    return f"{pulled.reference}: {len(pulled.image.layers)} layers, {len(fetched)} fetched ({size})"
-
-
-def _to_json(pulled: Pulled) -> dict[str, object]:
-    return {
-        "reference": str(pulled.reference),
-        "digest": str(pulled.digest),
-        "moved_from": str(pulled.moved_from) if pulled.moved_from else None,
-        "layers": [
-            {
-                "digest": str(layer.digest),
-                "size": layer.size,
-                "fetched": layer.digest not in pulled.present,
-            }
-            for layer in pulled.image.layers
-        ],
-    }

@@ -24,11 +24,13 @@ NEW = image(BASE, layer(file("new", b"new")))
 
 def test_a_pull_fetches_all_layers_and_says_so_line_by_line(layerfs: CommandLine, registry: Registry) -> None:
     reference = str(registry.push("pull/lines", "1", OLD))
-    lines = layerfs("pull", reference).stdout.splitlines()
-    assert lines[0] == f"{reference}: {OLD.digest}"
-    assert [line.split()[0] for line in lines[1:3]] == ["00", "01"]
-    assert all(line.endswith("fetched") for line in lines[1:3])
-    assert lines[3].startswith(f"{reference}: 2 layers, 2 fetched")
+    done = layerfs("pull", reference)
+    pulled, total = done.stdout.splitlines()
+    assert pulled == f"{reference}: {OLD.digest}"
+    assert total.startswith(f"{reference}: 2 layers, 2 fetched")
+    lines = done.stderr.splitlines()
+    assert [line.split()[0] for line in lines] == ["00", "01"]
+    assert all(line.endswith("fetched") for line in lines)
     since = registry.mark()
     assert "2 layers, 0 fetched" in layerfs("pull", reference).stdout
     assert [request.method for request in registry.requests(since)] == ["HEAD"]
@@ -90,20 +92,50 @@ def test_quiet_prints_the_digest_alone(layerfs: CommandLine, registry: Registry)
     assert layerfs("pull", "-q", reference).stdout == f"{OLD.digest}\n"
 
 
-def test_on_a_terminal_there_are_bars(layerfs: CommandLine, registry: Registry) -> None:
+def test_json_has_a_result_for_each_reference_and_the_code_is_of_the_first_error(
+    layerfs: CommandLine, registry: Registry
+) -> None:
+    good = str(registry.push("pull/each", "1", OLD))
+    missing = f"{registry.host}/pull/each:2"
+    done = layerfs("pull", "--json", good, missing, "NOT ONE", good, code=3)
+    first, second, third, last = json.loads(done.stdout)
+    assert (first["digest"], last["digest"]) == (str(OLD.digest), str(OLD.digest))
+    assert [one["fetched"] for one in (*first["layers"], *last["layers"])] == [True, True, False, False]
+    assert (second["reference"], second["error"]) == (missing, "NotFound")
+    assert (third["reference"], third["error"]) == ("NOT ONE", "InvalidReference")
+    complaints = [line for line in done.stderr.splitlines() if line.startswith("layerfs: ")]
+    assert complaints == [f"layerfs: {second['message']}", f"layerfs: {third['message']}"]
+
+
+def test_a_pull_goes_on_behind_what_cannot_be_had(layerfs: CommandLine, registry: Registry) -> None:
+    good = str(registry.push("pull/behind", "1", OLD))
+    done = layerfs("pull", "-q", "NOT ONE", f"{registry.host}/pull/behind:2", good, code=2)
+    assert done.stdout == f"{OLD.digest}\n"
+    assert len(done.stderr.splitlines()) == 2
+
+
+def test_quiet_and_json_are_two_forms(layerfs: CommandLine) -> None:
+    assert "expected one of the two" in layerfs("pull", "-q", "--json", "x", code=2).stderr
+
+
+def test_on_a_terminal_there_are_bars_and_the_result_can_be_kept(
+    layerfs: CommandLine, registry: Registry
+) -> None:
     reference = str(registry.push("pull/bars", "1", OLD))
     leader, follower = pty.openpty()
     with os.fdopen(leader, "rb", buffering=0) as screen:
         environment = layerfs.environment | {"TERM": "xterm", "COLUMNS": "100"}
         command = [*LAYERFS, "pull", reference]
-        process = subprocess.Popen(command, stdout=follower, stderr=follower, env=environment)
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=follower, env=environment)
         os.close(follower)
         shown = b""
         while chunk := _read(screen.fileno()):
             shown += chunk
-        assert process.wait(60) == 0
+        output, _ = process.communicate(timeout=60)
+        assert process.returncode == 0
     assert b"\x1b[" in shown
     assert b"done" in shown
+    assert [line.split()[1] for line in output.splitlines()] == [str(OLD.digest).encode(), b"2"]
 
 
 def _read(descriptor: int) -> bytes:
