@@ -1,14 +1,18 @@
 """The scripts that newcomers run: the demonstration, and an installation from a checkout."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 
-from tests.support import canary
+from tests.cli.test_words import verbs
+from tests.support import canary, daemon, images
+from tests.support.registry import Registry
 
 pytestmark = [pytest.mark.needs_root, pytest.mark.needs_fuse]
 
@@ -59,6 +63,45 @@ def test_a_checkout_can_be_installed(checkout: Path, tmp_path: Path) -> None:
     for command in ([tmp_path / "venv/bin/layerfs"], [tmp_path / "venv/bin/python", "-m", "layerfs"]):
         done = subprocess.run([*command, "--help"], cwd=tmp_path, capture_output=True, text=True, check=True)
         assert "mount" in done.stdout
+
+
+@pytest.mark.long
+@pytest.mark.timeout(600)
+def test_the_lowest_versions_that_are_declared_work(
+    checkout: Path, tmp_path: Path, registry: Registry, mountpoint: Path
+) -> None:
+    """And their help looks as it does here, with the versions of the lock file."""
+    (checkout / ".venv").unlink()
+    project = tomllib.loads((checkout / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    lowest = [re.sub(r">=([\d.]+),<.*", r"==\1", line) for line in project["dependencies"]]
+    assert [line for line in lowest if not re.fullmatch(r"[a-z0-9]+==[\d.]+", line)] == []
+    subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)
+    subprocess.run([tmp_path / "venv/bin/pip", "install", "-q", ".", *lowest], cwd=checkout, check=True)
+    (tmp_path / "home").mkdir()
+    environment = daemon.clean_environment() | {
+        "HOME": str(tmp_path / "home"),
+        "LAYERFS_STORE": str(tmp_path / "store"),
+    }
+    image = images.image(images.layer(images.file("etc/motd", b"hello\n")))
+    name = str(registry.push("lowest/versions", "1", image))
+
+    def output_of(*command: str | Path) -> str:
+        return subprocess.run(
+            command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True, timeout=60
+        ).stdout
+
+    layerfs, here = tmp_path / "venv/bin/layerfs", Path(sys.executable).parent / "layerfs"
+    for verb in ("", *(verb for verb, _ in verbs())):
+        arguments = [*verb.split(), "--help"]
+        assert output_of(layerfs, *arguments) == output_of(here, *arguments)
+    assert image.digest.hex in output_of(layerfs, "pull", "-q", name)
+    assert name in output_of(layerfs, "images")
+    output_of(layerfs, "mount", mountpoint)
+    try:
+        assert (mountpoint / "images" / name / "rootfs/etc/motd").read_bytes() == b"hello\n"
+        assert str(mountpoint) in output_of(layerfs, "status")
+    finally:
+        output_of(layerfs, "umount", mountpoint)
 
 
 def _without_bytecode(tree: canary.Snapshot) -> canary.Snapshot:
