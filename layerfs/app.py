@@ -102,7 +102,7 @@ async def providing(
                 storage,
                 source,
                 pool,
-                platform=settings.platform,
+                platform=settings.preferred_platform,
                 budgets=settings.budgets,
                 workers=workers,
                 blob_files=None if local is None else local.blob_file,
@@ -152,7 +152,7 @@ def open_bundle(settings: Settings, source: "SourceName") -> "tuple[Settings, Lo
     """
     from layerfs.local.origin import open_local  # what most mounts do not need
 
-    local = open_local(source, settings.platform)
+    local = open_local(source, settings.preferred_platform)
     store = StoreLayout(settings.store).bundle_cache(source.path, local.key)
     return dataclasses.replace(settings, store=store), local
 
@@ -180,7 +180,9 @@ async def serve(
     ):
         provider.sweep_soon()
         status = _Reporter(provider, settings, Path(str(mountpoint)))
-        view = tree.build(storage, mountpoint.path, settings.platform, status, tag_ttl=settings.tag_ttl)
+        view = tree.build(
+            storage, mountpoint.path, settings.preferred_platform, status, tag_ttl=settings.tag_ttl
+        )
         await session.serve(view, provider, mountpoint, settings, ready=ready)
 
 
@@ -199,7 +201,7 @@ class _Reporter:
             pid=os.getpid(),
             mountpoint=str(self.mountpoint),
             store=str(self.settings.store),
-            platform=str(self.settings.platform),
+            platform=str(self.settings.preferred_platform),
             offline=self.settings.offline,
             **msgspec.structs.asdict(self.fetcher.statistics()),
         )

@@ -36,7 +36,7 @@ def images(
         for name, _ in storage.refs.all():
             typer.echo(name)
         return
-    reader = DocumentReader(storage, settings.platform)
+    reader = DocumentReader(storage, settings.preferred_platform)
     users = Collector(storage, counts=lambda _: False).users()
     rows = [
         {"reference": str(name), "digest": str(entry.digest), "resolved": entry.resolved_at}

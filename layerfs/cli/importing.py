@@ -52,7 +52,7 @@ def import_(
 
     parsed = SourceName.parse(source)
     contents = open_source(parsed)
-    named = _named(contents, parsed, reference, settings.platform, every=every)
+    named = _named(contents, parsed, reference, settings.preferred_platform, every=every)
 
     async def work(machinery: "Machinery") -> None:
         await _import_all(machinery, named, every=every, as_json=as_json)

@@ -13,7 +13,7 @@ import typer
 from layerfs import app as wiring
 from layerfs.cli import interrupts
 from layerfs.cli.opening import open_store
-from layerfs.errors import NotInStore, StoreError, StoreFull
+from layerfs.errors import NotInStore, PlatformMissing, StoreError, StoreFull
 from layerfs.fetch import Fetcher
 from layerfs.fetch.tasks import background
 from layerfs.gc.keeper import Keeper
@@ -40,8 +40,8 @@ class Machinery:
 
     storage: ImageStorage
     provider: Fetcher
-    platform: Platform
-    """What is wanted of an image that is there for several."""
+    platform: Platform | None
+    """What the user wants; None: what this machine runs, or what there is."""
     keeper: Keeper
     """Who knows whether there is room."""
 
@@ -114,19 +114,20 @@ async def manifest_of(machinery: Machinery, reference: ImageReference | Tag, dig
 
 
 def image_of(machinery: Machinery, manifest: Manifest) -> Image:
-    """Pair a manifest with its config, both in the store; warn of an image for another platform.
+    """Pair a manifest with its config, both in the store; warn of an image for another machine.
 
-    Raises UnsupportedImage for an artifact.
+    Raises UnsupportedImage for an artifact, PlatformMissing for an image of another platform than was said.
     """
     manifest.require_image()
     image = Image.of(manifest, machinery.storage.load_config(manifest.config.digest))
     found = image.config.platform
-    if found.os != UNKNOWN and found not in machinery.platform.candidates():
-        typer.echo(
-            f"layerfs: {manifest.digest}: an image for {str(found)!r} alone (wanted {machinery.platform}, as "
-            "--platform says)",
-            err=True,
-        )
+    wanted = machinery.platform or Platform.of_this_machine()
+    if found.os != UNKNOWN and found not in wanted.candidates():
+        if machinery.platform is not None:
+            raise PlatformMissing(
+                f"{manifest.digest}: no image for {wanted} (it has: {found}); try another --platform, or none"
+            )
+        typer.echo(f"layerfs: {manifest.digest}: an image for {found} alone (this is {wanted})", err=True)
     return image
 
 

@@ -93,18 +93,19 @@ class Settings:
         ),
     )
     """None: as the store remembers it."""
-    platform: Platform = field(
-        default_factory=Platform.of_this_machine,
+    platform: Platform | None = field(
+        default=None,
         metadata=_by(
             PLATFORM,
             "OS/ARCH[/VARIANT] to choose of an index.",
-            help="Choose this platform of an index.",
+            help="Choose this platform of an index; an image of another is an error.",
             flags="--platform",
             metavar="OS/ARCH[/VARIANT]",
             variable="LAYERFS_PLATFORM",
             word=True,
         ),
     )
+    """None: this machine's, and of an image that has only one, that."""
     insecure_registries: frozenset[str] = field(
         default=frozenset(),
         metadata=_by(
@@ -271,6 +272,11 @@ class Settings:
     """What one layer may cost: the table ``[budgets]`` of a file, which has the fields of `Budgets`."""
     mount_options: tuple[str, ...] = ()
     """Words for the kernel, from ``-o``."""
+
+    @property
+    def preferred_platform(self) -> Platform:
+        """What is chosen where there is a choice."""
+        return self.platform or Platform.of_this_machine()
 
 
 ROWS: Final[Mapping[str, Row]] = {

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import pytest
 
+from layerfs.oci import Platform
 from layerfs.store import ImageStorage
 from tests.cli.conftest import CommandLine
 from tests.support import clients
@@ -61,6 +62,23 @@ def test_an_artifact_is_said_and_listed_as_one(layerfs: CommandLine, registry: R
     )
     assert layerfs("images").stdout.splitlines()[1].split()[2] == "artifact"
     assert json.loads(layerfs("images", "--json").stdout)[0]["artifact"] == "application/vnd.example.sbom"
+
+
+@pytest.mark.parametrize("verb", ["pull -q", "inspect", "tree", "lowerdir --no-fetch"])
+def test_a_platform_that_an_image_does_not_have_is_an_error(
+    layerfs: CommandLine, registry: Registry, verb: str
+) -> None:
+    reference = str(registry.push("pull/platform", "1", image(BASE, platform=Platform.parse("linux/s390x"))))
+    layerfs("inspect", reference)
+    done = layerfs(*verb.split(), "--platform", "linux/ppc64le", reference, code=3)
+    assert "no image for linux/ppc64le (it has: linux/s390x)" in done.stderr
+    assert done.stdout == ""
+    layerfs(*verb.split(), "--platform", "linux/s390x", reference)
+
+
+def test_an_image_that_says_no_platform_is_for_any(layerfs: CommandLine, registry: Registry) -> None:
+    bare = image(BASE, platform=Platform("unknown", "unknown"))
+    layerfs("pull", "--platform", "linux/s390x", str(registry.push("pull/bare", "1", bare)))
 
 
 def test_an_image_pulled_by_digest_is_listed_counted_and_removed(
