@@ -6,6 +6,7 @@ Decides what counts as a difference; changes nothing and never fails on a file t
 import os
 import stat
 from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -26,6 +27,9 @@ Spent = Callable[[int], None]
 """Is told of bytes that were read, and may wait."""
 
 _CHUNK: Final = 1 << 20
+_DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_PIECE: Final = 2048
+"""Bytes of a path that is opened at once: half of PATH_MAX, more than a name."""
 _TYPES: Final = {
     stat.S_IFREG: "a regular file",
     stat.S_IFDIR: "a directory",
@@ -94,25 +98,50 @@ def tree_differences(
     """
     roots = os.fsencode(found), os.fsencode(expected)
     links: _Links = {}
+    yield from _entry(b"", *roots, links, spent, timed=b"" not in untimed)
     waiting = [b""]
     while waiting:
-        path = waiting.pop()
-        here, there = (os.path.join(root, path) if path else root for root in roots)
+        directory = waiting.pop()
         try:
-            for problem in _differences(here, there, links, spent, timed=path not in untimed):
-                yield f"{shown(path)}: {problem}"
-            children = _children(here, there)
+            with _opened(roots[0], directory) as here, _opened(roots[1], directory) as there:
+                names = {os.fsencode(name) for fd in (here, there) for name in os.listdir(fd)}
+                for name in sorted(names):
+                    path = os.path.join(directory, name)
+                    both = (b"/proc/self/fd/%d/%b" % (here, name), b"/proc/self/fd/%d/%b" % (there, name))
+                    yield from _entry(path, *both, links, spent, timed=path not in untimed)
+                    if all(map(_is_directory, both)):
+                        waiting.append(path)
         except OSError as exc:
-            yield f"{shown(path)}: cannot be read: {exc.strerror}"
-            continue
-        waiting += [os.path.join(path, name) if path else name for name in children]
+            yield f"{shown(directory)}: cannot be read: {exc.strerror}"
 
 
-def _children(here: bytes, there: bytes) -> list[bytes]:
-    """Return the names in either directory; a name that only one has is found different later."""
-    if not all(os.path.lexists(path) and stat.S_ISDIR(os.lstat(path).st_mode) for path in (here, there)):
-        return []
-    return sorted({*os.listdir(here), *os.listdir(there)}, reverse=True)
+@contextmanager
+def _opened(root: bytes, path: bytes) -> Iterator[int]:
+    """Open a directory below *root*, whose path may be longer than the kernel takes one. Raises OSError."""
+    fd = os.open(root, _DIRECTORY)
+    try:
+        while path:
+            piece = path if len(path) <= _PIECE else path[:_PIECE].rpartition(b"/")[0]
+            path = path[len(piece) + 1 :]
+            above, fd = fd, os.open(piece, _DIRECTORY, dir_fd=fd)
+            os.close(above)
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def _is_directory(path: bytes) -> bool:
+    return os.path.lexists(path) and stat.S_ISDIR(os.lstat(path).st_mode)
+
+
+def _entry(
+    path: bytes, here: bytes, there: bytes, links: _Links, spent: Spent, *, timed: bool
+) -> Iterator[str]:
+    try:
+        for problem in _differences(here, there, links, spent, timed=timed):
+            yield f"{shown(path)}: {problem}"
+    except OSError as exc:
+        yield f"{shown(path)}: cannot be read: {exc.strerror}"
 
 
 def _differences(here: bytes, there: bytes, links: _Links, spent: Spent, *, timed: bool) -> Iterator[str]:

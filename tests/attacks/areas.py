@@ -176,12 +176,14 @@ AREAS: Final = (
     ),
     Area(
         "full disk",
-        "no free bytes, no free inodes, a disk or a copy that loses what it took",
+        "no free bytes, no free inodes, a disk or a copy that loses or changes what it took",
         (
             "overlay/test_copied_stores.py",
             "attacks/test_limits.py::test_a_disk_of_any_size_is_full_without_harm",
             "store/test_full_disk.py",
             "store/test_losses.py",
+            "catalog/test_verification.py",
+            "cli/test_verify.py",
             "store/test_disk.py",
             "cli/test_full_disk.py",
             "extract/test_disk.py",

@@ -253,6 +253,22 @@ def test_damage_is_found_named_and_repaired(
     assert leftovers(held.storage.images_dir) == []
 
 
+def test_paths_longer_than_the_kernel_takes_are_compared(store: Path) -> None:
+    name = "/".join(["d" * 200] * 20 + ["file"])
+    deep = layer(file(name, b"x"))
+    with ImageStorage(store) as storage:
+        extracted = storage.extract_layer(deep.digest, download(storage, deep.blob).path)
+        assert len(os.fspath(extracted.path / name)) > 4096
+        assert storage.verify_layer(deep.digest)
+        fd = os.open(extracted.path, os.O_RDONLY)
+        for _ in range(20):
+            fd, above = os.open("d" * 200, os.O_RDONLY, dir_fd=fd), fd
+            os.close(above)
+        os.chmod("file", 0o666, dir_fd=fd)
+        os.close(fd)
+        assert not storage.verify_layer(deep.digest)
+
+
 def test_quick_reads_no_content_and_finds_what_shows_without(held: Held) -> None:
     edit(held.path(BLOB), flip_byte)
     edit(held.path(LAYER) / "etc/passwd", flip_byte)

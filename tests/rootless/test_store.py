@@ -62,6 +62,38 @@ def test_fuse_overlayfs_as_the_user(registry: Registry, household: Household) ->
     assert room.layerfs("lowerdir", "--for", "kernel", "--store", store, reference).stderr == ""
 
 
+@pytest.mark.parametrize(
+    ("before", "force"), [((), ()), (NAMESPACE, ("--force",))], ids=["user", "namespace"]
+)
+def test_what_an_ordinary_user_stores_is_verified_and_repaired(
+    registry: Registry, household: Household, before: tuple[str, ...], force: tuple[str, ...]
+) -> None:
+    """Owners, devices and modes that such a store cannot hold are no damage.
+
+    A namespace sees not all mounts of the machine: so nothing is replaced there unless that is forced.
+    """
+    lower = images.layer(
+        images.directory("etc", mode=0o000),
+        images.file("etc/shadow", b"x", mode=0, uid=5, gid=7),
+        images.file("etc/gone"),
+        images.chardev("null", 1, 3),
+        images.fifo("pipe"),
+        images.file("tool", b"y", mode=0o4755, xattrs={"user.note": b"1", "security.capability": b"2"}),
+        images.hardlink("link", "tool"),
+    )
+    upper = images.layer(images.whiteout("etc/gone"), images.opaque("var"), images.file("var/x"))
+    reference = str(registry.push("rootless/verify", "latest", images.image(lower, upper)))
+    store, room = household.place("store"), household.room()
+    room.layerfs("pull", "-q", "--store", store, reference, before=before)
+
+    assert ", 0 unchecked, 0 wrong" in room.layerfs("verify", "--all", "--store", store, before=before).stdout
+    (store / "extracted" / lower.digest.name / "tool").chmod(0o777)
+    repaired = room.layerfs("verify", "--all", "--repair", *force, "--store", store, before=before).stdout
+    assert "tool: mode 0777 (expected 4755)" in repaired
+    assert ", 1 repaired, 0 unchecked, 0 wrong" in repaired
+    assert " 0 wrong" in room.layerfs("verify", "--all", "--store", store, before=before).stdout
+
+
 def test_root_does_not_use_the_users_store(users_store: Path) -> None:
     with pytest.raises(StoreMismatch, match=f"belongs to user {UID} .expected root.; run as user {UID}, use"):
         ImageStorage(users_store)
