@@ -131,6 +131,8 @@ def _mount(
             if scratch is not None:
                 scratch.remove()
             raise
+        if scratch is not None:
+            scratch.lock.release()  # it shows in the list of mounts now
 
     use_native_stack(settings, reference, mount)
     if trusted != Trusted() and entered_by_others(str(target)):
