@@ -149,16 +149,14 @@ class Racer:
         try:
             for number in STACKS[which]:
                 self.have(number)
-            cover = storage.publish_cover(stack)
-            lowers = [cover, *(storage.layer_extracted_path(digest) for digest in reversed(stack))]
-            option = lowerdir_option(list(map(os.fsencode, lowers)))
-            _libc("mount", b"overlay", os.fsencode(self.point), b"overlay", _RDONLY, option)
+            storage.publish_cover(stack)
+            mount_stack(storage, which, self.point)
         finally:
             release()
         try:
             yield
         finally:
-            _libc("umount2", os.fsencode(self.point), 0)
+            unmount_stack(self.point)
 
     def read_mount(self, which: int) -> None:
         """Read all of an overlay."""
@@ -244,3 +242,19 @@ def fill(tree: Path, number: int) -> None:
     for name in names_of(number):
         (tree / name).write_bytes(content_of(number))
     tree.chmod(0o755)
+
+
+def mount_stack(storage: ImageStorage, which: int, point: Path) -> None:
+    """Mount the cover and the layers of an image, all of which are there. Raises OSError."""
+    stack = [DIGESTS[number] for number in STACKS[which]]
+    lowers = [
+        storage.cover_path(stack),
+        *(storage.layer_extracted_path(digest) for digest in reversed(stack)),
+    ]
+    option = lowerdir_option(list(map(os.fsencode, lowers)))
+    _libc("mount", b"overlay", os.fsencode(point), b"overlay", _RDONLY, option)
+
+
+def unmount_stack(point: Path) -> None:
+    """Unmount it. Raises OSError."""
+    _libc("umount2", os.fsencode(point), 0)
