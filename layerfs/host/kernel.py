@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Final
 
 from layerfs.host.libc import call
+from layerfs.host.oserrors import disk_errors
 
 _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 _BDI: Final = Path("/sys/class/bdi")
@@ -17,11 +18,12 @@ READ_AHEAD_KIB: Final = 1024
 
 @cache
 def boot_id() -> str:
-    """Return the kernel's random identifier of this boot, a UUID in lower case. Raises OSError.
+    """Return the kernel's random identifier of this boot, a UUID in lower case. Raises StoreError.
 
     What was only in the page cache is gone in the next boot.
     """
-    return _BOOT_ID.read_text(encoding="ascii").strip()
+    with disk_errors(f"{_BOOT_ID}: cannot be read (expected /proc, as mount -t proc proc /proc makes it)"):
+        return _BOOT_ID.read_text(encoding="ascii").strip()
 
 
 def syncfs(fd: int) -> None:

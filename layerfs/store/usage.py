@@ -50,7 +50,7 @@ class Usage:
     short_ids: Mapping[str, MountUse] = field(default_factory=dict)
     """`Digest.short_id` of layers and stacks, from paths that lead through a mount of ours."""
     unreadable: Mapping[int, int] = field(default_factory=dict)
-    """How many processes of each uid there are whose mounts this process may not see."""
+    """How many processes of each uid there are whose mounts, or what is in them, this process may not see."""
     hidden: str = ""
     """Why there may be processes of which nothing is seen; empty if there are none."""
 
@@ -67,7 +67,7 @@ class Usage:
         if self.hidden:
             return self.hidden
         count = sum(count for uid, count in self.unreadable.items() if reached_by(uid))
-        return f"the mounts of {count} processes may not be read by this user" if count else ""
+        return f"{count} processes or overlays of others may not be looked at by this user" if count else ""
 
 
 class UsageCache:
@@ -101,6 +101,9 @@ def read_usage(proc: Path = _PROC) -> Usage:
                 unreadable[os.stat(proc / str(pid)).st_uid] += 1
             continue
         for path, point in _paths(mounts, proc / str(pid) / "root"):
+            if path is None:  # an overlay of somebody who may go where this process may not: of root
+                unreadable[0] += 1
+                continue
             use = MountUse(point, pid)
             digests.update(dict.fromkeys(_digests(path), use))
             short_ids.update(dict.fromkeys(_short_id(path), use))
@@ -172,8 +175,8 @@ def _namespaces(proc: Path) -> Iterator[tuple[int, list[Mount] | None]]:
             yield int(name), None
 
 
-def _paths(mounts: Iterable[Mount], root: Path) -> Iterator[tuple[bytes, bytes]]:
-    """Yield each path that says what a mount shows, and where the mount is."""
+def _paths(mounts: Iterable[Mount], root: Path) -> Iterator[tuple[bytes | None, bytes]]:
+    """Yield each path that says what a mount shows, None if that may not be looked at, and where it is."""
     for mount in mounts:
         yield mount.root, mount.point
         yield mount.point, mount.point
@@ -184,12 +187,17 @@ def _paths(mounts: Iterable[Mount], root: Path) -> Iterator[tuple[bytes, bytes]]
                     yield _resolve(root, lower), mount.point
 
 
-def _resolve(root: Path, lower: bytes) -> bytes:
-    """Return where *lower* leads, symlinks followed, in the namespace of *root*; empty if that is unknown."""
+def _resolve(root: Path, lower: bytes) -> bytes | None:
+    """Return where *lower* leads, symlinks followed, in the namespace of *root*.
+
+    Empty if that is unknown, None if this process may not look.
+    """
     if not lower.startswith(b"/"):
         return b""  # relative to a directory that nobody recorded
     try:
         fd = os.open(os.fsencode(root) + lower, os.O_PATH | os.O_CLOEXEC)
+    except PermissionError:
+        return None
     except OSError:
         return b""
     try:

@@ -77,9 +77,9 @@ def test_an_image_is_kept_from_its_pull_until_it_has_its_name(
 STACK = stack_digest([each.digest for each in BUILT.layers])
 
 
-def kept_for(layerfs: CommandLine, *command: str) -> dict[tuple[str, str], list[str]]:
+def kept_for(layerfs: CommandLine, command: str) -> dict[tuple[str, str], list[str]]:
     """Run a command that removes, and return for whom it kept what."""
-    done = json.loads(layerfs(*command, "--json").stdout)
+    done = json.loads(layerfs(*command.split(), "--json").stdout)
     return {(one["kind"], one["digest"]): one["for"] for one in done["kept"]}
 
 
@@ -99,13 +99,13 @@ def test_what_was_named_for_a_mount_stays_until_it_is_mounted(
         option = "lowerdir=" + ":".join([lower, *map(str, layers)])
 
     trees = {("cover", str(STACK)), *(("layer", str(each.digest)) for each in BUILT.layers)}
-    for command in (("rm", reference), ("gc",), ("gc", "--force")):
-        kept = kept_for(layerfs, *command)
+    for command in (f"rm {reference}", "gc", "gc --force"):
+        kept = kept_for(layerfs, command)
         assert trees <= kept.keys()
         assert {reason for each in trees for reason in kept[each]} == {f"lease lowerdir-{STACK.short_id}"}
     with overlay(option, tmp_path / "overlay", upper=False) as merged:
         layerfs("lease", "rm", f"lowerdir-{STACK.short_id}")
-        kept = kept_for(layerfs, "gc", "--force")
+        kept = kept_for(layerfs, "gc --force")
         assert trees == kept.keys()
         assert all(str(merged) in reason for reasons in kept.values() for reason in reasons)
         assert (merged / "a").read_bytes() == b"a" * 5000

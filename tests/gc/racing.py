@@ -78,8 +78,7 @@ class Racer:
     def run(self, seconds: float, at_least: int, done: RawIOBase) -> None:
         """Act until the time is over and *at_least* steps are done; write the name of each to *done*."""
         self.point.mkdir(exist_ok=True)
-        _libc("unshare", _NEWNS)
-        _libc("mount", b"none", b"/", None, _REC | _PRIVATE, None)
+        private_mounts()
         end, steps = time.monotonic() + seconds, 0
         with self.storage:
             while steps < at_least or time.monotonic() < end:
@@ -242,6 +241,12 @@ def fill(tree: Path, number: int) -> None:
     for name in names_of(number):
         (tree / name).write_bytes(content_of(number))
     tree.chmod(0o755)
+
+
+def private_mounts() -> None:
+    """Enter a mount namespace of its own; what is mounted in it is mounted nowhere else. Raises OSError."""
+    _libc("unshare", _NEWNS)
+    _libc("mount", b"none", b"/", None, _REC | _PRIVATE, None)
 
 
 def mount_stack(storage: ImageStorage, which: int, point: Path) -> None:
