@@ -30,6 +30,7 @@ ALPINE = image(
         directory("bin"),
         file("bin/busybox", Path("/bin/busybox").read_bytes(), mode=0o755),
         symlink("bin/sh", "busybox"),
+        symlink("bin/cat", "busybox"),
         directory("etc"),
         file("etc/os-release", b"ID=alpine\n"),
         command="ADD alpine-minirootfs.tar.gz /",
@@ -51,10 +52,10 @@ mount -t tmpfs tmpfs "$1"
 mkdir "$1"/up "$1"/work "$1"/root
 mount -t overlay overlay -o lowerdir=/,upperdir="$1"/up,workdir="$1"/work "$1"/root
 cd "$1"/root
-mkdir -p home/reader images var/lib/layerfs ".$3"
+mkdir -p home/reader images ".$3"
 for place in /proc /sys "$3"; do mount --rbind "$place" ".$place"; done
 for place in /dev /dev/pts; do mount --bind "$place" ".$place"; done
-for place in /dev/shm /run /var/lib/layerfs /home/reader; do mount -t tmpfs tmpfs .$place; done
+for place in /dev/shm /run /var/lib /home/reader; do mount -t tmpfs tmpfs .$place; done
 cp -r "$2"/. home/reader
 exec chroot . /bin/bash home/reader/run
 """
@@ -101,7 +102,7 @@ def examples_of_documents() -> Iterator[tuple[str, str]]:
         for block in _BLOCK.finditer(path.read_text(encoding="utf-8")):
             text = block["text"]
             about_us = re.search(r"\blayerfs\b|/images/", text)
-            if about_us and not re.search(r"apt install|git clone|scripts/", text):
+            if about_us and not re.search(r"apt(-get)? install|git clone|scripts/", text):
                 yield path.name, text
 
 
@@ -111,8 +112,8 @@ class Sandbox:
     def __init__(self, layerfs: CommandLine, tmp_path: Path, proxy: Proxy, trusted: Path) -> None:
         self._place = tmp_path / "sandbox"
         self._place.mkdir()
-        self._home = tmp_path / "reader"
-        (self._home / "examples").mkdir(parents=True)
+        self.home = tmp_path / "reader"
+        (self.home / "examples").mkdir(parents=True)
         self._environment = {
             name: value
             for name, value in layerfs.environment.items()
@@ -122,24 +123,24 @@ class Sandbox:
             "SSL_CERT_FILE": str(self._home_in_it("trusted.crt")),
             "PATH": f"/home/reader/bin:{layerfs.environment['PATH']}",
         }
-        (self._home / "trusted.crt").write_bytes(trusted.read_bytes())
-        (self._home / "bin").mkdir()
-        (self._home / "bin/pass").write_text("#!/bin/sh\necho secret\n")  # a password manager
-        (self._home / "bin/pass").chmod(0o755)
-        write_layout(self._home / "alpine", ALPINE, "3.20")
-        (self._home / "run").write_text(RUNNER)
+        (self.home / "trusted.crt").write_bytes(trusted.read_bytes())
+        (self.home / "bin").mkdir()
+        (self.home / "bin/pass").write_text("#!/bin/sh\necho secret\n")  # a password manager
+        (self.home / "bin/pass").chmod(0o755)
+        write_layout(self.home / "alpine", ALPINE, "3.20")
+        (self.home / "run").write_text(RUNNER)
 
     def _home_in_it(self, name: str) -> Path:
         return Path("/home/reader", name)
 
     def run(self, examples: list[str], around: str = "") -> list[tuple[int, str]]:
         """Return exit code and output of each."""
-        (self._home / "around").write_text(around)
+        (self.home / "around").write_text(around)
         for number, text in enumerate(examples):
-            (self._home / f"examples/{number}").write_text(text)
+            (self.home / f"examples/{number}").write_text(text)
         unshare = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
         done = subprocess.run(
-            [*unshare, "bash", "-c", SANDBOX, "sandbox", self._place, self._home, _REPOSITORY],
+            [*unshare, "bash", "-c", SANDBOX, "sandbox", self._place, self.home, _REPOSITORY],
             env=self._environment,
             capture_output=True,
             text=True,
@@ -180,6 +181,49 @@ def test_every_example_of_help_runs_as_written(sandbox: Sandbox) -> None:
     assert printed["status"] == "/home/reader/oci\n"
     assert printed["import"] == "docker.io/library/alpine:3.20\n"
     assert "logged in to ghcr.io as me" in printed["login"]
+
+
+TERMINAL = """\
+import os, pty, select, signal, sys
+
+pid, terminal = pty.fork()
+if pid == 0:
+    os.chdir(os.environ["HOME"])
+    os.environ["PS1"] = "@@$? "
+    os.execvp("dash", ["dash", "-i"])
+rest = open(sys.argv[1], "rb").read()
+signal.alarm(90)
+while True:
+    readable, writable, _ = select.select([terminal], [terminal] if rest else [], [])
+    if readable:
+        try:
+            said = os.read(terminal, 1 << 16)
+        except OSError:  # the shell has ended
+            break
+        os.write(1, said)
+    if writable:
+        rest = rest[os.write(terminal, rest[:256]):]
+"""
+"""Pastes a file into a shell on a terminal, prints what that shows; dash knows no bracketed paste."""
+
+
+def pasted() -> str:
+    """Return all shell blocks of README from the first that runs layerfs on, in sequence."""
+    blocks = [match["text"] for match in _BLOCK.finditer((_REPOSITORY / "README.md").read_text("utf-8"))]
+    installing = next(number for number, text in enumerate(blocks) if "pip install" in text)
+    return "".join(blocks[installing + 1 :])
+
+
+def test_the_blocks_of_readme_are_one_paste(sandbox: Sandbox) -> None:
+    (sandbox.home / "terminal").write_text(TERMINAL)
+    (sandbox.home / "paste").write_text(pasted() + "exit\n")
+
+    [(code, output)] = sandbox.run(["python3 terminal paste"])
+
+    assert code == 0, output
+    assert output.count("ID=alpine") == 3, output
+    statuses = re.findall(r"@@(\d+) ", output)
+    assert statuses == ["0"] * (len(pasted().splitlines()) + 1), output
 
 
 MOUNTED = """\
