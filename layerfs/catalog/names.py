@@ -31,11 +31,40 @@ def named_images(storage: ImageStorage, text: str) -> list[tuple[ImageReference,
         if found:
             return found
     if digits is not None:
-        prefix = f"{digits['algorithm'] or 'sha256'}:{digits['hex']}"
-        found = [(name, entry) for name, entry in refs if _has_id(storage, entry, prefix)]
+        prefix = _prefix(digits)
+        found = [(name, entry) for name, entry in refs if _document_of(storage, entry, prefix) is not None]
         if found:
             return _of_one_image(text, found)
     raise NotInStore(f"{text}: not in the store{_similar(text, (name for name, _ in refs))}")
+
+
+def named_reference(storage: ImageStorage, text: str) -> ImageReference:
+    """Return the reference that *text* is, or of digits the image of the store that they mean, by its digest.
+
+    Digits that no image here has are the name of a repository. Raises InvalidReference.
+    """
+    digits = _DIGITS.fullmatch(text)
+    if digits is None:
+        return ImageReference.parse(text)
+    try:
+        found = named_images(storage, text)
+    except NotInStore:
+        return ImageReference.parse(text)
+    prefix = _prefix(digits)
+    for name, entry in found:
+        document = _document_of(storage, entry, prefix)
+        if document is not None:
+            return name.repository.with_digest(document)
+    return found[0][0]
+
+
+def is_id(text: str) -> bool:
+    """Say whether *text* may be the first digits of a digest."""
+    return _DIGITS.fullmatch(text) is not None
+
+
+def _prefix(digits: re.Match[str]) -> str:
+    return f"{digits['algorithm'] or 'sha256'}:{digits['hex']}"
 
 
 def _of_one_image(
@@ -49,10 +78,10 @@ def _of_one_image(
     return found
 
 
-def _has_id(storage: ImageStorage, entry: RefEntry, prefix: str) -> bool:
-    """Say whether an image has a digest that begins so: its own, its manifest's or its config's."""
+def _document_of(storage: ImageStorage, entry: RefEntry, prefix: str) -> Digest | None:
+    """Return the document of an image whose digest, or that of its config, begins so."""
     if str(entry.digest).startswith(prefix):
-        return True
+        return entry.digest
 
     def load(digest: Digest) -> Manifest | Index | None:
         try:
@@ -60,14 +89,11 @@ def _has_id(storage: ImageStorage, entry: RefEntry, prefix: str) -> bool:
         except LayerfsError:
             return None
 
-    return any(
-        str(digest).startswith(prefix)
-        for document in documents_below(entry.digest, load)
-        for digest in (
-            document.digest,
-            *((document.config.digest,) if isinstance(document, Manifest) else ()),
-        )
-    )
+    for document in documents_below(entry.digest, load):
+        ids = [document.digest, *((document.config.digest,) if isinstance(document, Manifest) else ())]
+        if any(str(digest).startswith(prefix) for digest in ids):
+            return document.digest
+    return None
 
 
 def _similar(text: str, names: Iterable[ImageReference]) -> str:

@@ -13,11 +13,11 @@ import typer
 
 from layerfs.cli import interrupts, options
 from layerfs.cli.app import app
+from layerfs.cli.opening import reference_of
 from layerfs.errors import StoreDamaged, StoreError, UsageError
 from layerfs.layer import tarwriter
 from layerfs.layer.member import Member, Type
 from layerfs.layer.paths import join
-from layerfs.oci import ImageReference
 from layerfs.settings import Settings
 from layerfs.store.layout import EXTRACTED
 
@@ -54,7 +54,7 @@ def export(
     """
     from layerfs.cli.running import have_layers
 
-    parsed = ImageReference.parse(reference)
+    parsed = reference_of(settings, reference)
     if output == "-" and sys.stdout.isatty():
         raise UsageError("export: standard output is a terminal (say -o FILE, or pipe it into a program)")
     layers = have_layers(settings, parsed)

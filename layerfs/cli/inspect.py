@@ -8,6 +8,7 @@ import typer
 from layerfs.catalog.state import layer_state
 from layerfs.cli import options
 from layerfs.cli.app import app
+from layerfs.cli.opening import reference_of
 from layerfs.cli.output import print_document, print_json
 from layerfs.oci import Digest, Image, ImageReference, Manifest, Repository
 from layerfs.settings import Settings
@@ -34,6 +35,8 @@ def inspect(
     """Show an image as JSON. Fetches its documents, no layers."""
     from layerfs.cli.running import image_of
 
+    named = reference_of(settings, reference)
+
     async def work(machinery: "Machinery", digest: Digest, manifest: Manifest) -> None:
         storage = machinery.storage
         if index:
@@ -46,9 +49,9 @@ def inspect(
             print_json(_runtime(image_of(machinery, manifest)))
         else:
             image = image_of(machinery, manifest)
-            print_json(_summary(image, reference, digest) | {"layers": _layers(storage, image)})
+            print_json(_summary(image, named, digest) | {"layers": _layers(storage, image)})
 
-    _with_documents(settings, reference, work)
+    _with_documents(settings, named, work)
 
 
 @app.command(epilog="Example: layerfs history docker.io/library/alpine:3.20")
@@ -65,18 +68,16 @@ def history(settings: Settings, reference: options.Reference, as_json: options.J
             text = history_text(image, lambda blob: layer_state(machinery.storage, blob))
             typer.echo(text.decode(), nl=False)
 
-    _with_documents(settings, reference, work)
+    _with_documents(settings, reference_of(settings, reference), work)
 
 
 @app.command(epilog="Example: layerfs digest docker.io/library/alpine:3.20")
-@options.configured(*options.REGISTRY)
+@options.configured(*options.REGISTRY, *options.STORE)
 def digest(settings: Settings, reference: options.Reference) -> None:
-    """Ask the registry what REFERENCE names now, and print the digest."""
+    """Ask the registry what REFERENCE names now, and print the digest; of a digest, all of it."""
     from layerfs.cli.running import with_client
 
-    parsed = ImageReference.parse(reference)
-
-    target = parsed.target
+    target = reference_of(settings, reference).target
     if isinstance(target, Digest):
         typer.echo(target)
         return
@@ -111,11 +112,11 @@ def tags(
 
 
 def _with_documents(
-    settings: Settings, text: str, work: Callable[["Machinery", Digest, Manifest], Awaitable[None]]
+    settings: Settings,
+    reference: ImageReference,
+    work: Callable[["Machinery", Digest, Manifest], Awaitable[None]],
 ) -> None:
     from layerfs.cli.running import manifest_of, pinned, with_provider
-
-    reference = ImageReference.parse(text)
 
     async def main(machinery: "Machinery") -> None:
         digest = await pinned(machinery, reference)
@@ -124,9 +125,9 @@ def _with_documents(
     with_provider(settings, main)
 
 
-def _summary(image: Image, reference: str, digest: Digest) -> dict[str, object]:
+def _summary(image: Image, reference: ImageReference, digest: Digest) -> dict[str, object]:
     return {
-        "reference": str(ImageReference.parse(reference)),
+        "reference": str(reference),
         "digest": str(digest),
         "manifest": str(image.manifest.digest),
         "config": str(image.manifest.config.digest),

@@ -7,9 +7,9 @@ import typer
 
 from layerfs.cli import options
 from layerfs.cli.app import app
+from layerfs.cli.opening import reference_of
 from layerfs.cli.output import print_json
 from layerfs.layer.overlayfs import fuse_lowerdir_option, lowerdir_option
-from layerfs.oci import ImageReference
 from layerfs.settings import Settings
 
 if TYPE_CHECKING:
@@ -60,4 +60,6 @@ def lowerdir(
     if for_ is None and format_ == "option" and os.geteuid() != 0:
         typer.echo(_FOR_THE_KERNEL, err=True)
     option = fuse_lowerdir_option if merger else lowerdir_option
-    use_native_stack(settings, ImageReference.parse(reference), show, fetch=fetch, named=True, merger=merger)
+    use_native_stack(
+        settings, reference_of(settings, reference), show, fetch=fetch, named=True, merger=merger
+    )

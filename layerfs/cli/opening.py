@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 from layerfs.errors import NotInStore
+from layerfs.oci import ImageReference
 from layerfs.settings import Settings
 from layerfs.store import ImageStorage
 from layerfs.store.layout import StoreLayout
@@ -20,6 +21,19 @@ def open_store(settings: Settings, *, make: bool = True) -> ImageStorage:
             "LAYERFS_STORE and the configuration say where it is)"
         )
     return ImageStorage(settings.store, shared=settings.share_store, maker=settings.store_owner)
+
+
+def reference_of(settings: Settings, text: str) -> ImageReference:
+    """Return the reference that *text* is, or the image of the store that its digits mean.
+
+    Raises InvalidReference; for digits what `open_store` raises, too.
+    """
+    from layerfs.catalog.names import is_id, named_reference
+
+    if not is_id(text):
+        return ImageReference.parse(text)
+    with open_store(settings, make=False) as storage:
+        return named_reference(storage, text)
 
 
 def _may_be_store(path: Path) -> bool:

@@ -21,7 +21,9 @@ from layerfs.settings import ROWS, Settings
 Reference = Annotated[
     str,
     typer.Argument(
-        metavar="REFERENCE", help="[REGISTRY/]NAME[:TAG][@DIGEST]", autocompletion=complete_reference
+        metavar="REFERENCE",
+        help="[REGISTRY/]NAME[:TAG][@DIGEST], or 12 digits or more of a digest in the store",
+        autocompletion=complete_reference,
     ),
 ]
 WORDS: Final = "mount_options"

@@ -12,6 +12,7 @@ import typer
 
 from layerfs.cli import options
 from layerfs.cli.app import app
+from layerfs.cli.opening import reference_of
 from layerfs.errors import MountError, NotInStore, UsageError
 from layerfs.host.mountpoint import Mountpoint
 from layerfs.host.overlay import SOURCE, Overlay, mount_overlay
@@ -113,7 +114,7 @@ def overlay(
     if len(places) != 2:
         raise UsageError(f"{len(places)} arguments (expected REFERENCE DIR)")
     with Mountpoint.open(places[1]) as target, writing.held() as held:
-        _mount(settings, ImageReference.parse(places[0]), target, held, trusted)
+        _mount(settings, reference_of(settings, places[0]), target, held, trusted)
 
 
 def _mount(

@@ -9,12 +9,13 @@ import typer
 
 from layerfs.cli import options
 from layerfs.cli.app import app
+from layerfs.cli.opening import reference_of
 from layerfs.cli.output import print_json, print_line
 from layerfs.errors import StoreError, UsageError
 from layerfs.layer.changes import Change, Changed, Union
 from layerfs.layer.merge import marks_of
 from layerfs.layer.names import to_text
-from layerfs.oci import Image, ImageReference
+from layerfs.oci import Image
 from layerfs.settings import Settings
 from layerfs.view.texts import command_text, human_size, number_width
 
@@ -66,7 +67,7 @@ def tree(
     """
     from layerfs.cli.running import have_image
 
-    image, layers = have_image(settings, ImageReference.parse(reference))
+    image, layers = have_image(settings, reference_of(settings, reference))
     if layer is not None and layer >= len(layers):
         raise UsageError(f"--layer {layer}: {reference} has {len(layers)} layers, counted from 0")
     found = _compare(image, layers)

@@ -9,13 +9,13 @@ from dataclasses import replace
 
 import pytest
 
-from layerfs.oci import Platform
+from layerfs.oci import Digest, Platform
 from layerfs.store import ImageStorage
 from tests.cli.conftest import CommandLine
 from tests.support import clients
 from tests.support.daemon import LAYERFS
 from tests.support.faulty_registry import FaultyRegistry
-from tests.support.images import file, image, layer, to_json
+from tests.support.images import file, image, index, layer, to_json
 from tests.support.registry import Registry
 
 BASE = layer(file("base", os.urandom(300_000)), compression="none", command="ADD base /")
@@ -92,6 +92,28 @@ def test_an_image_pulled_by_digest_is_listed_counted_and_removed(
     assert (blobs["count"], blobs["reclaimable"]) == (2, 0)
     layerfs("rm", reference)
     assert layerfs("images", "-q").stdout == ""
+
+
+@pytest.mark.parametrize(
+    "verb",
+    ["inspect", "tree --json", "history --json", "digest", "lowerdir --offline", "export -o /dev/null"],
+)
+def test_short_digests_and_image_ids_name_images(layerfs: CommandLine, registry: Registry, verb: str) -> None:
+    both = index(OLD, image(BASE, platform=Platform.parse("linux/s390x")))
+    reference = str(registry.push("pull/short", "1", both))
+    layerfs("pull", "-q", reference)
+    name = reference.rpartition(":")[0]
+    ids = {both.digest: [both.digest], OLD.digest: [OLD.digest, Digest.of(OLD.config)]}
+    for meant, digests in ids.items():
+        expected = layerfs(*verb.split(), f"{name}@{meant}").stdout
+        for digest in digests:
+            assert layerfs(*verb.split(), digest.hex[:12]).stdout == expected
+
+
+def test_digits_that_no_image_has_are_a_name(layerfs: CommandLine, registry: Registry) -> None:
+    layerfs("pull", "-q", str(registry.push("pull/digits", "1", OLD)))
+    assert "without --offline" in layerfs("inspect", "--offline", "0123456789ab", code=5).stderr
+    assert "looks like an image ID" in layerfs("inspect", "0" * 64, code=2).stderr
 
 
 def test_a_tag_beside_a_digest_is_never_moved(layerfs: CommandLine, registry: Registry) -> None:
