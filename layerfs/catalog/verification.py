@@ -213,11 +213,12 @@ class Verification:
         if what in self._skipped or self._checkpoint.knows(what):
             self._skipped.add(what)
             return None
+        checked: Checked | None
         try:
             checked = self._look(what)
         except LayerfsError as exc:
             checked = Checked("unchecked", (), str(exc))
-        if not (self._how.repair or what in self._roots or self._is_there(what)):
+        if checked is None or not (self._how.repair or what in self._roots or self._is_there(what)):
             return None  # removed meanwhile
         if checked.verdict in ("right", "repaired"):
             self._checkpoint.note(what)
@@ -226,7 +227,9 @@ class Verification:
         self._found[what] = checked
         return checked
 
-    def _look(self, what: Stored) -> Checked:
+    def _look(self, what: Stored) -> Checked | None:
+        if not self._is_there(what) and what not in self._roots:
+            return None
         if what.kind == "layer":
             return self._checker.layer(what.digest, blob_is_right=what.digest not in self._wrong)
         if what.kind == "cover":

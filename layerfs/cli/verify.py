@@ -4,13 +4,14 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
 from layerfs.cli import options
 from layerfs.cli.app import app
 from layerfs.cli.completion import complete_reference
+from layerfs.cli.interrupts import undoing
 from layerfs.cli.opening import open_store
 from layerfs.cli.output import print_json, print_line
 from layerfs.errors import UsageError, VerificationError
@@ -26,6 +27,12 @@ if TYPE_CHECKING:
     from layerfs.store import ImageStorage, RefEntry
     from layerfs.store.checking import How
 
+
+GoOn = Callable[[], object]
+_CREDIT_SECONDS: Final = 10.0
+"""How long somebody may make up for, who was slower than the rate."""
+_SLEEP_SECONDS: Final = 0.2
+"""How long a signal waits for the work to notice."""
 
 Images = Annotated[
     list[str] | None,
@@ -69,14 +76,14 @@ def verify(
     if bool(references) == every:
         raise UsageError("verify: name images, or say --all (expected one of the two)")
     how = How(quick=quick, repair=repair, force=force)
-    spent = _Pace(AMOUNT.of_option(limit_rate, "--limit-rate").bytes).spent if limit_rate else None
+    rate = _rate(limit_rate)
     give_way()
 
-    def check(storage: "ImageStorage", fetch: "Fetch | None" = None) -> "Report":
-        return _check(storage, None if every else references or [], how, spent, fetch, resume)
+    def check(storage: "ImageStorage", fetch: "Fetch | None", go_on: "GoOn") -> "Report":
+        chosen = None if every else references or []
+        return _check(storage, chosen, how, _Pace(rate, go_on), fetch, resume)
 
-    storage = open_store(settings, make=False)
-    report = _with_registry(settings, check) if repair else check(storage)
+    report = _with_registry(settings, check) if repair else _without(settings, check)
     if as_json:
         print_json(_as_json(report))
     else:
@@ -91,49 +98,74 @@ def _check(
     storage: "ImageStorage",
     references: list[str] | None,
     how: "How",
-    spent: Callable[[int], None] | None,
+    pace: "_Pace",
     fetch: "Fetch | None",
     resume: bool,
 ) -> "Report":
     from layerfs.catalog.names import named_images
     from layerfs.catalog.verification import Verification
-    from layerfs.store.verify import unlimited
 
     chosen: Mapping[ImageReference, RefEntry] | None = None
     if references is not None:
         chosen = dict(one for text in references for one in named_images(storage, text))
-    work = Verification(storage, how, spent=spent or unlimited, fetch=fetch, resume=resume)
+    work = Verification(storage, how, spent=pace.spent, fetch=fetch, resume=resume)
     with storage, _shown() as tell:
         return work.run(chosen, tell)
 
 
-def _with_registry(settings: Settings, check: "Callable[[ImageStorage, Fetch], Report]") -> "Report":
-    """Run *check* in a thread, with what fetches for it."""
+def _rate(text: str) -> int | None:
+    """Read a rate; None for no limit. Raises UsageError, InvalidSettings."""
+    if not text:
+        return None
+    rate: int = AMOUNT.of_option(text, "--limit-rate").bytes
+    if rate < 1:
+        raise UsageError(f"--limit-rate: {text!r} (expected bytes a second, as 50MB)")
+    return rate
+
+
+def _without(settings: Settings, check: "Callable[[ImageStorage, None, GoOn], Report]") -> "Report":
+    """Run *check* with nobody who fetches."""
+    storage = open_store(settings, make=False)
+    with undoing():
+        return check(storage, None, lambda: None)
+
+
+def _with_registry(settings: Settings, check: "Callable[[ImageStorage, Fetch, GoOn], Report]") -> "Report":
+    """Run *check* in a thread, with what fetches for it, and what raises if a signal ends the work."""
     import trio
 
     from layerfs.cli.running import with_provider
+
+    open_store(settings, make=False)
 
     async def work(machinery: "Machinery") -> "Report":
         def fetch(need: "Need") -> None:
             trio.from_thread.run(machinery.provider.obtain, need)
 
-        return await trio.to_thread.run_sync(check, machinery.storage, fetch, abandon_on_cancel=True)
+        return await trio.to_thread.run_sync(
+            check, machinery.storage, fetch, trio.from_thread.check_cancelled
+        )
 
     return with_provider(settings, work)
 
 
 class _Pace:
-    """Has bytes read at a rate: who is early waits."""
+    """Has bytes read at a rate: who is early waits. Calls *go_on* often, which may raise."""
 
-    def __init__(self, rate: int) -> None:
-        if rate < 1:
-            raise UsageError("--limit-rate: no bytes (expected a number of them a second, as 50MB)")
+    def __init__(self, rate: int | None, go_on: "GoOn") -> None:
         self._rate = rate
+        self._go_on = go_on
         self._due = time.monotonic()
 
     def spent(self, count: int) -> None:
-        self._due += count / self._rate
-        time.sleep(max(0.0, self._due - time.monotonic()))
+        """Wait until *count* bytes more may have been read."""
+        self._go_on()
+        if self._rate is None:
+            return
+        self._due = max(self._due, time.monotonic() - _CREDIT_SECONDS) + count / self._rate
+        while (left := self._due - time.monotonic()) > 0:
+            time.sleep(min(left, _SLEEP_SECONDS))
+            self._go_on()
 
 
 @contextmanager

@@ -11,13 +11,22 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from layerfs.errors import StoreError
+from layerfs.host import boot_id
 from layerfs.layer.record import LayerRecord
 from layerfs.layer.tables import rows
 from layerfs.oci import Digest
 from layerfs.store.covering import make_cover
-from layerfs.store.disk import file_size
+from layerfs.store.disk import file_size, opened_file
 from layerfs.store.locks import ByteLock
-from layerfs.store.records import Merger, read_tables
+from layerfs.store.records import (
+    CoverRecord,
+    Merger,
+    Record,
+    decode_record,
+    read_head,
+    read_tables,
+    vouches,
+)
 from layerfs.store.stock import Stored
 from layerfs.store.trees import TreeShelf
 from layerfs.store.verify import Spent, file_problem, layer_differences, tree_differences
@@ -31,6 +40,9 @@ Stack = tuple[Sequence[Digest], Merger]
 
 _MOST: Final = 10
 """Differences of one tree that are named."""
+
+
+_VOID: Final = "made before this boot, and maybe not all on the disk: it is made anew when it is needed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +93,8 @@ class Checker:
         problem = _shelf_problem(shelf, digest)
         if problem is None and self._how.quick:
             return self._blob_size(shelf, digest)
+        if problem and not self._how.repair and _is_void(shelf, LayerRecord, digest):
+            return Checked("unchecked", (), _VOID)
         blob = storage.open_blob(digest)
         if blob is None or not blob_is_right or storage.readonly:
             return _unread(storage, problem, "its blob is not here, or wrong")
@@ -106,6 +120,8 @@ class Checker:
         problem, record = _shelf_problem(shelf, digest), shelf.read_record(digest)
         if problem is None and self._how.quick:
             return Checked("right")
+        if problem and not self._how.repair and _is_void(shelf, CoverRecord, digest):
+            return Checked("unchecked", (), _VOID)
         if record is not None:
             stack = tuple(map(Digest.parse, record.layers)), record.merger
         whole = storage.stock.shelves["layer"].is_complete
@@ -200,6 +216,16 @@ def _shelf_problem(shelf: TreeShelf[Any], digest: Digest) -> str | None:
     except StoreError as exc:
         return str(exc)
     return shelf.problem(digest)
+
+
+def _is_void(shelf: TreeShelf[Any], kind: type[Record], digest: Digest) -> bool:
+    """Say whether a loss of power may have hit a tree: its record is good, but of another boot."""
+    try:
+        with opened_file(shelf.record_path(digest)) as file:
+            record = None if file is None else decode_record(read_head(file), kind, digest)
+    except StoreError:
+        return False
+    return record is not None and not vouches(record, boot_id())
 
 
 def _unread(storage: "ImageStorage", problem: str | None, reason: str) -> Checked:

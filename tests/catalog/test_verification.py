@@ -3,17 +3,20 @@
 import os
 import stat
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import xattr
 
 from layerfs.catalog.verification import Report, Verification
+from layerfs.host import boot_id
 from layerfs.needs import BlobNeed, DocumentNeed, Need
 from layerfs.oci import stack_digest
 from layerfs.oci.reference import ImageReference
 from layerfs.store import ImageStorage
-from layerfs.store.checking import How
+from layerfs.store.checking import Checked, Checker, How
+from layerfs.store.locks import ByteLock
 from layerfs.store.stock import Stored
 from tests.store.helpers import download, leftovers
 from tests.support.images import directory, file, flip_byte, hardlink, image, layer, symlink, whiteout
@@ -316,6 +319,54 @@ def test_what_was_right_is_skipped_by_the_next_unless_it_changed(held: Held) -> 
     assert list(verdicts(report, "wrong")) == [BLOB]
     assert report.resumed >= 3
     assert held.verify(resume=True).resumed == 0
+
+
+def test_nothing_is_set_aside_while_it_is_checked(held: Held) -> None:
+    """Whoever removes it meanwhile would make it look damaged."""
+    kept: list[str] = []
+
+    def remove(_: int) -> None:
+        done = held.storage.remover.remove([LAYER], lambda: lambda _: "")
+        kept.extend(reason for _, reason in done.kept)
+
+    checked = Checker(held.storage, How(), remove).layer(BASE.digest, blob_is_right=True)
+    assert checked == Checked("right")
+    assert set(kept) == {"somebody works with it"}
+    with held_by(held.storage.locks.absence(BASE.digest)):
+        report = held.verify()
+    assert verdicts(report, "unchecked") == {LAYER: ""}
+
+
+@contextmanager
+def held_by(lock: ByteLock) -> Iterator[None]:
+    """Hold a lock for the block."""
+    assert lock.try_acquire()
+    yield
+    lock.release()
+
+
+def test_what_is_removed_meanwhile_is_no_damage(held: Held) -> None:
+    def remove(found: object, _done: int, _total: int) -> None:
+        if getattr(found, "what", None) == CONFIG:
+            held.path(BLOB).unlink()
+            held.storage.discard_layer(TOP.digest)
+
+    for how in (How(), How(repair=True)):
+        report = Verification(held.storage, how, fetch=held.fetch).run(None, remove)
+        assert report.wrong == report.count("repaired") == 0
+        assert held.fetched == []
+        held.fetch(BlobNeed(NAME.repository, BASE.descriptor()))
+        held.fetched.clear()
+        held.storage.extract_layer(TOP.digest, held.storage.layer_tarball_path(TOP.digest))
+
+
+def test_what_a_power_cut_may_have_hit_is_no_damage(held: Held) -> None:
+    for what in (LAYER, COVER):
+        record = held.path(what).with_name(f"{held.path(what).name}.json")
+        edit(record, lambda raw: raw.replace(boot_id().encode(), b"another"))
+    assert verdicts(held.verify(), "wrong", "unchecked") == {LAYER: "", COVER: ""}
+    assert held.verify(How(repair=True)).count("repaired") == 2
+    assert held.verify().count("right") == 7
 
 
 def test_records_that_say_nothing_are_named(held: Held) -> None:

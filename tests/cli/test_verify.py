@@ -3,6 +3,7 @@
 import json
 import os
 import pty
+import signal
 import subprocess
 from contextlib import suppress
 from pathlib import Path
@@ -11,6 +12,8 @@ import pytest
 
 from layerfs.store.layout import StoreLayout
 from tests.cli.conftest import CommandLine
+from tests.cli.test_interrupts import staged, started
+from tests.support.clients import wait_until
 from tests.support.daemon import LAYERFS
 from tests.support.images import directory, file, flip_byte, image, layer
 from tests.support.mounts import unmount
@@ -92,6 +95,26 @@ def test_on_a_terminal_there_is_a_bar_on_stderr(layerfs: CommandLine, pulled: st
     assert process.returncode == 0
     assert printed == b"5 right, 0 repaired, 0 unchecked, 0 wrong\n"
     assert b"verify" in shown or b"cover" in shown
+
+
+@pytest.mark.parametrize("options", [(), ("--repair",)])
+def test_an_interrupted_verification_leaves_nothing_half_made_and_is_taken_up(
+    layerfs: CommandLine, registry: Registry, options: tuple[str, ...]
+) -> None:
+    large = [layer(file(f"{number}", os.urandom(100_000))) for number in range(4)]
+    layerfs("pull", "-q", str(registry.push("verify/large", "1", image(*large))))
+    notes = StoreLayout(layerfs.store).verified
+    with started(layerfs, "verify", "--all", "--limit-rate", "200kB", *options) as process:
+        wait_until(lambda: notes.exists() and len(notes.read_text().splitlines()) >= 3)
+        process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert errors == "layerfs: interrupted by SIGTERM; run it again to go on\n"
+    assert staged(layerfs.store) == []
+    report = json.loads(layerfs("verify", "--all", "--resume", "--json").stdout)
+    assert report["resumed"] >= 3
+    assert report["resumed"] + report["right"] == 11
+    assert not notes.exists()
 
 
 def test_verify_wants_images_or_all(layerfs: CommandLine, pulled: str) -> None:
