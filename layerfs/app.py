@@ -16,7 +16,7 @@ import msgspec
 import trio
 
 from layerfs import __version__
-from layerfs.errors import StoreError
+from layerfs.errors import InvalidSettings, StoreError
 from layerfs.extract.client import WORKERS_MAX, ExtractorPool
 from layerfs.fetch import Fetcher, open_fetcher
 from layerfs.fetch.origin import InProcess, Origin
@@ -49,7 +49,12 @@ def asking(settings: Settings) -> "RegistryClient":
 
 
 def _registries(settings: Settings) -> RegistrySettings:
-    """Say how registries are asked, whichever they are."""
+    """Say how registries are asked, whichever they are. Raises InvalidSettings for a missing authfile."""
+    if settings.authfile is not None and not settings.authfile.exists():
+        raise InvalidSettings(
+            f"{settings.authfile}: no such file (expected the logins that --authfile names); "
+            f"layerfs login --authfile {settings.authfile} REGISTRY makes it"
+        )
     return RegistrySettings(
         insecure=settings.insecure_registries,
         authfile=settings.authfile,

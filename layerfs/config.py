@@ -11,7 +11,7 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Final, NoReturn
+from typing import Annotated, Any, Final, NoReturn, get_args
 
 import msgspec
 
@@ -30,6 +30,16 @@ _MAX_FILE: Final = 1 << 20
 _WHERE: Final = re.compile(r" - at `\$\.?(?P<path>[^`]*)`$")
 _AT: Final = re.compile(r" \(at line (?P<line>\d+), column \d+\)$")
 _UNKNOWN: Final = re.compile(r"unknown field `(?P<name>[^`]*)`")
+_TYPE: Final = re.compile(r"`(?P<name>[a-z]+)(?: \| null)?`")
+_TYPES: Final = {
+    "str": "a string",
+    "int": "an integer",
+    "float": "a number",
+    "bool": "true or false",
+    "array": "a list",
+    "object": "a table",
+}
+"""What msgspec calls a type, in words of TOML."""
 _TABLE: Final = re.compile(r"\s*\[\s*(?P<name>[^\[\]]+?)\s*\]\s*(?:#.*)?")
 _KEY: Final = re.compile(r"\s*(?P<name>[A-Za-z0-9_.\"' -]+?)\s*=")
 
@@ -225,6 +235,10 @@ def _convert(path: Path, text: str, document: dict[str, Any]) -> msgspec.Struct:
         if unknown:
             key = f"{key}.{unknown['name']}" if key else unknown["name"]
             problem = "unknown key" + _similar(key)
+        elif allowed := get_args(_BY_KEY[key].kind.toml) if "enum" in problem else ():
+            problem = f"{problem.removeprefix('Invalid enum value ')} (expected one of {', '.join(allowed)})"
+        else:
+            problem = _TYPE.sub(lambda found: _TYPES.get(found["name"], found["name"]), problem)
         raise InvalidSettings(_located(path, text, key, problem)) from exc
 
 
@@ -232,7 +246,10 @@ def _syntax_error(path: Path, text: str, problem: str) -> str:
     """Put the line first, where all other errors have it."""
     where = _AT.search(problem)
     line = where["line"] if where else text.rstrip().count("\n") + 1
-    return f"{path}, line {line}: {_AT.sub('', problem.removesuffix(' (at end of document)'))}"
+    told = _AT.sub("", problem.removesuffix(" (at end of document)"))
+    if told == r"Illegal character '\n'":
+        told = "the line ends inside a string (expected its closing quote)"
+    return f"{path}, line {line}: {told}"
 
 
 def _similar(key: str) -> str:

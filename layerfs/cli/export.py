@@ -57,12 +57,14 @@ def export(
     parsed = reference_of(settings, reference)
     if output == "-" and sys.stdout.isatty():
         raise UsageError("export: standard output is a terminal (say -o FILE, or pipe it into a program)")
+    if not Path(output).parent.is_dir():
+        raise UsageError(f"--output {output}: no directory {Path(output).parent} (expected an existing one)")
     layers = have_layers(settings, parsed)
     try:
         with interrupts.undoing(), _output(output) as write:
             write_tar(layers, write)
     except OSError as exc:
-        raise StoreError(f"{reference}: export: {exc}") from exc
+        raise StoreError(f"{reference}: export to {output}: {exc.strerror or exc}") from exc
 
 
 @contextmanager

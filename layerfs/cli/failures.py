@@ -105,7 +105,10 @@ def exit_code(error: errors.LayerfsError) -> int:
 def report(error: errors.LayerfsError) -> int:
     """Print *error* to stderr, unless nobody wants to read any more, and return its exit code."""
     if not isinstance(error, errors.ReaderGone):
-        sys.stderr.write(f"layerfs: {error}\n")
+        # Whose fault it is these do not say themselves: they know the bytes alone.
+        served = isinstance(error, errors.DigestMismatch | errors.SizeMismatch)
+        more = f"; {_ADVICE[type(error).__name__]}" if served and type(error).__name__ in _ADVICE else ""
+        sys.stderr.write(f"layerfs: {error}{more}\n")
     return exit_code(error)
 
 

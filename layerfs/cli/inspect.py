@@ -10,6 +10,7 @@ from layerfs.cli import options
 from layerfs.cli.app import app
 from layerfs.cli.opening import reference_of
 from layerfs.cli.output import print_document, print_json
+from layerfs.errors import UsageError
 from layerfs.oci import Digest, Image, ImageReference, Manifest, Repository
 from layerfs.settings import Settings
 from layerfs.view.texts import command_text, history_text
@@ -33,6 +34,9 @@ def inspect(
     ] = False,
 ) -> None:
     """Show an image as JSON. Fetches its documents, no layers."""
+    given = {"--raw": raw, "--config": config, "--index": index, "--runtime": runtime}
+    if sum(given.values()) > 1:
+        raise UsageError(f"{' '.join(name for name in given if given[name])}: expected one of them alone")
     from layerfs.cli.running import image_of
 
     named = reference_of(settings, reference)

@@ -10,7 +10,7 @@ import typer
 
 from layerfs.cli import interrupts, options
 from layerfs.cli.app import app
-from layerfs.errors import NotFound, UsageError
+from layerfs.errors import Denied, NotFound, UsageError
 from layerfs.oci.reference import DEFAULT_REGISTRY, is_registry
 from layerfs.settings import Settings
 
@@ -50,7 +50,7 @@ def login(
         with tempfile.TemporaryDirectory(prefix="layerfs-login.") as directory:
             trial = Path(directory) / "auth.json"
             save_login(trial, host, name, password)
-            _check(dataclasses.replace(settings, authfile=trial), host)
+            _check(dataclasses.replace(settings, authfile=trial), host, name)
     save_login(path, _key(host, path), name, password)
     typer.echo(f"logged in to {host} as {name}; kept in {path}")
 
@@ -98,14 +98,18 @@ def _key(host: str, path: Path) -> str:
     return helper_server(host) if path.name == "config.json" else host
 
 
-def _check(settings: Settings, host: str) -> None:
+def _check(settings: Settings, host: str, name: str) -> None:
     """Let the registry judge. Raises Denied, RegistryError."""
     from layerfs.cli.running import with_client
 
     async def work(client: "RegistryClient") -> None:
         await client.check_login(host)
 
-    with_client(settings, work)
+    try:
+        with_client(settings, work)
+    except Denied as exc:  # it goes on with where the login was looked for, which is here
+        said, _, _ = str(exc).partition(", used ")
+        raise Denied(f"wrong user name or password for {name!r}: {said}; nothing was kept") from exc
 
 
 def _password(from_stdin: bool) -> str:

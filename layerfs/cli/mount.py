@@ -15,6 +15,7 @@ import typer
 from layerfs.cli import interrupts, logs, options
 from layerfs.cli.app import app
 from layerfs.cli.completion import complete_mountpoint
+from layerfs.cli.failures import report
 from layerfs.errors import MountError, UsageError
 from layerfs.host import readiness
 from layerfs.host.mountpoint import Mountpoint
@@ -59,6 +60,8 @@ def mount(
     source, mountpoint = _places(places)
     where = Mountpoint.open(mountpoint)
     where.clean_up()
+    if where.covers_files():
+        sys.stderr.write(f"layerfs: {mountpoint}: not empty; the mount hides what is in it\n")
     local = None
     if source is not None:
         from layerfs.app import open_bundle
@@ -72,22 +75,36 @@ def mount(
 
 @app.command(epilog="Example: layerfs umount ~/oci")
 def umount(
-    mountpoint: Annotated[
-        Path,
+    mountpoints: Annotated[
+        list[Path],
         typer.Argument(metavar="MOUNTPOINT", help="Where it is mounted.", autocompletion=complete_mountpoint),
     ],
     lazy: Annotated[
         bool, typer.Option("--lazy", "-l", help="Detach it now, even while it is in use.")
     ] = False,
 ) -> None:
-    """Unmount MOUNTPOINT; a dead mount too."""
+    """Unmount each MOUNTPOINT; a dead mount too. One that cannot be is told of, and the others are tried."""
+    failures = []
+    for mountpoint in mountpoints:
+        try:
+            _unmount(mountpoint, lazy=lazy)
+        except MountError as exc:
+            failures.append(exc)
+    for failure in failures[:-1]:
+        report(failure)
+    if failures:
+        raise failures[-1]
+
+
+def _unmount(mountpoint: Path, *, lazy: bool) -> None:
     with Mountpoint.open(mountpoint) as where:
         found = where.mount()
         if found is None:
             raise MountError(f"{mountpoint}: nothing is mounted there")
         if not found.is_layerfs:
-            kind = os.fsdecode(found.fstype)
-            raise MountError(f"{mountpoint}: a {kind} mount, not one of layerfs (use umount)")
+            raise MountError(
+                f"{mountpoint}: a mount of type {os.fsdecode(found.fstype)}, not one of layerfs (use umount)"
+            )
         where.unmount(lazy=lazy)
 
 
@@ -95,7 +112,10 @@ def _in_foreground(
     settings: Settings, local: "LocalOrigin | None", mountpoint: Mountpoint, log_file: Path | None
 ) -> None:
     if log_file:
-        logs.log_to_file(log_file, settings.log_level, as_json=settings.log_json)
+        try:
+            logs.log_to_file(log_file, settings.log_level, as_json=settings.log_json)
+        except OSError as exc:
+            raise _no_log(log_file, exc) from exc
     else:
         logs.log_to_stderr(settings.log_level, as_json=settings.log_json)
     if not readiness.has_terminal():  # then nothing hangs up: whoever sends SIGHUP wants a reload
@@ -113,7 +133,7 @@ def _in_background(settings: Settings, local: "LocalOrigin | None", mountpoint: 
             logs.log_to_file(file, settings.log_level, as_json=settings.log_json)
         except OSError as exc:
             if exc.errno not in (ENOSPC, EDQUOT):
-                raise
+                raise _no_log(file, exc) from exc
             sys.stderr.write(
                 f"layerfs: {file}: {exc.strerror} (expected room for a log); nothing is logged\n"
             )
@@ -129,6 +149,10 @@ def _in_background(settings: Settings, local: "LocalOrigin | None", mountpoint: 
         failure = readiness.run_in_background(work)
     if failure is not None:
         raise MountError(failure)
+
+
+def _no_log(file: Path, exc: OSError) -> MountError:
+    return MountError(f"{file}: cannot log to it: {exc.strerror} (give --log-file FILE)")
 
 
 def _places(places: list[str]) -> "tuple[SourceName | None, Path]":

@@ -55,6 +55,10 @@ class Writing:
                 None if path is None else Path(os.fsdecode(stack.enter_context(Mountpoint.open(path)).target))
                 for path in (self.upper, self.work)
             )
+            if upper and work and upper.stat().st_dev != work.stat().st_dev:
+                raise UsageError(
+                    f"--upper {self.upper} and --work {self.work} are on two filesystems (expected one)"
+                )
             yield dataclasses.replace(self, upper=upper, work=work)
 
 
@@ -183,7 +187,9 @@ def _unmount(settings: Settings, directory: Path, *, lazy: bool) -> None:
         if found is not None:
             if (found.fstype, found.source) != (b"overlay", SOURCE):
                 kind = os.fsdecode(found.fstype)
-                raise MountError(f"{directory}: a {kind} mount, not one of layerfs overlay (use umount)")
+                raise MountError(
+                    f"{directory}: a mount of type {kind}, not one of layerfs overlay (use umount)"
+                )
             target.unmount(lazy=lazy)
         elif not scratches:
             raise MountError(f"{directory}: nothing is mounted there")

@@ -100,6 +100,13 @@ class Mountpoint:
             return None
         return next((one for one in read_mounts() if one.mount_id == number), None)
 
+    def covers_files(self) -> bool:
+        """Say whether there is something in the directory that a mount on it would hide."""
+        try:
+            return bool(os.listdir(self.inside))
+        except OSError:
+            return False
+
     def clean_up(self) -> int:
         """Unmount every dead mount of ours on top and return how many there were.
 

@@ -97,7 +97,7 @@ class _Source:
             raise source_error(exc, self._path) from exc
         self.position += len(found)
         if len(found) not in (0, BLOCK):
-            raise InvalidArchive(f"{self._path}: not a tar archive, or cut off")
+            raise InvalidArchive("not a tar archive, or cut off")
         return found
 
     def read(self, size: int) -> bytes:
@@ -109,7 +109,7 @@ class _Source:
     def skip(self, size: int) -> None:
         """Pass over the content of a member."""
         if self.position + size > self._end:
-            raise InvalidArchive(f"{self._path}: cut off at byte {self._end} (inside a member)")
+            raise InvalidArchive(f"cut off at byte {self._end} (inside a member)")
         self.position += (size + BLOCK - 1) // BLOCK * BLOCK
 
 

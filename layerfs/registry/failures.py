@@ -3,8 +3,10 @@
 Beside `layerfs.registry.transport` and `reply` the only module that knows httpx.
 """
 
+import os
 import socket
 import ssl
+from typing import Final
 
 import httpx
 
@@ -12,6 +14,9 @@ from layerfs.errors import RegistryError, RegistryMisbehaved, RegistryTimeout, U
 from layerfs.registry.problem import without_secrets
 from layerfs.registry.redirects import Request
 from layerfs.registry.weborigin import WebOrigin
+
+_NO_TLS: Final = frozenset({"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE"})
+"""What OpenSSL calls an answer that is none of TLS."""
 
 
 class _Hopeless(Unreachable):
@@ -27,12 +32,18 @@ def translated(exc: Exception, request: Request, what: str) -> RegistryError:
     """Return our error for httpx's, to be raised from None: the text of theirs may quote the server."""
     origin = WebOrigin.of(request.url)
     cause = _cause(exc)
-    reason = without_secrets(str(cause), request.secrets()) or type(cause).__name__
+    reason = without_secrets(_reason(cause), request.secrets()) or type(cause).__name__
     if isinstance(cause, ssl.SSLCertVerificationError):
         return _Hopeless(
             f"{what}: the certificate of {origin} is not to be believed: "
             f"{without_secrets(cause.verify_message)}; "
-            "add its authority to /etc/containers/certs.d, or name the registry insecure"
+            f"put its authority into /etc/containers/certs.d/{origin.authority}/ca.crt, or give "
+            f"--insecure-registry {origin.authority}"
+        )
+    if isinstance(cause, ssl.SSLError) and cause.reason in _NO_TLS:
+        return _Hopeless(
+            f"{what}: {origin} does not answer with TLS (expected https); check the port, or give "
+            f"--insecure-registry {origin.authority} if it speaks plain HTTP"
         )
     if isinstance(cause, socket.gaierror) and cause.errno == socket.EAI_NONAME:
         return _Hopeless(f"{what}: no host of the name {origin.host}; check the registry's name, and DNS")
@@ -50,9 +61,21 @@ def translated(exc: Exception, request: Request, what: str) -> RegistryError:
 def _cause(exc: BaseException) -> BaseException:
     """Return the innermost exception that says something: httpx's own often have no text."""
     found = exc
-    cause = exc.__cause__ or exc.__context__
+    cause: BaseException | None = exc
     while cause is not None:
         if str(cause):
             found = cause
-        cause = cause.__cause__ or cause.__context__
+        if isinstance(cause, BaseExceptionGroup):  # an address each
+            cause = cause.exceptions[0]
+        else:
+            cause = cause.__cause__ or cause.__context__
     return found
+
+
+def _reason(cause: BaseException) -> str:
+    """Say in words what *cause* says, without the numbers and constants of C."""
+    if isinstance(cause, ssl.SSLError):
+        return f"TLS: {(cause.reason or 'broken off').replace('_', ' ').lower()}"
+    if isinstance(cause, OSError) and (cause.errno or 0) > 0:  # the text of some quotes addresses of Python
+        return os.strerror(cause.errno or 0)
+    return str(cause)
