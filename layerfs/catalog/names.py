@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable
 from difflib import get_close_matches
+from fnmatch import fnmatchcase
 from typing import Final
 
 from layerfs.errors import InvalidReference, LayerfsError, NotInStore
@@ -56,6 +57,26 @@ def named_reference(storage: ImageStorage, text: str) -> ImageReference:
         if document is not None:
             return name.repository.with_digest(document)
     return found[0][0]
+
+
+def matching_refs(storage: ImageStorage, pattern: str) -> list[tuple[ImageReference, RefEntry]]:
+    """Return the refs that *pattern* is for: a name, or its end behind a ``/``, with or without the tag.
+
+    As for a shell ``*``, ``?`` and ``[]`` stand for others, also for ``/``; digits are those of a digest.
+    """
+    pattern, digits = pattern.removeprefix("docker://"), _DIGITS.fullmatch(pattern)
+    prefix = _prefix(digits) if digits else None
+    return [
+        (name, entry)
+        for name, entry in storage.refs.all()
+        if _matches(name, pattern)
+        or (prefix is not None and _document_of(storage, entry, prefix) is not None)
+    ]
+
+
+def _matches(name: ImageReference, pattern: str) -> bool:
+    spelled = (str(name), str(name.repository))
+    return any(fnmatchcase(one, pattern) or fnmatchcase(one, f"*/{pattern}") for one in spelled)
 
 
 def is_id(text: str) -> bool:

@@ -1,52 +1,124 @@
 """``layerfs images``: what the store knows. It contacts no registry."""
 
-from typing import Annotated
+import contextlib
+from collections.abc import Iterator
+from typing import Annotated, Literal
 
 import typer
 
-from layerfs.catalog.documents import DocumentReader
+from layerfs.catalog.documents import DocumentReader, ImageDocuments
+from layerfs.catalog.names import matching_refs
 from layerfs.cli import options
 from layerfs.cli.app import app
+from layerfs.cli.completion import complete_reference
 from layerfs.cli.opening import open_store
 from layerfs.cli.output import print_json, print_table
-from layerfs.errors import LayerfsError
+from layerfs.errors import LayerfsError, UsageError
 from layerfs.gc.collect import Collector
 from layerfs.gc.plan import Users
 from layerfs.needs import DocumentNeed
-from layerfs.oci import Digest, Image, Repository, stack_digest
+from layerfs.oci import (
+    Digest,
+    Image,
+    ImageReference,
+    Index,
+    Manifest,
+    Repository,
+    documents_below,
+    stack_digest,
+)
 from layerfs.settings import Settings
-from layerfs.store import ImageStorage
+from layerfs.store import ImageStorage, RefEntry
 from layerfs.store.records import MERGERS
 from layerfs.view.texts import human_size
 
 _SHORT_HEX = 12
 _HEADER = ("REFERENCE", "DIGEST", "PLATFORM", "LAYERS", "SIZE", "FETCHED", "CREATED", "IN USE")
 
+Name = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="NAME",
+        help="Only images of this name, or of its end (alpine), with or without a tag, * for anything.",
+        autocompletion=complete_reference,
+    ),
+]
+Filters = Annotated[
+    list[str] | None,
+    typer.Option("--filter", "-f", metavar="reference=NAME", help="As NAME; several narrow it down."),
+]
 
-@app.command(epilog="Example: layerfs images --json | jq -r '.[].reference'")
+
+@app.command(epilog="Example: layerfs images alpine --json | jq -r '.[].reference'")
 @options.configured(*options.STORE, "platform")
 def images(
     settings: Settings,
+    name: Name = None,
+    filters: Filters = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print the references only.")] = False,
+    whole: Annotated[bool, typer.Option("--no-trunc", "--digests", help="Print whole digests.")] = False,
+    form: Annotated[
+        Literal["table", "json"], typer.Option("--format", help="How to print them; json is --json.")
+    ] = "table",
     as_json: options.Json = False,
 ) -> None:
-    """List the images that the store knows; in use are those that a mount or a lease needs."""
+    """List the images that the store knows; in use are those that a mount or a lease needs.
+
+    An image that was fetched for several platforms has a row for each; --platform chooses one.
+    """
     storage = open_store(settings, make=False)
+    refs = _chosen(storage, [*([name] if name else []), *map(_pattern, filters or ())])
     if quiet:
-        for name, _ in storage.refs.all():
-            typer.echo(name)
+        for reference in refs:
+            typer.echo(reference)
         return
     reader = DocumentReader(storage, settings.preferred_platform)
     users = Collector(storage, counts=lambda _: False).users()
     rows = [
-        {"reference": str(name), "digest": str(entry.digest), "resolved": entry.resolved_at}
-        | _details(storage, reader, users, name.repository, entry.digest)
-        for name, entry in storage.refs.all()
+        {"reference": str(reference), "digest": str(entry.digest), "resolved": entry.resolved_at}
+        | _details(storage, reader, users, reference.repository, digest)
+        for reference, entry in refs.items()
+        for digest in ([entry.digest] if settings.platform else _platforms(reader, reference, entry.digest))
     ]
-    if as_json:
+    if as_json or form == "json":
         print_json(rows)
     else:
-        print_table(_HEADER, [_cells(row) for row in rows])
+        print_table(_HEADER, [_cells(row, whole=whole) for row in rows])
+
+
+def _pattern(text: str) -> str:
+    """Read the value of --filter. Raises UsageError."""
+    key, equals, value = text.partition("=")
+    if key != "reference" or not equals:
+        raise UsageError(f"--filter {text!r} (expected reference=NAME)")
+    return value
+
+
+def _chosen(storage: ImageStorage, patterns: list[str]) -> dict[ImageReference, RefEntry]:
+    refs = dict(storage.refs.all())
+    for pattern in patterns:
+        found = dict(matching_refs(storage, pattern))
+        refs = {name: entry for name, entry in refs.items() if name in found}
+    return refs
+
+
+def _platforms(reader: DocumentReader, reference: ImageReference, digest: Digest) -> list[Digest]:
+    """Return the images below a document that the store has documents of; the document itself if none."""
+
+    def load(each: Digest) -> Manifest | Index | None:
+        try:
+            return reader.document(each)
+        except LayerfsError:
+            return None
+
+    def found() -> Iterator[Digest]:
+        for document in documents_below(digest, load):
+            if isinstance(document, Manifest) and document.is_image:
+                with contextlib.suppress(LayerfsError):
+                    if isinstance(reader.read(reference.repository, document.digest), ImageDocuments):
+                        yield document.digest
+
+    return list(found()) or [digest]
 
 
 def _details(
@@ -65,6 +137,7 @@ def _details(
     image = found.image
     blobs = {layer.digest: layer.size for layer in image.layers}
     return {
+        "manifest": str(image.manifest.digest),
         "platform": str(image.config.platform),
         "layers": len(blobs),
         "size": sum(blobs.values()),
@@ -86,11 +159,11 @@ def _uses(image: Image, users: Users) -> list[str]:
     return [*leases, *dict.fromkeys(str(mount) for mount in mounts if mount is not None)]
 
 
-def _cells(row: dict[str, object]) -> list[str]:
+def _cells(row: dict[str, object], *, whole: bool) -> list[str]:
     size = row.get("size")
     return [
         str(row["reference"]),
-        str(row["digest"])[: len("sha256:") + _SHORT_HEX],
+        str(row["digest"])[: None if whole else len("sha256:") + _SHORT_HEX],
         "artifact" if "artifact" in row else str(row.get("platform", "-")),
         str(row.get("layers", "-")),
         human_size(size) if isinstance(size, int) else "-",

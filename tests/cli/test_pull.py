@@ -110,6 +110,41 @@ def test_short_digests_and_image_ids_name_images(layerfs: CommandLine, registry:
             assert layerfs(*verb.split(), digest.hex[:12]).stdout == expected
 
 
+def test_images_lists_what_a_name_or_a_filter_means(layerfs: CommandLine, registry: Registry) -> None:
+    old = str(registry.push("filter/old", "1", OLD))
+    new = str(registry.push("filter/new", "2", NEW))
+    layerfs("pull", "-q", old, new)
+    for said in ("old", "filter/old", old, "old:1", "filter/o*", OLD.digest.hex[:12]):
+        assert layerfs("images", "-q", said).stdout == f"{old}\n"
+    assert layerfs("images", "-q", "filter/*").stdout.split() == [new, old]
+    assert (
+        layerfs("images", "-q", "--filter", "reference=filter/*", "-f", "reference=*:2").stdout == f"{new}\n"
+    )
+    assert layerfs("images", "-q", "ilter/old").stdout == ""
+    assert "expected reference=NAME" in layerfs("images", "--filter", "dangling=true", code=2).stderr
+    assert layerfs("images", "--format", "json").stdout == layerfs("images", "--json").stdout
+    assert str(OLD.digest) not in layerfs("images").stdout
+    assert str(OLD.digest) in layerfs("images", "--no-trunc").stdout
+
+
+def test_each_platform_that_was_fetched_has_a_row(layerfs: CommandLine, registry: Registry) -> None:
+    foreign = image(layer(file("s390x", b"z")), platform=Platform.parse("linux/s390x"))
+    rest = image(layer(file("p", b"p")), platform=Platform.parse("linux/ppc64le"))
+    reference = str(registry.push("images/platforms", "1", index(OLD, foreign, rest)))
+    layerfs("pull", "-q", "--platform", "linux/s390x", reference)
+    rows = json.loads(layerfs("images", "--json").stdout)
+    assert [(row["platform"], row["fetched"]) for row in rows] == [("linux/s390x", 1)]
+    layerfs("pull", "-q", reference)
+    rows = json.loads(layerfs("images", "--json").stdout)
+    assert [(row["reference"], row["manifest"]) for row in rows] == [
+        (reference, str(OLD.digest)),
+        (reference, str(foreign.digest)),
+    ]
+    assert len(layerfs("images").stdout.splitlines()) == 3
+    assert len(json.loads(layerfs("images", "--json", "--platform", "linux/s390x").stdout)) == 1
+    assert layerfs("images", "-q").stdout == f"{reference}\n"
+
+
 def test_digits_that_no_image_has_are_a_name(layerfs: CommandLine, registry: Registry) -> None:
     layerfs("pull", "-q", str(registry.push("pull/digits", "1", OLD)))
     assert "without --offline" in layerfs("inspect", "--offline", "0123456789ab", code=5).stderr
