@@ -77,6 +77,21 @@ def test_fresh_ends_with_the_code_of_the_tests(checkout: Path, cache: Path, code
     assert sorted(os.listdir(cache)) == ["bookworm.debs", "bookworm.pip", "bookworm.tar"]
 
 
+def test_fresh_base_says_where_the_root_is_and_runs_nothing(checkout: Path, cache: Path) -> None:
+    _script(checkout / "scripts/test", "exit 7")
+
+    done = subprocess.run(
+        [checkout / "scripts/fresh", "--base", "bookworm"],
+        env=os.environ | {"LAYERFS_FRESH_CACHE": str(cache)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    assert done.stdout == f"{cache}/bookworm.tar\n"
+    assert os.listdir(cache) == ["bookworm.tar"]
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_fresh_ends_all_that_it_started(checkout: Path, cache: Path, number: signal.Signals) -> None:
     (cache / "bookworm.pip").mkdir()

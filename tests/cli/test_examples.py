@@ -6,6 +6,7 @@ Docker Hub and ghcr.io are a registry on loopback behind a proxy, with TLS.
 
 import json
 import re
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -63,6 +64,26 @@ exec chroot . /bin/bash home/reader/run
 
 Of /dev without what is mounted below: other tests mount in /dev/shm, and `layerfs status` lists all mounts.
 """
+
+BARE = """\
+set -e
+mkdir "$1"/root
+tar --numeric-owner --xattrs -xpf "$4" -C "$1"/root
+cp /etc/resolv.conf /etc/hosts "$1"/root/etc/
+mkdir -p "$1"/root/home/reader "$1"/root/layerfs
+cat "${PIP_CERT:-/etc/ssl/certs/ca-certificates.crt}" "$2"/trusted.crt >"$1"/root/etc/authorities.crt
+(cd "$3"; git ls-files -z | tar -cf - --null --files-from=-) | tar -xf - -C "$1"/root/layerfs --no-same-owner
+cd "$1"/root
+for place in /proc /sys; do mount --rbind "$place" ".$place"; done
+for place in /dev /dev/pts; do mount --bind "$place" ".$place"; done
+for place in /dev/shm /run /home/reader; do mount -t tmpfs tmpfs .$place; done
+cp -r "$2"/. home/reader
+exec env -i HOME=/home/reader PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin TERM=dumb \\
+    HTTPS_PROXY="$HTTPS_PROXY" NO_PROXY=pypi.org,files.pythonhosted.org PIP_CERT=/etc/authorities.crt \\
+    SSL_CERT_FILE=/etc/authorities.crt LAYERFS_TEST_SESSION="$LAYERFS_TEST_SESSION" \\
+    chroot . /usr/bin/python3 home/reader/terminal home/reader/paste
+"""
+"""Arguments as above, and the archive of a root that has what debootstrap installs, no more."""
 
 RUNNER = """\
 export HOME=/home/reader
@@ -138,17 +159,35 @@ class Sandbox:
         (self.home / "around").write_text(around)
         for number, text in enumerate(examples):
             (self.home / f"examples/{number}").write_text(text)
+        done = self._alone(SANDBOX, 280)
+        parts = re.split(r"^@@ \d+ (\d+)\n", done, flags=re.MULTILINE)[1:]
+        return [(int(code), output) for code, output in zip(parts[::2], parts[1::2], strict=True)]
+
+    def paste(self, text: str, root: Path | None = None) -> str:
+        """Paste *text* into a shell on a terminal, here or in an archived root; return what that shows."""
+        (self.home / "terminal").write_text(TERMINAL)
+        (self.home / "paste").write_text(text)
+        if root is None:
+            [(code, output)] = self.run(["python3 terminal paste"])
+            assert code == 0, output
+            return output
+        try:
+            return self._alone(BARE, 800, root)
+        finally:
+            shutil.rmtree(self._place)
+
+    def _alone(self, script: str, seconds: float, *arguments: Path) -> str:
         unshare = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
         done = subprocess.run(
-            [*unshare, "bash", "-c", SANDBOX, "sandbox", self._place, self.home, _REPOSITORY],
+            [*unshare, "bash", "-c", script, "sandbox", self._place, self.home, _REPOSITORY, *arguments],
             env=self._environment,
             capture_output=True,
             text=True,
-            timeout=280,
+            errors="replace",
+            timeout=seconds,
         )
-        assert done.returncode == 0, done.stderr
-        parts = re.split(r"^@@ \d+ (\d+)\n", done.stdout, flags=re.MULTILINE)[1:]
-        return [(int(code), output) for code, output in zip(parts[::2], parts[1::2], strict=True)]
+        assert done.returncode == 0, done.stdout[-4000:] + done.stderr
+        return done.stdout
 
 
 @pytest.fixture
@@ -192,7 +231,7 @@ if pid == 0:
     os.environ["PS1"] = "@@$? "
     os.execvp("dash", ["dash", "-i"])
 rest = open(sys.argv[1], "rb").read()
-signal.alarm(90)
+signal.alarm(700)
 while True:
     readable, writable, _ = select.select([terminal], [terminal] if rest else [], [])
     if readable:
@@ -207,23 +246,30 @@ while True:
 """Pastes a file into a shell on a terminal, prints what that shows; dash knows no bracketed paste."""
 
 
-def pasted() -> str:
-    """Return all shell blocks of README from the first that runs layerfs on, in sequence."""
+def blocks_of_readme() -> tuple[str, str]:
+    """Return the shell block of README that installs layerfs, and all behind it in sequence."""
     blocks = [match["text"] for match in _BLOCK.finditer((_REPOSITORY / "README.md").read_text("utf-8"))]
-    installing = next(number for number, text in enumerate(blocks) if "pip install" in text)
-    return "".join(blocks[installing + 1 :])
+    number = next(number for number, text in enumerate(blocks) if "pip install" in text)
+    return blocks[number], "".join(blocks[number + 1 :])
+
+
+def assert_all_of_it_worked(text: str, shown: str) -> None:
+    assert shown.count("ID=alpine") == 3, shown
+    assert re.findall(r"@@(\d+) ", shown) == ["0"] * len(text.splitlines()), shown
 
 
 def test_the_blocks_of_readme_are_one_paste(sandbox: Sandbox) -> None:
-    (sandbox.home / "terminal").write_text(TERMINAL)
-    (sandbox.home / "paste").write_text(pasted() + "exit\n")
+    text = blocks_of_readme()[1] + "exit\n"
+    assert_all_of_it_worked(text, sandbox.paste(text))
 
-    [(code, output)] = sandbox.run(["python3 terminal paste"])
 
-    assert code == 0, output
-    assert output.count("ID=alpine") == 3, output
-    statuses = re.findall(r"@@(\d+) ", output)
-    assert statuses == ["0"] * (len(pasted().splitlines()) + 1), output
+@pytest.mark.long
+@pytest.mark.timeout(900)
+def test_readme_is_one_paste_in_a_root_as_bare_as_debootstrap_makes_it(sandbox: Sandbox) -> None:
+    fresh = [str(_REPOSITORY / "scripts/fresh"), "--base", "bookworm"]
+    archive = subprocess.run(fresh, stdout=subprocess.PIPE, text=True, check=True).stdout.strip()
+    text = "".join(["cd /layerfs\n", *blocks_of_readme(), "exit\n"])
+    assert_all_of_it_worked(text, sandbox.paste(text, Path(archive)))
 
 
 MOUNTED = """\
