@@ -10,7 +10,9 @@ import typer
 
 from layerfs.cli import interrupts, options
 from layerfs.cli.app import app
+from layerfs.cli.output import print_line
 from layerfs.errors import Denied, NotFound, UsageError
+from layerfs.foreign import printable
 from layerfs.oci.reference import DEFAULT_REGISTRY, is_registry
 from layerfs.settings import Settings
 
@@ -30,8 +32,15 @@ def login(
     username: Annotated[
         str | None, typer.Option("--username", "-u", metavar="NAME", help="User name.")
     ] = None,
+    password: Annotated[
+        str | None,
+        typer.Option("--password", "-p", metavar="WORD", help="Password; all users can see it meanwhile."),
+    ] = None,
     password_stdin: Annotated[
         bool, typer.Option("--password-stdin", help="Read the password from standard input.")
+    ] = False,
+    get_login: Annotated[
+        bool, typer.Option("--get-login", help="Print the user name that is kept for REGISTRY instead.")
     ] = False,
 ) -> None:
     """Check a user name and password at REGISTRY, and keep them for it.
@@ -42,10 +51,13 @@ def login(
     from layerfs.registry.logins import save_login
 
     host = _host(registry)
+    if get_login:
+        typer.echo(_user_of(settings, host))
+        return
     path = _file(settings, host)
     with interrupts.undoing():  # a terminal that does not echo
         name = username or _ask("Username")
-        password = _password(password_stdin)
+        password = _password(password, from_stdin=password_stdin)
     if not settings.offline:
         with tempfile.TemporaryDirectory(prefix="layerfs-login.") as directory:
             trial = Path(directory) / "auth.json"
@@ -57,10 +69,24 @@ def login(
 
 @app.command(epilog="Example: layerfs logout ghcr.io")
 @options.configured("authfile")
-def logout(settings: Settings, registry: Registry) -> None:
+def logout(
+    settings: Settings,
+    registry: Annotated[
+        str | None, typer.Argument(metavar="REGISTRY", help="HOST[:PORT]; docker.io is Docker Hub")
+    ] = None,
+    every: Annotated[bool, typer.Option("--all", "-a", help="Forget all logins of the file.")] = False,
+) -> None:
     """Forget the user name and password for REGISTRY."""
-    from layerfs.registry.logins import remove_login
+    from layerfs.registry import RegistrySettings
+    from layerfs.registry.logins import login_file, remove_all_logins, remove_login
 
+    if (registry is None) != every:
+        raise UsageError("logout: name a registry, or say --all (expected one of the two)")
+    if registry is None:
+        path = login_file(RegistrySettings(authfile=settings.authfile))
+        for one in remove_all_logins(path):
+            print_line(f"removed the login for {one} from {path}")
+        return
     host = _host(registry)
     path = _file(settings, host)
     if not remove_login(path, host):
@@ -91,6 +117,22 @@ def _file(settings: Settings, host: str) -> Path:
     return path
 
 
+def _user_of(settings: Settings, host: str) -> str:
+    """Return the name of the user whose login would be used. Raises NotFound."""
+    import trio
+
+    from layerfs.registry import RegistrySettings
+    from layerfs.registry.keychain import Keychain
+
+    keychain = Keychain(RegistrySettings(authfile=settings.authfile))
+    found = trio.run(keychain.find, host, "")
+    if found.credential is None:
+        raise NotFound(f"{host}: not logged in: {found.note} (layerfs login {host})")
+    if not found.credential.username:
+        raise NotFound(f"{host}: no user name: {found.credential}")
+    return printable(found.credential.username)
+
+
 def _key(host: str, path: Path) -> str:
     """Return the key that the readers of *path* look for: docker has a name of its own for its hub."""
     from layerfs.registry.credentials import helper_server
@@ -112,9 +154,13 @@ def _check(settings: Settings, host: str, name: str) -> None:
         raise Denied(f"wrong user name or password for {name!r}: {said}; nothing was kept") from exc
 
 
-def _password(from_stdin: bool) -> str:
+def _password(given: str | None, *, from_stdin: bool) -> str:
     """Return the password. Raises UsageError."""
-    if from_stdin:
+    if given is not None:
+        if from_stdin:
+            raise UsageError("--password and --password-stdin (expected one of the two)")
+        password = given
+    elif from_stdin:
         password = sys.stdin.read().rstrip("\r\n")
     else:
         password = _ask("Password", hidden=True)

@@ -49,6 +49,16 @@ def remove_login(path: Path, registry: str) -> bool:
     return bool(found)
 
 
+def remove_all_logins(path: Path) -> list[str]:
+    """Remove all logins that the file itself holds; return their keys. What helpers keep stays."""
+    document = _read(path)
+    found = list(document.get("auths") or {})
+    if found:
+        document["auths"] = {}
+        _write(path, document)
+    return found
+
+
 def _read(path: Path) -> dict[str, Any]:
     try:
         raw = read_believed(path, MAX_FILE)

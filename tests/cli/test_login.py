@@ -68,6 +68,19 @@ def test_what_podman_wrote_lets_layerfs_in(layerfs: CommandLine, private: Regist
     layerfs("logout", private.host)
 
 
+def test_the_words_of_podman_work_too(layerfs: CommandLine, private: Registry) -> None:
+    assert "not logged in" in layerfs("login", "--get-login", private.host, code=3).stderr
+    layerfs("login", "-u", "robot", "-p", PASSWORD, private.host)
+    assert layerfs("login", "--get-login", private.host).stdout == "robot\n"
+    layerfs("login", "--offline", "-u", "other", "-p", "x", "example.com")
+    lines = layerfs("logout", "--all").stdout.splitlines()
+    assert [line.split()[4] for line in lines] == [private.host, "example.com"]
+    layerfs("login", "--get-login", private.host, code=3)
+    assert layerfs("logout", "--all").stdout == ""
+    for arguments in ((), ("--all", "ghcr.io")):
+        assert "expected one of the two" in layerfs("logout", *arguments, code=2).stderr
+
+
 def test_a_wrong_password_is_denied_and_kept_nowhere(layerfs: CommandLine, private: Registry) -> None:
     done = layerfs("login", "-u", "robot", "--password-stdin", private.host, stdin="wrong-secret", code=4)
     assert "wrong-secret" not in done.stdout + done.stderr
@@ -107,6 +120,7 @@ def test_the_file_and_the_key_are_those_that_its_reader_expects(
         (["login", "--password-stdin", "ghcr.io"], "--username"),
         (["login", "-u", "me", "--password-stdin", "ghcr.io"], "empty password"),
         (["login", "-u", "me", "--password-stdin", "alpine/x"], "not a registry"),
+        (["login", "-u", "me", "-p", "x", "--password-stdin", "ghcr.io"], "expected one of the two"),
         (["login", "-u", "a:b", "--password-stdin", "--offline", "ghcr.io"], "password"),
     ],
 )
