@@ -202,11 +202,11 @@ class Operations(ReadOnly):
     def opendir(self, inode: int, ctx: RequestContext) -> int | Coroutine[Any, Any, int]:
         """Take the listing for one handle: offsets stay good while the directory changes."""
         node = self._node(inode)
+        found = node.entries()  # though a listing may be kept: its layers may have gone
+        if isinstance(found, Need):
+            return self._list_later(node, ctx)
         kept = kept_listing(node)
-        if kept is not None:
-            return self._listed(node, kept)
-        found = node.entries()
-        return self._list_later(node, ctx) if isinstance(found, Need) else self._listed(node, found)
+        return self._listed(node, found if kept is None else kept)
 
     async def _list_later(self, node: Node, ctx: RequestContext) -> int:
         return self._listed(node, await self._settle(node.entries, ctx))

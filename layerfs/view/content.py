@@ -21,6 +21,7 @@ from layerfs.store import LayerDir
 from layerfs.view.disk import DiskSource, OpenDirectory
 from layerfs.view.inodes import LAST_NUMBER, InodeTable, number_of, offset_number
 from layerfs.view.nodes import Attributes, Content, FileStatus, Node, blocks_shown
+from layerfs.view.presence import Presence
 from layerfs.view.source import LayerSource
 from layerfs.view.tables import ReadTables, TableCache
 
@@ -45,8 +46,11 @@ class LayerTree:
         inodes: InodeTable,
         read: ReadTables,
         cache: TableCache,
+        presence: Presence | None = None,
     ) -> None:
         self.source = source
+        self.presence = presence
+        """What has the layer back if it is removed; None if nobody would fetch it."""
         self.inodes = inodes
         self._read = read
         self._cache = cache
@@ -134,14 +138,22 @@ class LayerTrees:
         self._directories: dict[bytes, OpenDirectory] = {}
         self._trees: WeakValueDictionary[bytes, LayerTree] = WeakValueDictionary()
 
-    def open(self, layer: LayerDir) -> LayerTree:
-        """Return the tree of a published layer. Raises OSError."""
+    def open(self, layer: LayerDir, lacking: Callable[[], Need | None] | None = None) -> LayerTree:
+        """Return the tree of a published layer; *lacking* says what to obtain once it has gone.
+
+        Raises OSError.
+        """
         path = os.fsencode(layer.path)
         tree = self._trees.get(path)
         if tree is None:
-            source = DiskSource(self.directory(os.path.dirname(path)), os.path.basename(path))
+            directory = self.directory(os.path.dirname(path))
             tree = self._trees[path] = LayerTree(
-                source, layer.record.layer, self._inodes, layer.tables, self._tables
+                DiskSource(directory, os.path.basename(path)),
+                layer.record.layer,
+                self._inodes,
+                layer.tables,
+                self._tables,
+                None if lacking is None else Presence(directory, lacking),
             )
         return tree
 
@@ -186,12 +198,23 @@ class ContentFile(Node):
         self._status = None
         return status
 
-    def readlink(self) -> bytes:
-        """Return the target, unchanged. Raises OSError."""
-        return self._tree.source.readlink(self.path)
+    def readlink(self) -> bytes | Need:
+        """Return the target, unchanged; waits for a layer that was removed. Raises OSError."""
+        presence = self._tree.presence
+        return self._target() if presence is None else presence.trust(self._target)
 
     def open(self) -> Content | Need:
-        """Return the file on disk. Raises OSError for what only the kernel can open."""
+        """Return the file on disk; waits for a layer that was removed.
+
+        Raises OSError for what only the kernel can open.
+        """
+        presence = self._tree.presence
+        return self._content() if presence is None else presence.trust(self._content)
+
+    def _target(self) -> bytes:
+        return self._tree.source.readlink(self.path)
+
+    def _content(self) -> Content | Need:
         size = self._size
         if size is None or not (self._tree.is_plain or S_ISREG(self.attributes().mode)):
             return super().open()

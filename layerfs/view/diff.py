@@ -13,6 +13,7 @@ from layerfs.layer.paths import join
 from layerfs.view.content import LayerTree, is_directory
 from layerfs.view.directory import LISTED_AT_ONCE, ContentDirectory
 from layerfs.view.nodes import FileStatus, Node
+from layerfs.view.presence import Presence
 
 FORM: Final = b"diff"
 
@@ -26,6 +27,11 @@ class LayerDirectory(ContentDirectory):
         super().__init__(ino, tree.attributes(path, status))
         self.tree = tree
         self.path = path
+
+    @property
+    def presence(self) -> Presence | None:
+        """That of the layer."""
+        return self.tree.presence
 
     def find(self, name: bytes) -> Node | None:
         """Return one entry. Raises OSError."""

@@ -6,11 +6,14 @@ Its names are read once and kept while the kernel knows it; those of a large one
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from errno import ENOENT
+from functools import partial
 from itertools import islice
 from typing import Final
 
 from layerfs.layer.paths import shown
+from layerfs.needs import Need
 from layerfs.view.nodes import FOREVER, Attributes, LongEntries, Node
+from layerfs.view.presence import Presence
 
 LISTED_AT_ONCE: Final = 128
 """About what one reply of a listing takes; half a millisecond."""
@@ -172,8 +175,17 @@ class ContentDirectory(Node, ABC):
         """Return what the layer says."""
         return self._attributes
 
-    def lookup(self, name: bytes) -> Node | None:
-        """Return an entry. Raises OSError."""
+    @property
+    def presence(self) -> Presence | None:
+        """What has its layers back if they are removed."""
+        return None
+
+    def lookup(self, name: bytes) -> Node | Need | None:
+        """Return an entry; waits for layers that were removed. Raises OSError."""
+        presence = self.presence
+        return self._entry_here(name) if presence is None else presence.trust(partial(self._entry_here, name))
+
+    def _entry_here(self, name: bytes) -> Node | None:
         node = self.find(name) if self._listing is None else self._listing.find(name)
         if node is not None:
             self._met += 1
@@ -183,8 +195,13 @@ class ContentDirectory(Node, ABC):
         """Say whether many children were met here."""
         return self.is_long or self._met > MANY
 
-    def entries(self) -> "Listing | LongListing":
-        """List the names; each node is made when somebody gets to it. Raises OSError."""
+    def entries(self) -> "Listing | LongListing | Need":
+        """List the names; each node is made when somebody gets to it. Waits as `lookup`. Raises OSError."""
+        presence = self.presence
+        return self.listing() if presence is None else presence.trust(self.listing)
+
+    def listing(self) -> "Listing | LongListing":
+        """List what is on the disk right now. Raises OSError."""
         if self._listing is None and not self.is_long:
             found = self.small_listing()
             if found is not None:

@@ -43,6 +43,10 @@ class OpenDirectory:
         self.fd = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         finalize(self, os.close, self.fd)
 
+    def changed_ns(self) -> int:
+        """Return when a name in it came or went last. Raises OSError."""
+        return os.fstat(self.fd).st_mtime_ns
+
 
 class DiskSource:
     """One layer directory, a `layerfs.view.source.LayerSource`."""

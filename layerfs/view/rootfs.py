@@ -18,6 +18,7 @@ from layerfs.view.inodes import InodeTable, number_of
 from layerfs.view.layers import has_layers
 from layerfs.view.names import parse_id
 from layerfs.view.nodes import FileStatus, Node
+from layerfs.view.presence import Presence
 from layerfs.view.roots import ContentRoot, open_tree
 from layerfs.view.source import LayerSource
 from layerfs.view.virtual import FixedDirectory, MountContext, VirtualDirectory
@@ -62,13 +63,7 @@ class MergedRoot(ContentRoot):
 
     def need(self) -> Need:
         """Return the need for the layers that are not extracted. Raises StoreError, ImageError."""
-        found = self.context.known.stack(self._id)
-        if isinstance(found, DocumentNeed):
-            return found
-        repository, image = found
-        storage = self.context.storage
-        missing = [layer.number for layer in image.layers if storage.open_layer(layer.digest) is None]
-        return LayersNeed(repository, image, tuple(missing))
+        return _need(self.context, self._id)
 
     def find(self) -> Node | None:
         """Return the merged root once all layers are extracted. Raises OSError."""
@@ -78,7 +73,14 @@ class MergedRoot(ContentRoot):
         trees = [tree for digest in layers if (tree := open_tree(self.context, digest)) is not None]
         if len(trees) < len(layers):
             return None
-        return Stack(self._key, trees, self.context.inodes).root(self.ino)
+        context, id_ = self.context, self._id  # and not the node, which may be forgotten
+
+        def lacking() -> Need | None:
+            return None if has_layers(context.storage, layers) else _need(context, id_)
+
+        one = trees[0].presence
+        presence = None if one is None else Presence(one.directory, lacking)
+        return Stack(self._key, trees, context.inodes, presence).root(self.ino)
 
     def is_here(self) -> bool:
         """Say whether all layers are extracted."""
@@ -106,8 +108,16 @@ class _Marks(Sequence[LayerMarks]):
 class Stack:
     """The trees of a stack and what their markers hide, base first; shared by all directories of one."""
 
-    def __init__(self, key: bytes, trees: Sequence[LayerTree], inodes: InodeTable) -> None:
+    def __init__(
+        self,
+        key: bytes,
+        trees: Sequence[LayerTree],
+        inodes: InodeTable,
+        presence: Presence | None = None,
+    ) -> None:
         self.key = key
+        self.presence = presence
+        """What has the layers back if they are removed."""
         self.trees = trees
         self.inodes = inodes
         self.marks = _Marks(trees)
@@ -135,6 +145,11 @@ class MergedDirectory(ContentDirectory):
         self._merged = merged
         self._visible: dict[bytes, Merged] | None = None
         """What a listing found."""
+
+    @property
+    def presence(self) -> Presence | None:
+        """That of all layers."""
+        return self._stack.presence
 
     def find(self, name: bytes) -> Node | None:
         """Return what is visible under *name*. Raises OSError."""
@@ -227,6 +242,16 @@ class MergedDirectory(ContentDirectory):
         return stack.inodes.intern(
             number_of(key), key, lambda ino: MergedDirectory(ino, stack, path, merged, status)
         )
+
+
+def _need(context: MountContext, id_: str) -> Need:
+    """Return the need for the layers of a stack that are not extracted. Raises StoreError, ImageError."""
+    found = context.known.stack(id_)
+    if isinstance(found, DocumentNeed):
+        return found
+    repository, image = found
+    missing = [layer.number for layer in image.layers if context.storage.open_layer(layer.digest) is None]
+    return LayersNeed(repository, image, tuple(missing))
 
 
 def _has(source: LayerSource, path: bytes) -> bool:

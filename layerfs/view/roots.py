@@ -119,4 +119,11 @@ class LayerRoot(ContentRoot):
 def open_tree(context: MountContext, digest: Digest) -> LayerTree | None:
     """Return the tree of an extracted layer, None if it is not there. Raises OSError."""
     layer = context.storage.open_layer(digest)
-    return None if layer is None else context.trees.open(layer)
+    if layer is None:
+        return None
+
+    def lacking() -> Need | None:
+        gone = context.storage.open_layer(digest) is None
+        return context.known.layer_need(digest) if gone else None
+
+    return context.trees.open(layer, lacking)

@@ -47,7 +47,7 @@ def walk(root: MergedDirectory) -> Iterator[tuple[bytes, Node]]:
         if isinstance(node, MergedDirectory):
             below = path + b"/" if path else b""
             waiting += sorted(
-                ((below + name, child) for name, child in node.entries()),
+                ((below + name, child) for name, child in node.listing()),
                 key=lambda entry: entry[0],
                 reverse=True,
             )

@@ -133,11 +133,11 @@ def test_a_union_of_any_size_shows_what_is_visible(more: int) -> None:
     root = Stack(b"stack", layers, inodes).root(2)
     assert root is not None
 
-    listing = root.entries()
+    listing = root.listing()
     assert isinstance(listing, LongListing) == bool(more)
     found = dict(listing)
     assert found.keys() == VISIBLE | set(NAMES[:more])
-    assert len(list(root.entries())) == len(found), "each once"
+    assert len(list(root.listing())) == len(found), "each once"
     assert found[b"both"].attributes().size == 2
     shared = found[b"shared"].entries()
     assert sorted(name for name, _ in shared) == [b"above", b"below"]  # type: ignore[union-attr]  # no need
@@ -153,7 +153,7 @@ def test_an_entry_that_is_lost_while_it_is_listed_says_so_and_no_other(form: For
     names = NAMES[:count]
     source = Contents(b"some", dict(zip(names, map(Entry, range(10, 10 + count), repeat(FILE)), strict=True)))
     directory = form(source, inodes)
-    listing = directory.entries()
+    listing = directory.listing()
     source.broken.update(names[-2:])
     removed = source.entries.pop(names[-3])
     listed = dict(listing)
@@ -213,7 +213,7 @@ def test_what_an_ordinary_user_extracted_is_of_root_unless_its_record_says_else(
     files = {b"a": Entry(2, FILE, st_uid=1000, st_gid=1000), b"b": Entry(3, FILE, st_uid=1000, st_gid=1000)}
     layer = tree(Contents(b"some", files), InodeTable(), owner="user", lost=b"b\towner=7:8\0")
     root = DiffDirectory(2, layer, b"", ROOT)
-    owners = {name: (node.attributes().uid, node.attributes().gid) for name, node in root.entries()}
+    owners = {name: (node.attributes().uid, node.attributes().gid) for name, node in root.listing()}
     assert owners == {b"a": (0, 0), b"b": (7, 8)}
 
 

@@ -90,7 +90,7 @@ def sized(scene: Scene, name: bytes) -> DiffDirectory:
 @pytest.mark.parametrize(("name", "count"), [(b"few", LISTED_AT_ONCE), (b"many", LISTED_AT_ONCE + 1)])
 def test_a_listing_is_the_same_however_many_entries_it_has(scene: Scene, name: bytes, count: int) -> None:
     found = sized(scene, name)
-    listed = dict(found.entries())
+    listed = dict(found.listing())
     assert set(listed) == {b"%d" % number for number in range(count)}
     assert all(found.lookup(entry) is node for entry, node in listed.items())
 
@@ -106,7 +106,7 @@ def test_what_cannot_be_looked_at_is_left_to_whoever_asks_for_it(
     with monkeypatch.context() as patch:
         patch.setattr(os, "lstat", lstat)
         assert found.small_listing() is None
-    assert len(list(found.entries())) == LISTED_AT_ONCE
+    assert len(list(found.listing())) == LISTED_AT_ONCE
 
 
 def test_only_small_directories_are_had_at_once(scene: Scene) -> None:
