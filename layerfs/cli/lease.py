@@ -36,7 +36,7 @@ def list_(settings: Settings, as_json: options.Json = False) -> None:
         print_table(("NAME", "DIGESTS", "UNTIL", "PROCESS"), [_cells(name, lease) for name, lease in found])
 
 
-@lease_app.command(name="rm", epilog="Example: layerfs lease rm build-7")
+@lease_app.command(name="rm", epilog="Example: layerfs lease rm build-7 || layerfs lease ls")
 @options.configured(*options.STORE)
 def remove(
     settings: Settings, names: Annotated[list[str], typer.Argument(metavar="NAME", help="Leases to end.")]
