@@ -173,11 +173,14 @@ class Leases:
         return True
 
     def all(self) -> Iterator[tuple[str, Lease]]:
-        """Yield the leases that can be read, those that hold no more too, by name. Raises StoreError."""
+        """Yield the leases, those that hold no more too, by name; none if they are not ours to see.
+
+        Who may not see them may not remove anything either. Raises StoreError.
+        """
         with disk_errors(f"{self._directory}: cannot read"):
             try:
                 names = sorted(os.listdir(self._directory))
-            except FileNotFoundError:
+            except (FileNotFoundError, PermissionError):  # of another user, who lets us read what he has
                 return
         for file_name in names:
             name = file_name.removesuffix(SUFFIX)
