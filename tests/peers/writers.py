@@ -119,8 +119,9 @@ WRITERS: Final[Mapping[str, Writer]] = {
     "Python, gnu": Writer(_python(tarfile.GNU_FORMAT), loses=_NO_XATTRS, unit=_SECOND),
     "Python, pax": Writer(_python(tarfile.PAX_FORMAT), loses=_NO_XATTRS, unit=1_000_000),
     "busybox": Writer(_busybox, rich=False),
-    "umoci insert": Writer(_umoci, unit=_SECOND, below=b"in"),
-    "umoci repack": Writer(_umoci_repack, unit=_SECOND, below=b"in"),
+    # It refuses names that begin as those of whiteouts, which some rich trees have.
+    "umoci insert": Writer(_umoci, rich=False, unit=_SECOND, below=b"in"),
+    "umoci repack": Writer(_umoci_repack, rich=False, unit=_SECOND, below=b"in"),
     "buildah": Writer(_buildah, unit=_SECOND, below=b"in"),
 }
 SLOW: Final = frozenset({"umoci insert", "umoci repack", "buildah"})
