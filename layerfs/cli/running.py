@@ -181,7 +181,9 @@ def kept(storage: ImageStorage, image: Image, merger: Merger, *, named: bool) ->
         return
     layers = [layer.digest for layer in image.layers]
     stack = stack_digest(layers, merger)
-    with storage.lease(f"command-{os.getpid()}-{stack.short_id}", (*layers, stack)):
+    with ExitStack() as held:
+        with suppress(StoreFull):  # what is there can be used all the same
+            held.enter_context(storage.lease(f"command-{os.getpid()}-{stack.short_id}", (*layers, stack)))
         yield
         if named:
             storage.leases.name_stack(layers, merger)
