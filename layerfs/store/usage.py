@@ -31,6 +31,10 @@ _FIRST_PID_NAMESPACE: Final = "pid:[4026531836]"
 """The namespace that all others are in (include/linux/proc_ns.h, PROC_PID_INIT_INO)."""
 
 
+_Looked = dict[tuple[tuple[int, int], bytes], bool]
+"""Of each overlay, by its device, the lower directories that names say nothing of: whether one could look."""
+
+
 @dataclass(frozen=True, slots=True)
 class MountUse:
     """A mount that uses something of a store, as one of the processes that have it sees it."""
@@ -95,18 +99,19 @@ def read_usage(proc: Path = _PROC) -> Usage:
     digests: dict[Digest, MountUse] = {}
     short_ids: dict[str, MountUse] = {}
     unreadable: Counter[int] = Counter()
+    looked: _Looked = {}
     for pid, mounts in _namespaces(proc):
         if mounts is None:
             with suppress(OSError):  # it ended
                 unreadable[os.stat(proc / str(pid)).st_uid] += 1
             continue
-        for path, point in _paths(mounts, proc / str(pid) / "root"):
-            if path is None:  # an overlay of somebody who may go where this process may not: of root
-                unreadable[0] += 1
-                continue
+        for path, point in _paths(mounts, proc / str(pid) / "root", looked):
             use = MountUse(point, pid)
             digests.update(dict.fromkeys(_digests(path), use))
             short_ids.update(dict.fromkeys(_short_id(path), use))
+    unseen = sum(not seen for seen in looked.values())
+    if unseen:  # of somebody who may go where this process may not: of root
+        unreadable[0] += unseen
     return Usage(digests, short_ids, unreadable, _hidden(proc))
 
 
@@ -175,8 +180,8 @@ def _namespaces(proc: Path) -> Iterator[tuple[int, list[Mount] | None]]:
             yield int(name), None
 
 
-def _paths(mounts: Iterable[Mount], root: Path) -> Iterator[tuple[bytes | None, bytes]]:
-    """Yield each path that says what a mount shows, None if that may not be looked at, and where it is."""
+def _paths(mounts: Iterable[Mount], root: Path, looked: _Looked) -> Iterator[tuple[bytes, bytes]]:
+    """Yield each path that says what a mount shows, and where the mount is."""
     for mount in mounts:
         yield mount.root, mount.point
         yield mount.point, mount.point
@@ -184,7 +189,10 @@ def _paths(mounts: Iterable[Mount], root: Path) -> Iterator[tuple[bytes | None, 
             for lower in lower_directories(mount):
                 yield lower, mount.point
                 if not _digests(lower) and not _short_id(lower):
-                    yield _resolve(root, lower), mount.point
+                    found = _resolve(root, lower)
+                    key = mount.device, lower
+                    looked[key] = looked.get(key, False) or found is not None
+                    yield found or b"", mount.point
 
 
 def _resolve(root: Path, lower: bytes) -> bytes | None:

@@ -2,6 +2,7 @@ import os
 import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from errno import EACCES
 from pathlib import Path
 
 import pytest
@@ -78,6 +79,31 @@ def test_a_link_that_somebody_made_is_followed(tmp_path: Path) -> None:
     (tmp_path / "my layer").symlink_to(target)
     line = LINE + b"ro,lowerdir=" + os.fsencode(tmp_path).replace(b" ", rb"\040") + rb"/my\040layer:/"
     assert read_usage(fake_proc(tmp_path, line)).uses(FIRST)
+
+
+@pytest.mark.needs_root
+def test_a_mount_that_one_of_two_processes_may_be_asked_of_is_seen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "extracted" / FIRST.name
+    target.mkdir(parents=True)
+    (tmp_path / "link").symlink_to(target)
+    line = LINE + b"ro,lowerdir=" + os.fsencode(tmp_path / "link") + b":/"
+    proc = fake_proc(tmp_path, line, line)
+    real = os.open
+
+    def guarded(path: bytes, *arguments: int) -> int:
+        if any(path.startswith(os.fsencode(proc / pid / "root")) for pid in refused):
+            raise PermissionError(EACCES, "no")
+        return real(path, *arguments)
+
+    refused = ["1"]
+    monkeypatch.setattr(os, "open", guarded)
+    assert read_usage(proc).uses(FIRST)
+    assert not read_usage(proc).unreadable
+    refused.append("2")
+    assert not read_usage(proc).uses(FIRST)
+    assert read_usage(proc).unreadable == {0: 2}
 
 
 def test_namespaces_that_cannot_be_read_are_counted(tmp_path: Path) -> None:
