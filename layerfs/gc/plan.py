@@ -1,6 +1,6 @@
 """Which things of a store may go, decided from what is there and who needs it. Pure."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Final
 
@@ -61,19 +61,6 @@ class Users:
         """Say whether a mount uses a thing."""
         return what.kind in _MOUNTED and self.usage.uses(what.digest)
 
-    def reasons(self, what: Stored) -> tuple[str, ...]:
-        """Say who needs a thing; nobody if it is empty."""
-        named = [root.name for root in self.roots if what.digest in root.digests]
-        if what.kind in _MOUNTED:
-            use = self.usage.use_of(what.digest)
-            if use is not None:
-                named.insert(0, str(use))
-            elif self.blind and not named:
-                named.append(f"maybe a mount: {self.blind}")
-        if len(named) > _NAMES_MAX:
-            named[_NAMES_MAX:] = [f"{len(named) - _NAMES_MAX} more"]
-        return tuple(named)
-
 
 def plan_collection(
     things: Mapping[Stored, Held],
@@ -108,7 +95,11 @@ class Needed:
 
     def __init__(self, users: Users) -> None:
         self._users = users
-        self.digests = frozenset[Digest]().union(*(root.digests for root in users.roots))
+        self._names: dict[Digest, list[str]] = {}
+        for root in users.roots:
+            for digest in root.digests:
+                self._names.setdefault(digest, []).append(root.name)
+        self.digests: Set[Digest] = self._names.keys()
         """What some root needs."""
         self._leased = frozenset[Digest]().union(*(root.digests for root in users.roots if root.leased))
 
@@ -117,9 +108,17 @@ class Needed:
         return what.digest in self._leased or self._may_be_mounted(what)
 
     def reasons(self, what: Stored) -> tuple[str, ...]:
-        """As `Users.reasons`."""
-        needed = what.digest in self.digests or self._may_be_mounted(what)
-        return self._users.reasons(what) if needed else ()
+        """Say who needs a thing; nobody if it is empty."""
+        users, named = self._users, list(self._names.get(what.digest, ()))
+        if what.kind in _MOUNTED:
+            use = users.usage.use_of(what.digest)
+            if use is not None:
+                named.insert(0, str(use))
+            elif users.blind and not named:
+                named.append(f"maybe a mount: {users.blind}")
+        if len(named) > _NAMES_MAX:
+            named[_NAMES_MAX:] = [f"{len(named) - _NAMES_MAX} more"]
+        return tuple(named)
 
     def _may_be_mounted(self, what: Stored) -> bool:
         users = self._users

@@ -32,7 +32,7 @@ _FIRST_PID_NAMESPACE: Final = "pid:[4026531836]"
 
 
 _Looked = dict[tuple[tuple[int, int], bytes], bool]
-"""Of each overlay, by its device, the lower directories that names say nothing of: whether one could look."""
+"""Whether one could look at the lower directories of overlays, by device, of which names say nothing."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,6 +45,25 @@ def test_what_a_root_needs_stays_and_is_said_for_whom() -> None:
     assert not any(kept.used for kept in plan.staying)
 
 
+class Asked(frozenset[Digest]):
+    """Counts how often it is asked for a digest."""
+
+    times = 0
+
+    def __contains__(self, digest: object) -> bool:
+        """Count."""
+        Asked.times += 1
+        return super().__contains__(digest)
+
+
+def test_a_thing_is_not_looked_for_in_every_root() -> None:
+    roots = tuple(Root(f"r{number}", Asked({Digest.of(b"%d" % number)})) for number in range(300))
+    things = stock(*(("layer", Digest.of(b"%d" % number), 1, 0) for number in range(300)))
+    plan = plan_collection(things, Users(roots, Usage()), now=NOW)
+    assert [kept.reasons for kept in plan.staying] == [(f"r{number}",) for number in range(300)]
+    assert Asked.times <= 600  # 90,000 if it were
+
+
 def test_a_mount_keeps_layers_and_not_blobs() -> None:
     usage = Usage({B: MountUse(b"/mnt/x\n", 7)})
     plan = plan_collection(EVERYTHING, Users((), usage), now=NOW)
