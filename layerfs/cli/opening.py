@@ -45,4 +45,4 @@ def _may_be_store(path: Path) -> bool:
         return False
     except OSError:
         return True
-    return any(map(os.path.lexists, (layout.owner, layout.refs)))
+    return any(map(os.path.lexists, (layout.owner, layout.refs, layout.local)))

@@ -25,7 +25,8 @@ from tests.support.images import Entry, directory, file, image, layer
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _SECONDS = 60
-_LINE = re.compile(r"(layerfs: interrupted by SIG[A-Z]+; run it again to go on\n)?")
+_FETCHED = r"(?:\d\d sha256:.* fetched\n)*"
+_LINE = re.compile(_FETCHED + r"(layerfs: interrupted by SIG[A-Z]+; run it again to go on\n)?")
 
 
 def _tree(number: int) -> list[Entry]:
