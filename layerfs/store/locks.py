@@ -111,7 +111,8 @@ class ByteLock:
 
     def _open(self) -> int:
         try:
-            return _open(self._path)
+            # Who shares a byte only reads, so that the filesystem can be made read-only meanwhile.
+            return _open(self._path, os.O_RDONLY if self._kind == fcntl.F_RDLCK else os.O_RDWR)
         except OSError as exc:
             if exc.errno in (EROFS, EACCES):
                 raise StoreReadOnly(f"{self._path}: the store may only be read: {exc.strerror}") from exc
@@ -121,9 +122,9 @@ class ByteLock:
         return struct.pack(_FLOCK, kind, os.SEEK_SET, self._offset, 1, 0)
 
 
-def _open(path: Path) -> int:
+def _open(path: Path, access: int = os.O_RDWR) -> int:
     # 0600: whoever could read the file could lock it, and keep all others waiting.
-    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    return os.open(path, access | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
 
 
 class DigestLock(ByteLock):
