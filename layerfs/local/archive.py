@@ -109,7 +109,7 @@ class _Source:
     def skip(self, size: int) -> None:
         """Pass over the content of a member."""
         if self.position + size > self._end:
-            raise InvalidArchive(f"cut off at byte {self._end} (inside a member)")
+            raise InvalidArchive(f"{self._path}: cut off at byte {self._end} (inside a member)")
         self.position += (size + BLOCK - 1) // BLOCK * BLOCK
 
 

@@ -41,7 +41,7 @@ def translated(exc: Exception, request: Request, what: str) -> RegistryError:
             f"--insecure-registry {origin.authority}"
         )
     if isinstance(cause, ssl.SSLError) and cause.reason in _NO_TLS:
-        return _Hopeless(
+        return Unreachable(
             f"{what}: {origin} does not answer with TLS (expected https); check the port, or give "
             f"--insecure-registry {origin.authority} if it speaks plain HTTP"
         )

@@ -19,9 +19,9 @@ pytestmark = [pytest.mark.needs_root, pytest.mark.needs_fuse]
 
 BUILT = images.image(
     images.layer(
-        images.directory("."), images.file("d/old", b"old"), images.file("gone"), images.file("f", b"1")
+        images.directory("."), images.file("d/old", b"old"), images.file("gone"), images.file("f", b"read")
     ),
-    images.layer(images.opaque("d"), images.file("d/new", b"new"), images.whiteout("gone")),
+    images.layer(images.opaque("d"), images.file("d/new", b"new", mtime=86400), images.whiteout("gone")),
 )
 
 VERBS = (
