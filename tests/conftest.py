@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from layerfs.store import usage
 from tests.attacks import report
 from tests.support import leftovers, mounts
 from tests.support import registry as registry_support
@@ -25,6 +26,8 @@ _IN_CI = os.environ.get("CI") == "true"
 
 # From util-linux 2.39 on mount(8) refuses options above 255 bytes, which paths of tests have; see README.md.
 os.environ["LIBMOUNT_FORCE_MOUNT2"] = "always"
+# In a container: nobody outside of it uses the stores of tests.
+os.environ[usage.VARIABLE] = os.readlink("/proc/self/ns/pid")
 
 # No property depends on how fast the machine is, and CI tries the same examples each time: a fault that only
 # some of them find is for those who look for it, not for whoever changes something else.

@@ -23,7 +23,7 @@ def boot_id() -> str:
     What was only in the page cache is gone in the next boot.
     """
     with disk_errors(f"{_BOOT_ID}: cannot be read (expected /proc, as mount -t proc proc /proc makes it)"):
-        return _BOOT_ID.read_text(encoding="ascii").strip()
+        return _BOOT_ID.read_bytes().decode().strip()
 
 
 def syncfs(fd: int) -> None:

@@ -27,6 +27,8 @@ from layerfs.oci import Digest
 _DIGEST: Final = re.compile(rb"(?:sha256-[0-9a-f]{64}|sha512-[0-9a-f]{128})")
 _SHORT_ID: Final = re.compile(rb"[a-z2-7]{26}")
 _PROC: Final = Path("/proc")
+VARIABLE: Final = "LAYERFS_PID_NAMESPACE"
+"""The variable that names the pid namespace (as /proc/self/ns/pid does) of all who could use a store."""
 _FIRST_PID_NAMESPACE: Final = "pid:[4026531836]"
 """The namespace that all others are in (include/linux/proc_ns.h, PROC_PID_INIT_INO)."""
 
@@ -118,7 +120,7 @@ def read_usage(proc: Path = _PROC) -> Usage:
 def _hidden(proc: Path) -> str:
     """Say why /proc may show some processes only; empty if it shows all of the machine."""
     try:
-        if os.readlink(proc / "self/ns/pid") != _FIRST_PID_NAMESPACE:
+        if os.readlink(proc / "self/ns/pid") not in (_FIRST_PID_NAMESPACE, os.environ.get(VARIABLE)):
             return "this is a pid namespace of its own: mounts of processes outside are not seen"
         if os.geteuid() == 0:
             return ""

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from layerfs.store.usage import VARIABLE
 from tests.support import clients, mounts
 
 LAYERFS = [sys.executable, "-m", "layerfs"]
@@ -153,7 +154,7 @@ def clean_environment() -> dict[str, str]:
     return {
         key: value
         for key, value in os.environ.items()
-        if not key.startswith("LAYERFS_") or key == "LAYERFS_TEST_SESSION"
+        if not key.startswith("LAYERFS_") or key in ("LAYERFS_TEST_SESSION", VARIABLE)
     }
 
 
