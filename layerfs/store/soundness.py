@@ -26,6 +26,7 @@ from layerfs.store.records import CoverRecord, read_opaques
 _LOST: Final = frozenset({ENODATA, ENOENT, ENOTDIR, ENOTSUP})
 """What a disk says that does not have the attribute any more; all else says nothing of it."""
 
+_GONE: Final = "removed meanwhile"
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +47,7 @@ class TreeJudge:
     def is_sound(self, path: Path, record: LayerRecord | CoverRecord) -> bool:
         """Say whether the tree at *path* is what *record* was written for."""
         problem = self.problem(path, record)
-        if problem is not None and (path, problem) not in self._warned:
+        if problem not in (None, _GONE) and (path, problem) not in self._warned:
             self._warned.add((path, problem))
             log.warning("%s: %s; it is not used, and made anew when it is needed", path, problem)
         return problem is None
@@ -55,6 +56,8 @@ class TreeJudge:
         """Say why the tree at *path* is not what *record* was written for; None if it is."""
         try:
             return tree_problem(path, record, native=self._native())
+        except FileNotFoundError:
+            return _GONE
         except (OSError, StoreError) as exc:
             return f"cannot be looked at: {exc}"
 

@@ -241,7 +241,7 @@ class TreeShelf(Generic[Record]):
         with disk_errors(f"{self._directory / digest.name}: cannot remove"):
             removed = self._set_aside(digest, recheck)
             self.forget([digest])
-        return removed
+            return removed
 
     def _look(self, digest: Digest, path: Path, status: os.stat_result) -> PublishedTree[Record] | None:
         record = self._sound_record(digest, path, status)
@@ -259,18 +259,18 @@ class TreeShelf(Generic[Record]):
     def _sound_record(self, digest: Digest, path: Path, status: os.stat_result) -> Record | None:
         """Return the record of the tree at *path* if it describes what is there."""
         record = self.read_record(digest) if stat.S_ISDIR(status.st_mode) else None
+        if record is not None and self._judge.problem(path, record):
+            record = self.read_record(digest)  # again: both may just have been made anew
         return record if record is not None and self._judge.is_sound(path, record) else None
 
     def _note_use(self, digest: Digest) -> None:
         with contextlib.suppress(OSError):  # a read-only store has no last use
-            path = self.record_path(digest)
-            if time.time() - os.stat(path).st_mtime > _LAST_USE_SECONDS:
+            if time.time() - os.stat(path := self.record_path(digest)).st_mtime > _LAST_USE_SECONDS:
                 os.utime(path)
 
     def _set_aside(self, digest: Digest, recheck: float) -> bool:
         """Rename whatever has the final name of *digest*; False if nothing has."""
-        final = self._directory / digest.name
-        if not os.path.lexists(final):
+        if not os.path.lexists(final := self._directory / digest.name):
             return False
         self._refuse_in_use(digest, _RECENT)
         aside = staged(self._directory, digest.name, "removing")
