@@ -88,18 +88,22 @@ async def _origin(settings: Settings, *, serving: bool) -> AsyncIterator[Origin]
 
 @asynccontextmanager
 async def providing(
-    settings: Settings, storage: ImageStorage, local: "LocalOrigin | None" = None, *, serving: bool = False
+    settings: Settings,
+    storage: ImageStorage,
+    keeper: "Keeper",
+    local: "LocalOrigin | None" = None,
+    *,
+    serving: bool = False,
 ) -> AsyncIterator[Fetcher]:
     """Own the registry client, the workers and the tasks that fetch into *storage*.
 
-    With *local* its images are all there is: no registry is asked. With *serving* this process has to answer
-    others while it fetches, so downloads run in another.
+    *keeper* makes room where the disk is full. With *local* its images are all there is: no registry is
+    asked. With *serving* this process has to answer others while it fetches, so downloads run in another.
     """
     origin: AbstractAsyncContextManager[Origin] = (
         _origin(settings, serving=serving) if local is None else nullcontext(InProcess(local))
     )
     workers = min(os.cpu_count() or 1, WORKERS_MAX)
-    keeper = keeper_of(settings, storage)
     with ExtractorPool(workers) as pool:
         async with (
             origin as source,
@@ -118,7 +122,7 @@ async def providing(
 
 
 def keeper_of(settings: Settings, storage: ImageStorage) -> "Keeper":
-    """Return who keeps *storage* within the limits of the settings."""
+    """Return who keeps *storage* within the limits of the settings; one for a process, as one look locks."""
     from layerfs.gc.keeper import Keeper
     from layerfs.gc.limits import Limits
 
@@ -178,10 +182,11 @@ async def serve(
         for tag, image in local.tags.items():
             storage.refs.write(tag, image.digest)
     serving = nullcontext() if storage.readonly else held(storage.locks.serving())
+    keeper = keeper_of(settings, storage)
     async with (
         serving,
-        providing(settings, storage, local, serving=True) as provider,
-        keeping(keeper_of(settings, storage), provider.statistics),
+        providing(settings, storage, keeper, local, serving=True) as provider,
+        keeping(keeper, provider.statistics),
     ):
         provider.sweep_soon()
         status = _Reporter(provider, settings, Path(str(mountpoint)))

@@ -39,6 +39,14 @@ class ImageDocuments:
         return sum(len(one.raw) for one in (self.index, self.manifest, config) if one is not None)
 
 
+def held_document(storage: ImageStorage, digest: Digest) -> Manifest | Index | None:
+    """Return a manifest or index that can be read; None for all others: only their names are known."""
+    try:
+        return storage.load_manifest(digest)
+    except LayerfsError:
+        return None
+
+
 class DocumentReader:
     """Reads documents, and keeps the last ones. Not thread-safe.
 

@@ -11,17 +11,15 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
 
-from layerfs.errors import InvalidDigest, LayerfsError
+from layerfs.catalog.documents import held_document
+from layerfs.errors import InvalidDigest
 from layerfs.oci import Digest, ImageReference, Index, Manifest, documents_below, stack_digest
 from layerfs.store.layout import BLOB_SUFFIX, COVERS, EXTRACTED, RECORD_SUFFIX, StagedName
-from layerfs.store.measure import disk_usage
+from layerfs.store.measure import BLOCK, disk_usage
 from layerfs.store.records import MERGERS
 from layerfs.store.stock import Stored, StoredKind
 from layerfs.store.storage import ImageStorage
-
-_BLOCK: Final = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,16 +64,14 @@ class Inventory:
 
 def take_inventory(storage: ImageStorage) -> Inventory:
     """Look at everything in *storage*; what vanishes meanwhile is left out. Raises StoreError."""
-    found, root = Inventory(), storage.images_dir
-    stocks: tuple[tuple[StoredKind, Path, str], ...] = (
-        ("blob", storage.layer_dir, BLOB_SUFFIX),
-        ("manifest", root / "manifests", RECORD_SUFFIX),
-        ("config", root / "configs", RECORD_SUFFIX),
-        ("layer", root / EXTRACTED, ""),
-        ("cover", root / COVERS, ""),
-    )
-    for kind, directory, suffix in stocks:
-        _take_stock(storage, found, kind, directory, suffix)
+    found, root, stock = Inventory(), storage.images_dir, storage.stock
+    for path, status, what in stored_in(storage):
+        if what is None:
+            found.leftovers[path] = _held(path, status)
+        elif what.kind in stock.shelves:
+            found.things[what] = Held(stock.measure(what), stock.used_at(what))
+        else:
+            found.things[what] = Held(status.st_blocks * BLOCK, status.st_mtime)
     for directory, into in ((root / "overlays", found.scratches), (root / "local", found.bundles)):
         for name, status in _entries(directory):
             if stat.S_ISDIR(status.st_mode):
@@ -94,12 +90,10 @@ def needs_of(storage: ImageStorage, digest: Digest, lacking: set[Digest] | None 
     """
 
     def load(each: Digest) -> Manifest | Index | None:
-        try:
-            return storage.load_manifest(each)
-        except LayerfsError:  # only its name is known so far
-            if lacking is not None:
-                lacking.add(each)
-            return None
+        document = held_document(storage, each)
+        if document is None and lacking is not None:
+            lacking.add(each)
+        return document
 
     def walk() -> Iterator[Digest]:
         yield digest
@@ -114,21 +108,29 @@ def needs_of(storage: ImageStorage, digest: Digest, lacking: set[Digest] | None 
     return frozenset(walk())
 
 
-def _take_stock(
-    storage: ImageStorage, found: Inventory, kind: StoredKind, directory: Path, suffix: str
-) -> None:
-    for name, status in _entries(directory):
-        if StagedName.parse(name) is not None:
-            found.leftovers[directory / name] = _held(directory / name, status)
-            continue
-        if not suffix and name.endswith(RECORD_SUFFIX):
-            continue
-        with contextlib.suppress(InvalidDigest):
-            what = Stored(kind, Digest.from_name(name.removesuffix(suffix) if suffix else name))
-            if suffix:
-                found.things[what] = Held(status.st_blocks * _BLOCK, status.st_mtime)
-            else:
-                found.things[what] = Held(storage.stock.measure(what), storage.stock.used_at(what))
+def stored_in(storage: ImageStorage) -> Iterator[tuple[Path, os.stat_result, Stored | None]]:
+    """Yield what lies among the things of a store, and which of them it is; None for what is staged.
+
+    Nothing is measured. Foreign names are left out.
+    """
+    root = storage.images_dir
+    stocks: tuple[tuple[StoredKind, Path, str], ...] = (
+        ("blob", storage.layer_dir, BLOB_SUFFIX),
+        ("manifest", root / "manifests", RECORD_SUFFIX),
+        ("config", root / "configs", RECORD_SUFFIX),
+        ("layer", root / EXTRACTED, ""),
+        ("cover", root / COVERS, ""),
+    )
+    for kind, directory, suffix in stocks:
+        for name, status in _entries(directory):
+            if StagedName.parse(name) is not None:
+                yield directory / name, status, None
+            elif suffix or not name.endswith(RECORD_SUFFIX):
+                try:
+                    what = Stored(kind, Digest.from_name(name.removesuffix(suffix)))
+                except InvalidDigest:
+                    continue
+                yield directory / name, status, what
 
 
 def _held(path: Path, status: os.stat_result) -> Held:
@@ -138,9 +140,9 @@ def _held(path: Path, status: os.stat_result) -> Held:
 def _other(root: Path) -> int:
     """Return the bytes of what is in no row: small files, and the directories that the rest is in."""
     rows = {"layers", "manifests", "configs", EXTRACTED, COVERS, "overlays", "local"}
-    total = os.lstat(root).st_blocks * _BLOCK
+    total = os.lstat(root).st_blocks * BLOCK
     for name, status in _entries(root):
-        total += status.st_blocks * _BLOCK if name in rows else disk_usage(root / name)
+        total += status.st_blocks * BLOCK if name in rows else disk_usage(root / name)
     return total
 
 

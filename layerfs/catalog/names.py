@@ -4,10 +4,13 @@ import re
 from collections.abc import Iterable
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
+from functools import partial
 from typing import Final
 
-from layerfs.errors import InvalidReference, LayerfsError, NotInStore
-from layerfs.oci import Digest, ImageReference, Index, Manifest, documents_below
+from layerfs.catalog.documents import held_document
+from layerfs.errors import InvalidReference, NotInStore
+from layerfs.oci import Digest, ImageReference, Manifest, documents_below
+from layerfs.oci.reference import familiar
 from layerfs.store import ImageStorage, RefEntry
 
 _DIGITS: Final = re.compile(r"(?:(?P<algorithm>sha256|sha512):)?(?P<hex>[0-9a-f]{12,128})")
@@ -103,14 +106,7 @@ def _document_of(storage: ImageStorage, entry: RefEntry, prefix: str) -> Digest 
     """Return the document of an image whose digest, or that of its config, begins so."""
     if str(entry.digest).startswith(prefix):
         return entry.digest
-
-    def load(digest: Digest) -> Manifest | Index | None:
-        try:
-            return storage.load_manifest(digest)
-        except LayerfsError:
-            return None
-
-    for document in documents_below(entry.digest, load):
+    for document in documents_below(entry.digest, partial(held_document, storage)):
         ids = [document.digest, *((document.config.digest,) if isinstance(document, Manifest) else ())]
         if any(str(digest).startswith(prefix) for digest in ids):
             return document.digest
@@ -118,11 +114,7 @@ def _document_of(storage: ImageStorage, entry: RefEntry, prefix: str) -> Digest 
 
 
 def _similar(text: str, names: Iterable[ImageReference]) -> str:
-    spelled = {short: str(name) for name in names for short in (str(name), _short(str(name)))}
+    spelled = {short: str(name) for name in names for short in (str(name), familiar(str(name)))}
     near = get_close_matches(text, spelled, _OFFERED, 0.7)
     found = dict.fromkeys(spelled[one] for one in near)
     return f" (did you mean {' or '.join(found)}?)" if found else " (layerfs images lists what is)"
-
-
-def _short(name: str) -> str:
-    return name.removeprefix("docker.io/").removeprefix("library/")

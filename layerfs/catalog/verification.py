@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from layerfs.catalog.documents import held_document
 from layerfs.catalog.inventory import Held, take_inventory
 from layerfs.errors import LayerfsError, StoreError
 from layerfs.needs import BlobNeed, DocumentNeed, Need
@@ -159,7 +160,7 @@ class Verification:
             if among is None or what.digest in among
         }
         things = dict.fromkeys(self._found, 0) | things
-        done = 0
+        done, total = 0, sum(things.values())
         for what, size in things.items():
             checked = self._found.get(what) or self._check(what)
             done += size
@@ -167,7 +168,7 @@ class Verification:
                 continue
             finding = Finding(what, checked, tuple(sorted(self._users[what.digest])))
             report.findings.append(finding)
-            tell(finding, done, sum(things.values()))
+            tell(finding, done, total)
         if report.count("repaired") and not storage.readonly:
             storage.make_durable()
         report.resumed = len(self._skipped)
@@ -185,9 +186,7 @@ class Verification:
                 self._users[each].add(str(name))
                 self._needs.setdefault(what, (need, None))
                 self._check(what)
-            with suppress(LayerfsError):
-                return self._storage.load_manifest(each)
-            return None
+            return held_document(self._storage, each)
 
         for document in documents_below(entry.digest, load):
             if not isinstance(document, Manifest):

@@ -122,6 +122,7 @@ def _references(params: dict[str, Any]) -> Iterator[str]:
     """Yield full names, then short ones: typing `al` should find docker.io/library/alpine."""
     from layerfs.config import settings_of
     from layerfs.host.namespaces import in_initial_user_namespace
+    from layerfs.oci.reference import familiar
     from layerfs.store import ImageStorage
 
     try:
@@ -135,6 +136,5 @@ def _references(params: dict[str, Any]) -> Iterator[str]:
         return
     yield from names
     for name in names:
-        short = name.removeprefix("docker.io/")
-        if short != name:
-            yield short.removeprefix("library/")
+        if (short := familiar(name)) != name:
+            yield short

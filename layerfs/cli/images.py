@@ -32,7 +32,6 @@ from layerfs.store import ImageStorage, RefEntry
 from layerfs.store.records import MERGERS
 from layerfs.view.texts import human_size
 
-_SHORT_HEX = 12
 _HEADER = ("REFERENCE", "DIGEST", "PLATFORM", "LAYERS", "SIZE", "FETCHED", "CREATED", "IN USE")
 
 Name = Annotated[
@@ -163,7 +162,7 @@ def _cells(row: dict[str, object], *, whole: bool) -> list[str]:
     size = row.get("size")
     return [
         str(row["reference"]),
-        str(row["digest"])[: None if whole else len("sha256:") + _SHORT_HEX],
+        str(row["digest"]) if whole else Digest.parse(str(row["digest"])).shown,
         "artifact" if "artifact" in row else str(row.get("platform", "-")),
         str(row.get("layers", "-")),
         human_size(size) if isinstance(size, int) else "-",

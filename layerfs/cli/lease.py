@@ -9,12 +9,11 @@ from layerfs.cli.app import app
 from layerfs.cli.opening import open_store
 from layerfs.cli.output import print_json, print_table
 from layerfs.errors import NotInStore
+from layerfs.oci import Digest
 from layerfs.settings import Settings
 
 if TYPE_CHECKING:
     from layerfs.store.leases import Lease
-
-_SHORT_HEX = 12
 
 lease_app = typer.Typer(
     help="List and end leases: what programs need of the store, until when.",
@@ -60,7 +59,7 @@ def _as_json(name: str, lease: "Lease") -> dict[str, object]:
 
 
 def _cells(name: str, lease: "Lease") -> list[str]:
-    first = lease.digests[0][: len("sha256:") + _SHORT_HEX] if lease.digests else "-"
+    first = Digest.parse(lease.digests[0]).shown if lease.digests else "-"
     more = len(lease.digests) - 1
     return [
         name,

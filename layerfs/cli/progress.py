@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
 _REFRESH = 0.1
-_SHOWN_HEX = 12
 
 
 @asynccontextmanager
@@ -75,7 +74,7 @@ async def _bars(journal: Journal, layers: list[ImageLayer]) -> AsyncIterator[Non
 
 
 def _label(layer: ImageLayer) -> str:
-    return f"{layer.number:02d} {layer.digest.algorithm}:{layer.digest.hex[:_SHOWN_HEX]}"
+    return f"{layer.number:02d} {layer.digest.shown}"
 
 
 def _display() -> "Progress":

@@ -65,8 +65,7 @@ def rm(
         return
     for name in chosen:
         typer.echo(f"{'would remove' if dry_run else 'removed'} {name}")
-    freed = sum(held.size for held in done.removed.values())
-    typer.echo(f"{'would free' if dry_run else 'freed'} {human_size(freed)}{_counted(done.removed)}")
+    typer.echo(f"{'would free' if dry_run else 'freed'} {human_size(done.freed)}{_counted(done.removed)}")
     _print_kept(done.kept)
 
 
@@ -139,7 +138,7 @@ def _as_json(done: "Outcome") -> Json:
         return {"kind": what.kind, "digest": str(what.digest), "size": held.size}
 
     return {
-        "freed": sum(held.size for held in done.removed.values()),
+        "freed": done.freed,
         "removed": [about(what, held) for what, held in done.removed.items()],
         "kept": [about(one.what, one.held) | {"for": list(one.reasons)} for one in done.kept],
     }

@@ -56,8 +56,8 @@ def with_provider(
 
     async def main() -> T:
         storage = open_store(settings, make=not settings.offline or local is not None)
-        async with wiring.providing(settings, storage, local) as provider, swept(storage):
-            keeper = wiring.keeper_of(settings, storage)
+        keeper = wiring.keeper_of(settings, storage)
+        async with wiring.providing(settings, storage, keeper, local) as provider, swept(storage):
             return await work(Machinery(storage, provider, settings.platform, keeper))
 
     return interrupts.run(main)
@@ -161,31 +161,26 @@ async def made_durable(storage: ImageStorage) -> AsyncIterator[None]:
 
 
 @contextmanager
-def kept_whole(storage: ImageStorage, digest: Digest) -> Iterator[None]:
-    """Keep the image *digest*, its documents and layers, from removal for the block: until it has a name.
+def kept_whole(storage: ImageStorage, digest: Digest, *more: Digest) -> Iterator[None]:
+    """Keep *digest*, an image or a stack, and *more* from removal for the block: until they are named.
 
     Not on a full disk, or one that may only be read: what is there already is good enough for some commands.
     """
     with ExitStack() as held:
         if not storage.readonly:
             with suppress(StoreFull):
-                held.enter_context(storage.lease(f"command-{os.getpid()}-{digest.short_id}", [digest]))
+                name = f"command-{os.getpid()}-{digest.short_id}"
+                held.enter_context(storage.lease(name, (digest, *more)))
         yield
 
 
 @contextmanager
 def kept(storage: ImageStorage, image: Image, merger: Merger, *, named: bool) -> Iterator[None]:
     """Keep the layers and the cover of *image* from removal for the block; if *named*, longer."""
-    if storage.readonly:
-        yield
-        return
     layers = [layer.digest for layer in image.layers]
-    stack = stack_digest(layers, merger)
-    with ExitStack() as held:
-        with suppress(StoreFull):  # what is there can be used all the same
-            held.enter_context(storage.lease(f"command-{os.getpid()}-{stack.short_id}", (*layers, stack)))
+    with kept_whole(storage, stack_digest(layers, merger), *layers):
         yield
-        if named:
+        if named and not storage.readonly:
             storage.leases.name_stack(layers, merger)
 
 

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from layerfs.store import LayerDir
 
 _SIGNS: Final[dict[Change, str]] = {"added": "+", "changed": "~", "removed": "-"}
-_SHOWN_HEX: Final = 12
 _LIMIT: Final = 10
 
 
@@ -116,15 +115,12 @@ def _matching(changes: Sequence[Changed], glob: str | None) -> Sequence[Changed]
 
 
 def _print(made: LayerChanges, limit: int, width: int) -> None:
-    digest = made.layer.digest
     sums = "  ".join(
         f"{sign}{human_size(made.size(change))} ({made.count(change)} {change})"
         for change, sign in _SIGNS.items()
         if made.count(change)
     )
-    typer.echo(
-        f"{made.layer.number:0{width}d}  {digest.algorithm}:{digest.hex[:_SHOWN_HEX]}  {sums or 'no changes'}"
-    )
+    typer.echo(f"{made.layer.number:0{width}d}  {made.layer.digest.shown}  {sums or 'no changes'}")
     if made.command:
         print_line(f"    {made.command}")
     shown = made.changes[:limit] if limit else made.changes

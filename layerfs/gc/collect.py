@@ -9,7 +9,7 @@ from itertools import islice
 
 from layerfs.catalog.inventory import Held
 from layerfs.catalog.inventory import needs_of as _walk
-from layerfs.gc.plan import Kept, Needed, Root, Users
+from layerfs.gc.plan import Kept, Needed, Root, Users, total
 from layerfs.oci import Digest, ImageReference
 from layerfs.store import ImageStorage
 from layerfs.store.removing import BATCH
@@ -26,7 +26,7 @@ class Collected:
     @property
     def freed(self) -> int:
         """Bytes."""
-        return sum(held.size for held in self.removed.values())
+        return total(self.removed.values())
 
 
 class Collector:
@@ -65,10 +65,8 @@ class Collector:
         usage = storage.usage()
         return Users(tuple(roots), usage, "" if self._force else storage.blind(usage))
 
-    def collect(
-        self, going: Mapping[Stored, Held], between: Callable[[int], object] = lambda _: None
-    ) -> Collected:
-        """Remove *going*, but for what somebody needs by then; *between* two batches hears the bytes freed.
+    def collect(self, going: Mapping[Stored, Held]) -> Collected:
+        """Remove *going*, but for what somebody needs by then.
 
         Raises StoreReadOnly, StoreError; what was removed until then stays removed.
         """
@@ -80,7 +78,6 @@ class Collector:
             removal = self._storage.remover.remove(batch, self._needed_now)
             done.removed |= {what: going[what] for what in removal.removed}
             done.kept += [Kept(what, going[what], (reason,)) for what, reason in removal.kept]
-            between(done.freed)
         return done
 
     def _needed_now(self) -> Callable[[Stored], str]:

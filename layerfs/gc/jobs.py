@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from layerfs.catalog.inventory import Held, Inventory, take_inventory
 from layerfs.gc.collect import Collector
 from layerfs.gc.leftovers import Cleaner, Leftovers, suspended_of
-from layerfs.gc.plan import Kept, Needed, Plan, Users, plan_collection
+from layerfs.gc.plan import Kept, Needed, Plan, Users, plan_collection, total
 from layerfs.oci import Digest, ImageReference
 from layerfs.store import ImageStorage, RefEntry
 from layerfs.store.stock import Stored
@@ -30,6 +30,11 @@ class Outcome:
     removed: Mapping[Stored, Held]
     kept: list[Kept]
     leftovers: Leftovers = field(default_factory=Leftovers)
+
+    @property
+    def freed(self) -> int:
+        """Bytes of what was removed, leftovers aside."""
+        return total(self.removed.values())
 
 
 def survey(storage: ImageStorage, *, older_than: float = 0, force: bool = False) -> Survey:

@@ -64,12 +64,13 @@ class Keeper:
         return total(plan_collection(things, users, now=time.time()).going.values())
 
     def _excess(self) -> int:
+        if not self.is_limited:  # then the size of the store need not be known
+            return 0
         return self._limits.excess(take_inventory(self._storage).total, room_of(self._storage))
 
     def _free(self, goal: int) -> int:
         """Remove garbage, then evict until *goal* bytes are free. Raises StoreError."""
-        done = collect_garbage(self._storage)
-        freed = sum(held.size for held in done.removed.values())
+        freed = collect_garbage(self._storage).freed
         if goal > freed:
             collector = Collector(self._storage, counts=self._limits.is_pinned)
             things = take_inventory(self._storage).things

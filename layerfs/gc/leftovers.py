@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from layerfs.catalog.inventory import Held, Inventory, take_inventory
+from layerfs.catalog.inventory import Held, Inventory, stored_in
 from layerfs.errors import InvalidDigest, StoreError, StoreReadOnly
 from layerfs.oci import Digest
 from layerfs.store import ImageStorage
@@ -81,13 +81,8 @@ class Cleaner:
         return Leftovers(_gone(found.leftovers), _gone(found.scratches), _gone(found.local), found.kept)
 
     def _is_left(self, path: Path, age: float) -> bool:
-        name = StagedName.parse(path.name)
-        if name is None or name.kind != "downloading" or age > SUSPENDED_SECONDS:
-            return True
-        try:
-            return not self._needed(Digest.from_name(name.stem))
-        except InvalidDigest:
-            return True
+        digest = _download_of(path)
+        return digest is None or age > SUSPENDED_SECONDS or not self._needed(digest)
 
     def _is_held(self, path: Path) -> bool:
         try:
@@ -116,7 +111,7 @@ def _user_of_bundle(path: Path, *, maker: int | None) -> str:
         if bundle.locks.is_served():
             return "a mount serves it"
         usage = bundle.usage()
-        uses = (usage.use_of(what.digest) for what in take_inventory(bundle).things)
+        uses = (usage.use_of(what.digest) for _, _, what in stored_in(bundle) if what is not None)
         found = [str(use) for use in uses if use is not None]
         return ", ".join(found[:1] or [f"lease {name}" for name, _ in bundle.leases.holding()])
     except StoreError as exc:
@@ -129,9 +124,13 @@ def _gone(held: dict[Path, Held]) -> dict[Path, Held]:
 
 def suspended_of(inventory: Inventory, digests: Collection[Digest]) -> Iterator[Path]:
     """Yield the suspended downloads of *digests*; some may be in somebody's hands."""
-    for path in inventory.leftovers:
-        name = StagedName.parse(path.name)
+    return (path for path in inventory.leftovers if _download_of(path) in digests)
+
+
+def _download_of(path: Path) -> Digest | None:
+    """Return what the staged *path* is a download of; None for anything else."""
+    name = StagedName.parse(path.name)
+    with suppress(InvalidDigest):
         if name is not None and name.kind == "downloading":
-            with suppress(InvalidDigest):
-                if Digest.from_name(name.stem) in digests:
-                    yield path
+            return Digest.from_name(name.stem)
+    return None

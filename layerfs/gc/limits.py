@@ -6,6 +6,7 @@ from fnmatch import fnmatchcase
 from typing import Final
 
 from layerfs.oci import ImageReference
+from layerfs.oci.reference import DOCKER_HUB, familiar
 from layerfs.settings.kinds import Amount, Order
 
 _LOW: Final = 0.9
@@ -46,5 +47,4 @@ class Limits:
 
 def _spelled(name: ImageReference) -> Sequence[str]:
     whole = str(name)
-    hub = whole.removeprefix("docker.io/")
-    return (whole, hub, hub.removeprefix("library/"), str(name.repository))
+    return (whole, whole.removeprefix(f"{DOCKER_HUB}/"), familiar(whole), str(name.repository))

@@ -66,6 +66,12 @@ def is_tag(text: str) -> bool:
     return _TAG.fullmatch(text) is not None
 
 
+def familiar(name: str) -> str:
+    """Return the text of a name as users write it: without Docker Hub, and its ``library/``."""
+    short = name.removeprefix(f"{DOCKER_HUB}/")
+    return name if short == name else short.removeprefix("library/")
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class Repository:
     """A repository of a registry, in normal form: ``docker.io`` and ``library/alpine``."""

@@ -4,14 +4,12 @@ Decides what counts as a published blob. `VerifiedBlob` is the proof that others
 imports `download` or `storage`.
 """
 
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from layerfs.host.oserrors import disk_errors
 from layerfs.oci import Digest
-from layerfs.store.disk import file_size
+from layerfs.store.disk import file_size, unlink
 from layerfs.store.layout import BLOB_SUFFIX, StoreLayout
 
 _PROOF: Final = object()
@@ -52,10 +50,4 @@ class BlobShelf:
 
     def discard(self, digest: Digest) -> bool:
         """Remove a blob; True if there was one. Raises StoreReadOnly, StoreError."""
-        path = self._layout.blob(digest)
-        with disk_errors(f"{path}: cannot remove"):
-            try:
-                os.unlink(path)
-            except FileNotFoundError:
-                return False
-        return True
+        return unlink(self._layout.blob(digest))

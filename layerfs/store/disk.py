@@ -14,7 +14,7 @@ from typing import Final
 
 from layerfs.errors import StoreDamaged, StoreError
 from layerfs.host.files import read_opened
-from layerfs.host.oserrors import store_error
+from layerfs.host.oserrors import disk_errors, store_error
 
 
 def utf8_path(path: str | os.PathLike[str]) -> Path:
@@ -95,6 +95,16 @@ def write_durably(
         raise
     if waiting:
         sync_directory(final.parent)
+
+
+def unlink(path: Path) -> bool:
+    """Remove a file; True if there was one. Raises StoreReadOnly, StoreError."""
+    with disk_errors(f"{path}: cannot remove"):
+        try:
+            os.unlink(path)
+        except FileNotFoundError:
+            return False
+    return True
 
 
 def read_small(path: Path, limit: int) -> bytes | None:

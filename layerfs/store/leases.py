@@ -23,7 +23,7 @@ from layerfs.errors import InvalidDigest, StoreError, UsageError
 from layerfs.host.oserrors import disk_errors
 from layerfs.host.processes import pid_namespace, start_time
 from layerfs.oci import Digest, stack_digest
-from layerfs.store.disk import make_directories, read_small, write_durably
+from layerfs.store.disk import make_directories, read_small, unlink, write_durably
 from layerfs.store.layout import StoreLayout, staged
 from layerfs.store.locks import Locks
 from layerfs.store.records import Merger
@@ -164,13 +164,7 @@ class Leases:
         """End a lease; True if there was one. Raises StoreReadOnly, StoreError."""
         if _NAME.fullmatch(name) is None:
             return False
-        path = self._directory / f"{name}{SUFFIX}"
-        with disk_errors(f"{path}: cannot remove"):
-            try:
-                os.unlink(path)
-            except FileNotFoundError:
-                return False
-        return True
+        return unlink(self._directory / f"{name}{SUFFIX}")
 
     def all(self) -> Iterator[tuple[str, Lease]]:
         """Yield the leases, those that hold no more too, by name; none if they are not ours to see.

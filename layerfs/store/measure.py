@@ -14,7 +14,7 @@ from typing import Final
 import xattr
 
 _KEPT: Final = "user.layerfs.blocks"
-_BLOCK: Final = 512
+BLOCK: Final = 512
 """Bytes of a unit of st_blocks (stat(2))."""
 
 
@@ -48,7 +48,7 @@ def tree_usage(tree: Path, record: Path, settled: Callable[[], bool]) -> int:
         status, about = os.lstat(tree), os.lstat(record)
     except OSError:
         return disk_usage(tree, record)
-    own = about.st_blocks * _BLOCK
+    own = about.st_blocks * BLOCK
     kept = _kept(record, status)
     if kept is None:
         kept = disk_usage(tree)
@@ -72,4 +72,4 @@ def _blocks(status: os.stat_result, links: set[tuple[int, int]]) -> int:
         if identity in links:
             return 0
         links.add(identity)
-    return status.st_blocks * _BLOCK
+    return status.st_blocks * BLOCK

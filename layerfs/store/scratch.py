@@ -49,15 +49,18 @@ class Scratch:
 
     def user(self) -> str:
         """Say who uses it, or is about to; empty if nobody does."""
-        if mounts_with(os.fsencode(self.path.name)):
+        if self._is_mounted():
             return "a mount uses it"
         if not self.lock.try_acquire():
             return "being mounted"
         self.lock.release()
         return ""
 
+    def _is_mounted(self) -> bool:
+        return bool(mounts_with(os.fsencode(self.path.name)))
+
     def _remove(self) -> None:
-        if mounts_with(os.fsencode(self.path.name)):
+        if self._is_mounted():
             raise StoreError(
                 f"{self.path}: in use by a mount, maybe of another mount namespace (not removed)"
             )
