@@ -37,9 +37,10 @@ from tests.gc.racing import (
     fill,
     mount_stack,
     names_of,
+    private_mounts,
     unmount_stack,
 )
-from tests.store.helpers import leftovers, publish
+from tests.store.helpers import apart, leftovers, publish
 from tests.store.test_crash import ExtractorsHere
 
 layers = st.integers(0, len(LAYERS) - 1)
@@ -307,7 +308,11 @@ class StoreAgreesWithAModel(RuleBasedStateMachine):
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize(("examples", "steps"), [(5, 20), pytest.param(40, 50, marks=pytest.mark.long)])
 def test_uses_removals_and_deaths_agree_with_a_model(examples: int, steps: int) -> None:
-    run_state_machine_as_test(
-        StoreAgreesWithAModel,
-        settings=settings(max_examples=examples, stateful_step_count=steps, deadline=None),
-    )
+    def run() -> None:
+        private_mounts()  # else a namespace that another test makes has copies of ours, which are uses
+        run_state_machine_as_test(
+            StoreAgreesWithAModel,
+            settings=settings(max_examples=examples, stateful_step_count=steps, deadline=None),
+        )
+
+    apart(run)

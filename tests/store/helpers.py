@@ -140,13 +140,22 @@ def shared_place() -> Iterator[Path]:
 
 def as_user(uid: int, work: Callable[[], None]) -> None:
     """Run *work* in a forked process of another user; fail with its traceback."""
+
+    def as_him() -> None:
+        os.setgroups([])
+        os.setgid(uid)
+        os.setuid(uid)
+        work()
+
+    apart(as_him)
+
+
+def apart(work: Callable[[], None]) -> None:
+    """Run *work* in a forked process; fail with its traceback."""
     reader, writer = os.pipe()
     pid = os.fork()
     if pid == 0:
         try:
-            os.setgroups([])
-            os.setgid(uid)
-            os.setuid(uid)
             work()
             os._exit(0)
         except BaseException:  # noqa: BLE001 - the parent reports it
