@@ -108,9 +108,14 @@ def wait_until(condition: Callable[[], bool], timeout: float = _SECONDS) -> None
 
 
 def runs(pid: int) -> bool:
-    """Say whether a process has not ended yet; one that nobody has waited for has."""
+    """Say whether a process has not ended yet; one that nobody has waited for has.
+
+    The first thread of a process may be a zombie while others still end, with the descriptors of them all.
+    """
     with contextlib.suppress(OSError):
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0] not in "ZX"
+        process = Path(f"/proc/{pid}")
+        ended = (process / "stat").read_text().rpartition(") ")[2][0] in "ZX"
+        return not ended or len(os.listdir(process / "task")) > 1
     return False
 
 
