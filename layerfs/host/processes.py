@@ -62,15 +62,18 @@ def pid_namespace() -> str:
 def start_time(pid: int) -> int | None:
     """Return when a process was started, in clock ticks since the boot; None if there is none.
 
-    With the pid it names one process (proc_pid_stat(5), field 22). A zombie has ended.
+    With the pid it names one process (proc_pid_stat(5), field 22). A zombie has ended, unless its first
+    thread alone is one.
     """
     try:
         with open(f"/proc/{pid}/stat", "rb", buffering=0) as file:
             stat = file.readall()
+        fields = stat[stat.rfind(b")") + 2 :].split()  # the name before may hold anything
+        if fields[0] in (b"Z", b"X") and len(os.listdir(f"/proc/{pid}/task")) < 2:
+            return None
     except OSError:
         return None
-    fields = stat[stat.rfind(b")") + 2 :].split()  # the name before may hold anything
-    return None if fields[0] in (b"Z", b"X") else int(fields[19])
+    return int(fields[19])
 
 
 class Caller:

@@ -3,10 +3,12 @@
 import os
 import signal
 import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
-from layerfs.host.processes import Caller, proc_is_ours, should_end
+from layerfs.host.processes import Caller, proc_is_ours, should_end, start_time
 from tests.support.clients import wait_until
 
 KILL, INT, TERM, URG, WINCH, USR1, TSTP = (
@@ -91,3 +93,21 @@ def test_a_caller_that_may_keep_none_keeps_none() -> None:
 
 def test_proc_is_ours_here() -> None:
     assert proc_is_ours()
+
+
+_FIRST_THREAD_ENDS = """
+import ctypes, threading
+threading.Thread(target=input).start()
+ctypes.CDLL(None).pthread_exit(None)
+"""
+
+
+def test_a_process_lives_until_its_last_thread_has_ended() -> None:
+    with subprocess.Popen([sys.executable, "-c", _FIRST_THREAD_ENDS], stdin=subprocess.PIPE) as process:
+        started = start_time(process.pid)
+        state = Path(f"/proc/{process.pid}/stat")
+        wait_until(lambda: state.read_text().rpartition(") ")[2][0] == "Z")
+        assert start_time(process.pid) == started is not None
+        process.kill()
+        wait_until(lambda: start_time(process.pid) is None)  # nobody has waited for it yet
+        assert state.exists()
