@@ -18,6 +18,10 @@ what its markers stand for there:
 - for ``.wh..wh..opq`` an opaque directory. It needs no whiteouts in it or below it, and gets none: overlayfs
   does not hide a whiteout in a directory that only one layer has, it lists a name that cannot be looked up.
 
+A **stub** is a file of such a directory without content. The attribute ``overlay.metacopy`` says that it is
+one, ``overlay.redirect`` which file of the data-only layers has the content (ibid., "Data-only lower
+layers").
+
 The text of an option list escapes ``\`` and ``,``, in lower directories ``:`` too, each by ``\``.
 """
 
@@ -43,11 +47,37 @@ OPAQUE_XATTRS: Final[Mapping[bytes, bytes]] = dict.fromkeys(
 
 _LOWER_SPECIAL: Final = re.compile(rb"([\\:,])")
 _SPECIAL: Final = re.compile(rb"([\\,])")
+_REDIRECT: Final = re.compile(rb"/([A-Za-z0-9_-]{2})/([A-Za-z0-9_-]{20})")
 
 
 def opaque_xattr(owner: OwnerKind) -> str:
     """Name the attribute that makes a directory opaque for the overlays that *owner* can mount."""
     return "trusted.overlay.opaque" if owner == "root" else "user.overlay.opaque"
+
+
+def object_path(id_: str) -> str:
+    """Return where the object *id_* is among the objects: the first two characters name a directory."""
+    return f"{id_[:2]}/{id_[2:]}"
+
+
+def object_redirect(id_: str) -> bytes:
+    """Return the redirect of a stub to the object *id_*: 24 bytes.
+
+    With one more the attributes of a stub do not fit into an inode of ext4, and each stub takes a block.
+    """
+    return b"/" + object_path(id_).encode("ascii")
+
+
+def object_of(redirect: bytes) -> str | None:
+    """Return the object that a *redirect* leads to; None for what `object_redirect` cannot have written."""
+    found = _REDIRECT.fullmatch(redirect)
+    return None if found is None else (found[1] + found[2]).decode("ascii")
+
+
+def stub_xattrs(owner: OwnerKind) -> tuple[str, str]:
+    """Name the attributes of a stub, metacopy and redirect, for the overlays that *owner* can mount."""
+    namespace = "trusted" if owner == "root" else "user"
+    return f"{namespace}.overlay.metacopy", f"{namespace}.overlay.redirect"
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,12 +14,15 @@ from layerfs.layer.overlayfs import (
     directory_option,
     fuse_lowerdir_option,
     lowerdir_option,
+    object_of,
+    object_redirect,
     opaque_xattr,
     opaques_and_whiteouts,
     split_lowerdir,
     with_ancestors,
 )
 from layerfs.layer.paths import split
+from layerfs.oci import Digest
 
 DIRECTORY, OTHER = Kind.DIRECTORY, Kind.OTHER
 
@@ -116,3 +119,26 @@ def test_fuse_overlayfs_gets_commas_escaped_and_no_colon() -> None:
     assert fuse_lowerdir_option([b"/a,b", b"/c d"]) == rb"lowerdir=/a\,b:/c d"
     with pytest.raises(UsageError, match=r"^/c:d: .*expected another --store"):
         fuse_lowerdir_option([b"/a", b"/c:d"])
+
+
+@given(st.binary())
+def test_a_redirect_fits_into_an_inode_and_leads_to_one_object(content: bytes) -> None:
+    id_ = Digest.of(content).object_id
+    redirect = object_redirect(id_)
+    assert len(redirect) == 24
+    assert redirect.startswith(b"/")
+    assert object_of(redirect) == id_
+
+
+@pytest.mark.parametrize(
+    "redirect",
+    [
+        b"",
+        b"etc/passwd",
+        b"/../../etc/passwd00000000",
+        b"/ab/cdefghijklmnopqrstu",
+        b"/ab/" + b"c" * 20 + b"\n",
+    ],
+)
+def test_a_redirect_that_layerfs_did_not_write_leads_nowhere(redirect: bytes) -> None:
+    assert object_of(redirect) is None

@@ -1,6 +1,7 @@
 """Digests: one form of text, one file name, one short name."""
 
 import hashlib
+import string
 from itertools import pairwise
 
 import pytest
@@ -83,6 +84,9 @@ def test_short_names_are_short_safe_and_different(one: Digest, other: Digest) ->
     assert one.short_id.isalnum()
     assert one.short_id == one.short_id.lower()
     assert (one.short_id == other.short_id) == (one == other)
+    assert len(one.object_id) == 22
+    assert set(one.object_id) <= set(string.ascii_letters + string.digits + "-_")
+    assert (one.object_id == other.object_id) == (one == other)
 
 
 def test_an_endless_text_is_not_repeated_in_the_error() -> None:
