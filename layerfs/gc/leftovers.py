@@ -12,6 +12,7 @@ from layerfs.errors import InvalidDigest, StoreError, StoreReadOnly
 from layerfs.oci import Digest
 from layerfs.store import ImageStorage
 from layerfs.store.layout import StagedName
+from layerfs.store.parts import blob_of
 from layerfs.store.removing import remove_directory
 from layerfs.store.scratch import all_scratches
 from layerfs.store.sweep import SUSPENDED_SECONDS
@@ -131,6 +132,6 @@ def _download_of(path: Path) -> Digest | None:
     """Return what the staged *path* is a download of; None for anything else."""
     name = StagedName.parse(path.name)
     with suppress(InvalidDigest):
-        if name is not None and name.kind == "downloading":
-            return Digest.from_name(name.stem)
+        if name is not None and name.kind in ("downloading", "part"):
+            return Digest.from_name(blob_of(name.stem))
     return None

@@ -14,7 +14,7 @@ from typing import Final, Literal
 from layerfs.errors import InvalidReference
 from layerfs.oci import Digest, ImageReference, Tag
 
-StagedKind = Literal["aside", "downloading", "extracting", "removing", "writing"]
+StagedKind = Literal["aside", "downloading", "extracting", "part", "removing", "writing"]
 
 EXTRACTED: Final = "extracted"
 """The directory of the extracted layers."""
@@ -26,7 +26,7 @@ NAME_MAX: Final = 255
 """Bytes in one file name, on every filesystem that matters (limits.h)."""
 
 _STAGED = re.compile(
-    r"(?P<stem>.*)\.[0-9a-f]{32}\.(?P<kind>aside|downloading|extracting|removing|writing)", re.DOTALL
+    r"(?P<stem>.*)\.[0-9a-f]{32}\.(?P<kind>aside|downloading|extracting|part|removing|writing)", re.DOTALL
 )
 
 

@@ -39,6 +39,7 @@ from layerfs.store.layout import RECORD_SUFFIX, StagedName, StoreLayout, as_dige
 from layerfs.store.leases import HeldLease, Leases
 from layerfs.store.locks import DigestLock, Locks
 from layerfs.store.opening import Opening
+from layerfs.store.parts import PartShelf
 from layerfs.store.paths import StorePaths
 from layerfs.store.probe import Capabilities
 from layerfs.store.records import CoverRecord, Merger, read_tables
@@ -126,6 +127,11 @@ class ImageStorage(StorePaths):
     def capabilities(self) -> Capabilities:
         """Who owns the store, and the form of its trees. Tries the disk when it is asked first."""
         return self._opening.capabilities()
+
+    @property
+    def parts(self) -> PartShelf:
+        """Parts of blobs that came before the rest."""
+        return PartShelf(self._layout.layers, self.locks)
 
     def __repr__(self) -> str:
         return f"ImageStorage({os.fspath(self.images_dir)!r})"
@@ -227,7 +233,8 @@ class ImageStorage(StorePaths):
     def discard_suspended(self, paths: Iterable[Path]) -> None:
         """Remove those of the staged downloads among *paths* that are in nobody's hands."""
         named = ((path, StagedName.parse(path.name)) for path in paths)
-        discard_suspended(self.locks, (path for path, name in named if name and name.kind == "downloading"))
+        resumable = (path for path, name in named if name and name.kind in ("downloading", "part"))
+        discard_suspended(self.locks, resumable)
 
     def discard_downloads(self, digest: Digest, source: str) -> None:
         """Remove what is staged of a blob from *source* and in nobody's hands. Raises StoreError."""

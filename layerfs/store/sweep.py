@@ -73,7 +73,7 @@ def sweep(
             elif _remove(path, name, locks, oldest):
                 removed[name.kind] += 1
     return Swept(
-        downloads=removed["downloading"],
+        downloads=removed["downloading"] + removed["part"],
         files=removed["writing"],
         trees=removed["aside"] + removed["extracting"] + removed["removing"],
         void=void,
@@ -149,7 +149,7 @@ def _remove(path: Path, name: StagedName, locks: Locks, oldest: float) -> bool:
         if name.kind in ("aside", "extracting", "removing"):
             _remove_tree(path)
             return True
-        if name.kind == "downloading" and _resumable(path, oldest):
+        if name.kind in ("downloading", "part") and _resumable(path, oldest):
             return False
         os.unlink(path)
     except FileNotFoundError:

@@ -1,0 +1,70 @@
+"""Which bytes of a blob are asked for: runs of bytes, what is here of them, what one request brings. Pure."""
+
+from collections.abc import Iterable, Sequence
+from typing import Final, NamedTuple
+
+GAP_MAX: Final = 64 << 10
+"""Bytes between two wanted runs that cost less than a second request (facts: a request is 20 ms or more)."""
+WORTH: Final = 1 << 20
+"""Bytes that must be here in a row for a download of the whole to pass over them: it ends one request for
+that and begins another."""
+
+
+class Span(NamedTuple):
+    """Bytes of a blob: from *start* to before *end*."""
+
+    start: int
+    end: int
+
+    @property
+    def size(self) -> int:
+        """How many they are."""
+        return self.end - self.start
+
+
+def merged(spans: Iterable[Span], gap: int = 0) -> list[Span]:
+    """Return *spans* in order, as few as possible; those that are at most *gap* bytes apart become one."""
+    found: list[Span] = []
+    for span in sorted(spans):
+        if found and span.start <= found[-1].end + gap:
+            found[-1] = Span(found[-1].start, max(found[-1].end, span.end))
+        elif span.size:
+            found.append(span)
+    return found
+
+
+def missing(wanted: Iterable[Span], here: Iterable[Span]) -> list[Span]:
+    """Return what *here* lacks of *wanted*, in order."""
+    held = merged(here)
+    found: list[Span] = []
+    for span in merged(wanted):
+        start = span.start
+        for one in held:
+            if one.end <= start or one.start >= span.end:
+                continue
+            if one.start > start:
+                found.append(Span(start, one.start))
+            start = max(start, one.end)
+        if start < span.end:
+            found.append(Span(start, span.end))
+    return found
+
+
+def requests(wanted: Iterable[Span], here: Iterable[Span], most: int) -> list[Span]:
+    """Return the ranges to ask for, each of at most *most* bytes, so that all of *wanted* is here."""
+    return [
+        Span(start, min(start + most, span.end))
+        for span in merged(missing(wanted, here), GAP_MAX)
+        for start in range(span.start, span.end, most)
+    ]
+
+
+def ahead(offset: int, size: int, here: Sequence[Span]) -> tuple[Span | None, int]:
+    """Say how a download of *size* bytes that is at *offset* goes on.
+
+    Returns the bytes that are here and can be taken now, or None, and where the next request ends.
+    """
+    runs = [span for span in merged(here) if span.end > offset and span.size >= WORTH]
+    if runs and runs[0].start <= offset:
+        return Span(offset, min(runs[0].end, size)), size
+    return None, min((run.start for run in runs), default=size)

@@ -1,0 +1,97 @@
+"""Parts of a blob that came before the rest of it: for files of lazy layers that somebody opened.
+
+Each is a file beside the blob's final name, ``sha256-<hex>@<start>-<end>.<32 hex>.part``, complete by a
+rename; the digits say where it came from, as for downloads. What they hold is unverified, as all parts of a
+blob are: it spares a later download of the whole a request for the same bytes, whose digest is checked then.
+"""
+
+import contextlib
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from layerfs.host.oserrors import disk_errors
+from layerfs.oci import Digest
+from layerfs.store.disk import unlink, write_durably
+from layerfs.store.layout import mark_of, staged
+from layerfs.store.locks import Locks
+
+_STEM: Final = re.compile(r"(?P<blob>[a-z0-9]+-[0-9a-f]+)@(?P<start>\d{1,19})-(?P<end>\d{1,19})", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Bytes [start, end) of a blob, in a file of their own."""
+
+    start: int
+    end: int
+    path: Path
+
+    def read(self, start: int, end: int) -> bytes:
+        """Return the bytes [*start*, *end*) of the blob, which must lie in this part.
+
+        Fewer if the file was cut; raises StoreError.
+        """
+        with disk_errors(f"{self.path}: cannot read"):
+            fd = os.open(self.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                return os.pread(fd, end - start, start - self.start)
+            finally:
+                os.close(fd)
+
+
+class PartShelf:
+    """All parts of all blobs."""
+
+    def __init__(self, directory: Path, locks: Locks) -> None:
+        self._directory = directory
+        self._locks = locks
+
+    def keep(self, digest: Digest, source: str, start: int, data: bytes) -> Part:
+        """Keep bytes of a blob that *source* sent. Raises StoreFull, StoreReadOnly, StoreError."""
+        end = start + len(data)
+        final = staged(self._directory, f"{digest.name}@{start}-{end}", "part", mark_of(source))
+        temporary = staged(self._directory, digest.name, "writing")
+        # Not awaited: what a power cut takes is fetched again, and what it spoils fails the blob's digest.
+        with self._locks.holding(temporary), disk_errors(f"{final}: cannot write"):
+            write_durably(temporary, final, data, waiting=False)
+        return Part(start, end, final)
+
+    def of(self, digest: Digest, source: str) -> list[Part]:
+        """Return the parts of a blob that came from *source*, in order. Raises StoreError."""
+        return sorted(
+            (part for mark, part in self._all(digest) if mark == mark_of(source) and _is_whole(part)),
+            key=lambda part: (part.start, -part.end),
+        )
+
+    def discard(self, digest: Digest, source: str | None = None) -> None:
+        """Remove the parts of a blob: those of *source*, or all. Raises StoreError."""
+        for mark, part in self._all(digest):
+            if source is None or mark == mark_of(source):
+                unlink(part.path)
+
+    def _all(self, digest: Digest) -> Iterator[tuple[str, Part]]:
+        prefix = f"{digest.name}@"
+        with disk_errors(f"{self._directory}: cannot list"):
+            names = os.listdir(self._directory)
+        for name in names:
+            if name.startswith(prefix) and name.endswith(".part"):
+                stem, random, _ = name.rsplit(".", 2)
+                if match := _STEM.fullmatch(stem):
+                    place = int(match["start"]), int(match["end"])
+                    yield random[: len(mark_of(""))], Part(*place, self._directory / name)
+
+
+def blob_of(stem: str) -> str:
+    """Return the name of the blob that the staged name *stem* is a part of; *stem* if it is none."""
+    match = _STEM.fullmatch(stem)
+    return match["blob"] if match else stem
+
+
+def _is_whole(part: Part) -> bool:
+    with contextlib.suppress(OSError):
+        return os.lstat(part.path).st_size == part.end - part.start > 0
+    return False
