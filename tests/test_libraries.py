@@ -82,6 +82,15 @@ def test_typer_has_the_classes_of_its_completion() -> None:
     assert callable(import_module("typer._completion_classes").completion_init)
 
 
+def test_typer_asks_its_own_name_for_who_reads_values() -> None:
+    """`layerfs.cli.values` stands in for it there; `tests/cli/test_values.py` compares the two."""
+    core, coercion = import_module("typer.core"), import_module("typer._coercion")
+
+    assert core.build_runtime_param.__module__ in (coercion.__name__, "layerfs.cli.values")
+    assert coercion.RuntimeParam.__abstractmethods__ == {"_coerce_value"}
+    assert "build_runtime_param(self.type_descriptor)" in inspect.getsource(core)
+
+
 def test_httpcore_reads_by_a_number_of_its_class() -> None:
     """`layerfs.registry.transport` makes it larger: most of the time of a download went into small reads."""
     connection = import_module("httpcore").AsyncHTTP11Connection

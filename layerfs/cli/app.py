@@ -8,11 +8,14 @@ from typing import Annotated, Final
 import typer
 
 import layerfs
+from layerfs.cli import values
 from layerfs.cli.completion import completion
 from layerfs.config import VARIABLE
 
 VERBATIM: Final = "\b\n"
 """In front of a paragraph of help: its lines are not wrapped, so that examples can be copied."""
+
+values.install()
 
 app = typer.Typer(
     name="layerfs",

@@ -1,8 +1,10 @@
 """What a command imports before it does anything: no more than it needs, for it delays the first answer."""
 
 import importlib
+import os
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -31,6 +33,23 @@ def test_help_and_completion_import_no_machinery() -> None:
 
     assert "typer" in found
     assert not found & {"trio", "pyfuse3", "httpx", "rich"}
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["images --json", "df", "lowerdir --format json a/b", "tree --limit 3 a/b"],
+)
+def test_a_verb_with_plain_words_imports_no_validation(words: str, tmp_path: Path) -> None:
+    code = "import sys; from layerfs.cli import main\ntry: main()\nexcept SystemExit: print(*sys.modules)"
+    argv, store = words.split(), str(tmp_path / "store")
+    done = subprocess.run(
+        [sys.executable, "-c", code, *argv],
+        capture_output=True, text=True, check=True, env={**os.environ, "LAYERFS_STORE": store},
+    )  # fmt: skip
+
+    loaded = {name.partition(".")[0] for name in done.stdout.split()}
+    assert "typer" in loaded
+    assert not loaded & {"pydantic", "pydantic_core", "rich", "pyfuse3"}
 
 
 def test_every_verb_is_in_the_module_that_the_table_says() -> None:
