@@ -5,14 +5,16 @@ part; then the mount would land where the link leads. A descriptor keeps to what
 """
 
 import os
+import pwd
 import subprocess
 from errno import EBUSY, EINVAL, ENOENT, ENOTDIR, EPERM
 from typing import Final, Self
 
 from layerfs.errors import MountError
-from layerfs.host.descriptors import closing_fd
+from layerfs.host.descriptors import closing_fd, mount_id
 from layerfs.host.libc import call
 from layerfs.host.mounts import Mount, is_dead, read_mounts
+from layerfs.host.occupants import named, read_occupants
 
 _MNT_DETACH: Final = 2
 _UMOUNT_NOFOLLOW: Final = 8
@@ -95,8 +97,8 @@ class Mountpoint:
         except (FileNotFoundError, NotADirectoryError):
             return None
         with closing_fd(fd):
-            number = _mount_id(fd)
-        if number == _mount_id(self._parent):
+            number = mount_id(fd)
+        if number == mount_id(self._parent):
             return None
         return next((one for one in read_mounts() if one.mount_id == number), None)
 
@@ -135,7 +137,7 @@ class Mountpoint:
         if error is not None and error.errno == EBUSY and lazy:
             error = self._try_unmount(detach=True)
         if error is not None:
-            raise MountError(_refusal(str(self), error))
+            raise MountError(f"{self}: {_refusal(self.mount(), error)}")
 
     def _try_unmount(self, *, detach: bool) -> OSError | None:
         try:
@@ -143,6 +145,9 @@ class Mountpoint:
         except OSError as error:
             if error.errno != EPERM:
                 return error
+            found = self.mount()
+            if found is not None and found.user not in (None, os.getuid()):
+                return OSError(EPERM, f"mounted by {_user_name(found.user)} (expected that user, or root)")
             return _ask_fusermount(self.path, detach=detach)
         return None
 
@@ -151,18 +156,31 @@ def _name_of(fd: int) -> bytes:
     return os.readlink(b"/proc/self/fd/%d" % fd)
 
 
-def _mount_id(fd: int) -> int:
-    """Return the kernel's number of the mount that *fd* was opened in, see proc_pid_fdinfo(5)."""
-    with open(f"/proc/self/fdinfo/{fd}", "rb") as file:
-        return next(int(line.split()[1]) for line in file if line.startswith(b"mnt_id:"))
-
-
-def _refusal(shown: str, error: OSError) -> str:
-    if error.errno == EBUSY:
-        return f"{shown}: in use (close what is open below it, or unmount with --lazy)"
+def _refusal(found: Mount | None, error: OSError) -> str:
+    if error.errno == EBUSY and found is not None:
+        return f"in use {_in_the_way(found)}, or unmount with --lazy"
     if error.errno in (EINVAL, ENOENT):
-        return f"{shown}: nothing is mounted there"
-    return f"{shown}: cannot unmount: {error.strerror}"
+        return "nothing is mounted there"
+    return f"cannot unmount: {error.strerror}"
+
+
+def _in_the_way(found: Mount) -> str:
+    """Say who keeps the mount *found* busy, and what to do about it."""
+    if below := [one.point for one in read_mounts() if one.parent_id == found.mount_id]:
+        return f"by the mount {os.fsdecode(below[-1])} below it; unmount that before"
+    occupants = read_occupants({found.device})
+    if of_it := occupants.of(found.device):
+        return f"by {named(of_it)}; let go of it there"
+    if occupants.unseen:
+        return "by a process of another user, or another mount namespace; let go of it there"
+    return "by what /proc does not show; try again"
+
+
+def _user_name(uid: int | None) -> str:
+    try:
+        return pwd.getpwuid(uid or 0).pw_name
+    except KeyError:
+        return f"user {uid}"
 
 
 def _ask_fusermount(point: bytes, *, detach: bool) -> OSError | None:

@@ -170,6 +170,21 @@ def test_mount_in_the_background_logs_below_the_state_directory(household: House
     assert household.room().run("ls", "-A", point).stdout == ""
 
 
+def test_a_mount_of_root_is_said_to_be_his(household: Household) -> None:
+    point = household.place("mnt")
+    options = "fd=9,rootmode=40000,user_id=0,group_id=0"
+    household.as_root("sh", "-c", f"exec 9<>/dev/fuse; mount -i -t fuse.layerfs -o {options} layerfs {point}")
+    try:
+        done = household.room().layerfs("umount", point, check=False)
+    finally:
+        household.as_root("umount", str(point))
+
+    assert done.returncode == 1
+    assert done.stderr == (
+        f"layerfs: {point}: cannot unmount: mounted by root (expected that user, or root)\n"
+    )
+
+
 def test_a_dead_mount_of_the_user_is_replaced(household: Household) -> None:
     with household.room().mounted() as first:
         first.kill()
