@@ -10,17 +10,16 @@ import typer
 import layerfs
 from layerfs.cli import values
 from layerfs.cli.completion import completion
+from layerfs.cli.helping import Program, Verb
 from layerfs.config import VARIABLE
-
-VERBATIM: Final = "\b\n"
-"""In front of a paragraph of help: its lines are not wrapped, so that examples can be copied."""
 
 values.install()
 
 app = typer.Typer(
     name="layerfs",
+    cls=Program,
     help="Mount OCI images as a read-only tree: fetched on first access, verified, ready for overlayfs.",
-    epilog=f"{VERBATIM}Example: layerfs mount ~/oci && ls ~/oci/images/docker.io/library/alpine:3.20/rootfs/",
+    epilog="Example: layerfs mount ~/oci && ls ~/oci/images/docker.io/library/alpine:3.20/rootfs/",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -98,4 +97,4 @@ def load_verbs(wanted: str = "") -> None:
         *app.registered_commands,
         *(one for group in groups if group for one in group.registered_commands),
     ):
-        command.epilog = VERBATIM + (command.epilog or "").removeprefix(VERBATIM)
+        command.cls = Verb

@@ -10,10 +10,12 @@ from layerfs import config as files
 from layerfs.cli import options
 from layerfs.cli.app import app
 from layerfs.cli.failures import report
+from layerfs.cli.helping import Verbs
 from layerfs.cli.output import print_json
 from layerfs.errors import InvalidSettings
 
 config_app = typer.Typer(
+    cls=Verbs,
     help="Check the configuration files, or show what is in force.",
     epilog="Files: /etc/layerfs/config.toml, then $XDG_CONFIG_HOME/layerfs/config.toml; see layerfs.toml(5).",
     no_args_is_help=True,

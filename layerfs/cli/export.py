@@ -47,10 +47,10 @@ def export(
         str, typer.Option("--output", "-o", metavar="FILE", help="Where to write; - is standard output.")
     ] = "-",
 ) -> None:
-    """Write the root filesystem of an image as a tar, fetching it before.
+    """Write the root filesystem of an image as a tar.
 
-    The layers are merged, whiteouts applied. Owners, modes, times, xattrs, hard links and devices are the
-    image's, names are sorted: the same image gives the same bytes.
+    The image is fetched before, the layers are merged, whiteouts applied. Owners, modes, times, xattrs, hard
+    links and devices are the image's, names are sorted: the same image gives the same bytes.
     """
     from layerfs.cli.running import have_layers
 

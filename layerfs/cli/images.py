@@ -57,13 +57,15 @@ def images(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print the references only.")] = False,
     whole: Annotated[bool, typer.Option("--no-trunc", "--digests", help="Print whole digests.")] = False,
     form: Annotated[
-        Literal["table", "json"], typer.Option("--format", help="How to print them; json is --json.")
+        Literal["table", "json"],
+        typer.Option("--format", metavar="table|json", help="How to print them; json is --json."),
     ] = "table",
     as_json: options.Json = False,
 ) -> None:
-    """List the images that the store knows; in use are those that a mount or a lease needs.
+    """List the images of the store.
 
-    An image that was fetched for several platforms has a row for each; --platform chooses one.
+    In use are those that a mount or a lease needs. An image that was fetched for several platforms has a row
+    for each; --platform chooses one.
     """
     storage = open_store(settings, make=False)
     refs = _chosen(storage, [*([name] if name else []), *map(_pattern, filters or ())])

@@ -41,10 +41,11 @@ def import_(
     ] = False,
     as_json: options.Json = False,
 ) -> None:
-    """Bring images of SOURCE into the store, verify and extract them; print their references.
+    """Bring images of archives and layouts into the store.
 
-    SOURCE is what skopeo, podman, docker and other tools write. Layers that are files of their own share
-    their bytes with the store where the filesystem can do that: by reflink, else by hard link.
+    They are verified and extracted, and their references printed. SOURCE is what skopeo, podman, docker and
+    other tools write. Layers that are files of their own share their bytes with the store where the
+    filesystem can do that: by reflink, else by hard link.
     """
     from layerfs.cli.running import with_provider
     from layerfs.local import SourceName, open_source

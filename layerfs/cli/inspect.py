@@ -61,7 +61,7 @@ def inspect(
 @app.command(epilog="Example: layerfs history docker.io/library/alpine:3.20")
 @options.configured(*options.FETCHING)
 def history(settings: Settings, reference: options.Reference, as_json: options.Json = False) -> None:
-    """Show the layers of an image: size, state, and the command that made each."""
+    """Show the layers of an image: size, state, command that made it."""
     from layerfs.cli.running import image_of
 
     async def work(machinery: "Machinery", _: Digest, manifest: Manifest) -> None:
@@ -78,7 +78,10 @@ def history(settings: Settings, reference: options.Reference, as_json: options.J
 @app.command(epilog="Example: layerfs digest docker.io/library/alpine:3.20")
 @options.configured(*options.REGISTRY, *options.STORE)
 def digest(settings: Settings, reference: options.Reference) -> None:
-    """Ask the registry what REFERENCE names now, and print the digest; of a digest, all of it."""
+    """Ask the registry which digest REFERENCE names now.
+
+    Of some digits of a digest in the store it prints all.
+    """
     from layerfs.cli.running import with_client
 
     target = reference_of(settings, reference).target

@@ -6,6 +6,7 @@ import typer
 
 from layerfs.cli import options
 from layerfs.cli.app import app
+from layerfs.cli.helping import Verbs
 from layerfs.cli.opening import open_store
 from layerfs.cli.output import print_json, print_table
 from layerfs.errors import NotInStore
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from layerfs.store.leases import Lease
 
 lease_app = typer.Typer(
+    cls=Verbs,
     help="List and end leases: what programs need of the store, until when.",
     epilog="A program takes one by ImageStorage.lease (docs/embedding.md); it ends with its process or time.",
     no_args_is_help=True,

@@ -17,6 +17,18 @@ if TYPE_CHECKING:
 
 Format = Literal["option", "lines", "json"]
 For = Literal["kernel", "fuse-overlayfs"]
+Form = Annotated[
+    Format,
+    typer.Option("--format", metavar="option|lines|json", help="How to print the directories (option)."),
+]
+Merged = Annotated[
+    For | None,
+    typer.Option(
+        "--for",
+        metavar="kernel|fuse-overlayfs",
+        help="Who merges them (default: the kernel); each needs a form of its own.",
+    ),
+]
 _FOR_THE_KERNEL: Final = (
     "layerfs: these are for the kernel's overlayfs (--for kernel); fuse-overlayfs loses files with them: "
     "--for fuse-overlayfs"
@@ -29,19 +41,16 @@ _FOR_THE_KERNEL: Final = (
 def lowerdir(
     settings: Settings,
     reference: options.Reference,
-    format_: Annotated[Format, typer.Option("--format", help="How to print the directories.")] = "option",
-    for_: Annotated[
-        For | None,
-        typer.Option("--for", help="Who merges them (default: the kernel); each needs a form of its own."),
-    ] = None,
+    format_: Form = "option",
+    for_: Merged = None,
     fetch: Annotated[
         bool, typer.Option("--fetch/--no-fetch", help="Fetch what is missing, or say where it would be.")
     ] = True,
 ) -> None:
-    """Print the native lower directories of an image, topmost first, fetching it before.
+    """Print the native lower directories of an image.
 
-    They are for overlayfs of the kernel. fuse-overlayfs reads markers by other rules and loses files of them
-    without a word: it needs those of --for fuse-overlayfs.
+    Topmost first; the image is fetched before. They are for overlayfs of the kernel. fuse-overlayfs reads
+    markers by other rules and loses files of them without a word: it needs those of --for fuse-overlayfs.
 
     With --no-fetch the manifest must be in the store, the directories need not be there yet. With --offline
     nothing is fetched, and a missing layer is an error.

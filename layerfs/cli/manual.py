@@ -12,7 +12,8 @@ import typer
 
 import layerfs
 from layerfs import config
-from layerfs.cli.app import VERBATIM, app, load_verbs
+from layerfs.cli.app import app, load_verbs
+from layerfs.cli.helping import flags, placeholder
 
 Page = Literal["layerfs", "layerfs.toml"]
 
@@ -37,7 +38,7 @@ _FILES: Final = (
 )
 
 
-@app.command("man", hidden=True, epilog="Example: layerfs man layerfs > layerfs.1")
+@app.command(epilog="Example: layerfs man layerfs > layerfs.1")
 def man(
     page: Annotated[Page, typer.Argument(metavar="PAGE", help="layerfs or layerfs.toml")] = "layerfs",
 ) -> None:
@@ -86,29 +87,17 @@ def _verb(name: str, command: Any) -> Iterator[str]:
     options = [
         param for param in command.params if param.param_type_name == "option" and param.name != "help"
     ]
-    usage = " ".join([name, "[OPTION]...", *(_metavar(argument) for argument in arguments)])
+    usage = " ".join([name, "[OPTION]...", *map(placeholder, arguments)])
     yield f".SS {_escape(usage)}"
     yield _text(command.help or "")
-    described = [(_metavar(argument), argument.help or "") for argument in arguments if argument.help]
-    yield from _list([*described, *((_flags(option), option.help or "") for option in options)])
+    described = [(placeholder(argument), argument.help or "") for argument in arguments if argument.help]
+    yield from _list([*described, *((flags(option), option.help or "") for option in options)])
     if command.epilog:
         yield ".PP"
-        label, _, example = command.epilog.removeprefix(VERBATIM).partition(": ")
+        label, _, example = command.epilog.partition(": ")
         yield _escape(f"{label}:")
         yield ".PP"
         yield f".RS 4\n.nf\n{_escape(example)}\n.fi\n.RE"
-
-
-def _metavar(argument: Any) -> str:
-    name: str = argument.metavar or argument.name.upper()
-    if argument.nargs == -1 and " " not in name:
-        name += "..."
-    return name if argument.required else f"[{name}]"
-
-
-def _flags(option: Any) -> str:
-    names: str = ", ".join([*option.opts, *option.secondary_opts])
-    return names if option.is_flag else f"{names} {option.metavar or option.name.upper()}"
 
 
 def _variables(root: Any) -> list[tuple[str, str]]:

@@ -102,11 +102,12 @@ def overlay(
         bool, typer.Option("--lazy", "-l", help="With --umount: detach it even while it is in use.")
     ] = False,
 ) -> None:
-    """Mount the merged root of an image at DIR by the kernel, read-only unless told otherwise.
+    """Mount the merged root of an image at DIR by the kernel.
 
-    Fetches the image before. No daemon is needed, before or after. Needs the right to mount: root, or root of
-    a user namespace that the store was made in. Mounts nosuid,nodev unless --suid and --dev say otherwise:
-    give them for a DIR that other users cannot enter, as below a directory of mode 0700.
+    Read-only unless told otherwise. Fetches the image before. No daemon is needed, before or after. Needs the
+    right to mount: root, or root of a user namespace that the store was made in. Mounts nosuid,nodev unless
+    --suid and --dev say otherwise: give them for a DIR that other users cannot enter, as below a directory of
+    mode 0700.
     """
     writing = Writing(upper, work, rw)
     trusted = Trusted(suid, dev)

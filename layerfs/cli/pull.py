@@ -85,9 +85,10 @@ def pull(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print the digests only.")] = False,
     as_json: options.Json = False,
 ) -> None:
-    """Resolve REFERENCE anew, then download, verify and extract all layers.
+    """Download, verify and extract all layers of images.
 
-    With a digest the image is kept by its digest; a tag beside it names what it named before.
+    The registry is asked anew what a tag names. With a digest the image is kept by its digest; a tag beside
+    it names what it named before.
 
     Where one of several cannot be had, the others are fetched, and the exit code is that of the first error.
     With --json each has a result; that of an error has error and message, as in layerfs status. Progress is

@@ -80,10 +80,11 @@ def gc(
     force: Force = False,
     as_json: options.Json = False,
 ) -> None:
-    """Remove what nothing needs: no name, no lease, no mount, nobody's work.
+    """Remove from the store what nothing needs.
 
-    Beside layers, covers, blobs and documents that is what killed processes left, downloads that nobody will
-    resume, what was written to overlays (--rw) that are mounted no more, and what layerfs mount SOURCE kept.
+    No name, no lease, no mount and nobody's work needs it. Beside layers, covers, blobs and documents that is
+    what killed processes left, downloads that nobody will resume, what was written to overlays (--rw) that
+    are mounted no more, and what layerfs mount SOURCE kept.
     """
     from layerfs.gc.jobs import collect_garbage
 

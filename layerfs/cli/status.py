@@ -53,8 +53,9 @@ def status(
     ] = None,
     as_json: options.Json = False,
 ) -> None:
-    """Show the layerfs mounts of this machine: store, progress, recent errors with advice.
+    """Show the layerfs mounts of this machine and what they do.
 
+    That is their store, what they fetch, and recent errors with advice.
     With MOUNTPOINT the exit code is 0 only if that mount answers.
     """
     found = [_look(point) for point in _points(mountpoint)]

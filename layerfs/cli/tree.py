@@ -60,9 +60,10 @@ def tree(
     ] = None,
     as_json: options.Json = False,
 ) -> None:
-    """Show what each layer added, changed and removed, largest first, and the command that made it.
+    """Show what each layer added, changed and removed.
 
-    Fetches the image before. Sizes are those of the files; a second name of a file counts nothing.
+    The largest first, below the command that made the layer. Fetches the image before. Sizes are those of the
+    files; a second name of a file counts nothing.
     """
     from layerfs.cli.running import have_image
 

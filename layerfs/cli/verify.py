@@ -64,8 +64,9 @@ def verify(
     force: Force = False,
     as_json: options.Json = False,
 ) -> None:
-    """Check blobs and documents against their digests, layers against their blobs, covers against layers.
+    """Check what is in the store, and repair it.
 
+    Blobs and documents are checked against their digests, layers against their blobs, covers against layers.
     Each layer is extracted once more and compared: type, mode, owner, size, times, attributes, hard links and
     content of each entry. Exits with 6 if something is wrong. --repair makes layers and covers from what is
     here, and fetches blobs and documents; what a mount uses stays as it is, and it is said who uses it.

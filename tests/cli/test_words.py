@@ -11,7 +11,8 @@ import pytest
 import typer
 
 import layerfs.cli
-from layerfs.cli.app import VERBATIM, app, load_verbs
+from layerfs.cli.app import app, load_verbs
+from layerfs.cli.helping import GROUPS, summary
 from tests.cli.conftest import CommandLine
 
 _SOURCE = Path(layerfs.cli.__file__).parents[1]
@@ -33,10 +34,62 @@ def _below(group: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 def test_every_verb_and_option_explains_itself_with_an_example() -> None:
     for name, command in verbs():
         assert command.help, name
-        assert command.epilog.startswith(f"{VERBATIM}Example: "), name
+        assert command.epilog.startswith("Example: "), name
         assert name.split()[-1] in command.epilog or name == "umount", name
         for param in command.params:
             assert param.name == "help" or param.help, f"{name}: {param.name}"
+
+
+def test_the_verbs_stand_in_groups_each_with_a_sentence_on_one_line(layerfs: CommandLine) -> None:
+    load_verbs()
+    top: dict[str, Any] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    shown = [name for name, command in top.items() if not command.hidden]
+    assert sorted(shown) == sorted(name for names in GROUPS.values() for name in names)
+    lines = layerfs("--help", environment={"COLUMNS": "80"}).stdout.splitlines()
+    for heading, names in GROUPS.items():
+        at = lines.index(f"{heading}:") + 1
+        assert [line.split()[0] for line in lines[at : at + len(names)]] == list(names)
+        assert lines[at + len(names)] == ""
+        for line, name in zip(lines[at:], names, strict=False):
+            assert line.endswith(summary(top[name].help)), name
+
+
+def help_of(name: str, command: Any, width: int, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Return what ``--help`` of a verb prints on a terminal that is *width* columns wide."""
+    monkeypatch.setenv("COLUMNS", str(width))
+    found: str = command.get_help(typer.Context(command, info_name=f"layerfs {name}".rstrip()))
+    return found
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 200])
+def test_help_fits_the_terminal(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    load_verbs()
+    top: Any = typer.main.get_command(app)
+    for name, command in [("", top), ("config", top.commands["config"]), *verbs()]:
+        shown = help_of(name, command, width, monkeypatch)
+        long = [line for line in shown.splitlines() if len(line) > min(width, 80)]
+        if width < 80:  # a single word may be longer, a path for instance, and an example breaks behind words
+            long = [line for line in long if len(line.removesuffix(" \\").split()) > 1 and "$(" not in line]
+        assert long == [], name
+
+
+def test_help_looks_the_same_with_every_typer(layerfs: CommandLine) -> None:
+    for name, command in verbs():
+        for param in command.params:
+            assert param.metavar or getattr(param, "is_flag", False), f"{name}: {param.name}"
+    shown = layerfs("rm", "--help").stdout
+    assert shown.splitlines()[0].endswith(" rm [OPTION]... [IMAGE]...")
+    assert "\n  [IMAGE]...  Tags, digests or image ids.\n" in shown
+    usage = layerfs("pull", code=2).stderr.splitlines()[0]
+    assert usage.endswith(" pull [OPTION]... REFERENCE...")
+
+
+def test_an_example_that_is_broken_into_lines_is_the_same_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, command in verbs():
+        for width in (40, 80):
+            example = help_of(name, command, width, monkeypatch).rpartition("Example:")[2]
+            words = example.replace("\\\n", " ").split()
+            assert " ".join(words) == command.epilog.removeprefix("Example: "), name
 
 
 def test_every_verb_that_lists_or_shows_can_print_json() -> None:
