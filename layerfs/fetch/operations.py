@@ -10,11 +10,11 @@ import msgspec
 
 from layerfs.errors import RegistryMisbehaved
 from layerfs.fetch.origin import Means, Operation
-from layerfs.fetch.receiving import write_down
+from layerfs.fetch.receiving import write_down, write_range
 from layerfs.oci import Descriptor, Digest, Repository, Resolved, Tag
 
-RANGE_MAX: Final = 32 << 20
-"""Bytes that one `ReadRange` returns."""
+WASTED_MAX: Final = 1 << 20
+"""Bytes in front of a range that may come unasked: they cost less than another request."""
 
 
 class Locate(Operation[str], frozen=True, tag="locate"):
@@ -110,37 +110,39 @@ class Receive(Operation[None], frozen=True, tag="receive"):
             await write_down(stream, self.descriptor, self.offset, self.name, means)
 
 
-class ReadRange(Operation[bytes], frozen=True, tag="range"):
-    """Return *length* bytes of a blob from *start* on, fewer at its end; unverified.
+class ReceiveRange(Operation[bool], frozen=True, tag="range"):
+    """Write the bytes [*start*, *end*) of a blob, unverified, into a file that is lent, from *at* on.
 
-    At most `RANGE_MAX`, for they travel as one message. Raises RegistryError where asking again may help.
+    False if the source knows no ranges and sends more than `WASTED_MAX` that was not asked for: then nothing
+    is written. Tells how many of the bytes were. Raises RegistryError where asking again may help: what was
+    told of stays. StoreFull, StoreError.
     """
 
     repository: Repository
     descriptor: Descriptor
     start: int
-    length: int
-    result: ClassVar[Any] = bytes
+    end: int
+    at: int
+    name: str
+    """The file's, for error texts."""
+    result: ClassVar[Any] = bool
 
     @property
     def registry(self) -> str:
         """That of the repository."""
         return self.repository.registry
 
-    async def do(self, means: Means) -> bytes:
-        """Read a part of a stream. A server that knows no ranges sends the blob from its first byte."""
-        end = min(self.start + min(self.length, RANGE_MAX), self.descriptor.size)
-        found = bytearray()
-        async with means.source.stream_blob(self.repository, self.descriptor, self.start, end) as stream:
-            position = stream.offset
-            async for chunk in stream:
-                found += chunk[max(0, self.start - position) : max(0, end - position)]
-                position += len(chunk)
-                if position >= end:
-                    break
-        if len(found) != max(0, end - self.start):
-            raise RegistryMisbehaved(f"{self.descriptor.digest}: {len(found)} bytes of {self.start} to {end}")
-        return bytes(found)
+    async def do(self, means: Means) -> bool:
+        """Let a part of the source's stream into the file."""
+        span = self.start, self.end
+        async with means.source.stream_blob(self.repository, self.descriptor, *span) as stream:
+            if self.start - stream.offset > WASTED_MAX:
+                return False
+            written = await write_range(stream, span, self.at, self.name, means)
+        if written < self.end - self.start:
+            what = f"{self.descriptor.digest}: {written} bytes from {self.start} on"
+            raise RegistryMisbehaved(f"{what} (expected {self.end - self.start})")
+        return True
 
 
 operations: Final[msgspec.json.Decoder[Operation[Any]]] = msgspec.json.Decoder(

@@ -1,4 +1,4 @@
-"""A stream of a blob into a file. Moves bytes; verifies nothing but their number."""
+"""A stream of a blob, or of a part of one, into a file. Moves bytes; verifies nothing but their number."""
 
 import os
 from typing import Final
@@ -38,6 +38,37 @@ async def write_down(
         file.announce(1)
 
 
+async def write_range(stream: BlobChunks, span: tuple[int, int], at: int, name: str, means: Means) -> int:
+    """Write the bytes *span* of a blob out of *stream* into the first of the files lent, from *at* on.
+
+    What the stream has besides is passed over. Returns how many bytes were written; tells as it goes. Raises
+    what the stream raises, StoreFull, StoreError.
+    """
+    start, end = span
+    position, written = stream.offset, 0
+    async for chunk in stream:
+        part = memoryview(chunk)[max(0, start - position) : max(0, end - position)]
+        position += len(chunk)
+        if part:
+            if means.inline:
+                _put(means.files[0], part, at + written, name)
+            else:
+                await trio.to_thread.run_sync(_put, means.files[0], part, at + written, name)
+            written += len(part)
+            means.told(written)
+        if position >= end:
+            break
+    return written
+
+
+def _put(fd: int, data: memoryview, at: int, name: str) -> None:
+    with disk_errors(f"{name}: cannot write"):
+        while data:
+            taken = os.pwrite(fd, data, at)
+            at += taken
+            data = data[taken:]
+
+
 class _File:
     """The file that a blob goes to, and how far it is."""
 
@@ -56,11 +87,8 @@ class _File:
 
     def write(self, data: memoryview) -> None:
         """Append *data*. Raises StoreFull, StoreError."""
-        with disk_errors(f"{self._name}: cannot write"):
-            while data:
-                taken = os.pwrite(self._fd, data, self._written)
-                self._written += taken
-                data = data[taken:]
+        _put(self._fd, data, self._written, self._name)
+        self._written += len(data)
 
     def announce(self, least: int) -> None:
         """Tell how much is there, if that is at least *least* bytes more than was told."""

@@ -15,10 +15,11 @@ from typing import Final
 
 from layerfs.host.oserrors import disk_errors
 from layerfs.oci import Digest
-from layerfs.store.disk import unlink, write_durably
+from layerfs.store.disk import FILE_MODE, unlink
 from layerfs.store.layout import mark_of, staged
 from layerfs.store.locks import Locks
 
+_CREATE: Final = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _STEM: Final = re.compile(r"(?P<blob>[a-z0-9]+-[0-9a-f]+)@(?P<start>\d{1,19})-(?P<end>\d{1,19})", re.ASCII)
 
 
@@ -43,6 +44,24 @@ class Part:
                 os.close(fd)
 
 
+@dataclass(frozen=True, slots=True)
+class StagedPart:
+    """A part that is on its way."""
+
+    part: Part
+    """What it will be."""
+    path: Path
+    fd: int
+    """Where its bytes go, the first at offset 0; another process may write them."""
+
+    def commit(self) -> Part:
+        """Give the part its name. Raises StoreError."""
+        # Not awaited: what a power cut takes is fetched again, and what it spoils fails the blob's digest.
+        with disk_errors(f"{self.part.path}: cannot publish"):
+            os.rename(self.path, self.part.path)
+        return self.part
+
+
 class PartShelf:
     """All parts of all blobs."""
 
@@ -50,15 +69,23 @@ class PartShelf:
         self._directory = directory
         self._locks = locks
 
-    def keep(self, digest: Digest, source: str, start: int, data: bytes) -> Part:
-        """Keep bytes of a blob that *source* sent. Raises StoreFull, StoreReadOnly, StoreError."""
-        end = start + len(data)
+    @contextlib.contextmanager
+    def stage(self, digest: Digest, source: str, start: int, end: int) -> Iterator["StagedPart"]:
+        """Own a file for the bytes [*start*, *end*) that *source* is to send; it goes unless it is committed.
+
+        Raises StoreFull, StoreReadOnly, StoreError.
+        """
         final = staged(self._directory, f"{digest.name}@{start}-{end}", "part", mark_of(source))
         temporary = staged(self._directory, digest.name, "writing")
-        # Not awaited: what a power cut takes is fetched again, and what it spoils fails the blob's digest.
-        with self._locks.holding(temporary), disk_errors(f"{final}: cannot write"):
-            write_durably(temporary, final, data, waiting=False)
-        return Part(start, end, final)
+        with self._locks.holding(temporary):
+            with disk_errors(f"{temporary}: cannot create"):
+                fd = os.open(temporary, _CREATE, FILE_MODE)
+            try:
+                yield StagedPart(Part(start, end, final), temporary, fd)
+            finally:
+                os.close(fd)
+                with contextlib.suppress(OSError):
+                    os.unlink(temporary)
 
     def of(self, digest: Digest, source: str) -> list[Part]:
         """Return the parts of a blob that came from *source*, in order. Raises StoreError."""

@@ -1,0 +1,131 @@
+"""Parts of blobs for whoever needs no more: asked for once, kept in the store, shared by all who want them.
+
+Judges no bytes: whoever makes a file of them does, and the blob's digest once the rest is there.
+"""
+
+import logging
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+import trio
+
+from layerfs.errors import RegistryMisbehaved, RegistryTimeout, Unreachable
+from layerfs.fetch.backoff import Backoff
+from layerfs.fetch.operations import ReceiveRange
+from layerfs.fetch.origin import Origin
+from layerfs.fetch.spans import Span, requests
+from layerfs.oci import Descriptor, Digest, Repository
+from layerfs.store import ImageStorage
+from layerfs.store.parts import Part, StagedPart
+
+REQUEST_MAX: Final = 64 << 20
+"""Bytes that one request asks for: what came before it broke off is kept in pieces of this size."""
+_AT_ONCE: Final = 4
+"""Requests of one caller at the same time."""
+
+log = logging.getLogger(__name__)
+
+
+class NoRanges(Exception):
+    """The registry sends whole blobs only."""
+
+
+class BlobParts:
+    """Parts of blobs, from *origin* into *storage*. The caller sees to single flight."""
+
+    def __init__(self, storage: ImageStorage, origin: Origin) -> None:
+        self._storage = storage
+        self._origin = origin
+        self._known: dict[tuple[Digest, str], list[Part]] = {}
+        """What is here, by blob and registry, as it was found at the first question and grew since."""
+
+    async def have(self, repository: Repository, blob: Descriptor, wanted: Iterable[Span]) -> list[Part]:
+        """Have all of *wanted*; return the parts that hold it, and others. Raises LayerfsError, NoRanges."""
+        here = await self.here(blob.digest, repository.registry)
+        asked = requests(wanted, spans_of(here), REQUEST_MAX)
+        limit = trio.Semaphore(_AT_ONCE)
+        failures: list[Exception] = []
+
+        async def ask(span: Span) -> None:
+            async with limit:
+                try:
+                    if not failures:
+                        here.append(await self._receive(repository, blob, span))
+                except Exception as exc:  # noqa: BLE001 - raised below
+                    failures.append(exc)
+
+        async with trio.open_nursery() as nursery:
+            for span in asked:
+                nursery.start_soon(ask, span)
+        if failures:
+            raise failures[0]
+        return here
+
+    async def here(self, digest: Digest, source: str) -> list[Part]:
+        """Return what is here of a blob from *source*, a registry. Raises StoreError."""
+        key = digest, source
+        if key not in self._known:
+            found = await trio.to_thread.run_sync(self._storage.parts.of, digest, source)
+            self._known.setdefault(key, found)
+        return self._known[key]
+
+    async def discard(self, digest: Digest, source: str | None = None) -> None:
+        """Remove what is here of a blob: from *source*, or all. Raises StoreError."""
+        for key in [key for key in self._known if key[0] == digest and source in (None, key[1])]:
+            del self._known[key]
+        await trio.to_thread.run_sync(self._storage.parts.discard, digest, source)
+
+    async def _receive(self, repository: Repository, blob: Descriptor, span: Span) -> Part:
+        """Ask for one range, and go on where an answer broke off as long as that helps."""
+        shelf = self._storage.parts
+        with shelf.stage(blob.digest, repository.registry, *span) as staged:
+            backoff = Backoff()
+            received = 0
+            while received < span.size:
+                try:
+                    received += await self._ask(repository, blob, span, staged, received)
+                except _Broken as broken:
+                    received += broken.received
+                    pause = backoff.failed(received) if received else None
+                    if pause is None:
+                        raise broken.cause from None
+                    log.info(
+                        "%s: broken off at byte %d, again in %.1f s: %s",
+                        blob.digest,
+                        span.start + received,
+                        pause,
+                        broken.cause,
+                    )
+                    await trio.sleep(pause)
+            return staged.commit()
+
+    async def _ask(
+        self, repository: Repository, blob: Descriptor, span: Span, staged: StagedPart, at: int
+    ) -> int:
+        told = 0
+
+        def arrived(received: int) -> None:
+            nonlocal told
+            told = received
+
+        question = ReceiveRange(repository, blob, span.start + at, span.end, at, str(staged.path))
+        try:
+            if not await self._origin.ask(question, (staged.fd,), arrived):
+                raise NoRanges(f"{repository.registry} answers no ranges")
+        except (Unreachable, RegistryTimeout, RegistryMisbehaved) as exc:
+            raise _Broken(told, exc) from exc
+        return span.size - at
+
+
+class _Broken(Exception):
+    """An answer that broke off after some bytes."""
+
+    def __init__(self, received: int, cause: Exception) -> None:
+        super().__init__(received, cause)
+        self.received = received
+        self.cause = cause
+
+
+def spans_of(parts: Sequence[Part]) -> list[Span]:
+    """Return the bytes that *parts* hold."""
+    return [Span(part.start, part.end) for part in parts]

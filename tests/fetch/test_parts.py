@@ -1,0 +1,93 @@
+"""Parts of blobs: asked for once, kept across processes, resumed, refused where there are no ranges."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from layerfs.errors import NotFound, Unreachable
+from layerfs.fetch.origin import InProcess
+from layerfs.fetch.parts import BlobParts, NoRanges
+from layerfs.fetch.spans import GAP_MAX, Span
+from layerfs.oci import Descriptor, Digest, Repository
+from layerfs.registry.client import RegistryClient
+from layerfs.store import ImageStorage
+from layerfs.store.parts import Part
+from tests.support.faulty_registry import FaultyRegistry
+from tests.support.registry_client import quick
+
+CONTENT = bytes(range(251)) * 12_000
+
+
+@pytest.fixture
+def blob(faulty: FaultyRegistry) -> Descriptor:
+    return Descriptor("", faulty.push_blob(CONTENT), len(CONTENT))
+
+
+@pytest.fixture
+def repository(faulty: FaultyRegistry) -> Repository:
+    return faulty.repository("a/b")
+
+
+@pytest.fixture
+async def parts(tmp_path: Path) -> AsyncIterator[BlobParts]:
+    async with RegistryClient(quick()) as client:
+        yield BlobParts(ImageStorage(tmp_path), InProcess(client))
+
+
+def ranges(faulty: FaultyRegistry) -> list[str]:
+    return [asked.headers.get("range", "") for asked in faulty.asked if "/blobs/" in asked.path]
+
+
+def check(parts: list[Part], *wanted: Span) -> None:
+    held: dict[int, int] = {}
+    for part in parts:
+        held.update(zip(range(part.start, part.end), part.read(part.start, part.end), strict=True))
+    for span in wanted:
+        assert bytes(held[at] for at in range(*span)) == CONTENT[span.start : span.end]
+
+
+async def test_what_is_here_is_not_asked_for_again(
+    faulty: FaultyRegistry, blob: Descriptor, repository: Repository, parts: BlobParts, tmp_path: Path
+) -> None:
+    one, two = Span(10, 1000), Span(3 * GAP_MAX, 3 * GAP_MAX + 5)
+    check(await parts.have(repository, blob, [one, two]), one, two)
+    assert sorted(ranges(faulty)) == [f"bytes={span.start}-{span.end - 1}" for span in (one, two)]
+    check(await parts.have(repository, blob, [Span(20, 500)]), Span(20, 500))
+    assert len(ranges(faulty)) == 2
+    async with RegistryClient(quick()) as client:
+        later = BlobParts(ImageStorage(tmp_path), InProcess(client))
+        check(await later.have(repository, blob, [one]), one)
+    assert len(ranges(faulty)) == 2, "another process asked again"
+    await parts.discard(blob.digest)
+    await parts.have(repository, blob, [one])
+    assert len(ranges(faulty)) == 3
+
+
+async def test_a_range_that_breaks_off_goes_on_there(
+    faulty: FaultyRegistry, blob: Descriptor, repository: Repository, parts: BlobParts
+) -> None:
+    faulty.faults.cut_blobs = [100_000]
+    span = Span(5, 2_000_000)
+    check(await parts.have(repository, blob, [span]), span)
+    first, second = ranges(faulty)
+    assert first == f"bytes=5-{span.end - 1}"
+    assert int(second.removeprefix("bytes=").partition("-")[0]) > 50_000
+
+
+async def test_a_registry_without_ranges(
+    faulty: FaultyRegistry, blob: Descriptor, repository: Repository, parts: BlobParts
+) -> None:
+    faulty.faults.ignore_range = True
+    with pytest.raises(NoRanges, match="answers no ranges"):
+        await parts.have(repository, blob, [Span(2_000_000, 2_000_010)])
+
+
+async def test_failures_are_those_of_the_registry(
+    faulty: FaultyRegistry, repository: Repository, parts: BlobParts, tmp_path: Path
+) -> None:
+    with pytest.raises(NotFound):
+        await parts.have(repository, Descriptor("", Digest.of(b"none"), 10), [Span(0, 5)])
+    with pytest.raises(Unreachable):
+        await parts.have(Repository("127.0.0.1:1", "a/b"), Descriptor("", Digest.of(b"x"), 10), [Span(0, 5)])
+    assert [path.name for path in (tmp_path / "layers").iterdir()] == []
