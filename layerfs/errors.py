@@ -24,6 +24,7 @@ them (`layerfs.fuse.errnos`, `layerfs.cli.failures`).
     │       ├── InvalidArchive              no tar, or a damaged one
     │       ├── PathEscape                  a name or link that leads outside
     │       ├── InvalidWhiteout             a marker that hides nothing
+    │       ├── InvalidToc                  a table of contents that breaks the rules
     │       └── BudgetExceeded              more than the settings allow
     ├── RegistryError               the bytes could not be had
     │   ├── NotFound                    the registry does not have it
@@ -129,6 +130,10 @@ class PathEscape(InvalidLayer):
 
 class InvalidWhiteout(InvalidLayer):
     """A whiteout marker that hides nothing it could hide."""
+
+
+class InvalidToc(InvalidLayer):
+    """A table of contents that breaks the rules, or contradicts itself; the layer can be read without it."""
 
 
 class BudgetExceeded(InvalidLayer):

@@ -21,7 +21,7 @@ ARROWS: dict[str, set[str]] = {
     "oci": {"errors", "foreign"},
     "host": {"errors", "layer.overlayfs"},  # the text of an overlay's options
     "needs": {"oci"},
-    "layer": {"errors", "foreign"},
+    "layer": {"errors", "foreign", "oci"},
     "compression": {"errors"},
     "processes": {"errors", "foreign", "host"},
     "extract": {"errors", "foreign", "oci", "layer", "compression", "processes", "host"},

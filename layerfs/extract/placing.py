@@ -13,7 +13,7 @@ from errno import ENAMETOOLONG, EPERM
 from stat import S_IFBLK, S_IFCHR, S_IFIFO, S_IFREG
 from typing import Final
 
-from layerfs.errors import BudgetExceeded, InvalidArchive, InvalidWhiteout
+from layerfs.errors import BudgetExceeded, InvalidArchive
 from layerfs.extract.directories import Directories, Directory
 from layerfs.extract.latelinks import LateLinks, link
 from layerfs.extract.ownership import Ownership
@@ -23,7 +23,7 @@ from layerfs.extract.ring import RingSource
 from layerfs.layer.budgets import Budgets
 from layerfs.layer.member import Member, Type
 from layerfs.layer.paths import clean, is_plain, join, shown, split
-from layerfs.layer.whiteout import WH_PREFIX, Marker, Reserved, is_marker, parse_marker
+from layerfs.layer.whiteout import WH_PREFIX, is_marker, markers_in
 
 _WARNINGS_MAX: Final = 100
 _MARKERS: Final = frozenset({Type.FILE, Type.DIRECTORY, Type.SYMLINK})
@@ -90,7 +90,7 @@ class Placer:
         path = self._named(name)
         parent_path, leaf = split(path)
         if is_marker(leaf) or WH_PREFIX in parent_path:
-            self._note_markers(parent_path, leaf, path)
+            self._note_markers(path)
         parent = self._directories.get(parent_path)
         if name.endswith(leaf) and len(raw_parent) <= _PREFIX_MAX:
             if len(self._parents) >= _PARENTS_MAX:
@@ -104,33 +104,11 @@ class Placer:
             raise InvalidArchive(f"{shown(name)}: the layer's root (expected a directory, or another name)")
         return path
 
-    def _note_markers(self, parent_path: bytes, leaf: bytes, path: bytes) -> None:
-        """Remember a marker.
-
-        Raises InvalidWhiteout for one that hides nothing, or that has content below it.
-        """
-        at = b""
-        for part in parent_path.split(b"/"):
-            at = join(at, part)
-            if isinstance(self._marker(part, path), Reserved):
-                self._remember_marker(at)
-            elif is_marker(part):
-                raise InvalidWhiteout(f"{shown(path)}: an entry below a marker (expected an empty file)")
-        if self._marker(leaf, path) is not None:
-            self._remember_marker(path)
-
-    def _remember_marker(self, path: bytes) -> None:
-        self._remembered.add(path)
-        self.markers.append(path)
-
-    def _marker(self, part: bytes, path: bytes) -> Marker | None:
-        """Return what *part* of *path* stands for. Raises InvalidWhiteout that names the whole path."""
-        try:
-            return parse_marker(part)
-        except InvalidWhiteout as exc:
-            if part == path:
-                raise
-            raise InvalidWhiteout(f"{shown(path)}: {exc}") from None
+    def _note_markers(self, path: bytes) -> None:
+        """Remember what is a marker in *path*. Raises InvalidWhiteout."""
+        for marker in markers_in(path):
+            self._remembered.add(marker)
+            self.markers.append(marker)
 
     def _file(self, member: Member) -> None:
         if self.file_bytes + member.size > self._max_bytes:  # in sum: holes cost an archive nothing
@@ -172,7 +150,7 @@ class Placer:
         else:
             parent_path, leaf = split(path)
             if WH_PREFIX in path:
-                self._note_markers(parent_path, leaf, path)
+                self._note_markers(path)
             mode = (member.mode | self._ownership.directory_mode) & 0o777
             try:
                 directory, is_new = self._directories.make(path, mode)

@@ -18,7 +18,7 @@ _DIRECTORY: Final[EntryKind] = "directory"
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class LayerEntry:
     """What one layer has at a path, markers left out."""
 
     path: bytes
@@ -54,7 +54,7 @@ class Union:
     def __init__(self) -> None:
         self._root = _Node(_DIRECTORY, 0)
 
-    def apply(self, entries: Iterable[Entry], marks: LayerMarks) -> list[Changed]:
+    def apply(self, entries: Iterable[LayerEntry], marks: LayerMarks) -> list[Changed]:
         """Put a layer on top, its directories before what is in them; return what it changes.
 
         A directory that is there already is no change: archives list parents for the sake of their children.
@@ -89,7 +89,7 @@ class Union:
                     yield from _flat(join(path, name), node)
                 directory_node.children = {}
 
-    def _put(self, entry: Entry) -> Iterator[tuple[bytes, _Node]]:
+    def _put(self, entry: LayerEntry) -> Iterator[tuple[bytes, _Node]]:
         """Make *entry* visible; yield what it replaces."""
         directory, name = split(entry.path)
         parent = self._find(directory)

@@ -17,9 +17,9 @@ from layerfs.errors import BudgetExceeded, InvalidArchive
 from layerfs.layer import pax, sparse
 from layerfs.layer.budgets import Budgets
 from layerfs.layer.member import Member, Source, Type
-from layerfs.layer.metadata import ACL_DEFAULT, check_device
 from layerfs.layer.numbers import SECOND, check_time, number
 from layerfs.layer.paths import shown
+from layerfs.layer.rules import mode_of, settle
 
 BLOCK: Final = 512
 _ZEROS: Final = bytes(BLOCK)
@@ -42,8 +42,6 @@ _SPARSE, _DUMP_DIRECTORY, _VOLUME = ord("S"), ord("D"), ord("V")
 _IN_FRONT: Final = frozenset(b"xXgLKV")
 _SPECIAL: Final = _IN_FRONT | {_SPARSE, _DUMP_DIRECTORY}
 
-_FORMAT_MASK, _FORMAT_SOCKET = 0o170000, 0o140000
-_PERMISSIONS: Final = 0o7777
 _CACHED: Final = 4096
 _SUMS_CACHED: Final = 8192
 """About as many as the headers of a large tree have."""
@@ -157,9 +155,7 @@ class TarReader:
 
     def _owner(self, field: bytes, name: bytes) -> tuple[int, int, int]:
         what = shown(name)
-        mode = number(field[:8], f"{what}: mode") & (_FORMAT_MASK | _PERMISSIONS)
-        if mode & _FORMAT_MASK != _FORMAT_SOCKET:
-            mode &= _PERMISSIONS
+        mode = mode_of(number(field[:8], f"{what}: mode"))
         uid = pax.check_owner(number(field[8:16], f"{what}: owner"), name)
         gid = pax.check_owner(number(field[16:24], f"{what}: group"), name)
         _remember(self._owners, field, (mode, uid, gid))
@@ -250,39 +246,15 @@ class TarReader:
         if sum(len(key) + len(value) for key, value in self._global.items()) > self._pax_max:
             raise BudgetExceeded(f"global PAX headers of more than {self._pax_max} bytes (max_pax_bytes)")
 
-    def _check_xattrs(self, member: Member, xattrs: dict[bytes, bytes]) -> None:
-        if sum(len(name) + len(value) for name, value in xattrs.items()) > self._pax_max:
-            raise BudgetExceeded(
-                f"{shown(member.name)}: more than {self._pax_max} bytes of xattrs (max_pax_bytes)"
-            )
-        if ACL_DEFAULT in xattrs and member.type is not Type.DIRECTORY:
-            raise InvalidArchive(f"{shown(member.name)}: a default ACL (expected on directories only)")
-
     def _warn(self, what: str) -> None:
         if len(self.warnings) < _WARNINGS_MAX:
             self.warnings.append(what)
 
     def _finished(self, member: Member, *, old: bool) -> Member:
-        """Judge what can only be judged when all is known; *old* if the type is NUL, as before ustar."""
-        kind = member.type
-        if kind is _FILE:
-            if old and member.name.endswith(b"/"):
-                member.type = Type.DIRECTORY  # how archives older than ustar say it
-                member.size = member.stored = 0
-            if member.mode > _PERMISSIONS and not member.size:
-                member.type = Type.SOCKET
-            if member.stored < 0:
-                raise InvalidArchive(f"{shown(member.name)}: size {member.size} (expected no negative one)")
-        else:
-            # Only files have content: a size here is the length of a link, or of what is linked to.
-            member.size = member.stored = 0
-            if kind is Type.CHARACTER or kind is Type.BLOCK:
-                check_device(member.major, member.minor, member.name)
-        if member.mode > _PERMISSIONS:
-            member.mode &= _PERMISSIONS
-        if member.xattrs:
-            self._check_xattrs(member, member.xattrs)
-        return member
+        """Judge *member*; *old* if the type is NUL, as before ustar."""
+        if old and member.type is _FILE and member.name.endswith(b"/"):
+            member.type = Type.DIRECTORY  # how archives older than ustar say it
+        return settle(member, self._pax_max)
 
 
 def _remember(cache: dict[bytes, _T], key: bytes, value: _T, most: int = _CACHED) -> None:

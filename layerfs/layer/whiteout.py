@@ -14,7 +14,7 @@ are AUFS's own bookkeeping (``.wh..wh.aufs``, ``.wh..wh.orph``, ``.wh..wh.plnk``
 from dataclasses import dataclass
 
 from layerfs.errors import InvalidWhiteout
-from layerfs.layer.paths import shown
+from layerfs.layer.paths import join, shown
 
 WH_PREFIX = b".wh."
 """Begins the name of each marker."""
@@ -67,3 +67,31 @@ def parse_marker(name: bytes) -> Marker | None:
 def is_marker(name: bytes) -> bool:
     """Say whether *name* is reserved for markers, and so never an entry of the union."""
     return name.startswith(WH_PREFIX)
+
+
+def markers_in(path: bytes) -> list[bytes]:
+    """Return the paths of the markers that *path*, from `layerfs.layer.paths.clean`, goes through or is.
+
+    Raises InvalidWhiteout for a marker that hides nothing, or that has content below it.
+    """
+    found = []
+    at = b""
+    for part in path.split(b"/"):
+        at = join(at, part)
+        marker = _marker(part, path)
+        if marker is None:
+            continue
+        if len(at) < len(path) and not isinstance(marker, Reserved):
+            raise InvalidWhiteout(f"{shown(path)}: an entry below a marker (expected an empty file)")
+        found.append(at)
+    return found
+
+
+def _marker(part: bytes, path: bytes) -> Marker | None:
+    """Return what *part* of *path* stands for. Raises InvalidWhiteout that names the whole path."""
+    try:
+        return parse_marker(part)
+    except InvalidWhiteout as exc:
+        if part == path:
+            raise
+        raise InvalidWhiteout(f"{shown(path)}: {exc}") from None

@@ -16,7 +16,7 @@ from layerfs.layer.member import Member, Type
 from layerfs.layer.paths import clean, shown
 from layerfs.layer.tar import BLOCK, TarReader
 from layerfs.local.inflate import inflated
-from layerfs.local.pieces import Piece, opened, read_at
+from layerfs.local.pieces import FilePart, opened, read_at
 
 MAX_MEMBERS: Final = 100_000
 _MAX_LINKS: Final = 8
@@ -29,7 +29,7 @@ class Archive:
     def __init__(self, path: Path) -> None:
         """Read all headers. Raises NotFound, Denied, InvalidArchive, BudgetExceeded, StoreError."""
         self.path = path
-        self._pieces: dict[bytes, Piece] = {}
+        self._pieces: dict[bytes, FilePart] = {}
         self._links: dict[bytes, bytes] = {}
         self._plain = self._inflated()
         """Held open: the pieces name it by its descriptor."""
@@ -51,7 +51,7 @@ class Archive:
                 self._take(member, source)
         raise BudgetExceeded(f"{path}: more than {MAX_MEMBERS} members (expected an archive of images)")
 
-    def find(self, name: str) -> Piece | None:
+    def find(self, name: str) -> FilePart | None:
         """Return where the content of a member is, links followed within the archive; None if it has none."""
         wanted = os.fsencode(name)
         for _ in range(_MAX_LINKS):
@@ -72,7 +72,7 @@ class Archive:
         if member.type is Type.FILE:
             if member.extents is not None:
                 raise InvalidArchive(f"{self.path}: {shown(name)}: a sparse member (expected plain files)")
-            self._pieces[name] = Piece(self._bytes, source.position, member.size, is_file=False)
+            self._pieces[name] = FilePart(self._bytes, source.position, member.size, is_file=False)
             source.skip(member.stored)
         elif member.type is Type.HARDLINK:
             self._links[name] = clean(member.link, _MAX_DEPTH)

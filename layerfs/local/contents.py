@@ -10,7 +10,7 @@ from typing import Protocol
 from layerfs.errors import NotFound, PlatformMissing, UsageError
 from layerfs.foreign import NAME, printable
 from layerfs.local.name import SourceName, full_name, made_up_name
-from layerfs.local.pieces import Piece
+from layerfs.local.pieces import FilePart
 from layerfs.oci import Digest, Platform, Tag
 
 
@@ -40,7 +40,7 @@ class Contents(Protocol):
     def images(self) -> Sequence[SourceImage]:
         """All images, in the order of the source."""
 
-    def find(self, digest: Digest) -> Piece | bytes | None:
+    def find(self, digest: Digest) -> FilePart | bytes | None:
         """Return where the bytes of a document or blob are, unverified; None if they are not here.
 
         Raises Denied, InvalidArchive, StoreError.

@@ -14,7 +14,7 @@ from layerfs.compression.formats import NONE, SNIFFED
 from layerfs.errors import InvalidDocument
 from layerfs.local.archive import Archive
 from layerfs.local.contents import SourceImage
-from layerfs.local.pieces import Piece, opened, read_at
+from layerfs.local.pieces import FilePart, opened, read_at
 from layerfs.oci import Digest, ImageConfig
 from layerfs.oci.documents import MAX_DOCUMENT_SIZE, Texts, decode, word
 from layerfs.oci.manifest import MAX_LAYERS
@@ -40,7 +40,7 @@ class DockerSave:
         """Read the lists and configs. Raises InvalidDocument, InvalidArchive, StoreError."""
         self._archive = archive
         self._what = what
-        self._found: dict[Digest, Piece | bytes] = {}
+        self._found: dict[Digest, FilePart | bytes] = {}
         self.images: list[SourceImage] = []
         listed = _listed(self._file(MANIFEST).read(_MAX_MANIFEST), f"{what}: {MANIFEST}")
         if len(listed) > _MAX_IMAGES:
@@ -48,7 +48,7 @@ class DockerSave:
         for json in listed:
             self._add(json)
 
-    def find(self, digest: Digest) -> Piece | bytes | None:
+    def find(self, digest: Digest) -> FilePart | bytes | None:
         """Return where the bytes named *digest* are."""
         return self._found.get(digest)
 
@@ -84,7 +84,7 @@ class DockerSave:
         self._found.setdefault(digest, piece)
         return {"mediaType": layer_type(found.name), "digest": str(digest), "size": piece.size}
 
-    def _file(self, name: str) -> Piece:
+    def _file(self, name: str) -> FilePart:
         piece = self._archive.find(name)
         if piece is None:
             raise InvalidDocument(
@@ -102,7 +102,7 @@ def _listed(raw: bytes, what: str) -> list[_ImageJson]:
     ]
 
 
-def _hashed(fd: int, piece: Piece) -> Digest:
+def _hashed(fd: int, piece: FilePart) -> Digest:
     hasher = hashlib.sha256()
     for offset in range(piece.offset, piece.offset + piece.size, _CHUNK):
         hasher.update(read_at(fd, offset, min(_CHUNK, piece.offset + piece.size - offset), piece.path))

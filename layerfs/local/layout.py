@@ -8,7 +8,7 @@ import msgspec
 from layerfs.errors import InvalidDocument, UnsupportedImage
 from layerfs.foreign import NAME, printable
 from layerfs.local.contents import SourceImage
-from layerfs.local.pieces import Piece
+from layerfs.local.pieces import FilePart
 from layerfs.oci import Digest
 from layerfs.oci.documents import MAX_DOCUMENT_SIZE, decode
 from layerfs.oci.manifest import parse_index
@@ -20,7 +20,7 @@ _REF_NAME: Final = "org.opencontainers.image.ref.name"
 _FULL_NAME: Final = "io.containerd.image.name"
 """What docker and containerd write beside the tag."""
 
-Find = Callable[[str], Piece | None]
+Find = Callable[[str], FilePart | None]
 """Looks a file of the layout up by its path in it."""
 
 
@@ -57,7 +57,7 @@ class ImageLayout:
             if not entry.media_type or entry.media_type in INDEXES | MANIFESTS
         ]
 
-    def find(self, digest: Digest) -> Piece | None:
+    def find(self, digest: Digest) -> FilePart | None:
         """Return where the bytes named *digest* are."""
         return self._find(f"blobs/{digest.algorithm}/{digest.hex}")
 

@@ -10,7 +10,7 @@ from layerfs.local.contents import Contents
 from layerfs.local.dockersave import DockerSave
 from layerfs.local.layout import ImageLayout
 from layerfs.local.name import SourceName
-from layerfs.local.pieces import Piece, whole_file
+from layerfs.local.pieces import FilePart, whole_file
 from layerfs.local.skopeodir import SkopeoDirectory
 
 
@@ -36,7 +36,7 @@ def open_source(source: SourceName) -> Contents:
     return DockerSave(archive, what)
 
 
-def _in_directory(directory: Path, name: str) -> Piece | None:
+def _in_directory(directory: Path, name: str) -> FilePart | None:
     try:
         return whole_file(directory / name)
     except NotFound:

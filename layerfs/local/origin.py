@@ -15,7 +15,7 @@ from layerfs.errors import NotFound, SizeMismatch
 from layerfs.local.contents import Contents, SourceImage, by_name, choose
 from layerfs.local.name import SourceName
 from layerfs.local.opening import open_source
-from layerfs.local.pieces import Piece, open_file, read_at
+from layerfs.local.pieces import FilePart, open_file, read_at
 from layerfs.oci import Descriptor, Digest, Platform, Repository, Resolved, Tag
 from layerfs.oci.documents import MAX_DOCUMENT_SIZE
 
@@ -96,16 +96,16 @@ class LocalOrigin:
         if not self._link:
             return None
         found = self._contents.find(descriptor.digest)
-        return found.path if isinstance(found, Piece) and found.is_file else None
+        return found.path if isinstance(found, FilePart) and found.is_file else None
 
     async def _document(self, digest: Digest, size: int | None, what: str) -> bytes:
         found = await self._find(digest, what)
-        if isinstance(found, Piece):
+        if isinstance(found, FilePart):
             found = await trio.to_thread.run_sync(found.read, MAX_DOCUMENT_SIZE)
         digest.check(found, f"{what} in {self._what}", size=size)
         return found
 
-    async def _find(self, digest: Digest, what: str) -> Piece | bytes:
+    async def _find(self, digest: Digest, what: str) -> FilePart | bytes:
         found = await trio.to_thread.run_sync(self._contents.find, digest)
         if found is None:
             raise NotFound(f"{what}: not in {self._what} (is it incomplete?)")
@@ -115,7 +115,7 @@ class LocalOrigin:
 class PieceStream:
     """Bytes of a blob from ``offset`` to *end*, in chunks: *inline*, or those of *piece*."""
 
-    def __init__(self, offset: int, end: int, inline: bytes, piece: Piece | None, fd: int) -> None:
+    def __init__(self, offset: int, end: int, inline: bytes, piece: FilePart | None, fd: int) -> None:
         self.offset = offset
         self._end = end
         self._inline = inline

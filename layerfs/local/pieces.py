@@ -12,7 +12,7 @@ from layerfs.host.oserrors import source_error
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
+class FilePart:
     """Some bytes of a file; unverified."""
 
     path: Path
@@ -51,10 +51,10 @@ def open_file(path: Path) -> int:
     return fd
 
 
-def whole_file(path: Path) -> Piece:
+def whole_file(path: Path) -> FilePart:
     """Return all of a file as a piece. Raises NotFound, Denied, InvalidArchive, StoreError."""
     with opened(path) as fd:
-        return Piece(path, 0, os.fstat(fd).st_size, is_file=True)
+        return FilePart(path, 0, os.fstat(fd).st_size, is_file=True)
 
 
 def read_at(fd: int, offset: int, size: int, path: Path) -> bytes:

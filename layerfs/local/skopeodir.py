@@ -5,7 +5,7 @@ from typing import Final
 
 from layerfs.errors import InvalidDocument, NotFound, UnsupportedImage
 from layerfs.local.contents import SourceImage
-from layerfs.local.pieces import Piece, whole_file
+from layerfs.local.pieces import FilePart, whole_file
 from layerfs.oci import Digest
 from layerfs.oci.documents import MAX_DOCUMENT_SIZE
 
@@ -27,7 +27,7 @@ class SkopeoDirectory:
         self._raw = manifest.read(MAX_DOCUMENT_SIZE)
         self.images = [SourceImage(Digest.of(self._raw), ())]
 
-    def find(self, digest: Digest) -> Piece | bytes | None:
+    def find(self, digest: Digest) -> FilePart | bytes | None:
         """Return where the bytes named *digest* are."""
         if Digest.of(self._raw, digest.algorithm) == digest:
             return self._raw
@@ -35,7 +35,7 @@ class SkopeoDirectory:
         return _file(self._path / digest.hex) or _file(self._path / f"{digest.hex}.manifest.json")
 
 
-def _file(path: Path) -> Piece | None:
+def _file(path: Path) -> FilePart | None:
     try:
         return whole_file(path)
     except NotFound:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from operator import itemgetter
 from typing import Final
 
-from layerfs.layer.changes import Entry, EntryKind
+from layerfs.layer.changes import EntryKind, LayerEntry
 from layerfs.layer.kinds import kind_of
 from layerfs.layer.paths import join
 from layerfs.layer.whiteout import is_marker
@@ -53,7 +53,7 @@ def walk(root: MergedDirectory) -> Iterator[tuple[bytes, Node]]:
             )
 
 
-def layer_entries(layer: LayerDir) -> Iterator[Entry]:
+def layer_entries(layer: LayerDir) -> Iterator[LayerEntry]:
     """Yield what one layer has, markers left out, directories before their entries. Raises OSError."""
     tree = LayerTrees(InodeTable()).open(layer)
     seen: set[int] = set()
@@ -69,4 +69,4 @@ def layer_entries(layer: LayerDir) -> Iterator[Entry]:
                 waiting.append(path)
             is_new = stat.S_ISREG(mode) and status.st_ino not in seen
             seen.add(status.st_ino)
-            yield Entry(path, _KINDS[stat.S_IFMT(mode)], status.st_size if is_new else 0)
+            yield LayerEntry(path, _KINDS[stat.S_IFMT(mode)], status.st_size if is_new else 0)

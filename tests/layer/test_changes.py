@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 import pytest
 from hypothesis import given
 
-from layerfs.layer.changes import Changed, Entry, EntryKind, Union
+from layerfs.layer.changes import Changed, EntryKind, LayerEntry, Union
 from layerfs.layer.merge import LayerMarks, marks_of
 from tests.layer.records import tables_of
 from tests.support import images, model
@@ -17,7 +17,7 @@ _KINDS: dict[str, EntryKind] = {
 }  # fmt: skip
 
 
-def entries_of(layer: Sequence[images.Entry]) -> Iterator[Entry]:
+def entries_of(layer: Sequence[images.Entry]) -> Iterator[LayerEntry]:
     """Yield what a walk over the extracted layer yields."""
     seen = set()
     tree = model.changeset(layer).tree
@@ -26,7 +26,7 @@ def entries_of(layer: Sequence[images.Entry]) -> Iterator[Entry]:
         size = inode.fact.size or 0 if inode.fact.kind == "-" and inode not in seen else 0
         seen.add(inode)
         if path:
-            yield Entry(path, _KINDS[inode.fact.kind], size)
+            yield LayerEntry(path, _KINDS[inode.fact.kind], size)
 
 
 def marks(layer: Sequence[images.Entry]) -> LayerMarks:
@@ -100,4 +100,4 @@ def test_a_file_in_the_place_of_a_directory_removes_what_was_in_it() -> None:
 
 def test_an_entry_before_its_directory_is_a_mistake_of_the_caller() -> None:
     with pytest.raises(ValueError, match="before its directory"):
-        Union().apply([Entry(b"d/f", "file", 1)], marks([]))
+        Union().apply([LayerEntry(b"d/f", "file", 1)], marks([]))

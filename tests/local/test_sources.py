@@ -27,7 +27,7 @@ from layerfs.errors import (
     UsageError,
 )
 from layerfs.local import SourceImage, SourceName, archive, by_name, choose, open_source
-from layerfs.local.pieces import Piece
+from layerfs.local.pieces import FilePart
 from layerfs.oci import Digest, ImageReference, Platform
 from layerfs.oci.mediatype import DOCKER_INDEX, OCI_INDEX, OCI_MANIFEST
 from tests.support import images
@@ -355,7 +355,7 @@ def test_docker25_save_by_id(tmp_path: Path, transport: str, index: dict[str, ob
     contents = open_source(name(f"{transport}:{tar_of(tmp_path / 'a.tar', *saved_by_id(**index))}"))
     assert [found.names for found in contents.images] == [()]
     piece = contents.find(LAYER.diff_id)
-    assert isinstance(piece, Piece)
+    assert isinstance(piece, FilePart)
     assert piece.read(1 << 20) == PLAIN
 
 
@@ -391,7 +391,7 @@ def test_an_archive_may_be_compressed_as_a_whole(
     path.write_bytes(images.compress(path.read_bytes(), compression))
     contents = open_source(name(f"docker-archive:{path}"))
     piece = contents.find(LAYER.diff_id)
-    assert isinstance(piece, Piece)
+    assert isinstance(piece, FilePart)
     assert piece.read(1 << 20) == PLAIN
     assert os.listdir(tmp_path) == ["a.tar"]
 
@@ -405,7 +405,7 @@ def test_a_layer_in_an_archive_may_be_compressed_in_any_way(
 
     piece = contents.find(Digest.of(blob))
 
-    assert isinstance(piece, Piece)
+    assert isinstance(piece, FilePart)
     assert piece.read(1 << 20) == blob
 
 
@@ -432,7 +432,7 @@ def test_no_damage_to_an_archive_leads_to_anything_but_an_error_of_ours(
         return
     for found in contents.images:
         piece = contents.find(found.digest)
-        if isinstance(piece, Piece):
+        if isinstance(piece, FilePart):
             assert piece.path == path
             assert piece.offset + piece.size <= len(content)
 
