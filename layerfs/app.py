@@ -9,6 +9,7 @@ import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -19,12 +20,13 @@ from layerfs import __version__
 from layerfs.errors import InvalidSettings, StoreError
 from layerfs.extract.client import WORKERS_MAX, ExtractorPool
 from layerfs.fetch import Fetcher, open_fetcher
+from layerfs.fetch.backoff import Backoff
 from layerfs.fetch.origin import InProcess, Origin
 from layerfs.fetch.remote import open_remote
 from layerfs.fetch.tasks import background, held
 from layerfs.host.mountpoint import Mountpoint
 from layerfs.registry import RegistrySettings
-from layerfs.settings import Settings
+from layerfs.settings import Access, Settings
 from layerfs.status import Fetching, Status
 from layerfs.store import ImageStorage
 from layerfs.store.layout import StoreLayout
@@ -37,6 +39,9 @@ if TYPE_CHECKING:
 
 KEEP_PERIOD: Final = 5.0
 """Seconds between two looks whether something was fetched, so that the store may be too large."""
+
+ENDLESS: Final = 1e9
+"""Seconds. Infinity cannot be sent to another process as JSON."""
 
 log = logging.getLogger(__name__)
 
@@ -55,12 +60,45 @@ def _registries(settings: Settings) -> RegistrySettings:
             f"{settings.authfile}: no such file (expected the logins that --authfile names); "
             f"layerfs login --authfile {settings.authfile} REGISTRY makes it"
         )
-    return RegistrySettings(
+    found = RegistrySettings(
         insecure=settings.insecure_registries,
         authfile=settings.authfile,
         offline=settings.offline,
         reachable_networks=settings.reachable_networks,
     )
+    return found if settings.access == Access() else _as_said(settings.access, found)
+
+
+def _as_said(access: Access, found: RegistrySettings) -> RegistrySettings:
+    """Put what holds for one call over what is configured. Raises InvalidSettings."""
+    from layerfs.registry.credentials import Credential
+
+    if access.cert_dir is not None and not access.cert_dir.is_dir():
+        raise InvalidSettings(
+            f"--cert-dir {access.cert_dir}: no such directory (expected one with *.crt files)"
+        )
+    retry, longest = found.retry, access.timeout or ENDLESS
+    if access.retry is not None:
+        retry = dataclasses.replace(retry, attempts=access.retry + 1, window=ENDLESS)
+    login = access.creds
+    return dataclasses.replace(
+        found,
+        login=None if login is None else Credential.of("--creds", login.username, login.password or ""),
+        tls_verify=access.tls_verify,
+        cert_dir=access.cert_dir,
+        retry=dataclasses.replace(
+            retry, window=min(retry.window, longest), longest_wish=min(retry.longest_wish, longest)
+        ),
+        connect_timeout=min(found.connect_timeout, longest),
+        idle_timeout=access.timeout or found.idle_timeout,
+        document_timeout=access.timeout or found.document_timeout,
+    )
+
+
+def _new_backoff(access: Access) -> Backoff:
+    """Return who judges whether a download that broke off goes on."""
+    patience = access.timeout or ENDLESS
+    return Backoff(patience=patience) if access.retry is None else Backoff(access.retry, patience=patience)
 
 
 def _allowed_registries(settings: Settings) -> RegistrySettings:
@@ -116,6 +154,7 @@ async def providing(
                 workers=workers,
                 blob_files=None if local is None else local.blob_file,
                 make_room=keeper.make_room,
+                new_backoff=partial(_new_backoff, settings.access),
             ) as provider,
         ):
             yield provider

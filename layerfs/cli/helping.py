@@ -8,8 +8,9 @@ import re
 from collections.abc import Iterator
 from typing import Any, Final
 
-from typer.core import TyperCommand, TyperGroup
+from typer.core import TyperGroup
 
+from layerfs.cli.switches import SwitchCommand
 from layerfs.cli.terminal import columns, wrapped
 
 GROUPS: Final = {
@@ -81,7 +82,7 @@ class _Page:
         return [one for one in found if one.param_type_name == kind and not one.hidden]
 
 
-class Verb(_Page, TyperCommand):
+class Verb(_Page, SwitchCommand):
     """A verb."""
 
 

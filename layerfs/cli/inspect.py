@@ -76,7 +76,7 @@ def history(settings: Settings, reference: options.Reference, as_json: options.J
 
 
 @app.command(epilog="Example: layerfs digest docker.io/library/alpine:3.20")
-@options.configured(*options.REGISTRY, *options.STORE)
+@options.configured(*options.ASKING, *options.STORE)
 def digest(settings: Settings, reference: options.Reference) -> None:
     """Ask the registry which digest REFERENCE names now.
 
@@ -96,7 +96,7 @@ def digest(settings: Settings, reference: options.Reference) -> None:
 
 
 @app.command(epilog="Example: layerfs tags docker.io/library/alpine")
-@options.configured(*options.REGISTRY)
+@options.configured(*options.ASKING)
 def tags(
     settings: Settings,
     repository: Annotated[str, typer.Argument(metavar="REPOSITORY", help="[REGISTRY/]NAME")],

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from layerfs.cli import interrupts, options
+from layerfs.cli import options
 from layerfs.cli.app import app
+from layerfs.cli.asking import ask
 from layerfs.cli.output import print_line
 from layerfs.errors import Denied, NotFound, UsageError
 from layerfs.foreign import printable
@@ -55,9 +56,8 @@ def login(
         typer.echo(_user_of(settings, host))
         return
     path = _file(settings, host)
-    with interrupts.undoing():  # a terminal that does not echo
-        name = username or _ask("Username")
-        password = _password(password, from_stdin=password_stdin)
+    name = username or _ask("Username")
+    password = _password(password, from_stdin=password_stdin)
     if not settings.offline:
         with tempfile.TemporaryDirectory(prefix="layerfs-login.") as directory:
             trial = Path(directory) / "auth.json"
@@ -170,7 +170,4 @@ def _password(given: str | None, *, from_stdin: bool) -> str:
 
 
 def _ask(what: str, *, hidden: bool = False) -> str:
-    if not sys.stdin.isatty():
-        raise UsageError(f"no {what.lower()} (say --username NAME --password-stdin, or run it on a terminal)")
-    answer: str = typer.prompt(what, hide_input=hidden)
-    return answer
+    return ask(what, f"no {what.lower()} (say --username NAME --password-stdin", hidden=hidden)

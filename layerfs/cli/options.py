@@ -13,10 +13,11 @@ from typing import Annotated, Any, Final, get_type_hints
 import typer
 
 from layerfs.cli import mountoptions
+from layerfs.cli.asking import ask_password
 from layerfs.cli.completion import complete_reference
 from layerfs.config import settings_of
 from layerfs.host.namespaces import in_initial_user_namespace
-from layerfs.settings import ROWS, Settings
+from layerfs.settings import ACCESS_ROWS, ROWS, Access, Settings
 
 Reference = Annotated[
     str,
@@ -30,14 +31,17 @@ WORDS: Final = "mount_options"
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 
 STORE: Final = ("store", "store_owner")
-REGISTRY: Final = ("insecure_registries", "authfile")
-FETCHING: Final = (*STORE, "platform", *REGISTRY, "offline")
+REGISTRY: Final = ("insecure_registries", "authfile", *(name for name in ACCESS_ROWS if name != "creds"))
+ASKING: Final = (*REGISTRY, "creds")
+FETCHING: Final = (*STORE, "platform", *ASKING, "offline")
 FILLING: Final = (*FETCHING, "share_store")
 SERVING: Final = (
-    *dict.fromkeys((*FETCHING, *(name for name, row in ROWS.items() if row.flags and not row.variable))),
+    *(name for name in FETCHING if name in ROWS),
+    *(name for name, row in ROWS.items() if row.flags and not row.variable and name not in FETCHING),
     WORDS,
 )
-"""Whatever has an option, and ``-o``: what a mount may be told."""
+"""Whatever has an option, and ``-o``: what a mount may be told. It is no call, so it has none of `Access`."""
+_TABLE: Final = {**ROWS, **ACCESS_ROWS}
 
 
 def _option(name: str) -> Any:
@@ -45,7 +49,7 @@ def _option(name: str) -> Any:
     if name == WORDS:
         about = f"As mount(8) and fstab give them, with commas between. Of layerfs: {mountoptions.known()}."
         return Annotated[list[str] | None, typer.Option("-o", metavar="OPTIONS", help=about)]
-    row = ROWS[name]
+    row = _TABLE[name]
     return Annotated[
         row.kind.option | None,
         typer.Option(
@@ -93,9 +97,21 @@ def _settings(given: dict[str, Any]) -> Settings:
     """
     said = {name: value for name, value in given.items() if value is not None and value != []}
     words = mountoptions.parse(said.pop(WORDS, ()))
-    read = {name: ROWS[name].kind.of_option(value, ROWS[name].flags) for name, value in said.items()}
+    read = {name: _TABLE[name].kind.of_option(value, _TABLE[name].flags) for name, value in said.items()}
+    access = Access(**{name: read.pop(name) for name in ACCESS_ROWS if name in read})
     weak = {name: value for name, value in read.items() if ROWS[name].variable}
     strong = {name: value for name, value in read.items() if name not in weak}
     namespace = not in_initial_user_namespace()
     found = settings_of(os.environ, os.getuid(), namespace=namespace)
-    return dataclasses.replace(found, mount_options=words.kernel, **(weak | words.settings | strong))
+    more = {"mount_options": words.kernel, "access": _complete(access)}
+    return dataclasses.replace(found, **(weak | words.settings | strong | more))
+
+
+def _complete(access: Access) -> Access:
+    """Ask for a password that was not said. Raises UsageError."""
+    login = access.creds
+    if login is None or login.password is not None:
+        return access
+    return dataclasses.replace(
+        access, creds=dataclasses.replace(login, password=ask_password(f"--creds {login.username}"))
+    )

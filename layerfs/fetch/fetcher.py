@@ -7,6 +7,7 @@ staged for the next attempt.
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from typing import Any
 
 import trio
@@ -23,7 +24,9 @@ from layerfs.errors import (
     Unreachable,
 )
 from layerfs.extract.client import ExtractorPool
+from layerfs.fetch.backoff import Backoff
 from layerfs.fetch.documents import DocumentFetcher
+from layerfs.fetch.download import download
 from layerfs.fetch.layers import BlobFiles, LayerWork, MakeRoom, no_room
 from layerfs.fetch.origin import Origin
 from layerfs.fetch.progress import Journal
@@ -255,11 +258,12 @@ async def open_fetcher(
     workers: int,
     blob_files: BlobFiles | None = None,
     make_room: MakeRoom = no_room,
+    new_backoff: Callable[[], Backoff] = Backoff,
 ) -> AsyncIterator[Fetcher]:
     """Own the tasks that fetch; on leaving, cancel them. A LayerfsError of the block leaves as itself.
 
     *workers* is how many extractors *pool* has; *blob_files* finds files that can be linked into the store;
-    *make_room* is asked once by what finds the disk full.
+    *make_room* is asked once by what finds the disk full; *new_backoff* makes who judges a broken download.
     """
     journal = Journal()
     located = LocatingOrigin(origin)
@@ -269,7 +273,13 @@ async def open_fetcher(
             storage,
             DocumentFetcher(storage, located, platform),
             LayerWork(
-                storage, located, Workers(pool, workers, located.of), budgets, journal, blob_files, make_room
+                storage,
+                partial(download, located, new_backoff=new_backoff),
+                Workers(pool, workers, located.of),
+                budgets,
+                journal,
+                blob_files,
+                make_room,
             ),
             journal,
             budgets,

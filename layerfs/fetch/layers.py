@@ -21,8 +21,7 @@ from layerfs.errors import (
     StoreFull,
     StoreReadOnly,
 )
-from layerfs.fetch.download import download
-from layerfs.fetch.origin import Origin
+from layerfs.fetch.download import Download
 from layerfs.fetch.progress import Journal, Progress
 from layerfs.fetch.tasks import make_once, outcome
 from layerfs.fetch.verdicts import is_stored_blob_suspect, judge, may_be_wrong_bytes
@@ -57,7 +56,7 @@ class LayerWork:
     def __init__(
         self,
         storage: ImageStorage,
-        origin: Origin,
+        download: Download,
         workers: Workers,
         budgets: Budgets,
         journal: Journal,
@@ -65,7 +64,7 @@ class LayerWork:
         make_room: MakeRoom = no_room,
     ) -> None:
         self._storage = storage
-        self._origin = origin
+        self._download = download
         self._workers = workers
         self._budgets = budgets
         self._journal = journal
@@ -126,7 +125,7 @@ class LayerWork:
 
         async def download_whole(progress: Progress) -> None:
             with await self._staged(descriptor, progress) as staged:
-                await download(self._origin, staged, repository, descriptor, progress)
+                await self._download(staged, repository, descriptor, progress)
                 await _hashed_and_committed(staged, progress)
 
         async def make() -> None:
@@ -230,7 +229,7 @@ class LayerWork:
                     nursery.cancel_scope.cancel()
 
             nursery.start_soon(extract)
-            failed = await outcome(download(self._origin, staged, repository, layer.descriptor, progress))
+            failed = await outcome(self._download(staged, repository, layer.descriptor, progress))
             if failed is None:
                 failed = await outcome(trio.to_thread.run_sync(staged.sync))  # beside the last of extracting
             progress.abort()

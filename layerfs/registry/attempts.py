@@ -1,6 +1,7 @@
 """One request sent once, in a place; and the one policy of when it is sent again. Knows no registry."""
 
 import logging
+import math
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final
@@ -28,13 +29,15 @@ class NoAnswer:
     """An attempt that gave no answer of use."""
 
     error: RegistryError
+    began: float
+    """When the request was sent, of trio's time."""
     reply: Reply | None = None
     """The answer, read and closed; None if none came."""
 
     @classmethod
-    async def of(cls, reply: Reply, explain: Explain) -> "NoAnswer":
+    async def of(cls, reply: Reply, explain: Explain, began: float = math.inf) -> "NoAnswer":
         """Read *reply* as a problem, and close it."""
-        return cls(explain(reply, await reply.problem()), reply)
+        return cls(explain(reply, await reply.problem()), min(began, trio.current_time()), reply)
 
     @property
     def status(self) -> int | None:
@@ -65,16 +68,19 @@ class Sender:
 
     async def persist(self, attempt: Callable[[], Awaitable[Outcome]]) -> Reply:
         """Repeat *attempt* until an answer comes. Raises the error of a failure that does not pass."""
-        began = trio.current_time()
-        number = 0
+        number, began = 0, math.inf
         while True:
             number += 1
             outcome = await attempt()
             if isinstance(outcome, Reply):
                 return outcome
-            delay = self._policy.delay(number, trio.current_time() - began, outcome.wish)
-            if delay is None or not outcome.may_pass:
+            if not outcome.may_pass:
                 raise outcome.error
+            began = min(began, outcome.began)  # waiting for a place is no fault of the registry
+            elapsed = trio.current_time() - began
+            delay = self._policy.delay(number, elapsed, outcome.wish)
+            if delay is None:
+                raise retry.given_up(outcome.error, elapsed, number)
             _log.info("%s; asking again in %.1f s", outcome.error, delay)
             await trio.sleep(delay)
 
@@ -88,6 +94,7 @@ class Sender:
         """
         while True:
             place = await places.take(request.origin.host)
+            began = trio.current_time()
             try:
                 reply = await self._exchange(request, what, limit, place)
             except Crowded:  # now it is known where it has to wait
@@ -95,12 +102,12 @@ class Sender:
                 continue
             except (Unreachable, RegistryTimeout) as exc:
                 place.release()
-                return NoAnswer(exc)
+                return NoAnswer(exc, began)
             except BaseException:
                 place.release()
                 raise
             reply.on_close = place.release
-            return await NoAnswer.of(reply, explain) if _is_temporary(reply) else reply
+            return await NoAnswer.of(reply, explain, began) if _is_temporary(reply) else reply
 
     async def _exchange(self, request: Request, what: str, limit: int | None, place: Place) -> Reply:
         """Send, and read what is to be read at once, all within the time for documents."""

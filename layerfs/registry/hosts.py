@@ -72,15 +72,20 @@ def _path(target: Target) -> str:
             return f"{repository.path}/tags/list" + (f"?{query}" if query else "")
 
 
-def hosts(registry: str, insecure_registries: frozenset[str]) -> tuple[Host, ...]:
+def hosts(
+    registry: str, insecure_registries: frozenset[str], tls_verify: bool | None = None
+) -> tuple[Host, ...]:
     """Return the hosts to ask for what *registry* has, in this order; `asks_next` says when to go on.
 
     HTTPS only, except for loopback (HTTP first, a TLS registry there answers the HTTP request with
-    an error at once) and for what the user called insecure (HTTPS first, in case it has it).
+    an error at once) and for what the user called insecure (HTTPS first, in case it has it). With
+    *tls_verify* there are no exceptions; if it is False, all are insecure.
     """
     name = DOCKER_HUB_HOST if registry == DOCKER_HUB else registry
-    insecure = registry in insecure_registries or name in insecure_registries
-    if is_loopback(WebOrigin.of(f"https://{name}").host):
+    insecure = not tls_verify and (
+        tls_verify is False or registry in insecure_registries or name in insecure_registries
+    )
+    if not tls_verify and is_loopback(WebOrigin.of(f"https://{name}").host):
         schemes: tuple[str, ...] = ("http", "https")
     else:
         schemes = ("https", "http") if insecure else ("https",)

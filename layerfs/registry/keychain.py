@@ -91,6 +91,8 @@ class Keychain:
         """Return the login for a repository. Never raises for a broken file or helper: it is logged once."""
         if not self.settings.use_credentials:
             return Lookup.nothing("they are switched off")
+        if self.settings.login is not None:
+            return Lookup(self.settings.login, str(self.settings.login))
         why = ""
         for path, legacy in places(self.settings):
             try:

@@ -217,7 +217,9 @@ class Requester:
 
     def _registry(self, name: str) -> _Registry:
         if name not in self._registries:
-            self._registries[name] = _Registry(hosts(name, self._settings.insecure))
+            self._registries[name] = _Registry(
+                hosts(name, self._settings.insecure, self._settings.tls_verify)
+            )
         return self._registries[name]
 
 

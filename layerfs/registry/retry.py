@@ -8,7 +8,9 @@ import random
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Final
+from typing import Final, TypeVar
+
+from layerfs.errors import LayerfsError
 
 STATUSES: Final = frozenset({408, 425, 429, 500, 502, 503, 504, 522, 524})
 """Statuses that may pass by themselves: the union of what containerd, c/image and crane retry, less 499."""
@@ -42,6 +44,17 @@ class RetryPolicy:
             # A little later than asked for, so that the waiters do not come back all at once.
             return None if wish > self.longest_wish else wish + jittered / 4
         return jittered if elapsed + jittered <= self.window else None
+
+
+E = TypeVar("E", bound=LayerfsError)
+
+
+def given_up(error: E, seconds: float, attempts: int) -> E:
+    """Return *error* with how long was waited for something else, where that was not at once."""
+    if attempts == 1 and seconds < 1:
+        return error
+    times = "1 attempt" if attempts == 1 else f"{attempts} attempts"
+    return type(error)(f"{error} (given up after {seconds:.0f} s and {times})")
 
 
 def parse_retry_after(text: str | None, now: datetime | None = None) -> float | None:

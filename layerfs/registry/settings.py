@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from layerfs.registry.credentials import Credential
 from layerfs.registry.retry import RetryPolicy
 
 USER_AGENT = "layerfs/0.1.0"
@@ -27,12 +28,19 @@ class RegistrySettings:
     """Registries (``host[:port]``) that may be plain HTTP or have a certificate that does not verify."""
     offline: bool = False
     """Ask no registry at all: raise Offline instead."""
+    tls_verify: bool | None = None
+    """True: HTTPS and a certificate to believe from every registry, False from none, whatever *insecure* says
+    of it."""
+    login: Credential | None = None
+    """The login for all registries, instead of what is found at any place."""
     use_credentials: bool = True
     """False: always anonymous."""
     authfile: Path | None = None
     """Read credentials from this file alone, instead of the places that podman and docker use."""
     certs_dirs: tuple[Path, ...] = (Path("/etc/containers/certs.d"), Path("/etc/docker/certs.d"))
     """Below them ``host[:port]/`` with ``*.crt`` (authorities), ``*.cert`` and ``*.key`` (a client's own)."""
+    cert_dir: Path | None = None
+    """A directory of such files for all registries, instead of *certs_dirs*."""
     foreign_urls: bool = True
     """Fetch non-distributable layers from the ``urls`` of their descriptors."""
     reachable_networks: frozenset[str] = frozenset()

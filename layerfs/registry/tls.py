@@ -25,8 +25,8 @@ def plain_context() -> ssl.SSLContext:
     return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 
-def context(directory: Path | None, *, verify: bool) -> ssl.SSLContext:
-    """Return a context with the system's authorities and those in *directory*.
+def context(directory: Path | None, *, verify: bool, own: bool = True) -> ssl.SSLContext:
+    """Return a context with the system's authorities and those in *directory*, and its *own* certificates.
 
     Raises InvalidSettings for a certificate that cannot be read, or one without its key.
     """
@@ -37,15 +37,17 @@ def context(directory: Path | None, *, verify: bool) -> ssl.SSLContext:
         made.verify_mode = ssl.CERT_NONE
     for path in sorted(directory.iterdir()) if directory else ():
         try:
-            _add(made, path)
+            _add(made, path, own=own)
         except (OSError, ssl.SSLError) as exc:
             raise InvalidSettings(f"{path}: not a readable certificate: {exc}") from exc
     return made
 
 
-def _add(made: ssl.SSLContext, path: Path) -> None:
+def _add(made: ssl.SSLContext, path: Path, *, own: bool) -> None:
     if path.suffix == ".crt":
         made.load_verify_locations(path)
+    elif not own:
+        return
     elif path.suffix == ".cert":
         key = path.with_suffix(".key")
         if not key.exists():

@@ -38,6 +38,8 @@ class _Route:
     tls: bool
     verify: bool
     certificates: Path | None
+    shows_itself: bool
+    """Whether a certificate of our own is shown."""
     proxy: str | None = field(repr=False)
     reach: Reach | None
 
@@ -161,12 +163,14 @@ class Transport:
         return route, self._pools[route]
 
     def _route(self, origin: WebOrigin, insecure: bool, reach: Reach | None) -> _Route:
-        tls = origin.scheme == "https"
+        tls, said = origin.scheme == "https", self._settings
         return _Route(
             tls=tls,
-            # Who may lead to loopback is there itself, without a certificate that could be verified.
-            verify=tls and not insecure and not origin.is_loopback,
-            certificates=certificate_dir(origin, self._settings.certs_dirs) if tls else None,
+            # Who may lead to loopback is there itself, mostly without a certificate that could be verified.
+            verify=tls and not insecure and (said.tls_verify is True or not origin.is_loopback),
+            certificates=(said.cert_dir or certificate_dir(origin, said.certs_dirs)) if tls else None,
+            # What is said of all registries holds for those alone that the user has named.
+            shows_itself=said.cert_dir is None or reach is None,
             proxy=proxy_for(origin, self._settings.variables),
             reach=reach,
         )
@@ -195,8 +199,12 @@ class _Arrival:
             raise
 
 
+def _context(route: _Route) -> ssl.SSLContext:
+    return context(route.certificates, verify=route.verify, own=route.shows_itself)
+
+
 def _new_pool(route: _Route) -> httpx.AsyncBaseTransport:
-    ssl_context = context(route.certificates, verify=route.verify) if route.tls else plain_context()
+    ssl_context = _context(route) if route.tls else plain_context()
     if route.proxy is None:
         return DirectPool(ssl_context, Gate(route.reach))
     try:

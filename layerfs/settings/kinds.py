@@ -5,11 +5,11 @@ import os
 import pwd
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import ip_network
 from pathlib import Path
 from string import Template
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, Self
 
 import msgspec
 
@@ -32,6 +32,24 @@ class Amount:
     def of(self, filesystem: int) -> int:
         """Return the bytes that it is of a filesystem of so many."""
         return self.bytes + int(filesystem * self.percent / 100)
+
+
+@dataclass(frozen=True, slots=True)
+class UserPassword:
+    """A login as ``--creds`` has it. Its repr does not show the password."""
+
+    username: str
+    password: str | None = field(repr=False)
+    """None: to be asked for."""
+
+    @classmethod
+    def parse(cls, text: str, what: str) -> Self:
+        """Read ``USER[:PASSWORD]``. Raises InvalidSettings, which does not quote it."""
+        username, colon, password = text.partition(":")
+        if not username or (colon and not password):
+            missing = "password" if username else "user name"
+            raise InvalidSettings(f"{what}: no {missing} in it (expected USER:PASSWORD, or USER)")
+        return cls(username, password if colon else None)
 
 
 def absolute(path: Path, what: str) -> Path:
@@ -139,6 +157,20 @@ def _amount(text: str | int, what: str) -> Amount:
     return Amount(int(number * base ** (1 + _POWERS.index(unit[0]) if unit[:1] in tuple(_POWERS) else 0)))
 
 
+_DURATION: Final = re.compile(r"(\d{1,9}(?:\.\d{1,3})?)(ms|[smh]?)", re.ASCII)
+_SECONDS: Final = {"ms": 0.001, "": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+def _duration(text: str, what: str) -> float:
+    """Read seconds, or a duration as Go writes it: ``90``, ``30s``, ``1h30m``."""
+    parts = list(_DURATION.finditer(text))
+    whole = "".join(part[0] for part in parts) == text and all(part[2] for part in parts[:-1])
+    seconds = sum(float(part[1]) * _SECONDS[part[2]] for part in parts)
+    if not whole or seconds <= 0:
+        raise InvalidSettings(f"{what}: {text[:100]!r} is no duration (expected 90, 30s, 5m or 1h30m)")
+    return seconds
+
+
 FLAG: Final = ValueKind(toml=bool, option=bool)
 """Yes or no. Its words are the name, and the name behind ``no``, as of mount(8)."""
 SECONDS: Final = ValueKind(
@@ -190,3 +222,7 @@ USER: Final = ValueKind(
 )
 """A user of this machine by name or uid; a uid as value."""
 LEVEL: Final = ValueKind(toml=Level, option=Level)
+COUNT: Final = ValueKind(toml=Annotated[int, msgspec.Meta(ge=0)], option=int, least=0)
+DURATION: Final = ValueKind(toml=str, option=str, of_file=_duration, of_option=_duration)
+"""A length of time, as those of Go's programs; seconds as value."""
+CREDENTIALS: Final = ValueKind(toml=str, option=str, of_option=UserPassword.parse)

@@ -5,13 +5,13 @@ read. Files (`layerfs.config`), options, words of ``-o`` and the manual (`layerf
 setting is a row here and its use.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from layerfs.layer.budgets import Budgets
 from layerfs.oci import Platform
+from layerfs.settings.access import Access
 from layerfs.settings.kinds import (
     AMOUNT,
     FLAG,
@@ -28,31 +28,8 @@ from layerfs.settings.kinds import (
     Amount,
     Level,
     Order,
-    ValueKind,
 )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
-    """How a user may say one field of `Settings`."""
-
-    kind: ValueKind
-    about: str
-    """For layerfs.toml(5), and for ``--help`` unless there is a *help*."""
-    help: str = ""
-    key: str = ""
-    """The key in the file, with its table and a dot; empty for the name of the field."""
-    flags: str = ""
-    """How the option is written, ``--on/--off`` for a flag; empty if there is none."""
-    metavar: str | None = None
-    variable: str | None = None
-    """The variable of the environment. It stands for the option, and is weaker than a word of ``-o``."""
-    word: bool = False
-    """Whether the field's name is a word of ``-o``."""
-
-
-def _by(kind: ValueKind, about: str, **more: Any) -> dict[str, Row]:
-    return {"row": Row(kind=kind, about=about, **more)}
+from layerfs.settings.row import by, rows_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +37,7 @@ class Settings:
     """Everything a daemon or a command needs to know."""
 
     store: Path = field(
-        metadata=_by(
+        metadata=by(
             PATH,
             "Where layers are kept; absolute, or below ~.",
             help="Where layers are kept (default: /var/lib/layerfs, or ~/.local/share/layerfs).",
@@ -72,7 +49,7 @@ class Settings:
     )
     store_owner: int | None = field(
         default=None,
-        metadata=_by(
+        metadata=by(
             USER,
             "User, by name or uid, whose shared store is believed beside one's own and root's.",
             help="Believe a store that this user made and shares.",
@@ -84,7 +61,7 @@ class Settings:
     """A uid."""
     share_store: bool | None = field(
         default=None,
-        metadata=_by(
+        metadata=by(
             FLAG,
             "Whether other users may read the store. At first they may not; it is remembered in the store.",
             help="Let other users read the store, or no longer (default: as said last; at first no).",
@@ -95,7 +72,7 @@ class Settings:
     """None: as the store remembers it."""
     platform: Platform | None = field(
         default=None,
-        metadata=_by(
+        metadata=by(
             PLATFORM,
             "OS/ARCH[/VARIANT] to choose of an index.",
             help="Choose this platform of an index; an image of another is an error.",
@@ -108,7 +85,7 @@ class Settings:
     """None: this machine's, and of an image that has only one, that."""
     insecure_registries: frozenset[str] = field(
         default=frozenset(),
-        metadata=_by(
+        metadata=by(
             HOSTS_EACH,
             "HOST[:PORT] of registries that are spoken to by plain HTTP.",
             help="Speak plain HTTP to this registry (loopback ones always). May be repeated.",
@@ -120,7 +97,7 @@ class Settings:
     """Hosts that are spoken to over plain HTTP, beside the loopback ones."""
     authfile: Path | None = field(
         default=None,
-        metadata=_by(
+        metadata=by(
             PATH,
             "Read credentials from this file only; absolute, or below ~.",
             help="Read credentials from this file only.",
@@ -132,7 +109,7 @@ class Settings:
     )
     offline: bool = field(
         default=False,
-        metadata=_by(
+        metadata=by(
             FLAG,
             "Contact no registry.",
             help="Contact no registry; use what the store has.",
@@ -144,7 +121,7 @@ class Settings:
     """Contact no registry; serve what the store has."""
     fetch_timeout: float = field(
         default=900.0,
-        metadata=_by(
+        metadata=by(
             SECONDS,
             "Seconds that one access waits for a fetch; 900 by default.",
             help="How long one access waits for a fetch (default: 900).",
@@ -156,7 +133,7 @@ class Settings:
     """Seconds that one waiting system call waits at most; the download goes on."""
     tag_ttl: float | None = field(
         default=None,
-        metadata=_by(
+        metadata=by(
             SECONDS,
             "Seconds after which a tag is resolved anew; never by default.",
             help="Ask the registry again what a tag means after this long (default: never; see pull).",
@@ -168,11 +145,11 @@ class Settings:
     """Seconds after which a pinned tag is resolved anew; None for never."""
     allow_other: bool = field(
         default=False,
-        metadata=_by(FLAG, "Let other users read the mount.", flags="--allow-other/--private", word=True),
+        metadata=by(FLAG, "Let other users read the mount.", flags="--allow-other/--private", word=True),
     )
     registries: frozenset[str] | None = field(
         default=None,
-        metadata=_by(
+        metadata=by(
             HOSTS,
             "HOST[:PORT] of the only registries that may be contacted; any by default in a private mount.",
             help="Contact only these (default: any, with --allow-other those with a login or configuration).",
@@ -185,7 +162,7 @@ class Settings:
     that have a login or are configured."""
     reachable_networks: frozenset[str] = field(
         default=frozenset(),
-        metadata=_by(
+        metadata=by(
             NETWORKS,
             "NETWORK/BITS of networks that are not public, into which a registry elsewhere may lead: "
             "by redirects, its token server, URLs of foreign layers.",
@@ -193,7 +170,7 @@ class Settings:
     )
     max_size: Amount | None = field(
         default=None,
-        metadata=_by(
+        metadata=by(
             AMOUNT,
             "What the store may take, in bytes, as 20GB, or a part of its disk, as 80%; a daemon removes "
             "garbage and then what was not used for longest.",
@@ -205,7 +182,7 @@ class Settings:
     )
     min_free: Amount | None = field(
         default=None,
-        metadata=_by(
+        metadata=by(
             AMOUNT,
             "What the disk of the store keeps free, in bytes or as a part of it, in the same way.",
             help="Keep this much of the store's disk free.",
@@ -216,13 +193,13 @@ class Settings:
     )
     pin: tuple[str, ...] = field(
         default=(),
-        metadata=_by(
+        metadata=by(
             PATTERNS, "Images that are never evicted, as docker.io/library/python:3.12 or registry/team/*."
         ),
     )
     evict: Order = field(
         default="layers",
-        metadata=_by(
+        metadata=by(
             ORDER,
             "What is evicted first: layers, that is their directories, which a blob brings back without a "
             "network (default), or blobs.",
@@ -230,7 +207,7 @@ class Settings:
     )
     poll: bool = field(
         default=True,
-        metadata=_by(
+        metadata=by(
             FLAG,
             "Look for the next request for 50 microseconds before sleeping; a request takes half the time, "
             "for up to 2.3 times the CPU. On by default; off saves a battery.",
@@ -240,7 +217,7 @@ class Settings:
     )
     log_level: Level = field(
         default="info",
-        metadata=_by(
+        metadata=by(
             LEVEL,
             "debug, info, warning or error; info by default.",
             help="debug, info, warning, error (info).",
@@ -251,7 +228,7 @@ class Settings:
     )
     log_json: bool = field(
         default=False,
-        metadata=_by(
+        metadata=by(
             FLAG,
             "One JSON object a line instead of text.",
             help="Log one JSON object a line.",
@@ -261,7 +238,7 @@ class Settings:
     )
     log_file: Path | None = field(
         default=None,
-        metadata=_by(
+        metadata=by(
             PATH,
             "Where a daemon in the background logs; absolute. Default: /var/log/layerfs.log.",
             key="log.file",
@@ -272,6 +249,8 @@ class Settings:
     """What one layer may cost: the table ``[budgets]`` of a file, which has the fields of `Budgets`."""
     mount_options: tuple[str, ...] = ()
     """Words for the kernel, from ``-o``."""
+    access: Access = field(default_factory=Access)
+    """How this one call talks to registries."""
 
     @property
     def preferred_platform(self) -> Platform:
@@ -279,9 +258,5 @@ class Settings:
         return self.platform or Platform.of_this_machine()
 
 
-ROWS: Final[Mapping[str, Row]] = {
-    one.name: replace(one.metadata["row"], key=one.metadata["row"].key or one.name)
-    for one in fields(Settings)
-    if "row" in one.metadata
-}
+ROWS: Final = rows_of(Settings)
 """By field of `Settings`."""

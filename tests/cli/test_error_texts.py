@@ -1,7 +1,7 @@
 """What people read when something is wrong: one row a situation, provoked for real, with the exact text.
 
 ``error_texts/`` has the texts, to be read as a whole; with LAYERFS_WRITE_EXPECTED=1 they are written
-anew. What differs from run to run is a word in it: HOST, CLOSED, HOME.
+anew. What differs from run to run is a word in it: HOST, CLOSED, HOME, SECONDS.
 """
 
 import os
@@ -120,7 +120,7 @@ SITUATIONS: Final = {
     "registries": [
         Situation("E2 no such tag", "pull HOST/a/b:nope", 3),
         Situation("E3 no such repository", "tags HOST/no/such", 3),
-        Situation("E10 nothing listens", "digest CLOSED/a/b:1", 5),
+        Situation("E10 nothing listens", "digest --retry 1 CLOSED/a/b:1", 5),
         Situation("E11 no such host", "digest no.such.invalid/a/b:1", 5),
         Situation("offline", "pull --offline HOST/a/b:9", 5),
         Situation("9 wrong bytes of a document", "pull HOST/a/b:1", 6, _wrong_bytes),
@@ -133,13 +133,16 @@ SITUATIONS: Final = {
             5,
             environment=_PROXY,
         ),
-        Situation("E13 no TLS", "digest plain.test/a/b:1", 5, environment=_PROXY),
+        Situation("E13 no TLS", "digest --retry 1 plain.test/a/b:1", 5, environment=_PROXY),
     ],
     "auth": [
         Situation("no login", "pull HOST/a/b:1", 4, _auth),
         Situation("A12 wrong password, basic", _LOGIN, 4, _auth, "wrong"),
         Situation("A12 wrong password, token", _LOGIN, 4, _bearer, "wrong"),
         Situation("no password", _LOGIN, 2),
+        Situation("wrong --creds", "pull --creds nobody:wrong-secret HOST/a/b:1", 4, _auth),
+        Situation("--creds without a password", "pull --creds nobody HOST/a/b:1", 2, _auth),
+        Situation("--creds without a name", "pull --creds :wrong-secret HOST/a/b:1", 2, _auth),
         Situation("A13 no such file of logins", "pull --authfile HOME/none HOST/a/b:1", 2),
         Situation("a broken file of logins", "pull --authfile HOME/auth.json HOST/a/b:1", 4, _broken_login),
         Situation("not logged in", "logout HOST", 3),
@@ -156,6 +159,8 @@ SITUATIONS: Final = {
         Situation("E32 no option of mount", "mount -o foo HOME/m", 2, _directories),
         Situation("no number", "mount -o tag_ttl=x HOME/m", 2, _directories),
         Situation("three places", "mount a b c", 2),
+        Situation("no such certificates", "tags --cert-dir HOME/none HOST/a/b", 2),
+        Situation("no duration", "pull --timeout soon HOST/a/b:1", 2),
         Situation("E45 --upper alone", "overlay HOST/a/b:1 HOME/m --upper HOME/up", 2, _directories),
     ],
     "configuration": [
@@ -225,6 +230,7 @@ def _said(one: Situation, place: Place) -> str:
     text = done.stderr
     for name, value in words.items():
         text = text.replace(value, name)
+    text = re.sub(r"(?<=after )\d+(?= s )", "SECONDS", text)
     return f"# {one.name}: {one.command} ({one.code})\n{text}"
 
 

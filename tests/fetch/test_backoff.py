@@ -11,3 +11,8 @@ def test_a_download_that_starts_again_at_zero_has_made_no_progress() -> None:
     backoff = Backoff(attempts=3, progress=10)
     delays = [backoff.failed(received) for received in (100, 0, 100, 0, 100)]
     assert [delay is None for delay in delays] == [False, False, False, True, True]
+
+
+def test_a_download_in_which_nothing_comes_for_too_long_is_given_up() -> None:
+    backoff = Backoff(patience=5)
+    assert [backoff.failed(100_000, silent) is None for silent in (4.9, 5.0)] == [False, True]

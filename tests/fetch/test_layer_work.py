@@ -7,6 +7,7 @@ import os
 import signal
 import time
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,7 @@ from layerfs.errors import (
     WorkerDied,
 )
 from layerfs.extract.client import ExtractorPool
+from layerfs.fetch.download import download
 from layerfs.fetch.layers import BlobFiles, LayerWork
 from layerfs.fetch.progress import Journal
 from layerfs.fetch.workers import Workers
@@ -68,7 +70,14 @@ class Scene:
     @property
     def work(self) -> LayerWork:
         workers = Workers(self.pool, 2, str)
-        return LayerWork(self.storage, self.origin, workers, self.budgets, self.journal, self.blob_files)
+        return LayerWork(
+            self.storage,
+            partial(download, self.origin),
+            workers,
+            self.budgets,
+            self.journal,
+            self.blob_files,
+        )
 
     def kept(self, layer: BuiltLayer) -> list[str]:
         """Say what the store has of *layer*, and nothing else: tree, blob, a part of one."""

@@ -1,0 +1,40 @@
+"""A row of a table of settings: where a user may say what a field is, and how that is read."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+from layerfs.settings.kinds import ValueKind
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """How a user may say one field of a frozen class of settings."""
+
+    kind: ValueKind
+    about: str
+    """For layerfs.toml(5), and for ``--help`` unless there is a *help*."""
+    help: str = ""
+    key: str = ""
+    """The key in the file, with its table and a dot; empty for the name of the field."""
+    flags: str = ""
+    """How the option is written, ``--on/--off`` for a flag; empty if there is none."""
+    metavar: str | None = None
+    variable: str | None = None
+    """The variable of the environment. It stands for the option, and is weaker than a word of ``-o``."""
+    word: bool = False
+    """Whether the field's name is a word of ``-o``."""
+
+
+def by(kind: ValueKind, about: str, **more: Any) -> dict[str, Row]:
+    """Return the metadata of a field that a user may say."""
+    return {"row": Row(kind=kind, about=about, **more)}
+
+
+def rows_of(settings: type) -> Mapping[str, Row]:
+    """Return the rows of a dataclass, by field; those that it has for programs alone have none."""
+    return {
+        one.name: replace(one.metadata["row"], key=one.metadata["row"].key or one.name)
+        for one in fields(settings)
+        if "row" in one.metadata
+    }
