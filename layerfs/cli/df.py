@@ -59,6 +59,7 @@ def df(
     print_table(
         ("WHAT", *(column.upper().replace("_", " ") for column in _COLUMNS)),
         [_row(what, total) for what, total in totals.items()],
+        spare=("COUNT", "SHARED", "IN USE"),
     )
     if verbose:
         typer.echo()
@@ -70,6 +71,7 @@ def _print_images(images: list[Json]) -> None:
     print_table(
         ("REFERENCE", *map(str.upper, columns)),
         [[image["reference"], *(human_size(image[column]) for column in columns)] for image in images],
+        spare=("BLOBS", "EXTRACTED", "SHARED"),
     )
 
 

@@ -33,6 +33,8 @@ from layerfs.store.records import MERGERS
 from layerfs.view.texts import human_size
 
 _HEADER = ("REFERENCE", "DIGEST", "PLATFORM", "LAYERS", "SIZE", "FETCHED", "CREATED", "IN USE")
+_SPARE = ("LAYERS", "CREATED", "PLATFORM", "IN USE", "DIGEST", "FETCHED")
+"""What a narrow terminal does without, the first first."""
 
 Name = Annotated[
     str | None,
@@ -84,7 +86,7 @@ def images(
     if as_json or form == "json":
         print_json(rows)
     else:
-        print_table(_HEADER, [_cells(row, whole=whole) for row in rows])
+        print_table(_HEADER, [_cells(row, whole=whole) for row in rows], spare=_SPARE, whole=whole)
 
 
 def _pattern(text: str) -> str:

@@ -34,7 +34,8 @@ def list_(settings: Settings, as_json: options.Json = False) -> None:
     if as_json:
         print_json([_as_json(name, lease) for name, lease in found])
     else:
-        print_table(("NAME", "DIGESTS", "UNTIL", "PROCESS"), [_cells(name, lease) for name, lease in found])
+        rows = [_cells(name, lease) for name, lease in found]
+        print_table(("NAME", "DIGESTS", "UNTIL", "PROCESS"), rows, spare=("DIGESTS", "PROCESS", "UNTIL"))
 
 
 @lease_app.command(name="rm", epilog="Example: layerfs lease rm build-7 || layerfs lease ls")

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 
 import typer
 
+from layerfs.cli.tables import fitted
+from layerfs.cli.terminal import output_width
 from layerfs.foreign import encode_json, escape_json, printable
 
 
@@ -28,9 +30,14 @@ def print_line(text: str) -> None:
     typer.echo(" " * (len(text) - len(line)) + printable(line))
 
 
-def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print *rows* in columns under *header*, two spaces apart, as podman and docker do."""
-    table = [header, *([printable(cell) for cell in row] for row in rows)]
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    for row in table:
-        typer.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+def print_table(
+    header: Sequence[str], rows: Sequence[Sequence[str]], *, spare: Sequence[str] = (), whole: bool = False
+) -> None:
+    """Print *rows* in columns under *header*, two spaces apart, as podman and docker do.
+
+    On a terminal that is too narrow the columns in *spare* go, the first first, and the first column of the
+    table is shortened, unless the *whole* is asked for.
+    """
+    cells = [[printable(cell) for cell in row] for row in rows]
+    for line in fitted(header, cells, None if whole else output_width(), spare):
+        typer.echo(line)
