@@ -2,6 +2,7 @@
 
 import errno
 import fcntl
+import gzip
 import hashlib
 import json
 import os
@@ -21,12 +22,14 @@ from layerfs.store import ImageStorage
 from layerfs.store.layout import StagedKind, StoreLayout, staged
 from layerfs.store.scratch import make_scratch
 from tests.store.helpers import download
-from tests.support.images import directory, file, image, layer, opaque, whiteout
+from tests.support.images import directory, file, image, layer, opaque, tar, whiteout
+from tests.support.tocs import estargz
 
 _TEXT = (Path(__file__).parents[1] / "docs/store.md").read_text(encoding="utf-8")
 BASE = layer(directory("etc"), file("etc/gone"), file("implied/file"))
 TOP = layer(whiteout("etc/gone"), opaque("etc"))
 IMAGE = image(BASE, TOP)
+LAZY = estargz(tar([file("a", b"content")]))
 STACK = [BASE.digest, TOP.digest]
 
 _HEX = r"[0-9a-f]"
@@ -39,6 +42,8 @@ _PLACES = {
     "TAG": r"[^/:@]+",
     "NAME.RANDOM.KIND": rf"(?:[^/]+/)*[^/]*\.{_HEX}{{32}}\.(?:{'|'.join(get_args(StagedKind))})",
     "NAME": r"[^/.]+",
+    "SHORT-ID": r"[a-z2-7]{26}",
+    "OBJECT": r"[A-Za-z0-9_-]{2}/[A-Za-z0-9_-]{20}",
 }
 
 
@@ -68,6 +73,7 @@ def full(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ImageStorage]:
         for built in IMAGE.layers:
             storage.extract_layer(built.digest, download(storage, built.blob).path)
         cover = storage.publish_cover(STACK)
+        make_lazy(storage)
         name = ImageReference.parse("registry.example/team/app:1")
         storage.refs.write(name, IMAGE.digest)
         storage.refs.keep(name.repository, IMAGE.digest)
@@ -82,11 +88,24 @@ def full(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ImageStorage]:
         scratch.remove()
 
 
+def make_lazy(storage: ImageStorage) -> None:
+    """Have a lazy layer, one file of it, and a word on a blob that differs."""
+    toc = LAZY.place.digest
+    with storage.lazy.stage_toc(toc) as staged:
+        staged.write(LAZY.toc, b"not looked at for this kind of TOC")
+        storage.lazy.make_skeleton(staged, LAZY.place, len(LAZY.blob))
+    storage.lazy.tocs.note_difference(toc, LAZY.digest, "a: missing")
+    content = storage.lazy.content(toc, Digest.of(b"content").object_id)
+    with storage.lazy.objects.stage(content) as staged_object:
+        staged_object.write(content.pieces[0], b"content")
+        staged_object.commit()
+
+
 def things(root: Path) -> Iterator[str]:
     """Yield what has a name in a store: files, and directories of which the inside is content."""
     for path in sorted(root.rglob("*")):
         relative = path.relative_to(root)
-        if relative.parts[0] in ("extracted", "covers", "overlays", "local"):
+        if relative.parts[0] in ("extracted", "covers", "skeletons", "overlays", "local"):
             if len(relative.parts) == 2:
                 yield str(relative)
         elif not path.is_dir():
@@ -147,6 +166,28 @@ def test_the_tables_of_a_layer_follow_its_line(full: ImageStorage) -> None:
     assert len(rest) == sum(sizes)
     assert rest[: sizes[0]] == b"etc/.wh.gone\0"
     assert rest[sizes[0] : sizes[0] + sizes[1]] == b"etc\0"
+
+
+def test_the_fifth_table_of_a_skeleton_says_what_the_text_does(full: ImageStorage) -> None:
+    path = full.lazy.skeletons.record_path(LAZY.place.digest)
+    head, _, rest = path.read_bytes().partition(b"\n")
+    said = json.loads(head)["layer"]
+    table_ = rest[sum(said["tables"]) :]
+    rows = [row.split(b"\t") for row in table_.split(b"\0")[:-1]]
+    assert (len(rows), len(table_)) == (said["objects"], said["contents"])
+    digest = str(Digest.of(b"content"))
+    found = {id_.decode(): json.loads(value) for id_, value in rows}[Digest.of(b"content").object_id]
+    assert found[:2] == [digest, 7]
+    offset, end, *others = found[2][0]
+    assert others == [0, 0, 7, digest]
+    assert gzip.decompress(LAZY.blob[offset:end]).startswith(b"content")
+
+
+def test_a_stub_leads_to_its_object(full: ImageStorage) -> None:
+    stub = full.images_dir / "skeletons" / LAZY.place.digest.name / "a"
+    redirect = os.getxattr(stub, "trusted.overlay.redirect").decode()
+    assert os.getxattr(stub, "trusted.overlay.metacopy") == b""
+    assert (full.images_dir / f"objects{redirect}").read_bytes() == b"content"
 
 
 def test_a_stack_digest_is_what_the_text_says() -> None:

@@ -24,9 +24,9 @@ from layerfs.extract.job import (
     Abort,
     Done,
     Ended,
-    ExtractJob,
     Failed,
     Grown,
+    Job,
     Listed,
 )
 from layerfs.layer.record import Extraction
@@ -83,7 +83,7 @@ class Extractor:
         """Whether the process can take another job."""
         return self._process.poll() is None and not self._to_worker.closed
 
-    def start(self, job: ExtractJob) -> None:
+    def start(self, job: Job) -> None:
         """Begin a job; the answer to the one before must have been taken."""
         self.warnings = ()
         self._send(job)
@@ -159,7 +159,7 @@ class Extractor:
         poll.register(self._from_worker.fileno(), 0)
         return bool(poll.poll(seconds * 1000))
 
-    def _send(self, message: ExtractJob | Grown | Ended | Abort) -> None:
+    def _send(self, message: Job | Grown | Ended | Abort) -> None:
         body = msgspec.json.encode(message)
         # A worker that died says so in `result`, which is where it is waited for.
         with self._sending, suppress(OSError, ValueError):

@@ -4,6 +4,7 @@ import msgspec
 
 from layerfs.layer.budgets import Budgets
 from layerfs.layer.record import Extraction, OwnerKind
+from layerfs.oci.toc import TocPlace
 
 
 class ExtractJob(msgspec.Struct, frozen=True, kw_only=True, tag="job"):
@@ -26,6 +27,35 @@ class ExtractJob(msgspec.Struct, frozen=True, kw_only=True, tag="job"):
     complete: bool = True
     """False while the blob still grows: `Grown` messages follow, then `Ended`."""
     budgets: Budgets = Budgets()
+
+
+class SkeletonJob(msgspec.Struct, frozen=True, kw_only=True, tag="skeleton"):
+    """Make the skeleton of one layer in one empty directory, from its TOC alone.
+
+    The answers are those to an `ExtractJob`. `Extraction.digest` is then the digest of the TOC, and a fifth
+    table follows the four: `layerfs.layer.contents`.
+    """
+
+    toc: str
+    """Path of the TOC's bytes as they are in the blob. The three paths must be UTF-8."""
+    split: str = ""
+    """Path of tar-split's; empty if there is none."""
+    place: TocPlace
+    """Where in the blob they are, and what the TOC must hash to."""
+    blob_size: int
+    target: str
+    """As in `ExtractJob`, and so are the others below."""
+    owner: OwnerKind = "root"
+    whiteout_devices: bool = True
+    budgets: Budgets = Budgets()
+
+    @property
+    def digest(self) -> str:
+        """What the job is about."""
+        return str(self.place.digest)
+
+
+Job = ExtractJob | SkeletonJob
 
 
 class Grown(msgspec.Struct, frozen=True, tag="grown"):

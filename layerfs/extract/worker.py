@@ -19,8 +19,8 @@ import msgspec
 
 import layerfs.compression.gzip  # noqa: F401 - nearly every layer needs it, and the first one waits
 from layerfs.errors import OutOfMemory
-from layerfs.extract import pipeline, writer
-from layerfs.extract.job import Abort, Ended, ExtractJob, Failed, Grown
+from layerfs.extract import pipeline, skeletons, writer
+from layerfs.extract.job import Abort, Ended, ExtractJob, Failed, Grown, Job, SkeletonJob
 from layerfs.extract.ring import Feeder, PartnerDied, Ring
 from layerfs.extract.tail import Growth
 from layerfs.foreign import OneLine
@@ -34,7 +34,7 @@ KEPT_MAX: Final = 96 << 20
 """Bytes that a worker may hold between two jobs; one with more (a fragmented heap, a library's leak) ends."""
 _IN, _OUT = 0, 1
 
-_MESSAGE: Final = msgspec.json.Decoder(ExtractJob | Grown | Ended | Abort)
+_MESSAGE: Final = msgspec.json.Decoder(Job | Grown | Ended | Abort)
 
 
 class Worker:
@@ -48,7 +48,7 @@ class Worker:
         """Obey messages until there are no more."""
         while (body := frames.receive(_IN)) is not None:
             message = _MESSAGE.decode(body)
-            if isinstance(message, ExtractJob):
+            if isinstance(message, Job):
                 self._start(message)
             elif self._growth is not None:  # else the job that it is about has been answered
                 if isinstance(message, Abort):
@@ -56,16 +56,20 @@ class Worker:
                 else:
                     self._growth.grow(message.size, complete=isinstance(message, Ended))
 
-    def _start(self, job: ExtractJob) -> None:
-        self._growth = growth = Growth(complete=job.complete, hopeless=self._feeder.listen)
+    def _start(self, job: Job) -> None:
+        complete = isinstance(job, SkeletonJob) or job.complete
+        self._growth = growth = Growth(complete=complete, hopeless=self._feeder.listen)
         try:
             threading.Thread(target=self._run, args=(job, growth), name="job", daemon=True).start()
         except (MemoryError, RuntimeError) as exc:  # the second says that there can be no more threads
             _answer(_failed(exc))
 
-    def _run(self, job: ExtractJob, growth: Growth) -> None:
+    def _run(self, job: Job, growth: Growth) -> None:
         try:
-            answer = pipeline.run(job, growth, self._feeder, _answer)
+            if isinstance(job, ExtractJob):
+                answer = pipeline.run(job, growth, self._feeder, _answer)
+            else:
+                answer = skeletons.run(job, self._feeder, _answer)
             if held() > KEPT_MAX:
                 gc.collect()
                 answer = msgspec.structs.replace(answer, last=held() > KEPT_MAX)

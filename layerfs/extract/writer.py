@@ -17,11 +17,12 @@ from layerfs import errors
 from layerfs.errors import BudgetExceeded, LayerfsError, OutOfMemory
 from layerfs.extract import overlayform
 from layerfs.extract.directories import Directories, open_max, open_root
-from layerfs.extract.job import ExtractJob, Listed
+from layerfs.extract.job import Job, Listed, SkeletonJob
 from layerfs.extract.ownership import Ownership
 from layerfs.extract.placing import Placer
 from layerfs.extract.remembered import Remembered
 from layerfs.extract.ring import Aborted, PartnerDied, Ring, RingSource
+from layerfs.extract.stubs import StubPlacer, StubReader
 from layerfs.host import confine
 from layerfs.host.oserrors import store_error
 from layerfs.layer.paths import shown
@@ -73,7 +74,7 @@ class Unwritten(msgspec.Struct, frozen=True, tag="unwritten"):
     warnings: tuple[str, ...] = ()
 
 
-_JOB = msgspec.json.Decoder(ExtractJob)
+_JOB: Final = msgspec.json.Decoder(Job)
 
 
 def serve(ring: Ring) -> None:
@@ -120,7 +121,7 @@ def confine_writer() -> None:
     confine.refuse_calls((*confine.SYSTEM, *confine.NETWORK, *confine.PROGRAMS))
 
 
-def write_tree(job: ExtractJob, source: RingSource) -> Written | Unwritten:
+def write_tree(job: Job, source: RingSource) -> Written | Unwritten:
     """Write one tree. Raises PartnerDied."""
     tree = None
     try:
@@ -146,7 +147,7 @@ def write_tree(job: ExtractJob, source: RingSource) -> Written | Unwritten:
 class TreeWriter:
     """One tree in the making: the process can write nowhere else from now on."""
 
-    def __init__(self, job: ExtractJob, source: RingSource) -> None:
+    def __init__(self, job: Job, source: RingSource) -> None:
         self._job = job
         self._source = source
         self._entries = 0
@@ -156,8 +157,13 @@ class TreeWriter:
         confine.write_only_below(root.fd)
         self._directories = Directories(root, _IMPLIED_MODE, remembered, open_max(job.budgets.max_depth))
         source.budgets = job.budgets
-        self._reader = TarReader(source, job.budgets)
-        self._placer = Placer(source, self._directories, self._ownership, job.budgets, remembered)
+        placing = (source, self._directories, self._ownership, job.budgets, remembered)
+        self._reader: TarReader | StubReader
+        self._placer: Placer
+        if isinstance(job, SkeletonJob):
+            self._reader, self._placer = StubReader(source), StubPlacer(job.owner, *placing)
+        else:
+            self._reader, self._placer = TarReader(source, job.budgets), Placer(*placing)
 
     def fill(self) -> None:
         """Put all members in their place. Raises LayerfsError, OSError, Aborted."""

@@ -11,12 +11,18 @@ OwnerKind = Literal["root", "namespace", "user"]
 
 
 class Extraction(msgspec.Struct, frozen=True, kw_only=True):
-    """What one pass over a blob found, in numbers. What it lists is in `layerfs.layer.tables`."""
+    """What one pass over a blob, or over its TOC, found, in numbers.
+
+    What it lists is in `layerfs.layer.tables`, and for a TOC in `layerfs.layer.contents`.
+    """
 
     digest: str
-    """Digest of the blob, computed from its bytes."""
+    """Digest of the blob or the TOC, computed from its bytes."""
     diff_id: str
-    """SHA-256 of the uncompressed archive, computed from its bytes (image-spec, config.md)."""
+    """SHA-256 of the uncompressed archive, computed from its bytes (image-spec, config.md).
+
+    Empty for a TOC.
+    """
     own_diff_id: str = ""
     """The same in the algorithm of `digest`, where that is not SHA-256."""
     blob_size: int
@@ -33,6 +39,10 @@ class Extraction(msgspec.Struct, frozen=True, kw_only=True):
     lost: int = 0
     tables: tuple[int, int, int, int] = (0, 0, 0, 0)
     """Bytes of the four tables, in the order of `layerfs.layer.tables.Tables`."""
+    objects: int = 0
+    """How many different contents the files of a TOC have."""
+    contents: int = 0
+    """Bytes of the table that says where these are: it follows the four."""
     owner: OwnerKind = "root"
     """Who wrote the tree. On disk all of an ordinary user is his own; an owner that was not lost is 0:0."""
 

@@ -35,15 +35,15 @@ class Content(msgspec.Struct, gc=False):
 
     @property
     def id(self) -> str:
-        """The name of the object that holds these bytes: 26 base32 characters, as for layers and stacks.
+        """The name of the object that holds these bytes: `Digest.object_id`.
 
         Equal names mean equal bytes once these were verified. Two lists of pieces may name the same bytes
         twice. SHA-512 there, so that no file can hash to what stands for the pieces of another.
         """
         if self.digest:
-            return Digest.parse(self.digest).short_id
+            return Digest.parse(self.digest).object_id
         told = "".join(f"{piece.start}:{piece.size}:{piece.digest}\n" for piece in self.pieces)
-        return Digest.of(told.encode(), "sha512").short_id
+        return Digest.of(told.encode(), "sha512").object_id
 
 
 class Entry(msgspec.Struct, gc=False):

@@ -24,9 +24,10 @@ from layerfs.store.blobs import VerifiedBlob
 from layerfs.store.download import StagedDownload
 from layerfs.store.locks import WORK_SECONDS, DigestLock
 from layerfs.store.probe import Capabilities
+from layerfs.store.records import LayerDir
 from layerfs.store.refs import RefEntry, Refs
 from layerfs.store.staging import StagedTree
-from layerfs.store.storage import ImageStorage, LayerDir
+from layerfs.store.storage import ImageStorage
 from layerfs.store.writer import HashingWriter
 
 __all__ = [

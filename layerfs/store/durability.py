@@ -105,11 +105,11 @@ class Durability:
                 self._closing = weakref.finalize(self, os.close, self._fd)
         return self._losses
 
-    def refuse_lost(self, digest: Digest, begun: int) -> None:
+    def refuse_lost(self, what: Digest | str, begun: int) -> None:
         """Raise StoreError if the disk has lost something since `began` returned *begun*."""
         if begun != self._losses:
             raise StoreError(
-                f"{digest}: the disk lost something that was written meanwhile (expected a sound one)"
+                f"{what}: the disk lost something that was written meanwhile (expected a sound one)"
             )
 
     def published(self, directory: Path, digest: Digest, begun: int) -> None:
@@ -142,6 +142,14 @@ class Durability:
                 if tree.begun != self._losses:
                     _withdraw(tree)
         return sum(self._mark_durable(tree) for tree in pending if tree.begun == self._losses)
+
+    def sync(self) -> int:
+        """Write everything to the disk; return how many losses are counted by then.
+
+        Raises StoreFull, StoreError; a loss has been counted then.
+        """
+        self._sync()
+        return self._losses
 
     def close(self) -> None:
         """Let go of the disk, so that it can be unmounted; until `began` is called losses are missed."""

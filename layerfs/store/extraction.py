@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from layerfs.errors import NotInStore
-from layerfs.extract.job import ExtractJob
+from layerfs.extract.job import ExtractJob, Job, SkeletonJob
 from layerfs.layer.budgets import Budgets
 from layerfs.layer.record import Extraction
 from layerfs.oci import Digest
+from layerfs.oci.toc import TocPlace
 from layerfs.store.probe import Capabilities
 
 if TYPE_CHECKING:
@@ -52,11 +53,38 @@ def job_for(
     )
 
 
+def skeleton_job_for(
+    capabilities: Capabilities,
+    budgets: Budgets,
+    toc: tuple[Path, Path | None],
+    place: TocPlace,
+    blob_size: int,
+    target: Path,
+) -> SkeletonJob:
+    """Describe the making of a skeleton in the empty directory *target*, in the form of the store.
+
+    *toc* are the files with the bytes of the TOC and of its tar-split, *place* says where in the blob of
+    *blob_size* bytes these were.
+    """
+    path, split = toc
+    return SkeletonJob(
+        toc=os.fspath(path),
+        split="" if split is None else os.fspath(split),
+        place=place,
+        blob_size=blob_size,
+        target=os.fspath(target),
+        owner=capabilities.owner,
+        whiteout_devices=capabilities.whiteout_devices,
+        budgets=budgets,
+    )
+
+
 class Extractors:
     """The workers of one `ImageStorage`. Thread-safe."""
 
     def __init__(self, capabilities: Callable[[], Capabilities], budgets: Budgets) -> None:
-        self._capabilities = capabilities
+        self.capabilities = capabilities
+        """Says in which form the trees are."""
         self._budgets = budgets
         self._mutex = threading.Lock()
         self._pool: ExtractorPool | None = None
@@ -69,14 +97,27 @@ class Extractors:
         """
         if not blob.is_file():
             raise NotInStore(f"{blob}: no such file (expected the layer {digest})")
-        job = job_for(self._capabilities(), self._budgets, blob, digest, target)
+        return self._run(job_for(self.capabilities(), self._budgets, blob, digest, target), keep)
+
+    def make_skeleton(
+        self, toc: tuple[Path, Path | None], place: TocPlace, blob_size: int, target: Path, keep: "Keep"
+    ) -> Extraction:
+        """Make a skeleton in the empty directory *target*, as `skeleton_job_for` describes it.
+
+        *keep* gets the record's tables. Raises InvalidToc, BudgetExceeded, DigestMismatch, StoreFull,
+        WorkerDied.
+        """
+        job = skeleton_job_for(self.capabilities(), self._budgets, toc, place, blob_size, target)
+        return self._run(job, keep)
+
+    def _run(self, job: Job, keep: "Keep") -> Extraction:
         with self._workers().extractor() as extractor:
             extractor.start(job)
             try:
                 return extractor.result(keep)
             finally:
                 for warning in extractor.warnings:
-                    log.warning("%s: %s", digest, warning)
+                    log.warning("%s: %s", job.digest, warning)
 
     def close(self) -> None:
         """End the workers; the next extraction starts others."""

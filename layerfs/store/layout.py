@@ -20,6 +20,8 @@ EXTRACTED: Final = "extracted"
 """The directory of the extracted layers."""
 COVERS: Final = "covers"
 """The directory of the covers."""
+SKELETONS: Final = "skeletons"
+"""The directory of the skeletons of lazy layers."""
 BLOB_SUFFIX: Final = ".tar.gz"
 RECORD_SUFFIX: Final = ".json"
 NAME_MAX: Final = 255
@@ -81,6 +83,21 @@ class StoreLayout:
         return self.root / COVERS
 
     @property
+    def tocs(self) -> Path:
+        """Directory of TOCs as they are in their blobs."""
+        return self.root / "tocs"
+
+    @property
+    def skeletons(self) -> Path:
+        """Directory of the skeletons of lazy layers and their records."""
+        return self.root / SKELETONS
+
+    @property
+    def objects(self) -> Path:
+        """Directory of files of lazy layers, by their content."""
+        return self.root / "objects"
+
+    @property
     def refs(self) -> Path:
         """Directory of pinned tags."""
         return self.root / "refs"
@@ -129,6 +146,9 @@ class StoreLayout:
             self.layers,
             self.extracted,
             self.covers,
+            self.tocs,
+            self.skeletons,
+            self.objects,
             self.refs,
             self.local,
         )
@@ -148,6 +168,10 @@ class StoreLayout:
     def tree(self, digest: Digest | str) -> Path:
         """Path of a layer directory. Raises InvalidDigest."""
         return self.extracted / as_digest(digest).name
+
+    def toc(self, digest: Digest | str) -> Path:
+        """Path of the directory of a TOC. Raises InvalidDigest."""
+        return self.tocs / as_digest(digest).name
 
     def bundle_cache(self, bundle_path: Path, manifest_digest: Digest | str) -> Path:
         """Path of the cache of one image of a local bundle. Raises InvalidDigest."""

@@ -14,7 +14,7 @@ import msgspec
 import xattr
 
 from layerfs.host.oserrors import store_error
-from layerfs.layer.overlayfs import OPAQUE_VALUE, opaque_xattr
+from layerfs.layer.overlayfs import OPAQUE_VALUE, object_redirect, opaque_xattr, stub_xattrs
 from layerfs.layer.record import OwnerKind
 from layerfs.oci import Digest
 from layerfs.store.layout import StoreLayout
@@ -25,6 +25,9 @@ from layerfs.store.staging import stage_tree
 _PROBE: Final = Digest.of(b"layerfs probe")
 _REFUSALS: Final = frozenset({EPERM, EACCES, EOPNOTSUPP, EINVAL, ENOSYS})
 """What a filesystem says, or whoever guards it, that will never hold a whiteout or the attribute."""
+
+_STUB_SIZE: Final = 1 << 20
+_TIME_NS: Final = 1_000_000_000_123_456_789
 
 log = logging.getLogger(__name__)
 
@@ -67,3 +70,28 @@ def probe(directory: Path, locks: Locks, owner: OwnerKind) -> bool:
             log.info("%s: no whiteouts or no overlay attributes: %s", directory, exc)
             return False
     return True
+
+
+def stub_problem(directory: Path, locks: Locks, owner: OwnerKind) -> str:
+    """Say why *directory* holds no files without content; empty if it does. Raises StoreFull, StoreError.
+
+    Tried are the attributes of a stub, holes, and times to the nanosecond (`layerfs.store.objects`).
+    """
+    with stage_tree(locks, directory, _PROBE) as tree:
+        path = tree.path / "stub"
+        try:
+            path.touch()
+            os.truncate(path, _STUB_SIZE)
+            for name, value in zip(stub_xattrs(owner), (b"", object_redirect(_PROBE.object_id)), strict=True):
+                xattr.setxattr(os.fspath(path), name, value)
+            os.utime(path, ns=(_TIME_NS, _TIME_NS))
+        except OSError as exc:
+            if exc.errno not in _REFUSALS:
+                raise store_error(exc, f"{directory}: cannot try what it can carry") from exc
+            return f"its filesystem refuses the attributes of a file without content: {exc.strerror}"
+        status = os.stat(path)
+    if status.st_blocks * 512 >= _STUB_SIZE:
+        return "its filesystem has no holes in files"
+    if status.st_mtime_ns != _TIME_NS:
+        return "its filesystem keeps no nanoseconds of times"
+    return ""

@@ -7,6 +7,7 @@ and ``pending`` of another boot is worth nothing.
 
 import logging
 from collections.abc import Iterator
+from dataclasses import dataclass
 from errno import EFBIG
 from io import FileIO
 from pathlib import Path
@@ -19,6 +20,7 @@ from layerfs.layer.record import RECORD_VERSION, Identity, LayerRecord
 from layerfs.layer.tables import END, Tables
 from layerfs.oci import Digest, stack_digest
 from layerfs.store.disk import opened_file
+from layerfs.store.layout import RECORD_SUFFIX
 
 _HEAD_MAX: Final = 1 << 20
 """Bytes of the line that begins a record; that of a cover names its layers."""
@@ -54,6 +56,27 @@ Record = TypeVar("Record", LayerRecord, CoverRecord)
 
 class _Versioned(msgspec.Struct, frozen=True):
     version: int
+
+
+@dataclass(frozen=True, slots=True)
+class LayerDir:
+    """A complete layer directory: markers and overlay form, as `layerfs.extract` left it; or a skeleton."""
+
+    digest: Digest
+    """Digest of the compressed blob; of the TOC for a skeleton."""
+    path: Path
+    record: LayerRecord
+
+    def tables(self) -> Tables:
+        """Read what the record lists, which may be megabytes. Raises NotInStore, StoreDamaged."""
+        if not any(self.record.layer.tables):
+            return Tables()
+        return read_tables(self.record_path)
+
+    @property
+    def record_path(self) -> Path:
+        """Where the record is."""
+        return self.path.with_name(f"{self.path.name}{RECORD_SUFFIX}")
 
 
 def encode_record(record: LayerRecord | CoverRecord) -> bytes:

@@ -10,12 +10,12 @@ from layerfs.store.layout import StoreLayout
 from layerfs.store.measure import disk_usage, tree_usage
 from layerfs.store.trees import TreeShelf
 
-StoredKind = Literal["layer", "cover", "blob", "manifest", "config"]
+StoredKind = Literal["layer", "cover", "skeleton", "toc", "blob", "manifest", "config"]
 
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """One thing of a store: a layer directory or a cover with its record, a blob, a document."""
+    """One thing: a layer directory, a cover or a skeleton with its record, a TOC, a blob, a document."""
 
     kind: StoredKind
     digest: Digest
@@ -24,9 +24,19 @@ class Stored:
 class Stock:
     """All things of one store."""
 
-    def __init__(self, layout: StoreLayout, layers: TreeShelf[Any], covers: TreeShelf[Any]) -> None:
+    def __init__(
+        self,
+        layout: StoreLayout,
+        layers: TreeShelf[Any],
+        covers: TreeShelf[Any],
+        skeletons: TreeShelf[Any],
+    ) -> None:
         self._layout = layout
-        self.shelves: dict[StoredKind, TreeShelf[Any]] = {"layer": layers, "cover": covers}
+        self.shelves: dict[StoredKind, TreeShelf[Any]] = {
+            "layer": layers,
+            "cover": covers,
+            "skeleton": skeletons,
+        }
         """Where the trees are, by their kind."""
 
     def path(self, what: Stored) -> Path:
@@ -34,7 +44,12 @@ class Stock:
         shelf = self.shelves.get(what.kind)
         if shelf is not None:
             return shelf.directory / what.digest.name
-        find = {"blob": self._layout.blob, "manifest": self._layout.manifest, "config": self._layout.config}
+        find = {
+            "toc": self._layout.toc,
+            "blob": self._layout.blob,
+            "manifest": self._layout.manifest,
+            "config": self._layout.config,
+        }
         return find[what.kind](what.digest)
 
     def measure(self, what: Stored) -> int:

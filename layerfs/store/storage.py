@@ -8,10 +8,9 @@ import contextlib
 import logging
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from layerfs import host
 from layerfs.errors import (
@@ -25,7 +24,6 @@ from layerfs.errors import (
 from layerfs.host.oserrors import disk_errors
 from layerfs.layer.budgets import Budgets
 from layerfs.layer.record import Extraction, LayerRecord
-from layerfs.layer.tables import Tables
 from layerfs.oci import Digest, ImageConfig, Index, Manifest, parse_manifest, stack_digest
 from layerfs.store.blobs import BlobShelf, VerifiedBlob, verified
 from layerfs.store.covering import make_cover
@@ -35,14 +33,15 @@ from layerfs.store.download import StagedDownload, discard_suspended, find_suspe
 from layerfs.store.durability import Durability, writing_back
 from layerfs.store.extraction import Extractors
 from layerfs.store.gate import StoreGate
-from layerfs.store.layout import RECORD_SUFFIX, StagedName, StoreLayout, as_digest
+from layerfs.store.layout import StagedName, StoreLayout, as_digest
+from layerfs.store.lazy import LazyLayers
 from layerfs.store.leases import HeldLease, Leases
 from layerfs.store.locks import DigestLock, Locks
 from layerfs.store.opening import Opening
 from layerfs.store.parts import PartShelf
 from layerfs.store.paths import StorePaths
 from layerfs.store.probe import Capabilities
-from layerfs.store.records import CoverRecord, Merger, read_tables
+from layerfs.store.records import CoverRecord, LayerDir, Merger
 from layerfs.store.refs import Refs
 from layerfs.store.removing import Remover
 from layerfs.store.soundness import TreeJudge
@@ -54,22 +53,6 @@ from layerfs.store.usage import Usage, UsageCache
 from layerfs.store.verify import file_problem, layer_differences
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class LayerDir:
-    """A complete layer directory: markers and overlay form, as `layerfs.extract` left it."""
-
-    digest: Digest
-    """Digest of the compressed blob."""
-    path: Path
-    record: LayerRecord
-
-    def tables(self) -> Tables:
-        """Read what the record lists, which may be megabytes. Raises NotInStore, StoreDamaged."""
-        if not any(self.record.layer.tables):
-            return Tables()
-        return read_tables(self.path.with_name(f"{self.path.name}{RECORD_SUFFIX}"))
 
 
 class ImageStorage(StorePaths):
@@ -97,10 +80,9 @@ class ImageStorage(StorePaths):
         self._boot_id = host.boot_id()
         self.maker = maker
         """Whose store is believed beside one's own and root's; None for nobody's."""
-        opening = Opening(self._layout, self.locks, StoreGate(self._layout, maker))
+        self._opening = opening = Opening(self._layout, self.locks, StoreGate(self._layout, maker))
         self.readonly = not opening.enter(shared)
         """Whether this process may only read the store; what is missing then raises StoreReadOnly."""
-        self._opening = opening
         self._durability = Durability(self.images_dir, readonly=self.readonly)
         self._mounts = UsageCache()
         self._extractors = Extractors(opening.capabilities, budgets or Budgets())
@@ -118,7 +100,9 @@ class ImageStorage(StorePaths):
         judged = (self.locks, self._durability, self._mounts.uses, TreeJudge(opening.is_native))
         self._layers: TreeShelf[LayerRecord] = TreeShelf(self._layout.extracted, LayerRecord, *judged)
         self._covers: TreeShelf[CoverRecord] = TreeShelf(self._layout.covers, CoverRecord, *judged)
-        self.stock = Stock(self._layout, self._layers, self._covers)
+        self.lazy = LazyLayers(self._layout, judged, self._extractors, readonly=self.readonly)
+        """TOCs, skeletons and objects."""
+        self.stock = Stock(self._layout, self._layers, self._covers, self.lazy.skeletons)
         """All that has its final name."""
         self.remover = Remover(self.stock, self.locks)
         """Removes what is complete; who may go is decided by `layerfs.gc`."""
@@ -428,7 +412,7 @@ class ImageStorage(StorePaths):
         """
         self._require_writable("a sweep")
         with disk_errors(f"{self.images_dir}: cannot sweep"):
-            return sweep(self._layout, self.locks, [self._layers, self._covers], self._mounts, max_age)
+            return sweep(self._layout, self.locks, self._shelves(), self._mounts, max_age)
 
     def sweep_staged(self) -> Swept:
         """Remove as `sweep` does, but read no records: a store without leftovers takes moments."""
@@ -452,11 +436,16 @@ class ImageStorage(StorePaths):
         a reboot will have them extracted again. If the disk lost something since this process began them, or
         met them, they are taken away instead.
         """
-        return self._durability.make_durable((self._layers, self._covers))
+        if self.readonly:
+            return 0
+        return self._durability.make_durable(self._shelves()) + self.lazy.objects.make_durable()
 
     def writing_back(self) -> contextlib.AbstractContextManager[None]:
         """Have the disk write while trees are made: `make_durable`, after that, has little left to do."""
         return contextlib.nullcontext() if self.readonly else writing_back(self.images_dir)
+
+    def _shelves(self) -> list[TreeShelf[Any]]:
+        return list(self.stock.shelves.values())
 
     def _extract_into(self, tree: StagedTree, tarball: Path) -> LayerDir:
         try:
