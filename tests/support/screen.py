@@ -28,6 +28,7 @@ class Screen:
         self._socket = directory / "s"  # a short name: a socket's path has 107 bytes at most
         self._configuration = directory / "c"
         self._configuration.write_text(_CONFIGURATION)
+        self._code = directory / "code"
         self._session = 0
         self._environment = {**environment, "LC_ALL": "C.UTF-8", "TERM": "xterm"}
 
@@ -37,7 +38,9 @@ class Screen:
         """Run *command* on an empty screen, with *environment* on top of the one of all that runs here."""
         self._session += 1
         more = [f"{name}={value}" for name, value in (environment or {}).items()]
+        self._code.unlink(missing_ok=True)
         line = shlex.join(["env", "LC_ALL=C.UTF-8", *more, *command])
+        line += f"; echo $? >{shlex.quote(str(self._code))}"  # what tmux says of it is missing at times
         self._tmux("new-session", "-d", "-s", self._target, "-x", str(columns), "-y", str(lines), line)
 
     def lines(self, *, joined: bool = False) -> list[str]:
@@ -54,8 +57,9 @@ class Screen:
 
     def wait(self) -> int:
         """Wait until the program has ended; return its exit code."""
-        clients.wait_until(lambda: self._said("#{pane_dead}") == "1")
-        return int(self._said("#{pane_dead_status}"))
+        clients.wait_until(lambda: self._said("#{pane_dead}") == "1")  # tmux has read all, and closed it
+        clients.wait_until(lambda: self._code.exists() and self._code.read_text().endswith("\n"))
+        return int(self._code.read_text())
 
     def wait_for(self, seen: Callable[[list[str]], bool]) -> list[str]:
         """Wait until the screen shows what is *seen*; return it."""
