@@ -37,6 +37,9 @@ ALWAYS_THERE = frozenset(
 OURS = {
     "layerfs": "what this is",
     "ratarmount": "scripts/bench installs it from PyPI",
+    "containerd": "in the roots of scripts/make-lazy-images, as are the next two",
+    "ctr": "beside containerd",
+    "ctr-remote": "of stargz-snapshotter",
     "sudo": "only where the user is not root, with an error that names it",
     "systemctl": "only on a machine that systemd runs",
     "python3": "what a newcomer must have",
@@ -61,8 +64,8 @@ _WRAPPERS = frozenset({"alone", "as_root", "env", "exec", "sudo"})
 _BUILT_IN = frozenset(
     _words(
         "[ [[ : . break case cd command continue declare die do done echo elif else esac eval exec exit "
-        "export fi for function has_package if in kill local note read return set shift then time trap unset "
-        "until wait while"
+        "export fi for function has_package if in kill local mapfile note read return set shift then time "
+        "trap unset until wait while"
     )
 )
 

@@ -10,6 +10,7 @@ from layerfs.compression.base import CHUNK, RawStream
 from layerfs.compression.formats import FORMATS
 from layerfs.errors import InvalidArchive, InvalidToc
 from layerfs.layer.budgets import Budgets
+from layerfs.layer.footer import FRAME_HEADER
 from layerfs.layer.tar import BLOCK, TarReader
 from layerfs.layer.tarsplit import headers, require_same
 from layerfs.layer.toc import Content, Entry, Piece
@@ -46,7 +47,8 @@ def read_toc(
     else:
         place.digest.check(raw, "TOC", size=stretch.length)
         json = _unpack(raw, "zstd", stretch)
-    toc = parse_toc(json, place.kind, stretch.start, budgets)
+    data_end = stretch.start - (0 if place.kind is TocKind.ESTARGZ else FRAME_HEADER)
+    toc = parse_toc(json, place.kind, data_end, budgets)
     if place.kind is TocKind.ZSTD_CHUNKED and toc.split:
         _compare(toc.entries, toc.split, place, split, budgets)
     return [*toc.entries, own] if own else toc.entries
@@ -55,7 +57,7 @@ def read_toc(
 def _from_archive(raw: bytes, place: TocPlace, stretch: Stretch) -> tuple[bytes, Entry]:
     """Return the JSON of eStargz's TOC, verified, and the entry of the file that it is."""
     archive = _unpack(raw, "gzip", stretch, TOC_MAX + _AROUND)
-    source = _Memory(archive)
+    source = MemoryArchive(archive)
     try:
         member = TarReader(source, Budgets()).next()
     except InvalidArchive as exc:
@@ -101,7 +103,7 @@ def _unpack(raw: bytes, name: str, stretch: Stretch, most: int = TOC_MAX) -> byt
     return bytes(found)
 
 
-class _Memory:
+class MemoryArchive:
     """An archive in memory, for `TarReader`."""
 
     def __init__(self, archive: bytes) -> None:

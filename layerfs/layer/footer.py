@@ -24,7 +24,7 @@ _ESTARGZ_SIZE, _LEGACY_SIZE, _EXTERNAL_SIZE = 51, 47, 46
 
 _ZSTD_SIZE: Final = 40
 _ZSTD_MAGIC: Final = b"GnUlInUx"
-_FRAME_HEADER: Final = 8
+FRAME_HEADER: Final = 8
 """Bytes in front of what a skippable frame holds (RFC 8878, section 3.1.2)."""
 
 
@@ -63,6 +63,6 @@ def _zstd(tail: bytes, blob_size: int) -> Stretch:
         raise InvalidToc(f"footer: {footer.hex()} (expected one of stargz's zstd:chunked)")
     start, length, unpacked, kind = (int.from_bytes(footer[at : at + 8], "little") for at in range(0, 32, 8))
     found = Stretch(start, length, unpacked)
-    if kind != 1 or not unpacked or found.end > blob_size - _ZSTD_SIZE - _FRAME_HEADER:
+    if kind != 1 or not unpacked or found.end > blob_size - _ZSTD_SIZE - FRAME_HEADER:
         raise InvalidToc(f"footer: a TOC of kind {kind}, {length} bytes at {start} of a blob of {blob_size}")
     return found

@@ -79,8 +79,9 @@ class PieceReader:
     def _place(self, piece: Piece, json: EntryJson) -> None:
         """Take *piece* as the next in the blob; what was before it ends here."""
         offset = piece.offset
-        if not 0 < offset < self._data_end:
-            raise _wrong(json, f"offset {offset} (expected 1 to {self._data_end - 1}, in front of the TOC)")
+        # Small files may be packed together with what is in front of them; else a header is there.
+        if not int(self._says_ends) <= offset < self._data_end:
+            raise _wrong(json, f"offset {offset} (expected it in front of the TOC, at {self._data_end})")
         if self._open and offset == self._open[0].offset and not self._says_ends:
             if piece.skip < self._inner:
                 raise _wrong(
