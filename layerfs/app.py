@@ -8,7 +8,6 @@ import logging
 import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -79,14 +78,14 @@ def _as_said(access: Access, found: RegistrySettings) -> RegistrySettings:
         )
     retry, longest = found.retry, access.timeout or ENDLESS
     if access.retry is not None:
-        retry = dataclasses.replace(retry, attempts=access.retry + 1, window=ENDLESS)
+        retry = msgspec.structs.replace(retry, attempts=access.retry + 1, window=ENDLESS)
     login = access.creds
     return dataclasses.replace(
         found,
         login=None if login is None else Credential.of("--creds", login.username, login.password or ""),
         tls_verify=access.tls_verify,
         cert_dir=access.cert_dir,
-        retry=dataclasses.replace(
+        retry=msgspec.structs.replace(
             retry, window=min(retry.window, longest), longest_wish=min(retry.longest_wish, longest)
         ),
         connect_timeout=min(found.connect_timeout, longest),
@@ -235,8 +234,7 @@ async def serve(
         await session.serve(view, provider, mountpoint, settings, ready=ready)
 
 
-@dataclass(frozen=True, slots=True)
-class _Reporter:
+class _Reporter(msgspec.Struct, frozen=True):
     """What the view asks for ``.layerfs/status.json``."""
 
     fetcher: Fetcher

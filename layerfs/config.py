@@ -9,7 +9,6 @@ import difflib
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final, NoReturn, get_args
 
@@ -101,8 +100,7 @@ _ConfigFile: Final = msgspec.defstruct(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Loaded:
+class Loaded(msgspec.Struct, frozen=True):
     """One file as it was read."""
 
     path: Path

@@ -11,9 +11,9 @@ so is the job, and the next waiter runs its own from the start.
 
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
+import msgspec
 import trio
 
 from layerfs.errors import LayerfsError
@@ -24,10 +24,9 @@ K = TypeVar("K")
 V = TypeVar("V")
 
 
-@dataclass(slots=True, eq=False)
-class _Flight(Generic[V]):
-    landed: trio.Event = field(default_factory=trio.Event)
-    values: list[V] = field(default_factory=list)
+class _Flight(msgspec.Struct, Generic[V], eq=False):
+    landed: trio.Event = msgspec.field(default_factory=trio.Event)
+    values: list[V] = msgspec.field(default_factory=list)
     error: Exception | None = None
 
 

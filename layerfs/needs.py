@@ -4,8 +4,9 @@ An operation of the view either answers or returns a `Need`. Only the kernel edg
 they have the provider obtain what is needed and ask again. So who waits for what is decided without I/O.
 """
 
-from dataclasses import dataclass
 from typing import Final, Protocol
+
+import msgspec
 
 from layerfs.oci import Descriptor, Digest, Image, Repository, Tag
 
@@ -22,8 +23,7 @@ class Need:
     """Where it is to come from."""
 
 
-@dataclass(frozen=True, slots=True)
-class TagNeed(Need):
+class TagNeed(msgspec.Struct, Need, frozen=True):
     """Resolve a tag that the store does not know."""
 
     tag: Tag
@@ -34,21 +34,18 @@ class TagNeed(Need):
         return self.tag.repository
 
 
-@dataclass(frozen=True, slots=True)
-class DocumentNeed(Need):
+class DocumentNeed(msgspec.Struct, Need, frozen=True):
     """Fetch a manifest or index by digest, and for an image its config."""
 
     repository: Repository
     digest: Digest
 
 
-@dataclass(frozen=True, slots=True)
-class UnreadNeed(DocumentNeed):
+class UnreadNeed(DocumentNeed, frozen=True):
     """Read the documents of an image, which are here, where that holds nobody up: one of them is large."""
 
 
-@dataclass(frozen=True, slots=True)
-class LayersNeed(Need):
+class LayersNeed(msgspec.Struct, Need, frozen=True):
     """Fetch, verify and extract these layers of an image, in parallel."""
 
     repository: Repository
@@ -56,16 +53,14 @@ class LayersNeed(Need):
     numbers: tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class StackNeed(Need):
+class StackNeed(msgspec.Struct, Need, frozen=True):
     """Have all layers of an image extracted, and its cover published."""
 
     repository: Repository
     image: Image
 
 
-@dataclass(frozen=True, slots=True)
-class BlobNeed(Need):
+class BlobNeed(msgspec.Struct, Need, frozen=True):
     """Fetch and verify one compressed blob; extract nothing."""
 
     repository: Repository

@@ -5,8 +5,9 @@ Decides what is missing, and keeps what was parsed last.
 
 import logging
 from collections import OrderedDict
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from layerfs.errors import ImageError, LayerfsError, NotInStore
 from layerfs.needs import DocumentNeed, UnreadNeed
@@ -21,8 +22,7 @@ _KEPT_BYTES: Final = 4 << 20
 """Bytes that their documents have at most; parsed they are some times as large."""
 
 
-@dataclass(frozen=True, slots=True)
-class ImageDocuments:
+class ImageDocuments(msgspec.Struct, frozen=True):
     """What ``name@digest`` leads to, for one platform."""
 
     index: Index | None

@@ -9,8 +9,9 @@ import os
 import stat
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
+
+import msgspec
 
 from layerfs.catalog.documents import held_document
 from layerfs.errors import InvalidDigest
@@ -22,8 +23,7 @@ from layerfs.store.stock import Stored, StoredKind
 from layerfs.store.storage import ImageStorage
 
 
-@dataclass(frozen=True, slots=True)
-class Held:
+class Held(msgspec.Struct, frozen=True):
     """What one thing takes, and when it was last used."""
 
     size: int
@@ -32,23 +32,22 @@ class Held:
     """Seconds since the epoch; exact to the hour for layers and covers."""
 
 
-@dataclass(slots=True)
-class Inventory:
+class Inventory(msgspec.Struct):
     """The contents of one store."""
 
-    things: dict[Stored, Held] = field(default_factory=dict)
+    things: dict[Stored, Held] = msgspec.field(default_factory=dict)
     """What has its final name."""
-    leftovers: dict[Path, Held] = field(default_factory=dict)
+    leftovers: dict[Path, Held] = msgspec.field(default_factory=dict)
     """Suspended downloads, and what killed processes left; also what is on its way just now."""
-    scratches: dict[Path, Held] = field(default_factory=dict)
+    scratches: dict[Path, Held] = msgspec.field(default_factory=dict)
     """What was written to overlays."""
-    bundles: dict[Path, Held] = field(default_factory=dict)
+    bundles: dict[Path, Held] = msgspec.field(default_factory=dict)
     """Stores of local sources that were mounted in place."""
     other: int = 0
     """Bytes of refs, leases, the store's own files and its directories themselves."""
-    images: dict[ImageReference, frozenset[Digest]] = field(default_factory=dict)
+    images: dict[ImageReference, frozenset[Digest]] = msgspec.field(default_factory=dict)
     """For each ref the digests of all that it needs, covers included, as far as the store knows."""
-    users: Counter[Digest] = field(default_factory=Counter)
+    users: Counter[Digest] = msgspec.field(default_factory=Counter)
     """How many refs need a digest."""
 
     def of(self, *kinds: StoredKind) -> dict[Digest, int]:

@@ -7,8 +7,9 @@ before a name is asked for that nobody has entered.
 import logging
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from layerfs.catalog.documents import DocumentReader, ImageDocuments
 from layerfs.errors import ImageError, LayerfsError, NotInStore
@@ -23,24 +24,21 @@ _RESCAN_COST: Final = 10
 """A scan of the refs that took t seconds is not repeated for 10 t: so names that nobody knows cost little."""
 
 
-@dataclass(frozen=True, slots=True)
-class ImagePlace:
+class ImagePlace(msgspec.Struct, frozen=True):
     """Where an image can be fetched from."""
 
     repository: Repository
     manifest: Digest
 
 
-@dataclass(frozen=True, slots=True)
-class LayerPlace:
+class LayerPlace(msgspec.Struct, frozen=True):
     """One place in one image where a layer occurs."""
 
     image: ImagePlace
     number: int
 
 
-@dataclass(frozen=True, slots=True)
-class StackPlace:
+class StackPlace(msgspec.Struct, frozen=True):
     """An image that has a stack, and the layers of the stack, base first."""
 
     image: ImagePlace

@@ -8,9 +8,10 @@ import os
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
+
+import msgspec
 
 from layerfs.catalog.documents import held_document
 from layerfs.catalog.inventory import Held, take_inventory
@@ -30,8 +31,7 @@ Fetch = Callable[[Need], None]
 _ORDER: Final[Sequence[StoredKind]] = ("manifest", "config", "blob", "layer", "cover")
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
+class Finding(msgspec.Struct, frozen=True):
     """What was found of one thing."""
 
     what: Stored
@@ -40,14 +40,13 @@ class Finding:
     """Which images need it."""
 
 
-@dataclass(slots=True)
-class Report:
+class Report(msgspec.Struct):
     """What a verification found."""
 
-    findings: list[Finding] = field(default_factory=list)
-    records: dict[Path, str] = field(default_factory=dict)
+    findings: list[Finding] = msgspec.field(default_factory=list)
+    records: dict[Path, str] = msgspec.field(default_factory=dict)
     """Refs and leases that say nothing, with the reason."""
-    leftovers: dict[Path, Held] = field(default_factory=dict)
+    leftovers: dict[Path, Held] = msgspec.field(default_factory=dict)
     """What killed processes left, and downloads that wait to be resumed: no damage."""
     resumed: int = 0
     """Things that an interrupted verification found right."""

@@ -5,8 +5,9 @@ lines and helpers are full of them. Our own are those of `layerfs.settings.ROWS`
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any, Final
+
+import msgspec
 
 from layerfs.errors import UsageError
 from layerfs.settings import FLAG, ROWS
@@ -25,8 +26,7 @@ _IGNORED: Final = frozenset(
 _WORDS: Final = {name: row.kind for name, row in ROWS.items() if row.word}
 
 
-@dataclass(frozen=True, slots=True)
-class MountOptions:
+class MountOptions(msgspec.Struct, frozen=True):
     """What ``-o`` says: changes of Settings by field, and words for the kernel."""
 
     settings: dict[str, Any]

@@ -1,13 +1,12 @@
 """``layerfs overlay``: the merged root of an image at a directory, by the kernel, without a layerfs mount."""
 
 import contextlib
-import dataclasses
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Self
 
+import msgspec
 import typer
 
 from layerfs.cli import options
@@ -33,8 +32,7 @@ Places = Annotated[
 Directory = Path | None
 
 
-@dataclass(frozen=True, slots=True)
-class Writing:
+class Writing(msgspec.Struct, frozen=True):
     """Where the overlay writes; nowhere if all are as they are here."""
 
     upper: Path | None = None
@@ -59,11 +57,10 @@ class Writing:
                 raise UsageError(
                     f"--upper {self.upper} and --work {self.work} are on two filesystems (expected one)"
                 )
-            yield dataclasses.replace(self, upper=upper, work=work)
+            yield msgspec.structs.replace(self, upper=upper, work=work)
 
 
-@dataclass(frozen=True, slots=True)
-class Trusted:
+class Trusted(msgspec.Struct, frozen=True):
     """What of an image counts in the overlay that could harm the machine."""
 
     suid: bool = False
@@ -130,7 +127,7 @@ def _mount(
     def mount(lowers: list[str]) -> None:
         scratch = _scratch(settings, target.path, lowers, writing)
         try:
-            overlay = dataclasses.replace(_overlay(lowers, writing, scratch), options=trusted.options)
+            overlay = msgspec.structs.replace(_overlay(lowers, writing, scratch), options=trusted.options)
             mount_overlay(overlay, target)
             _require_all(reference, lowers, target)
         except BaseException:

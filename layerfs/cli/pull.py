@@ -1,8 +1,8 @@
 """``layerfs pull``: everything of an image into the store, with progress on a terminal."""
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Literal
 
+import msgspec
 import typer
 
 from layerfs.cli import options
@@ -22,8 +22,7 @@ Form = Literal["lines", "digests", "json"]
 """What standard output gets."""
 
 
-@dataclass(frozen=True, slots=True)
-class Pulled:
+class Pulled(msgspec.Struct, frozen=True):
     """What one pull did."""
 
     reference: ImageReference
@@ -57,8 +56,7 @@ class Pulled:
         }
 
 
-@dataclass(frozen=True, slots=True)
-class NotPulled:
+class NotPulled(msgspec.Struct, frozen=True):
     """What kept one pull from its end."""
 
     reference: str

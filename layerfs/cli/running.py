@@ -4,9 +4,10 @@ import logging
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
+import msgspec
 import trio
 import typer
 
@@ -34,8 +35,7 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Machinery:
+class Machinery(msgspec.Struct, frozen=True):
     """What a verb works with: the store, and who fetches into it."""
 
     storage: ImageStorage

@@ -2,7 +2,6 @@
 
 import os
 import time
-from dataclasses import dataclass
 from datetime import datetime
 from errno import ENOTCONN
 from pathlib import Path
@@ -27,8 +26,7 @@ _SECONDS: Final = 3.0
 _SHOWN_ERRORS: Final = 5
 
 
-@dataclass(frozen=True, slots=True)
-class Look:
+class Look(msgspec.Struct, frozen=True):
     """One mount and how its daemon is."""
 
     mountpoint: str

@@ -2,9 +2,9 @@
 
 import fnmatch
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Final
 
+import msgspec
 import typer
 
 from layerfs.cli import options
@@ -27,8 +27,7 @@ _SIGNS: Final[dict[Change, str]] = {"added": "+", "changed": "~", "removed": "-"
 _LIMIT: Final = 10
 
 
-@dataclass(frozen=True, slots=True)
-class LayerChanges:
+class LayerChanges(msgspec.Struct, frozen=True):
     """What one layer did."""
 
     layer: "ImageLayer"

@@ -1,8 +1,9 @@
 """What compressed and uncompressed bytes look like to those who move them."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final, Protocol
+
+import msgspec
 
 CHUNK: Final = 128 * 1024
 """Bytes that are read of a blob at a time."""
@@ -36,8 +37,7 @@ Open = Callable[[RawStream], Stream]
 """``open_stream`` of a module: the stream raises what its library does, and EOFError where it stops early."""
 
 
-@dataclass(slots=True)
-class Prefixed:
+class Prefixed(msgspec.Struct):
     """A raw stream whose first bytes were read already, to sniff at them."""
 
     start: bytes

@@ -4,9 +4,10 @@ The bytes decide which one it is; a media type is only compared (`layerfs.oci.me
 """
 
 import re
-from dataclasses import dataclass
 from importlib import import_module
 from typing import Final, cast
+
+import msgspec
 
 from layerfs.compression.base import Open, RawStream
 from layerfs.compression.faults import JudgedStream
@@ -15,8 +16,7 @@ SNIFFED: Final = 8
 """Bytes of a blob's begin that `sniff` looks at."""
 
 
-@dataclass(frozen=True, slots=True)
-class Format:
+class Format(msgspec.Struct, frozen=True):
     """One compression."""
 
     name: str

@@ -6,9 +6,10 @@ marker and content in the archive does not matter.
 
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass
 from itertools import groupby
 from stat import S_IFCHR
+
+import msgspec
 
 from layerfs.errors import InvalidLayer
 from layerfs.extract.directories import Directories
@@ -20,8 +21,7 @@ from layerfs.layer.record import OwnerKind
 from layerfs.layer.whiteout import Opaque, parse_marker
 
 
-@dataclass(frozen=True, slots=True)
-class FoundMarkers:
+class FoundMarkers(msgspec.Struct, frozen=True):
     """What a layer says of the layers below it. Paths are sorted."""
 
     whiteouts: tuple[bytes, ...]

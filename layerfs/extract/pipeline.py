@@ -17,7 +17,6 @@ import logging
 import time
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass
 from typing import Final
 
 import msgspec
@@ -73,8 +72,7 @@ def verdict(
     return written if isinstance(written, Unwritten) else None
 
 
-@dataclass(slots=True)
-class _Archive:
+class _Archive(msgspec.Struct):
     """What the stream was found to be."""
 
     compression: str = "none"

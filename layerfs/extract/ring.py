@@ -14,8 +14,9 @@ import struct
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from layerfs.errors import InvalidArchive
 from layerfs.layer.budgets import Budgets
@@ -42,8 +43,7 @@ class PartnerDied(Exception):
     """The process on the other side of the ring is gone."""
 
 
-@dataclass(frozen=True, slots=True)
-class Ring:
+class Ring(msgspec.Struct, frozen=True):
     """The shared memory and the four ends of the two pipes; made before the fork."""
 
     memory: mmap.mmap

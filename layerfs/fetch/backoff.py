@@ -3,11 +3,11 @@
 import math
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
+
+import msgspec
 
 
-@dataclass(slots=True)
-class Backoff:
+class Backoff(msgspec.Struct):
     """Judge whether a broken download goes on: as long as it makes progress.
 
     c/image resumes if a MiB came since the last failure; so do we, and besides give a registry

@@ -6,8 +6,8 @@ A document is fetched once, whoever of the processes of a store wants it.
 import logging
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import dataclass
 
+import msgspec
 import trio
 
 from layerfs.errors import (
@@ -118,8 +118,7 @@ class DocumentFetcher:
         await make_once(self._storage, repository.registry, digest, here, fetch)
 
 
-@dataclass(frozen=True, slots=True)
-class _Kind:
+class _Kind(msgspec.Struct, frozen=True):
     """What the store does with documents of one kind."""
 
     load: Callable[[Digest], Manifest | Index | ImageConfig]

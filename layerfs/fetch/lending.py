@@ -8,9 +8,9 @@ extracted anew once its blob is whole.
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
 from typing import Final
 
+import msgspec
 import trio
 
 from layerfs.fetch.progress import Progress
@@ -25,13 +25,12 @@ LOOK: Final = 0.2
 """Seconds between looks at how downloads go, while somebody waits."""
 
 
-@dataclass(eq=False, slots=True)
-class Claim:
+class Claim(msgspec.Struct, eq=False):
     """Somebody's wish for an extractor, and then the loan."""
 
     progress: Progress
-    granted: trio.Event = field(default_factory=trio.Event)
-    recalled: trio.Event = field(default_factory=trio.Event)
+    granted: trio.Event = msgspec.field(default_factory=trio.Event)
+    recalled: trio.Event = msgspec.field(default_factory=trio.Event)
     _received: int = -1
     _fast: bool = True
 

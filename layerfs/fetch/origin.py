@@ -7,7 +7,6 @@ asked of it is an `Operation`, a value, so that it may as well travel: an *origi
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 import msgspec
@@ -58,8 +57,7 @@ class ImageSource(Protocol):
         """Open a blob at *offset*, up to *end* if given; a source may start at 0 and go on behind *end*."""
 
 
-@dataclass(frozen=True, slots=True)
-class Means:
+class Means(msgspec.Struct, frozen=True):
     """What an operation gets to work with: the source, files to write to, whom to tell."""
 
     source: ImageSource

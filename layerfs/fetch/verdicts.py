@@ -6,7 +6,7 @@ mostly before the digest tells. An error is blamed on the image only when the by
 promised.
 """
 
-from dataclasses import dataclass
+import msgspec
 
 from layerfs.errors import (
     BudgetExceeded,
@@ -18,8 +18,7 @@ from layerfs.errors import (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(msgspec.Struct, frozen=True):
     """What becomes of a download and of the extraction that read it."""
 
     blamed: LayerfsError | None

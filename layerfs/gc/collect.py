@@ -4,8 +4,9 @@ Any number of collectors, daemons and commands may work on one store at once.
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
 from itertools import islice
+
+import msgspec
 
 from layerfs.catalog.inventory import Held
 from layerfs.catalog.inventory import needs_of as _walk
@@ -16,12 +17,11 @@ from layerfs.store.removing import BATCH
 from layerfs.store.stock import Stored
 
 
-@dataclass(slots=True)
-class Collected:
+class Collected(msgspec.Struct):
     """What a collection did."""
 
-    removed: dict[Stored, Held] = field(default_factory=dict)
-    kept: list[Kept] = field(default_factory=list)
+    removed: dict[Stored, Held] = msgspec.field(default_factory=dict)
+    kept: list[Kept] = msgspec.field(default_factory=list)
 
     @property
     def freed(self) -> int:

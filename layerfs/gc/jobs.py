@@ -2,7 +2,8 @@
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+
+import msgspec
 
 from layerfs.catalog.inventory import Held, Inventory, take_inventory
 from layerfs.gc.collect import Collector
@@ -13,8 +14,7 @@ from layerfs.store import ImageStorage, RefEntry
 from layerfs.store.stock import Stored
 
 
-@dataclass(frozen=True, slots=True)
-class Survey:
+class Survey(msgspec.Struct, frozen=True):
     """What is in a store, who needs it, and what a collection would take."""
 
     inventory: Inventory
@@ -23,13 +23,12 @@ class Survey:
     leftovers: Leftovers
 
 
-@dataclass(slots=True)
-class Outcome:
+class Outcome(msgspec.Struct):
     """What went, or would go, and what stays for whom."""
 
     removed: Mapping[Stored, Held]
     kept: list[Kept]
-    leftovers: Leftovers = field(default_factory=Leftovers)
+    leftovers: Leftovers = msgspec.field(default_factory=Leftovers)
 
     @property
     def freed(self) -> int:

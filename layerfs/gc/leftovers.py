@@ -3,9 +3,10 @@
 import os
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+
+import msgspec
 
 from layerfs.catalog.inventory import Held, Inventory, stored_in
 from layerfs.errors import InvalidDigest, StoreError, StoreReadOnly
@@ -18,17 +19,16 @@ from layerfs.store.scratch import all_scratches
 from layerfs.store.sweep import SUSPENDED_SECONDS
 
 
-@dataclass(slots=True)
-class Leftovers:
+class Leftovers(msgspec.Struct):
     """What a collection takes along, by kind."""
 
-    leftovers: dict[Path, Held] = field(default_factory=dict)
+    leftovers: dict[Path, Held] = msgspec.field(default_factory=dict)
     """Downloads that nobody will resume, and what killed processes left."""
-    scratches: dict[Path, Held] = field(default_factory=dict)
+    scratches: dict[Path, Held] = msgspec.field(default_factory=dict)
     """What was written to overlays that are mounted no more."""
-    local: dict[Path, Held] = field(default_factory=dict)
+    local: dict[Path, Held] = msgspec.field(default_factory=dict)
     """Stores of local sources that nobody serves or uses."""
-    kept: dict[Path, str] = field(default_factory=dict)
+    kept: dict[Path, str] = msgspec.field(default_factory=dict)
     """What of them must stay, and why."""
 
     def rows(self) -> Mapping[str, dict[Path, Held]]:

@@ -1,9 +1,10 @@
 """How much of the disk a store may take, and what has to go for that. Pure."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Final
+
+import msgspec
 
 from layerfs.oci import ImageReference
 from layerfs.oci.reference import DOCKER_HUB, familiar
@@ -13,8 +14,7 @@ _LOW: Final = 0.9
 """A store too large becomes as small as this part of its limit: the next layer does not evict again."""
 
 
-@dataclass(frozen=True, slots=True)
-class Room:
+class Room(msgspec.Struct, frozen=True):
     """What a filesystem has, in bytes."""
 
     size: int
@@ -22,8 +22,7 @@ class Room:
     """What an ordinary user may write."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """What the user said of the size of a store."""
 
     max_size: Amount | None = None

@@ -1,8 +1,9 @@
 """Which things of a store may go, decided from what is there and who needs it. Pure."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence, Set
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from layerfs.catalog.inventory import Held
 from layerfs.oci import Digest
@@ -17,8 +18,7 @@ _NAMES_MAX: Final = 3
 _REMOVED_FIRST: Final[Sequence[StoredKind]] = ("cover", "layer", "blob", "config", "manifest")
 
 
-@dataclass(frozen=True, slots=True)
-class Root:
+class Root(msgspec.Struct, frozen=True):
     """Somebody who needs things."""
 
     name: str
@@ -28,8 +28,7 @@ class Root:
     """Whether a program uses them, and not only a name leads to them."""
 
 
-@dataclass(frozen=True, slots=True)
-class Kept:
+class Kept(msgspec.Struct, frozen=True):
     """A thing that stays, and for whom."""
 
     what: Stored
@@ -39,8 +38,7 @@ class Kept:
     """Whether it is in use, or may be; and not only needed by a name."""
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(msgspec.Struct, frozen=True):
     """What goes and what stays of the things that were asked about."""
 
     going: Mapping[Stored, Held]
@@ -48,8 +46,7 @@ class Plan:
     staying: tuple[Kept, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Users:
+class Users(msgspec.Struct, frozen=True):
     """Who needs what, at one moment."""
 
     roots: tuple[Root, ...]

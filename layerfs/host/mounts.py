@@ -1,8 +1,9 @@
 """What is mounted where: the text of mountinfo, parsed once into frozen values."""
 
 import os
-from dataclasses import dataclass
 from errno import ENOTCONN
+
+import msgspec
 
 FSNAME = "layerfs"
 """The source column of our mounts, in mount(8) and mountinfo."""
@@ -13,8 +14,7 @@ _MOUNTINFO = "/proc/self/mountinfo"
 _OCTAL_DIGITS = frozenset(b"01234567")
 
 
-@dataclass(frozen=True, slots=True)
-class Mount:
+class Mount(msgspec.Struct, frozen=True):
     """One line of mountinfo, unescaped; see proc_pid_mountinfo(5)."""
 
     mount_id: int

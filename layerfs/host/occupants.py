@@ -7,9 +7,10 @@ A mount may hang or be dead, so nobody looks into it: the kernel says in which m
 import os
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+
+import msgspec
 
 from layerfs.host.descriptors import closing_fd, mount_id
 from layerfs.host.mounts import parse_mountinfo
@@ -23,8 +24,7 @@ _NAMED_MAX: Final = 5
 """Processes that one message names."""
 
 
-@dataclass(frozen=True, slots=True)
-class Occupant:
+class Occupant(msgspec.Struct, frozen=True):
     """A process that has something of a mount; the first thing that was found of it."""
 
     pid: int
@@ -38,8 +38,7 @@ class Occupant:
         return f"{self.command} (pid {self.pid}, {self.does} {self.path})"
 
 
-@dataclass(frozen=True, slots=True)
-class Occupants:
+class Occupants(msgspec.Struct, frozen=True):
     """The processes that were found, by the filesystem that they are in."""
 
     found: Mapping[Device, tuple[Occupant, ...]]

@@ -6,9 +6,10 @@ in a message. Knows nothing of layers.
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from errno import EINVAL, ELOOP, ENOPROTOOPT, ENOSYS, EPERM
 from typing import Final
+
+import msgspec
 
 from layerfs.errors import MountError
 from layerfs.host.descriptors import closing_fd
@@ -41,8 +42,7 @@ _NOT_HERE: Final = frozenset({ENOSYS, EINVAL, ENOPROTOOPT, EPERM})
 """What a kernel or a sandbox says that lacks the new API, or descriptors in it (before Linux 6.13)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Overlay:
+class Overlay(msgspec.Struct, frozen=True):
     """What to mount. Paths are absolute; *lowers* are topmost first."""
 
     lowers: Sequence[bytes]

@@ -5,8 +5,9 @@ whole union in memory and applies layer after layer, base first.
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
 from typing import Final, Literal
+
+import msgspec
 
 from layerfs.layer.merge import LayerMarks
 from layerfs.layer.paths import join, split
@@ -17,8 +18,7 @@ EntryKind = Literal["file", "directory", "link", "device", "pipe", "socket"]
 _DIRECTORY: Final[EntryKind] = "directory"
 
 
-@dataclass(frozen=True, slots=True)
-class LayerEntry:
+class LayerEntry(msgspec.Struct, frozen=True):
     """What one layer has at a path, markers left out."""
 
     path: bytes
@@ -28,8 +28,7 @@ class LayerEntry:
     """Bytes of content; 0 for the second name of a file."""
 
 
-@dataclass(frozen=True, slots=True)
-class Changed:
+class Changed(msgspec.Struct, frozen=True):
     """One difference that a layer makes."""
 
     path: bytes
@@ -41,11 +40,10 @@ class Changed:
     """Bytes of a lower layer that it hides."""
 
 
-@dataclass(slots=True)
-class _Node:
+class _Node(msgspec.Struct):
     kind: EntryKind
     size: int
-    children: dict[bytes, "_Node"] = field(default_factory=dict)
+    children: dict[bytes, "_Node"] = msgspec.field(default_factory=dict)
 
 
 class Union:

@@ -25,7 +25,8 @@ its directories takes the attributes that the union has there.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+
+import msgspec
 
 from layerfs.layer.kinds import Kind
 from layerfs.layer.merge import LayerMarks, Merged, marks_of, merge_entry, merge_root
@@ -40,8 +41,7 @@ LayerNames = Callable[[int, bytes], Iterable[bytes]]
 """All names in a directory of layer *number*, as os.listdir gives them."""
 
 
-@dataclass(frozen=True, slots=True)
-class CoverDirectory:
+class CoverDirectory(msgspec.Struct, frozen=True):
     """One directory of a cover."""
 
     path: bytes
@@ -50,8 +50,7 @@ class CoverDirectory:
     """Number of the layer with the mode, owner, mtime and xattrs to copy, all but overlay's own xattrs."""
 
 
-@dataclass(frozen=True, slots=True)
-class Cover:
+class Cover(msgspec.Struct, frozen=True):
     """What a cover holds. Empty but for the root if the stack is right without it."""
 
     directories: tuple[CoverDirectory, ...]
@@ -153,7 +152,7 @@ def _without_opaque_root(mark: LayerMarks) -> LayerMarks:
     """Return what overlayfs sees of an opaque root: neither that nor the whiteouts that it makes needless."""
     if b"" not in mark.opaque:
         return mark
-    return replace(mark, opaque=frozenset(mark.opaque) - {b""}, hidden=frozenset())
+    return msgspec.structs.replace(mark, opaque=frozenset(mark.opaque) - {b""}, hidden=frozenset())
 
 
 class _Union:

@@ -5,8 +5,9 @@ eStargz is an empty member of gzip (RFC 1952) whose extra field holds the offset
 """
 
 import re
-from dataclasses import replace
 from typing import Final
+
+from msgspec.structs import replace
 
 from layerfs.errors import InvalidToc
 from layerfs.oci.toc import TOC_MAX, Stretch, TocKind, TocPlace

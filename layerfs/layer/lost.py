@@ -6,23 +6,23 @@ Pure; written by `layerfs.extract`, read by `view`. The text is words separated 
 """
 
 import base64
-from dataclasses import dataclass, field
 from typing import Self
+
+import msgspec
 
 from layerfs.layer.names import from_text, to_text
 
 _XATTR = "xattr:"
 
 
-@dataclass(frozen=True, slots=True)
-class Lost:
+class Lost(msgspec.Struct, frozen=True):
     """The metadata of one entry that is not on disk; None or empty for what is."""
 
     mode: int | None = None
     """Permission bits; with a file type (stat.S_IFMT) where the disk has a placeholder of another type."""
     owner: tuple[int, int] | None = None
     device: tuple[int, int] | None = None
-    xattrs: dict[bytes, bytes] = field(default_factory=dict)
+    xattrs: dict[bytes, bytes] = msgspec.field(default_factory=dict)
 
     @classmethod
     def parse(cls, text: str) -> Self:

@@ -29,7 +29,8 @@ The rules (image-spec layer.md, "Whiteouts" and "Applying Changesets"):
 """
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence, Set
-from dataclasses import dataclass
+
+import msgspec
 
 from layerfs.layer.kinds import Kind
 from layerfs.layer.paths import join, split
@@ -37,8 +38,7 @@ from layerfs.layer.tables import FEW, PathSet, Tables, paths_in
 from layerfs.layer.whiteout import OPAQUE_MARKER, WH_PREFIX, Whiteout, is_marker, parse_marker
 
 
-@dataclass(frozen=True, slots=True)
-class LayerMarks:
+class LayerMarks(msgspec.Struct, frozen=True):
     """The markers of one layer, by path; paths are relative, the root is empty."""
 
     hidden: Set[bytes]
@@ -51,8 +51,7 @@ class LayerMarks:
     """The marker entries themselves, of every sort."""
 
 
-@dataclass(frozen=True, slots=True)
-class Merged:
+class Merged(msgspec.Struct, frozen=True):
     """One visible entry of the union."""
 
     kind: Kind

@@ -27,9 +27,10 @@ The text of an option list escapes ``\`` and ``,``, in lower directories ``:`` t
 
 import re
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from itertools import groupby
 from typing import Final
+
+import msgspec
 
 from layerfs.errors import UsageError
 from layerfs.layer.kinds import Kind
@@ -80,8 +81,7 @@ def stub_xattrs(owner: OwnerKind) -> tuple[str, str]:
     return f"{namespace}.overlay.metacopy", f"{namespace}.overlay.redirect"
 
 
-@dataclass(frozen=True, slots=True)
-class OverlayForm:
+class OverlayForm(msgspec.Struct, frozen=True):
     """What the markers of one layer stand for, asked path by path: a layer may have very many.
 
     The same as `opaques_and_whiteouts` says of all. Paths are relative, the root is empty.

@@ -5,8 +5,9 @@ bisection, so a table that came from a file is of use as it is: nothing is decod
 """
 
 from collections.abc import Iterable, Iterator, Set
-from dataclasses import dataclass
 from typing import Any, Final
+
+import msgspec
 
 from layerfs.layer.lost import Lost
 
@@ -20,8 +21,7 @@ FEW: Final = 8 << 10
 """Bytes of a table up to which its paths are kept as a set, which answers ten times as fast."""
 
 
-@dataclass(frozen=True, slots=True)
-class Tables:
+class Tables(msgspec.Struct, frozen=True):
     """The lists of one layer. Paths are relative, the root is empty, rows are sorted by path."""
 
     whiteouts: bytes = b""

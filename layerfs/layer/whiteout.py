@@ -11,7 +11,7 @@ no lower layer holds an entry whose name begins with it, and ``.wh..wh.name`` wo
 are AUFS's own bookkeeping (``.wh..wh.aufs``, ``.wh..wh.orph``, ``.wh..wh.plnk``) and have no effect at all.
 """
 
-from dataclasses import dataclass
+import msgspec
 
 from layerfs.errors import InvalidWhiteout
 from layerfs.layer.paths import join, shown
@@ -25,21 +25,18 @@ OPAQUE_MARKER = b".wh..wh..opq"
 _RESERVED_PREFIX = WH_PREFIX + WH_PREFIX
 
 
-@dataclass(frozen=True, slots=True)
-class Whiteout:
+class Whiteout(msgspec.Struct, frozen=True):
     """Hides one sibling name of lower layers."""
 
     hidden: bytes
     """One component, not itself a marker."""
 
 
-@dataclass(frozen=True, slots=True)
-class Opaque:
+class Opaque(msgspec.Struct, frozen=True):
     """Hides all siblings of lower layers."""
 
 
-@dataclass(frozen=True, slots=True)
-class Reserved:
+class Reserved(msgspec.Struct, frozen=True):
     """A name of AUFS's own: kept in ``diff/``, hidden in ``lower/`` and in the union, without effect."""
 
 

@@ -4,8 +4,9 @@ Made by the formats (`layout`, `dockersave`, `skopeodir`), read by `origin` and 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Protocol
+
+import msgspec
 
 from layerfs.errors import NotFound, PlatformMissing, UsageError
 from layerfs.foreign import NAME, printable
@@ -14,8 +15,7 @@ from layerfs.local.pieces import FilePart
 from layerfs.oci import Digest, Platform, Tag
 
 
-@dataclass(frozen=True, slots=True)
-class SourceImage:
+class SourceImage(msgspec.Struct, frozen=True):
     """One image or index of a source."""
 
     digest: Digest

@@ -4,9 +4,10 @@ Decides on text alone.
 """
 
 import re
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal, Self, get_args
+
+import msgspec
 
 from layerfs.errors import InvalidReference
 from layerfs.oci import ImageReference, Repository, Tag
@@ -22,8 +23,7 @@ _SUFFIXES: Final = re.compile(r"(?:\.(?:oci|docker|img|image|tar|tgz|gz|zst))+$"
 _ILLEGAL: Final = re.compile(r"[^a-z0-9]+")
 
 
-@dataclass(frozen=True, slots=True)
-class SourceName:
+class SourceName(msgspec.Struct, frozen=True):
     """Where an image lies, and which one is meant."""
 
     transport: Transport

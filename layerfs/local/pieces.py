@@ -4,15 +4,15 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from layerfs.errors import InvalidArchive
 from layerfs.host.oserrors import source_error
 
 
-@dataclass(frozen=True, slots=True)
-class FilePart:
+class FilePart(msgspec.Struct, frozen=True):
     """Some bytes of a file; unverified."""
 
     path: Path

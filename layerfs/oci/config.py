@@ -3,8 +3,9 @@
 Source: image-spec config.md.
 """
 
-from dataclasses import dataclass, field
 from typing import Final
+
+import msgspec
 
 from layerfs.errors import InvalidDocument
 from layerfs.foreign import printable
@@ -20,8 +21,7 @@ MAX_HISTORY: Final = 2000
 """Steps of a build; each layer may have one, and many more have none."""
 
 
-@dataclass(frozen=True, slots=True)
-class HistoryEntry:
+class HistoryEntry(msgspec.Struct, frozen=True):
     """What one build step did, in printable lines; an empty layer has no entry in the manifest."""
 
     created_by: str
@@ -30,8 +30,7 @@ class HistoryEntry:
     empty_layer: bool
 
 
-@dataclass(frozen=True, slots=True)
-class RuntimeConfig:
+class RuntimeConfig(msgspec.Struct, frozen=True):
     """How a container of the image starts, exactly as the config says it: show it as JSON only."""
 
     user: str = ""
@@ -41,12 +40,14 @@ class RuntimeConfig:
     working_dir: str = ""
     exposed_ports: tuple[str, ...] = ()
     volumes: tuple[str, ...] = ()
-    labels: dict[str, str] = field(default_factory=dict, hash=False)
+    labels: dict[str, str] = msgspec.field(default_factory=dict)
     stop_signal: str = ""
 
+    def __hash__(self) -> int:
+        return hash((self.user, self.env, self.entrypoint, self.cmd))
 
-@dataclass(frozen=True, slots=True)
-class ImageConfig:
+
+class ImageConfig(msgspec.Struct, frozen=True):
     """An image configuration; ``diff_ids`` are digests of the uncompressed layers, base first."""
 
     raw: bytes

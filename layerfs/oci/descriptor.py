@@ -1,13 +1,12 @@
 """Descriptors: a digest with what is known of its bytes (image-spec, descriptor.md)."""
 
-from dataclasses import dataclass, field
+import msgspec
 
 from layerfs.oci.digest import Digest
 from layerfs.oci.platform import Platform
 
 
-@dataclass(frozen=True, slots=True)
-class Descriptor:
+class Descriptor(msgspec.Struct, frozen=True):
     """What a manifest says of a blob: type, digest and exact size in bytes."""
 
     media_type: str
@@ -18,13 +17,15 @@ class Descriptor:
     """The content itself where the document embeds it; unverified, check size and digest."""
     platform: Platform | None = None
     artifact_type: str | None = None
-    annotations: dict[str, str] = field(default_factory=dict, hash=False)
+    annotations: dict[str, str] = msgspec.field(default_factory=dict)
     os_features: tuple[str, ...] = ()
     """What a reader of the image must understand besides, ``nydus.remoteimage.v1`` for instance."""
 
+    def __hash__(self) -> int:
+        return hash((self.digest, self.media_type))
 
-@dataclass(frozen=True, slots=True)
-class Resolved:
+
+class Resolved(msgspec.Struct, frozen=True):
     """What a tag names now, as a registry or an archive says."""
 
     digest: Digest

@@ -4,8 +4,9 @@ import hashlib
 import re
 import sys
 from base64 import b32encode, urlsafe_b64encode
-from dataclasses import dataclass
 from typing import Protocol, Self
+
+import msgspec
 
 from layerfs.errors import DigestMismatch, InvalidDigest, SizeMismatch
 
@@ -27,8 +28,7 @@ class Hasher(Protocol):
         """Return the hash of all bytes so far, as lowercase hex."""
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Digest:
+class Digest(msgspec.Struct, frozen=True, order=True):
     """Content address; equal digests mean equal bytes (image-spec, descriptor.md#digests)."""
 
     algorithm: str

@@ -1,8 +1,9 @@
 """An image: the layers of a manifest paired with the diff_ids of its config."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from functools import cached_property
+
+import msgspec
 
 from layerfs.errors import DiffIdMismatch, InvalidDocument, UnsupportedImage
 from layerfs.oci import mediatype
@@ -22,8 +23,7 @@ def stack_digest(layers: Iterable[Digest], merger: str = "") -> Digest:
     return Digest.of("".join(f"{line}\n" for line in lines).encode("ascii"))
 
 
-@dataclass(frozen=True, slots=True)
-class ImageLayer:
+class ImageLayer(msgspec.Struct, frozen=True):
     """One layer of an image: where its bytes are, and what they must decompress to."""
 
     number: int
@@ -63,8 +63,7 @@ class ImageLayer:
             )
 
 
-@dataclass(frozen=True)
-class Image:
+class Image(msgspec.Struct, frozen=True, dict=True):
     """A manifest with its config; both verified, and agreeing on the number of layers."""
 
     manifest: Manifest

@@ -3,8 +3,9 @@
 Sources: image-spec manifest.md and image-index.md; Docker's schema 2. Schema 1 is refused.
 """
 
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from layerfs.errors import InvalidDocument, PlatformMissing, UnsupportedImage
 from layerfs.oci import mediatype
@@ -23,8 +24,7 @@ _ATTESTATION: Final = "vnd.docker.reference.type"
 _FLAVOURS: Final = ("containerd.io/snapshot/", "io.goharbor.artifact.v1alpha1.acceleration.")
 
 
-@dataclass(frozen=True, slots=True)
-class Manifest:
+class Manifest(msgspec.Struct, frozen=True):
     """An image manifest: one config and its layers, base first."""
 
     digest: Digest
@@ -63,8 +63,7 @@ class Manifest:
             )
 
 
-@dataclass(frozen=True, slots=True)
-class Index:
+class Index(msgspec.Struct, frozen=True):
     """An image index: manifests for several platforms, in the order of the document."""
 
     digest: Digest

@@ -5,8 +5,9 @@ The order of candidates is containerd's (platforms/compare.go), the normal forms
 
 import platform as host
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Self
+
+import msgspec
 
 from layerfs.errors import InvalidSettings
 from layerfs.foreign import printable
@@ -26,8 +27,7 @@ _LONGEST = 80
 """Characters of a word; three of them are still a file name."""
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Platform:
+class Platform(msgspec.Struct, frozen=True, order=True):
     """A platform in its normal form; ``variant`` is empty where the architecture implies it."""
 
     os: str

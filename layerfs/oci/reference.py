@@ -5,9 +5,10 @@ classes holds only characters that are legal in file names, so its parts are pat
 """
 
 import re
-from dataclasses import dataclass
 from ipaddress import IPv6Address
 from typing import Self
+
+import msgspec
 
 from layerfs.errors import InvalidDigest, InvalidReference
 from layerfs.oci.digest import Digest
@@ -72,8 +73,7 @@ def familiar(name: str) -> str:
     return name if short == name else short.removeprefix("library/")
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Repository:
+class Repository(msgspec.Struct, frozen=True, order=True):
     """A repository of a registry, in normal form: ``docker.io`` and ``library/alpine``."""
 
     registry: str
@@ -123,8 +123,7 @@ class Repository:
         return f"{self.registry}/{self.path}"
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Tag:
+class Tag(msgspec.Struct, frozen=True, order=True):
     """A name of an image in a repository; it may name another later. Raises InvalidReference."""
 
     repository: Repository
@@ -145,8 +144,7 @@ class Tag:
         return f"{self.repository}:{self.name}"
 
 
-@dataclass(frozen=True, slots=True)
-class ImageReference:
+class ImageReference(msgspec.Struct, frozen=True):
     """What a user calls an image. With both tag and digest, the digest decides."""
 
     repository: Repository

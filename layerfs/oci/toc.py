@@ -8,9 +8,10 @@ skopeo 1.9 and 1.18 and ctr-remote 0.12 and 0.15 write.
 """
 
 import re
-from dataclasses import dataclass
 from enum import Enum
 from typing import Final
+
+import msgspec
 
 from layerfs.errors import InvalidDocument
 from layerfs.oci import mediatype
@@ -45,8 +46,7 @@ class TocKind(Enum):
     """As stargz-snapshotter writes it: the TOC of eStargz in a blob of zstd frames."""
 
 
-@dataclass(frozen=True, slots=True)
-class Stretch:
+class Stretch(msgspec.Struct, frozen=True):
     """Compressed bytes inside a blob."""
 
     start: int
@@ -60,8 +60,7 @@ class Stretch:
         return self.start + self.length
 
 
-@dataclass(frozen=True, slots=True)
-class TocPlace:
+class TocPlace(msgspec.Struct, frozen=True):
     """Where in its blob the TOC of a layer is, and what it must hash to."""
 
     kind: TocKind

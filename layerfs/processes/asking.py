@@ -12,7 +12,6 @@ import socket
 import subprocess
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
 from typing import Final
 
 import msgspec
@@ -40,13 +39,12 @@ GRACE: Final = 2.0
 _READ: Final = 1 << 16
 
 
-@dataclass(slots=True)
-class _Question:
+class _Question(msgspec.Struct):
     """A question that was asked, and its answer once it comes."""
 
     told: Callable[[int], None]
     answer: Answered | Cancelled | Unanswered | None = None
-    answered: trio.Event = field(default_factory=trio.Event)
+    answered: trio.Event = msgspec.field(default_factory=trio.Event)
 
 
 class _Process:

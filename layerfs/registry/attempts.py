@@ -3,9 +3,9 @@
 import logging
 import math
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from typing import Final
 
+import msgspec
 import trio
 
 from layerfs.errors import RegistryError, RegistryTimeout, Unreachable
@@ -24,8 +24,7 @@ Explain = Callable[[Reply, Problem], RegistryError]
 """Returns the error for an answer whose body is that problem."""
 
 
-@dataclass(frozen=True, slots=True)
-class NoAnswer:
+class NoAnswer(msgspec.Struct, frozen=True):
     """An attempt that gave no answer of use."""
 
     error: RegistryError

@@ -4,9 +4,9 @@ Opened by `layerfs.registry.client`, read by `layerfs.fetch`.
 """
 
 import logging
-from dataclasses import dataclass, replace
 from typing import Final, Self
 
+import msgspec
 import trio
 
 from layerfs.errors import Denied, RegistryError, RegistryMisbehaved, RegistryTimeout
@@ -26,8 +26,7 @@ servers and what stands before them say 400, 403 or 501 too, although they send 
 _MOST_URLS: Final = 5
 
 
-@dataclass(slots=True)
-class BlobStream:
+class BlobStream(msgspec.Struct):
     """Bytes of a blob from ``offset`` on: where the server really starts, which may be 0 again.
 
     Iterating raises Unreachable or RegistryTimeout when the connection breaks, RegistryMisbehaved when
@@ -81,9 +80,9 @@ async def open_blob(requester: Requester, call: Call, descriptor: Descriptor) ->
 
     Raises what `Requester.open` raises.
     """
-    call = replace(call, download=True)
+    call = msgspec.structs.replace(call, download=True)
     if call.range != ALL:
-        reply = await requester.open(replace(call, statuses=_RANGE_STATUSES))
+        reply = await requester.open(msgspec.structs.replace(call, statuses=_RANGE_STATUSES))
         if reply.status in (200, 206):
             try:
                 return await _stream(reply, call.range, call.what, descriptor, requester.pace())
@@ -92,7 +91,7 @@ async def open_blob(requester: Requester, call: Call, descriptor: Descriptor) ->
         else:
             _log.info("%s: a range is answered with status %d; asking for the whole", call.what, reply.status)
             await reply.drain()
-        call = replace(call, range=ALL)
+        call = msgspec.structs.replace(call, range=ALL)
     reply = await requester.open(call)
     return await _stream(reply, call.range, call.what, descriptor, requester.pace())
 

@@ -5,7 +5,8 @@ It never raises: registries write this header in many wrong ways, and what canno
 
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+
+import msgspec
 
 _TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"  # noqa: S105 - the grammar's word for a word
 _SEPARATORS = re.compile(r"[\s,]*")
@@ -17,8 +18,7 @@ _TOKEN68 = re.compile(r"\s+[A-Za-z0-9._~+/-]+=*(?=\s*(?:,|$))")
 _JUNK = re.compile(r"[^\s,]+")
 
 
-@dataclass(frozen=True, slots=True)
-class Challenge:
+class Challenge(msgspec.Struct, frozen=True):
     """One way to authenticate that the server offers; names in lower case, the first of equal ones counts."""
 
     scheme: str

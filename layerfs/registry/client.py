@@ -7,8 +7,9 @@ Whether a registry may be asked at all is decided here too, by name, before anyt
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from typing import Final, Self
+
+import msgspec
 
 from layerfs.errors import Denied, DigestMismatch, InvalidDigest, Offline, RegistryMisbehaved, SizeMismatch
 from layerfs.foreign import NAME, printable
@@ -59,7 +60,7 @@ class RegistryClient:
         repository, what = tag.repository, f"manifest {tag}"
         self._require_allowed(repository.registry, what)
         call = Call(what=what, target=ManifestOf(repository, tag.name), accept=_ACCEPT)
-        async with self._open(replace(call, method="HEAD", statuses=_ANY)) as reply:
+        async with self._open(msgspec.structs.replace(call, method="HEAD", statuses=_ANY)) as reply:
             digest = _announced(reply)
             if reply.status == 200 and digest is not None:
                 return Resolved(digest, _media_type(reply), None)
@@ -167,7 +168,7 @@ class RegistryClient:
         return await blob.open_blob(self._requester, call, descriptor)
 
     async def _document(self, call: Call) -> tuple[bytes, Reply]:
-        async with self._open(replace(call, limit=MAX_DOCUMENT_SIZE)) as reply:
+        async with self._open(msgspec.structs.replace(call, limit=MAX_DOCUMENT_SIZE)) as reply:
             return await reply.read(MAX_DOCUMENT_SIZE, call.what), reply
 
     @asynccontextmanager

@@ -3,38 +3,34 @@
 A caller says what it asks for, as a value; only the host that is asked makes a URL of that.
 """
 
-from dataclasses import dataclass
+import msgspec
 
 from layerfs.oci import Digest, Repository
 from layerfs.oci.reference import DOCKER_HUB, DOCKER_HUB_HOST
 from layerfs.registry.weborigin import WebOrigin, is_loopback
 
 
-@dataclass(frozen=True, slots=True)
-class Greeting:
+class Greeting(msgspec.Struct, frozen=True):
     """Whether a registry lets us in (distribution-spec, end-1)."""
 
     registry: str
 
 
-@dataclass(frozen=True, slots=True)
-class ManifestOf:
+class ManifestOf(msgspec.Struct, frozen=True):
     """A manifest or index, by the name of a tag or by digest (distribution-spec, end-3)."""
 
     repository: Repository
     reference: str | Digest
 
 
-@dataclass(frozen=True, slots=True)
-class BlobOf:
+class BlobOf(msgspec.Struct, frozen=True):
     """A layer or a config (distribution-spec, end-2)."""
 
     repository: Repository
     digest: Digest
 
 
-@dataclass(frozen=True, slots=True)
-class TagsOf:
+class TagsOf(msgspec.Struct, frozen=True):
     """A page of the list of tags (distribution-spec, end-8)."""
 
     repository: Repository
@@ -45,8 +41,7 @@ class TagsOf:
 Target = Greeting | ManifestOf | BlobOf | TagsOf
 
 
-@dataclass(frozen=True, slots=True)
-class Host:
+class Host(msgspec.Struct, frozen=True):
     """One server that answers for a registry."""
 
     registry: str

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+import msgspec
 import trio
 
 from layerfs.errors import InvalidSettings
@@ -34,8 +35,7 @@ _HELPER_LIFE: Final = 300.0
 _UNKNOWN: Final = b"credentials not found in native keychain"
 
 
-@dataclass(frozen=True, slots=True)
-class Lookup:
+class Lookup(msgspec.Struct, frozen=True):
     """What was found, and what to say about it."""
 
     credential: Credential | None

@@ -4,11 +4,10 @@ The time between two bytes is limited elsewhere; without a limit on the average,
 connection and its place for years.
 """
 
-from dataclasses import dataclass
+import msgspec
 
 
-@dataclass(slots=True)
-class Pace:
+class Pace(msgspec.Struct):
     """Counts what arrives while somebody waits for it."""
 
     least: int

@@ -5,7 +5,6 @@ Sources: distribution-spec, "Error Codes"; quirks of Harbor and registry.redhat.
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Final
 
 import msgspec
@@ -40,8 +39,7 @@ class _ErrorsJson(msgspec.Struct, frozen=True):
     error_description: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Problem:
+class Problem(msgspec.Struct, frozen=True):
     """What a registry says is wrong."""
 
     status: int

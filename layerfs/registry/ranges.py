@@ -5,16 +5,16 @@ A server may ignore Range; a pull-through cache does for a blob that it does not
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from layerfs.errors import RegistryMisbehaved
 
 _CONTENT_RANGE: Final = re.compile(r"bytes\s+(\d{1,19})-(\d{1,19})/(\d{1,19}|\*)", re.IGNORECASE | re.ASCII)
 
 
-@dataclass(frozen=True, slots=True)
-class Range:
+class Range(msgspec.Struct, frozen=True):
     """Bytes of a resource: those from *first* to *last*, both included."""
 
     first: int = 0

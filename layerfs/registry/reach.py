@@ -9,9 +9,10 @@ lie.
 
 import socket
 from collections.abc import Iterable
-from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import Final, Literal
+
+import msgspec
 
 Network = IPv4Network | IPv6Network
 Scope = Literal["public", "private", "link-local", "loopback"]
@@ -62,8 +63,7 @@ def literal_address(host: str) -> str | None:
         return None
 
 
-@dataclass(frozen=True, slots=True)
-class Reach:
+class Reach(msgspec.Struct, frozen=True):
     """Addresses that strangers may lead to: public ones, those of *home*, those in *networks*."""
 
     home: Scope

@@ -6,9 +6,10 @@ https to http.
 
 from base64 import b64decode
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
 from typing import Final
 from urllib.parse import parse_qsl, urljoin, urlsplit
+
+import msgspec
 
 from layerfs.errors import RegistryMisbehaved
 from layerfs.registry.ranges import ALL, Range
@@ -21,8 +22,7 @@ STATUSES: Final = frozenset({301, 302, 303, 307, 308})
 _SECRET_FIELDS: Final = frozenset({"refresh_token", "password"})
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(msgspec.Struct, frozen=True):
     """One HTTP request. Its repr shows no secret."""
 
     method: str
@@ -85,8 +85,8 @@ def follow(request: Request, status: int, location: str | None, elsewhere: Reach
         raise RegistryMisbehaved(f"{request!r}: redirects a form with a token to {redact(url)!r}; not sent")
     method = "GET" if status == 303 and request.method != "HEAD" else request.method
     if there == here:
-        return replace(request, method=method, url=url)
-    return replace(request, method=method, url=url, authorization=None, reach=elsewhere)
+        return msgspec.structs.replace(request, method=method, url=url)
+    return msgspec.structs.replace(request, method=method, url=url, authorization=None, reach=elsewhere)
 
 
 def _parts(authorization: str) -> Iterator[str]:

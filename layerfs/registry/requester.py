@@ -6,9 +6,9 @@
 import logging
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
 from typing import Final
 
+import msgspec
 import trio
 
 from layerfs.errors import RegistryError
@@ -33,8 +33,7 @@ _MOST_WARNINGS: Final = 20
 _SUCCESS: Final = frozenset({200})
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Call:
+class Call(msgspec.Struct, frozen=True, kw_only=True):
     """What to ask a registry for."""
 
     what: str
@@ -72,18 +71,17 @@ class Call:
         )
 
 
-@dataclass(slots=True)
-class _Registry:
+class _Registry(msgspec.Struct):
     """What is known of one registry while the client lives."""
 
     hosts: tuple[Host, ...]
-    passed_over: set[Host] = field(default_factory=set)
+    passed_over: set[Host] = msgspec.field(default_factory=set)
     """Hosts that did not answer for the registry when another did."""
     paused_until: float = 0.0
     """trio time; set by a Retry-After, for all requests to this registry."""
-    challenges: dict[Host, tuple[Challenge, ...]] = field(default_factory=dict)
+    challenges: dict[Host, tuple[Challenge, ...]] = msgspec.field(default_factory=dict)
     """What each host answers at /v2/, where it is asked only if a 401 says nothing."""
-    warnings: set[str] = field(default_factory=set)
+    warnings: set[str] = msgspec.field(default_factory=set)
 
     @property
     def to_ask(self) -> list[Host]:
@@ -137,12 +135,12 @@ class Requester:
     async def open_foreign(self, request: Request, what: str, registry: str) -> Reply:
         """Return the answer of a server that is no registry, with retries and in a place where it is."""
         origin = self._registry(registry).to_ask[0].origin
-        request = replace(request, reach=await self._transport.reach_from(origin))
+        request = msgspec.structs.replace(request, reach=await self._transport.reach_from(origin))
         return await self._ask_server(request, what, self._downloads)
 
     async def _ask_for_token(self, request: Request, what: str, host: Host) -> Reply:
         if request.origin != host.origin:
-            request = replace(request, reach=await self._transport.reach_from(host.origin))
+            request = msgspec.structs.replace(request, reach=await self._transport.reach_from(host.origin))
         return await self._ask_server(request, what, self._requests, MAX_TOKEN_BODY)
 
     async def _ask_server(

@@ -5,10 +5,11 @@
 """
 
 import random
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Final, TypeVar
+
+import msgspec
 
 from layerfs.errors import LayerfsError
 
@@ -16,8 +17,7 @@ STATUSES: Final = frozenset({408, 425, 429, 500, 502, 503, 504, 522, 524})
 """Statuses that may pass by themselves: the union of what containerd, c/image and crane retry, less 499."""
 
 
-@dataclass(frozen=True, slots=True)
-class RetryPolicy:
+class RetryPolicy(msgspec.Struct, frozen=True):
     """Exponential backoff with full jitter; times in seconds."""
 
     attempts: int = 5

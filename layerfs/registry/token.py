@@ -5,7 +5,6 @@
 """
 
 import math
-from dataclasses import dataclass
 from typing import Final
 from urllib.parse import urlencode, urljoin, urlsplit, urlunsplit
 
@@ -26,13 +25,11 @@ _DEFAULT_LIFE: Final = 60.0
 _CLIENT_ID: Final = "layerfs"
 
 
-@dataclass(frozen=True, slots=True)
-class BasicPlan:
+class BasicPlan(msgspec.Struct, frozen=True):
     """Send user and password with each request."""
 
 
-@dataclass(frozen=True, slots=True)
-class TokenPlan:
+class TokenPlan(msgspec.Struct, frozen=True):
     """Ask a token server, then send its token with each request."""
 
     realm: str
@@ -102,8 +99,7 @@ def token_request(
     return Request("GET", url, "application/json", authorization=authorization, insecure=insecure)
 
 
-@dataclass(frozen=True, slots=True)
-class Token:
+class Token(msgspec.Struct, frozen=True):
     """A bearer token. Its repr does not show it."""
 
     value: str

@@ -13,6 +13,7 @@ from typing import Any, Self
 from urllib.parse import urlsplit
 
 import httpx
+import msgspec
 import trio
 
 from layerfs.errors import InvalidSettings, RegistryMisbehaved
@@ -176,8 +177,7 @@ class Transport:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class _Arrival:
+class _Arrival(msgspec.Struct, frozen=True):
     """Hears where the connection for one request leads; an httpx "trace" extension."""
 
     host: str

@@ -4,18 +4,18 @@ An origin is what secrets belong to: nothing that was meant for one is ever sent
 (distribution-spec, "Authorization ... MUST NOT be sent to a different host").
 """
 
-from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Final
 from urllib.parse import urlsplit, urlunsplit
+
+import msgspec
 
 from layerfs.errors import RegistryMisbehaved
 
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 
 
-@dataclass(frozen=True, slots=True)
-class WebOrigin:
+class WebOrigin(msgspec.Struct, frozen=True):
     """Scheme, host and port: who sees what is sent there."""
 
     scheme: str

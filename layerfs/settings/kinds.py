@@ -22,8 +22,7 @@ Order = Literal["layers", "blobs"]
 Level = Literal["debug", "info", "warning", "error"]
 
 
-@dataclass(frozen=True, slots=True)
-class Amount:
+class Amount(msgspec.Struct, frozen=True):
     """Bytes, or a part of the filesystem."""
 
     bytes: int = 0
@@ -63,8 +62,7 @@ def _as_it_is(value: Any, _: str) -> Any:
     return value
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ValueKind:
+class ValueKind(msgspec.Struct, frozen=True, kw_only=True):
     """How values of one kind are written.
 
     A reader gets what was written and what to call it in an error. Raises InvalidSettings.

@@ -1,14 +1,15 @@
 """A row of a table of settings: where a user may say what a field is, and how that is read."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields
 from typing import Any
+
+import msgspec
 
 from layerfs.settings.kinds import ValueKind
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
+class Row(msgspec.Struct, frozen=True, kw_only=True):
     """How a user may say one field of a frozen class of settings."""
 
     kind: ValueKind
@@ -34,7 +35,7 @@ def by(kind: ValueKind, about: str, **more: Any) -> dict[str, Row]:
 def rows_of(settings: type) -> Mapping[str, Row]:
     """Return the rows of a dataclass, by field; those that it has for programs alone have none."""
     return {
-        one.name: replace(one.metadata["row"], key=one.metadata["row"].key or one.name)
+        one.name: msgspec.structs.replace(one.metadata["row"], key=one.metadata["row"].key or one.name)
         for one in fields(settings)
         if "row" in one.metadata
     }

@@ -6,9 +6,10 @@ away. The network is not asked here: a file is taken away, and somebody else fet
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, Literal
+
+import msgspec
 
 from layerfs.errors import StoreError
 from layerfs.host import boot_id
@@ -45,8 +46,7 @@ _MOST: Final = 10
 _VOID: Final = "made before this boot, and maybe not all on the disk: it is made anew when it is needed"
 
 
-@dataclass(frozen=True, slots=True)
-class Checked:
+class Checked(msgspec.Struct, frozen=True):
     """What was found of one thing."""
 
     verdict: Verdict
@@ -56,8 +56,7 @@ class Checked:
     """Why it was not checked, or not repaired; or what was done with it."""
 
 
-@dataclass(frozen=True, slots=True)
-class How:
+class How(msgspec.Struct, frozen=True):
     """How much is done about each thing."""
 
     quick: bool = False

@@ -7,10 +7,11 @@ trees of the stack, writes nothing to them.
 import os
 import stat
 from collections.abc import Sequence
-from dataclasses import replace
 from errno import ENOTDIR
 from pathlib import Path
 from typing import Final
+
+import msgspec
 
 from layerfs.host.descriptors import closing_fd
 from layerfs.layer.cover import Cover, plan_cover, plan_fuse_cover
@@ -47,7 +48,7 @@ def build_cover(
     )
     if not native:
         shown = (path for path in plan.whiteouts if not is_marker(split(path)[1]))
-        plan = replace(plan, whiteouts=tuple(shown))
+        plan = msgspec.structs.replace(plan, whiteouts=tuple(shown))
     write_cover(os.fsencode(target), plan, roots)
 
 

@@ -22,10 +22,11 @@ import time
 import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from errno import EACCES, EBADF, EINTR, ENOSYS, EPERM
 from pathlib import Path
 from typing import Final, Protocol
+
+import msgspec
 
 from layerfs import host
 from layerfs.errors import StoreError
@@ -42,8 +43,7 @@ _WRITE_BACK_LEAST: Final = 16 << 20
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class TreeIdentity:
+class TreeIdentity(msgspec.Struct, frozen=True):
     """What tells a tree from another that was published under the same digest."""
 
     record_inode: int
@@ -70,8 +70,7 @@ class PendingTrees(Protocol):
         """
 
 
-@dataclass(frozen=True, slots=True)
-class _Pending:
+class _Pending(msgspec.Struct, frozen=True):
     """A tree that a loss of power would take."""
 
     trees: PendingTrees

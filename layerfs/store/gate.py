@@ -9,9 +9,10 @@ import contextlib
 import logging
 import os
 import stat
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+
+import msgspec
 
 from layerfs.errors import StoreMismatch
 from layerfs.host.descriptors import closing_fd
@@ -30,8 +31,7 @@ _DIRECTORY: Final = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class StoreGate:
+class StoreGate(msgspec.Struct, frozen=True):
     """One store and who may have made it."""
 
     layout: StoreLayout

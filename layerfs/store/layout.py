@@ -7,9 +7,10 @@ Does no I/O and decides nothing else. A path is only ever made of a parsed value
 import hashlib
 import re
 import secrets
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
+
+import msgspec
 
 from layerfs.errors import InvalidReference
 from layerfs.oci import Digest, ImageReference, Tag
@@ -37,8 +38,7 @@ def as_digest(digest: Digest | str) -> Digest:
     return digest if isinstance(digest, Digest) else Digest.parse(digest)
 
 
-@dataclass(frozen=True, slots=True)
-class StagedName:
+class StagedName(msgspec.Struct, frozen=True):
     """The parts of a staged file's name: what it will be, and how it gets there."""
 
     stem: str
@@ -51,8 +51,7 @@ class StagedName:
         return cls(match["stem"], match["kind"]) if match else None  # type: ignore[arg-type]  # the regex lists the kinds
 
 
-@dataclass(frozen=True, slots=True)
-class StoreLayout:
+class StoreLayout(msgspec.Struct, frozen=True):
     """The directories and files of one store."""
 
     root: Path

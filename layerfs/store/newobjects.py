@@ -4,9 +4,10 @@ import contextlib
 import hashlib
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
+
+import msgspec
 
 from layerfs.errors import DigestMismatch, SizeMismatch
 from layerfs.host.oserrors import disk_errors
@@ -17,8 +18,7 @@ from layerfs.store.locks import ByteLock
 _CHUNK: Final = 1 << 20
 
 
-@dataclass(frozen=True, slots=True)
-class StoredObject:
+class StoredObject(msgspec.Struct, frozen=True):
     """A file whose bytes are what its id says."""
 
     id: str

@@ -18,9 +18,10 @@ import os
 import stat
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+
+import msgspec
 
 from layerfs import host
 from layerfs.errors import StoreError
@@ -43,8 +44,7 @@ LAST_USE_SECONDS: Final = 3600
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class _Pending:
+class _Pending(msgspec.Struct, frozen=True):
     """An object that a loss of power would take."""
 
     inode: int

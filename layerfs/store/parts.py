@@ -9,9 +9,10 @@ import contextlib
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+
+import msgspec
 
 from layerfs.host.oserrors import disk_errors
 from layerfs.oci import Digest
@@ -23,8 +24,7 @@ _CREATE: Final = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEX
 _STEM: Final = re.compile(r"(?P<blob>[a-z0-9]+-[0-9a-f]+)@(?P<start>\d{1,19})-(?P<end>\d{1,19})", re.ASCII)
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
+class Part(msgspec.Struct, frozen=True):
     """Bytes [start, end) of a blob, in a file of their own."""
 
     start: int
@@ -44,8 +44,7 @@ class Part:
                 os.close(fd)
 
 
-@dataclass(frozen=True, slots=True)
-class StagedPart:
+class StagedPart(msgspec.Struct, frozen=True):
     """A part that is on its way."""
 
     part: Part

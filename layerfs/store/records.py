@@ -7,7 +7,6 @@ and ``pending`` of another boot is worth nothing.
 
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass
 from errno import EFBIG
 from io import FileIO
 from pathlib import Path
@@ -58,8 +57,7 @@ class _Versioned(msgspec.Struct, frozen=True):
     version: int
 
 
-@dataclass(frozen=True, slots=True)
-class LayerDir:
+class LayerDir(msgspec.Struct, frozen=True):
     """A complete layer directory: markers and overlay form, as `layerfs.extract` left it; or a skeleton."""
 
     digest: Digest

@@ -17,9 +17,10 @@ import contextlib
 import logging
 import os
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
+
+import msgspec
 
 from layerfs.errors import StoreError
 from layerfs.host.oserrors import disk_errors
@@ -35,19 +36,17 @@ BATCH: Final = 64
 log = logging.getLogger(__name__)
 
 
-@dataclass(slots=True)
-class Removal:
+class Removal(msgspec.Struct):
     """What became of a batch."""
 
-    removed: list[Stored] = field(default_factory=list)
-    kept: list[tuple[Stored, str]] = field(default_factory=list)
+    removed: list[Stored] = msgspec.field(default_factory=list)
+    kept: list[tuple[Stored, str]] = msgspec.field(default_factory=list)
     """What stayed, and why."""
-    absent: list[Stored] = field(default_factory=list)
+    absent: list[Stored] = msgspec.field(default_factory=list)
     """What was not there any more."""
 
 
-@dataclass(slots=True)
-class _Aside:
+class _Aside(msgspec.Struct):
     what: Stored
     final: Path
     path: Path

@@ -8,8 +8,9 @@ import os
 import secrets
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from layerfs.errors import StoreError
 from layerfs.host.oserrors import disk_errors
@@ -20,8 +21,7 @@ from layerfs.store.removal import remove_tree
 from layerfs.store.usage import mounts_with
 
 
-@dataclass(frozen=True, slots=True)
-class Scratch:
+class Scratch(msgspec.Struct, frozen=True):
     """What one overlay writes into."""
 
     path: Path

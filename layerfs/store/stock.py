@@ -1,9 +1,10 @@
 """The things of a store that have their final names: where each is, what it takes, when it was last used."""
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
+
+import msgspec
 
 from layerfs.oci import Digest
 from layerfs.store.layout import StoreLayout
@@ -13,8 +14,7 @@ from layerfs.store.trees import TreeShelf
 StoredKind = Literal["layer", "cover", "skeleton", "toc", "blob", "manifest", "config"]
 
 
-@dataclass(frozen=True, slots=True)
-class Stored:
+class Stored(msgspec.Struct, frozen=True):
     """One thing: a layer directory, a cover or a skeleton with its record, a TOC, a blob, a document."""
 
     kind: StoredKind

@@ -8,10 +8,11 @@ import logging
 import os
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from errno import ENOTEMPTY
 from pathlib import Path
 from typing import Any, Final, get_args
+
+import msgspec
 
 from layerfs.errors import InvalidDigest, StoreError
 from layerfs.oci import Digest
@@ -32,8 +33,7 @@ _PAUSE_SECONDS: Final = 0.1
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Swept:
+class Swept(msgspec.Struct, frozen=True):
     """How much one sweep removed."""
 
     downloads: int = 0

@@ -7,9 +7,10 @@ Beside them is said which blobs were found to be other archives than the TOC say
 """
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
+
+import msgspec
 
 from layerfs.host.oserrors import disk_errors
 from layerfs.oci import Digest
@@ -25,8 +26,7 @@ _DIFFERS: Final = "differs-"
 _TEXT_MAX: Final = 64 << 10
 
 
-@dataclass(frozen=True, slots=True)
-class StoredToc:
+class StoredToc(msgspec.Struct, frozen=True):
     """The bytes of one TOC."""
 
     digest: Digest

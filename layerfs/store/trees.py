@@ -11,7 +11,6 @@ import os
 import stat
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Generic
 
@@ -47,8 +46,7 @@ _Seen = tuple[int, int]
 """Inode and change time of a tree. A number is given again, and a published tree changes no more."""
 
 
-@dataclass(frozen=True, slots=True)
-class PublishedTree(Generic[Record]):
+class PublishedTree(msgspec.Struct, Generic[Record], frozen=True):
     """A complete tree and what is known of it."""
 
     path: Path

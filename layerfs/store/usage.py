@@ -15,9 +15,10 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
+
+import msgspec
 
 from layerfs.host.mounts import Mount, parse_mountinfo
 from layerfs.layer.overlayfs import split_lowerdir
@@ -37,8 +38,7 @@ _Looked = dict[tuple[tuple[int, int], bytes], bool]
 """Whether one could look at the lower directories of overlays, by device, of which names say nothing."""
 
 
-@dataclass(frozen=True, slots=True)
-class MountUse:
+class MountUse(msgspec.Struct, frozen=True):
     """A mount that uses something of a store, as one of the processes that have it sees it."""
 
     point: bytes
@@ -48,14 +48,13 @@ class MountUse:
         return f"mount {shown(self.point)}, seen by process {self.pid}"
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(msgspec.Struct, frozen=True):
     """What is in use, of any store: names do not say of which."""
 
-    digests: Mapping[Digest, MountUse] = field(default_factory=dict)
-    short_ids: Mapping[str, MountUse] = field(default_factory=dict)
+    digests: Mapping[Digest, MountUse] = msgspec.field(default_factory=dict)
+    short_ids: Mapping[str, MountUse] = msgspec.field(default_factory=dict)
     """`Digest.short_id` of layers and stacks, from paths that lead through a mount of ours."""
-    unreadable: Mapping[int, int] = field(default_factory=dict)
+    unreadable: Mapping[int, int] = msgspec.field(default_factory=dict)
     """How many processes of each uid there are whose mounts, or what is in them, this process may not see."""
     hidden: str = ""
     """Why there may be processes of which nothing is seen; empty if there are none."""

@@ -10,7 +10,8 @@ ones. A name with both tag and digest is a link to the digest, which decides (as
 """
 
 import re
-from dataclasses import dataclass
+
+import msgspec
 
 from layerfs.errors import InvalidDigest, InvalidReference
 from layerfs.oci import Digest, Repository, Tag
@@ -23,23 +24,20 @@ _NAME_MAX = 255
 """Bytes; FUSE passes on longer names, but no file of the store can have one."""
 
 
-@dataclass(frozen=True, slots=True)
-class Component:
+class Component(msgspec.Struct, frozen=True):
     """A directory: a registry, or one component of a repository path."""
 
     name: str
 
 
-@dataclass(frozen=True, slots=True)
-class ImageName:
+class ImageName(msgspec.Struct, frozen=True):
     """``name@sha256:<hex>``, the directory of an image."""
 
     repository: Repository
     digest: Digest
 
 
-@dataclass(frozen=True, slots=True)
-class Alias:
+class Alias(msgspec.Struct, frozen=True):
     """Another spelling: a link to where the thing is."""
 
     target: str

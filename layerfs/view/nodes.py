@@ -6,9 +6,10 @@ end to end. Subclasses override what their kind of file supports; the rest answe
 
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from errno import EINVAL, ENOTDIR
 from typing import Final, NamedTuple, Protocol
+
+import msgspec
 
 from layerfs.needs import Need
 
@@ -19,8 +20,7 @@ FOREVER = 1e9
 _BLOCK: Final = 512
 
 
-@dataclass(slots=True)
-class Attributes:
+class Attributes(msgspec.Struct):
     """What stat(2) shows. Times in nanoseconds, *blocks* in units of 512 bytes."""
 
     mode: int
@@ -105,8 +105,7 @@ class FileContent(NamedTuple):
     size: int
 
 
-@dataclass(frozen=True, slots=True)
-class BytesContent:
+class BytesContent(msgspec.Struct, frozen=True):
     """A small file held in memory."""
 
     data: bytes

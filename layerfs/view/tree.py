@@ -5,8 +5,9 @@
 
 import os
 import time
-from dataclasses import dataclass
 from typing import Protocol
+
+import msgspec
 
 from layerfs.catalog.known import KnownImages
 from layerfs.oci import Platform
@@ -25,8 +26,7 @@ class StatusSource(Protocol):
         """Return ``status.json`` as of now. Never waits."""
 
 
-@dataclass(frozen=True, slots=True)
-class MountTree:
+class MountTree(msgspec.Struct, frozen=True):
     """What is served."""
 
     root: Node

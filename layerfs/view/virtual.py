@@ -5,9 +5,10 @@ key that looks like a path. They never wait.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from stat import S_IFDIR, S_IFLNK, S_IFREG
 from typing import Final, TypeVar
+
+import msgspec
 
 from layerfs.catalog.known import KnownImages
 from layerfs.needs import Need
@@ -26,8 +27,7 @@ PRIVATE_MODE: Final = S_IFREG | 0o400
 N = TypeVar("N", bound=Node)
 
 
-@dataclass(frozen=True, slots=True)
-class MountContext:
+class MountContext(msgspec.Struct, frozen=True):
     """What all nodes of one tree share."""
 
     storage: ImageStorage

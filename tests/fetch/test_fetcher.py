@@ -1,6 +1,5 @@
 """Each kind of need is met, once; who gives up harms nobody; all hear of a failure, and none is kept."""
 
-import dataclasses
 import inspect
 import os
 from collections.abc import AsyncIterator
@@ -8,6 +7,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
 import pytest
 import trio
 import trio.testing
@@ -95,14 +95,15 @@ def _is_met(kind: type[Need], scene: Scene) -> bool:
 
 
 def _need(kind: type[Need], image: Image) -> Need:
-    return {
+    needs: dict[type[Need], Need] = {
         TagNeed: TagNeed(TAG),
         DocumentNeed: DocumentNeed(REPOSITORY, BUILT.digest),
         UnreadNeed: UnreadNeed(REPOSITORY, BUILT.digest),
         LayersNeed: LayersNeed(REPOSITORY, image, (1,)),
         StackNeed: StackNeed(REPOSITORY, image),
         BlobNeed: BlobNeed(REPOSITORY, TOP.descriptor()),
-    }[kind]
+    }
+    return needs[kind]
 
 
 KINDS = [
@@ -222,7 +223,7 @@ async def test_an_image_that_lies_about_a_layer_fails_no_honest_one(scene: Scene
 
 
 def _with_diff_ids(image: Image, claims: tuple[Digest, ...]) -> ImageConfig:
-    return dataclasses.replace(image.config, diff_ids=claims)
+    return msgspec.structs.replace(image.config, diff_ids=claims)
 
 
 # Tags

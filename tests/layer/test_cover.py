@@ -2,8 +2,8 @@
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
+import msgspec
 import pytest
 from hypothesis import given
 
@@ -219,7 +219,7 @@ def test_a_repeated_layer_counts_where_it_lies_on_top(stack: Stack) -> None:
 
 
 def test_a_record_with_a_marker_that_hides_nothing_is_refused() -> None:
-    layer = replace(tables_of([whiteout("a")]), whiteouts=b"d/.wh.\0")
+    layer = msgspec.structs.replace(tables_of([whiteout("a")]), whiteouts=b"d/.wh.\0")
     with pytest.raises(InvalidWhiteout):
         plan_cover([layer], lambda *_: None, no_names)
 

@@ -1,10 +1,10 @@
 """Whatever a document holds: what people may be shown of it is printable."""
 
-import dataclasses
 import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -23,10 +23,10 @@ def shown(value: Any, where: str = "") -> Iterator[tuple[str, str]]:
     """Yield every text of a parsed document but the exact ones."""
     if isinstance(value, str):
         yield where, value
-    elif dataclasses.is_dataclass(value):
-        for field in dataclasses.fields(value):
-            if field.name not in _EXACT:
-                yield from shown(getattr(value, field.name), f"{where}.{field.name}")
+    elif isinstance(value, msgspec.Struct):
+        for name in value.__struct_fields__:
+            if name not in _EXACT:
+                yield from shown(getattr(value, name), f"{where}.{name}")
     elif isinstance(value, Mapping):
         yield from shown([*value.items()], where)
     elif isinstance(value, list | tuple):

@@ -2,11 +2,11 @@
 
 import gzip
 import zlib
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from itertools import pairwise
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -286,7 +286,7 @@ REQUEST = Request("GET", "https://h.example/v2/x", range=Range(7), authorization
 )
 def test_authorization_stays_with_its_origin(location: str, url: str, keeps: bool) -> None:
     found = follow(REQUEST, 307, location, PUBLIC)
-    assert found == replace(
+    assert found == msgspec.structs.replace(
         REQUEST, url=url, authorization="secret" if keeps else None, reach=None if keeps else PUBLIC
     )
     back = follow(found, 307, REQUEST.url, PUBLIC)
@@ -296,7 +296,12 @@ def test_authorization_stays_with_its_origin(location: str, url: str, keeps: boo
 def test_only_an_insecure_registry_may_redirect_to_http() -> None:
     with pytest.raises(RegistryMisbehaved, match="from https to"):
         follow(REQUEST, 307, "http://h.example/y", PUBLIC)
-    assert follow(replace(REQUEST, insecure=True), 307, "http://h.example/y", PUBLIC).authorization is None
+    assert (
+        follow(
+            msgspec.structs.replace(REQUEST, insecure=True), 307, "http://h.example/y", PUBLIC
+        ).authorization
+        is None
+    )
 
 
 # Proxies
