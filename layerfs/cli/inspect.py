@@ -3,6 +3,7 @@
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Annotated
 
+import msgspec
 import typer
 
 from layerfs.catalog.state import layer_state
@@ -10,6 +11,7 @@ from layerfs.cli import options
 from layerfs.cli.app import app
 from layerfs.cli.opening import reference_of
 from layerfs.cli.output import print_document, print_json
+from layerfs.cli.several import Unmet, each, end
 from layerfs.errors import UsageError
 from layerfs.oci import Digest, Image, ImageReference, Manifest, Repository
 from layerfs.settings import Settings
@@ -21,11 +23,22 @@ if TYPE_CHECKING:
     from layerfs.store import ImageStorage
 
 
+class Tags(msgspec.Struct, frozen=True):
+    """What a registry has of a repository."""
+
+    repository: Repository
+    tags: list[str]
+
+    def to_json(self, key: str) -> dict[str, object]:
+        """Return what ``--json`` prints; *key* says what the repository is."""
+        return {key: str(self.repository), "tags": self.tags}
+
+
 @app.command(epilog="Example: layerfs inspect docker.io/library/alpine:3.20 --config | jq .config.Env")
 @options.configured(*options.FETCHING)
 def inspect(
     settings: Settings,
-    reference: options.Reference,
+    references: options.References,
     raw: Annotated[bool, typer.Option("--raw", help="Print the manifest as served.")] = False,
     config: Annotated[bool, typer.Option("--config", help="Print the config as served.")] = False,
     index: Annotated[bool, typer.Option("--index", help="Print what the tag names, as served.")] = False,
@@ -33,15 +46,18 @@ def inspect(
         bool, typer.Option("--runtime", help="Print how a container starts, as JSON.")
     ] = False,
 ) -> None:
-    """Show an image as JSON. Fetches its documents, no layers."""
+    """Show images as JSON.
+
+    Of several, one object follows the other. Their documents are fetched, no layers.
+    """
     given = {"--raw": raw, "--config": config, "--index": index, "--runtime": runtime}
     if sum(given.values()) > 1:
         raise UsageError(f"{' '.join(name for name in given if given[name])}: expected one of them alone")
+    if len(references) > 1 and (raw or config or index):
+        raise UsageError("inspect: documents as served cannot be told apart (expected one REFERENCE)")
     from layerfs.cli.running import image_of
 
-    named = reference_of(settings, reference)
-
-    async def work(machinery: "Machinery", digest: Digest, manifest: Manifest) -> None:
+    async def work(machinery: "Machinery", named: ImageReference, digest: Digest, manifest: Manifest) -> None:
         storage = machinery.storage
         if index:
             print_document(storage.load_manifest(digest).raw)
@@ -55,7 +71,7 @@ def inspect(
             image = image_of(machinery, manifest)
             print_json(_summary(image, named, digest) | {"layers": _layers(storage, image)})
 
-    _with_documents(settings, named, work)
+    _with_documents(settings, references, work)
 
 
 @app.command(epilog="Example: layerfs history docker.io/library/alpine:3.20")
@@ -64,7 +80,7 @@ def history(settings: Settings, reference: options.Reference, as_json: options.J
     """Show the layers of an image: size, state, command that made it."""
     from layerfs.cli.running import image_of
 
-    async def work(machinery: "Machinery", _: Digest, manifest: Manifest) -> None:
+    async def work(machinery: "Machinery", _: ImageReference, __: Digest, manifest: Manifest) -> None:
         image = image_of(machinery, manifest)
         if as_json:
             print_json(_layers(machinery.storage, image))
@@ -72,64 +88,79 @@ def history(settings: Settings, reference: options.Reference, as_json: options.J
             text = history_text(image, lambda blob: layer_state(machinery.storage, blob))
             typer.echo(text.decode(), nl=False)
 
-    _with_documents(settings, reference_of(settings, reference), work)
+    _with_documents(settings, [reference], work)
 
 
 @app.command(epilog="Example: layerfs digest docker.io/library/alpine:3.20")
 @options.configured(*options.ASKING, *options.STORE)
-def digest(settings: Settings, reference: options.Reference) -> None:
+def digest(settings: Settings, references: options.References) -> None:
     """Ask the registry which digest REFERENCE names now.
 
     Of some digits of a digest in the store it prints all.
     """
     from layerfs.cli.running import with_client
 
-    target = reference_of(settings, reference).target
-    if isinstance(target, Digest):
-        typer.echo(target)
-        return
+    async def work(client: "RegistryClient") -> list[Digest | Unmet]:
+        async def ask(text: str) -> Digest:
+            target = reference_of(settings, text).target
+            found = target if isinstance(target, Digest) else (await client.resolve(target)).digest
+            typer.echo(found)
+            return found
 
-    async def work(client: "RegistryClient") -> None:
-        typer.echo((await client.resolve(target)).digest)
+        return await each(references, ask)
 
-    with_client(settings, work)
+    end(with_client(settings, work))
 
 
 @app.command(epilog="Example: layerfs tags docker.io/library/alpine")
 @options.configured(*options.ASKING)
 def tags(
     settings: Settings,
-    repository: Annotated[str, typer.Argument(metavar="REPOSITORY", help="[REGISTRY/]NAME")],
+    repositories: Annotated[list[str], typer.Argument(metavar="REPOSITORY", help="[REGISTRY/]NAME")],
     as_json: options.Json = False,
 ) -> None:
-    """List the tags that the registry has."""
+    """List the tags that the registry has.
+
+    Of several repositories they are printed as references.
+    """
     from layerfs.cli.running import with_client
 
-    parsed = Repository.parse(repository)
+    alone = len(repositories) == 1
 
-    async def work(client: "RegistryClient") -> None:
-        found = await client.tags(parsed)
+    async def work(client: "RegistryClient") -> list[Tags | Unmet]:
+        async def ask(text: str) -> Tags:
+            repository = Repository.parse(text)
+            found = Tags(repository, await client.tags(repository))
+            for tag in () if as_json else found.tags:
+                typer.echo(tag if alone else repository.with_tag(tag))
+            return found
+
+        results = await each(repositories, ask)
         if as_json:
-            print_json(found)
-        else:
-            for tag in found:
-                typer.echo(tag)
+            print_json([one.to_json("repository") for one in results])
+        return results
 
-    with_client(settings, work)
+    end(with_client(settings, work))
 
 
 def _with_documents(
     settings: Settings,
-    reference: ImageReference,
-    work: Callable[["Machinery", Digest, Manifest], Awaitable[None]],
+    references: list[str],
+    work: Callable[["Machinery", ImageReference, Digest, Manifest], Awaitable[None]],
 ) -> None:
     from layerfs.cli.running import manifest_of, pinned, with_provider
 
-    async def main(machinery: "Machinery") -> None:
-        digest = await pinned(machinery, reference)
-        await work(machinery, digest, await manifest_of(machinery, reference, digest))
+    named = {text: reference_of(settings, text) for text in references}
 
-    with_provider(settings, main)
+    async def main(machinery: "Machinery") -> list[Unmet | None]:
+        async def one(text: str) -> None:
+            reference = named[text]
+            digest = await pinned(machinery, reference)
+            await work(machinery, reference, digest, await manifest_of(machinery, reference, digest))
+
+        return await each(references, one)
+
+    end(with_provider(settings, main))
 
 
 def _summary(image: Image, reference: ImageReference, digest: Digest) -> dict[str, object]:

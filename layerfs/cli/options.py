@@ -27,6 +27,14 @@ Reference = Annotated[
         autocompletion=complete_reference,
     ),
 ]
+References = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="REFERENCE",
+        help="[REGISTRY/]NAME[:TAG][@DIGEST], or 12 digits or more of a digest in the store",
+        autocompletion=complete_reference,
+    ),
+]
 WORDS: Final = "mount_options"
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 

@@ -8,15 +8,17 @@ import typer
 from layerfs.cli import options
 from layerfs.cli.app import app
 from layerfs.cli.completion import complete_reference
-from layerfs.cli.failures import exit_code, report
 from layerfs.cli.output import print_json
-from layerfs.errors import LayerfsError, OutputLost, UsageError
-from layerfs.oci import Digest, Image, ImageReference
+from layerfs.cli.several import Unmet, each, end
+from layerfs.errors import UsageError
+from layerfs.oci import Descriptor, Digest, Image, ImageReference
+from layerfs.oci.image import ImageLayer
 from layerfs.settings import Settings
 from layerfs.view.texts import human_size
 
 if TYPE_CHECKING:
     from layerfs.cli.running import Machinery
+    from layerfs.store import ImageStorage
 
 Form = Literal["lines", "digests", "json"]
 """What standard output gets."""
@@ -29,15 +31,22 @@ class Pulled(msgspec.Struct, frozen=True):
     digest: Digest
     moved_from: Digest | None
     """What the tag was pinned to before, if that was something else."""
-    image: Image
+    images: tuple[Image, ...]
+    """One, or those for all platforms."""
     present: frozenset[Digest]
     """Layers that were in the store already."""
 
+    @property
+    def layers(self) -> list[ImageLayer]:
+        """The layers of all images, each once."""
+        return list({layer.digest: layer for image in self.images for layer in image.layers}.values())
+
     def summary(self) -> str:
         """Return the line for people."""
-        fetched = [layer for layer in self.image.layers if layer.digest not in self.present]
+        fetched = [layer for layer in self.layers if layer.digest not in self.present]
         size = human_size(sum(layer.size for layer in fetched))
-        return f"{self.reference}: {len(self.image.layers)} layers, {len(fetched)} fetched ({size})"
+        platforms = f"{len(self.images)} platforms, " if len(self.images) != 1 else ""
+        return f"{self.reference}: {platforms}{len(self.layers)} layers, {len(fetched)} fetched ({size})"
 
     def to_json(self) -> dict[str, object]:
         """Return what ``--json`` prints."""
@@ -45,30 +54,18 @@ class Pulled(msgspec.Struct, frozen=True):
             "reference": str(self.reference),
             "digest": str(self.digest),
             "moved_from": str(self.moved_from) if self.moved_from else None,
+            "platforms": [
+                {"platform": str(image.config.platform), "manifest": str(image.manifest.digest)}
+                for image in self.images
+            ],
             "layers": [
                 {
                     "digest": str(layer.digest),
                     "size": layer.size,
                     "fetched": layer.digest not in self.present,
                 }
-                for layer in self.image.layers
+                for layer in self.layers
             ],
-        }
-
-
-class NotPulled(msgspec.Struct, frozen=True):
-    """What kept one pull from its end."""
-
-    reference: str
-    """As it was given: it may be none."""
-    error: LayerfsError
-
-    def to_json(self) -> dict[str, object]:
-        """Return what ``--json`` prints, with the words of ``status.json``."""
-        return {
-            "reference": self.reference,
-            "error": type(self.error).__name__,
-            "message": str(self.error),
         }
 
 
@@ -81,6 +78,9 @@ def pull(
         typer.Argument(metavar="REFERENCE", help="Images to fetch.", autocompletion=complete_reference),
     ],
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print the digests only.")] = False,
+    all_platforms: Annotated[
+        bool, typer.Option("--all-platforms", help="Fetch all platforms, and what is listed beside.")
+    ] = False,
     as_json: options.Json = False,
 ) -> None:
     """Download, verify and extract all layers of images.
@@ -100,58 +100,72 @@ def pull(
         raise UsageError("pull: --quiet and --json (expected one of the two)")
     form: Form = "json" if as_json else "digests" if quiet else "lines"
 
-    async def work(machinery: "Machinery") -> list[Pulled | NotPulled]:
+    async def work(machinery: "Machinery") -> list[Pulled | Unmet]:
         async with made_durable(machinery.storage):
-            results = [await _pull_or_tell(machinery, text, form) for text in references]
-        if as_json:
-            print_json([one.to_json() for one in results])
-        return results
+            return await _pull_each(machinery, references, form, every=all_platforms)
 
-    failed = [one for one in with_provider(settings, work) if isinstance(one, NotPulled)]
-    if failed:
-        raise typer.Exit(exit_code(failed[0].error))
+    results = with_provider(settings, work)
+    if as_json:
+        print_json([one.to_json() for one in results])
+    end(results)
 
 
-async def _pull_or_tell(machinery: "Machinery", text: str, form: Form) -> Pulled | NotPulled:
-    """Pull one image and print what came of it."""
-    try:
-        pulled = await _pull(machinery, ImageReference.parse(text), form)
-    except OutputLost:  # nobody would hear of the others
-        raise
-    except LayerfsError as error:
-        report(error)
-        return NotPulled(text, error)
-    if form == "digests":
-        typer.echo(pulled.digest)
-    elif form == "lines":
-        typer.echo(pulled.summary())
-    return pulled
+async def _pull_each(
+    machinery: "Machinery", references: list[str], form: Form, *, every: bool
+) -> list[Pulled | Unmet]:
+    """Pull the images one by one and print what came of each."""
+
+    async def pull_and_tell(text: str) -> Pulled:
+        pulled = await _pull(machinery, ImageReference.parse(text), form, every=every)
+        if form != "json":
+            typer.echo(pulled.digest if form == "digests" else pulled.summary())
+        return pulled
+
+    return await each(references, pull_and_tell)
 
 
-async def _pull(machinery: "Machinery", reference: ImageReference, form: Form) -> Pulled:
-    import trio
+async def _pull(machinery: "Machinery", reference: ImageReference, form: Form, *, every: bool) -> Pulled:
+    from layerfs.cli.running import image_of, kept_whole, manifest_of
+    from layerfs.cli.whole import fetch_documents, images_of
 
-    from layerfs.cli.progress import shown
-    from layerfs.cli.running import fetch_stack, image_of, kept_whole, manifest_of
-
-    storage, silent = machinery.storage, form == "digests"
+    storage, provider = machinery.storage, machinery.provider
     before = storage.refs.read(reference)
     target = reference.target
-    digest = target if isinstance(target, Digest) else await machinery.provider.resolve(target)
+    digest = target if isinstance(target, Digest) else await provider.resolve(target)
     moved_from = before.digest if before and before.digest != digest else None
     if form == "lines":
         moved = f" (moved from {moved_from})" if moved_from else ""
         typer.echo(f"{reference}: {digest}{moved}")
     with kept_whole(storage, digest):
-        manifest = await manifest_of(machinery, reference, digest)
+        if every:
+            whole = await fetch_documents(machinery, reference.repository, digest)
+            images, beside = images_of(machinery, whole), whole.beside
+        else:
+            images, beside = (image_of(machinery, await manifest_of(machinery, reference, digest)),), []
         if reference.digest:  # what a tag means only the registry says, and it was not asked
             storage.refs.keep(reference.repository, digest)
-        image = image_of(machinery, manifest)
-        blobs = {layer.digest for layer in image.layers}
-        present = frozenset(blob for blob in blobs if storage.open_layer(blob) is not None)
-        sizes = {layer.digest: layer.size for layer in image.layers if layer.digest not in present}
-        missing = sum(sizes.values())
-        await trio.to_thread.run_sync(machinery.keeper.require_room, str(reference), missing)
-        async with shown(machinery.provider.journal, image, present, silent=silent):
+        pulled = Pulled(reference, digest, moved_from, images, _present(storage, images))
+        await _fetch(machinery, pulled, beside, silent=form == "digests")
+    return pulled
+
+
+def _present(storage: "ImageStorage", images: tuple[Image, ...]) -> frozenset[Digest]:
+    blobs = {layer.digest for image in images for layer in image.layers}
+    return frozenset(blob for blob in blobs if storage.open_layer(blob) is not None)
+
+
+async def _fetch(machinery: "Machinery", pulled: Pulled, beside: list[Descriptor], *, silent: bool) -> None:
+    """Have the stacks of all images, and the blobs of what lies *beside* them."""
+    import trio
+
+    from layerfs.cli.progress import shown
+    from layerfs.cli.running import fetch_stack
+    from layerfs.cli.whole import fetch_blobs
+
+    reference = pulled.reference
+    missing = sum(layer.size for layer in pulled.layers if layer.digest not in pulled.present)
+    await trio.to_thread.run_sync(machinery.keeper.require_room, str(reference), missing)
+    for image in pulled.images:
+        async with shown(machinery.provider.journal, image, pulled.present, silent=silent):
             await fetch_stack(machinery, reference, image)
-    return Pulled(reference, digest, moved_from, image, present)
+    await fetch_blobs(machinery, reference.repository, beside)

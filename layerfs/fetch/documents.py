@@ -76,6 +76,13 @@ class DocumentFetcher:
         await self._config(repository, found)
         return found
 
+    async def single(self, repository: Repository, digest: Digest) -> Manifest | Index:
+        """Have the document *digest*, and of a manifest the config."""
+        document = await self.document(repository, digest)
+        if isinstance(document, Manifest):
+            await self._config(repository, document)
+        return document
+
     async def document(
         self, repository: Repository, digest: Digest, size: int | None = None
     ) -> Manifest | Index:

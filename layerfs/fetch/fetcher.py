@@ -38,7 +38,7 @@ from layerfs.fetch.workers import Workers
 from layerfs.flights import SingleFlight
 from layerfs.layer.budgets import Budgets
 from layerfs.needs import WAITERS, BlobNeed, DocumentNeed, LayersNeed, Need, StackNeed, TagNeed
-from layerfs.oci import Digest, Image, Manifest, Platform, Repository, Tag
+from layerfs.oci import Digest, Image, Index, Manifest, Platform, Repository, Tag
 from layerfs.oci.image import ImageLayer
 from layerfs.status import Fetching
 from layerfs.store import ImageStorage
@@ -122,6 +122,14 @@ class Fetcher:
             DocumentNeed(repository, digest),
             lambda: self._documents.image(repository, digest),
             f"{repository}@{digest}",
+        )
+        return found
+
+    async def document(self, repository: Repository, digest: Digest) -> Manifest | Index:
+        """Have the document *digest*, and of any manifest its config; nothing below an index."""
+        what = f"{repository}@{digest}"
+        found: Manifest | Index = await self._once(
+            (repository, digest), lambda: self._documents.single(repository, digest), what
         )
         return found
 

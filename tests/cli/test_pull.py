@@ -297,3 +297,56 @@ def test_offline_says_what_is_missing(layerfs: CommandLine, registry: Registry) 
     layerfs("pull", "-q", reference)
     lines = layerfs("lowerdir", "--offline", "--format", "lines", reference).stdout.splitlines()
     assert all(os.path.isdir(line) for line in lines)
+
+
+def test_all_platforms_are_fetched_with_what_is_listed_beside_them(
+    layerfs: CommandLine, registry: Registry
+) -> None:
+    foreign = image(layer(file("s390x", b"z")), platform=Platform.parse("linux/s390x"))
+    statement = layer(file("sbom", b"s"), compression="none")
+    document = json.loads(image(statement, platform=Platform("unknown", "unknown")).manifest)
+    document["layers"][0]["mediaType"] = "application/vnd.in-toto+json"
+    attestation = replace(
+        image(statement, platform=Platform("unknown", "unknown")), manifest=to_json(document)
+    )
+    both = index(OLD, foreign, attestation)
+    reference = str(registry.push("pull/every", "1", both))
+
+    done = json.loads(layerfs("pull", "--all-platforms", "--json", reference).stdout)[0]
+
+    assert done["digest"] == str(both.digest)
+    platforms = {one["platform"]: one["manifest"] for one in done["platforms"]}
+    assert platforms == {str(one.platform): str(one.digest) for one in (OLD, foreign)}
+    with ImageStorage(layerfs.store) as storage:
+        for one in (OLD, foreign):
+            assert all(storage.open_layer(layer.digest) for layer in one.layers)
+        assert storage.open_blob(statement.digest)
+        assert not storage.open_layer(statement.digest)
+        assert storage.load_manifest(attestation.digest).raw == attestation.manifest
+    assert "2 platforms, 3 layers, 0 fetched" in layerfs("pull", "--all-platforms", reference).stdout
+    since = registry.mark()
+    layerfs("gc")
+    layerfs("pull", "--offline", f"{reference.rpartition(':')[0]}@{both.digest}", "--all-platforms")
+    assert registry.requests(since) == []
+
+
+def test_one_of_several_that_cannot_be_had_does_not_keep_the_others(
+    layerfs: CommandLine, registry: Registry
+) -> None:
+    old = registry.push("several/old", "1", OLD)
+    new = registry.push("several/new", "2", NEW)
+    nope = f"{registry.host}/several/nope"
+
+    listed = layerfs("tags", str(old.repository), nope, str(new.repository), code=3)
+    assert listed.stdout.splitlines() == [str(old), str(new)]
+    assert f"tags of {nope}" in listed.stderr
+    answers = json.loads(layerfs("tags", "--json", nope, str(new.repository), code=3).stdout)
+    assert [one["repository"] for one in answers] == [nope, str(new.repository)]
+    assert answers[0]["error"] == "NotFound"
+    assert answers[1]["tags"] == ["2"]
+
+    done = layerfs("digest", nope, str(old), str(new), code=3)
+    assert done.stdout.split() == [str(OLD.digest), str(NEW.digest)]
+    shown = layerfs("inspect", str(old), nope, str(new), code=3).stdout
+    assert [f'"digest": "{one.digest}"' in shown for one in (OLD, NEW)] == [True, True]
+    layerfs("inspect", "--raw", str(old), str(new), code=2)

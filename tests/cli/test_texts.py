@@ -150,7 +150,8 @@ def test_a_lone_surrogate_does_not_hide_all_tags(layerfs: CommandLine, faulty: F
     listed = {"name": "a/b", "tags": ["1", "\ud800", HOSTILE, "3\x9b", "2"]}
     faulty.faults.always = [("tags/list", Answer(200, json.dumps(listed).encode()))]
     assert layerfs("tags", f"{faulty.host}/a/b").stdout == "1\n2\n"
-    assert json.loads(layerfs("tags", "--json", f"{faulty.host}/a/b").stdout) == ["1", "2"]
+    listed = json.loads(layerfs("tags", "--json", f"{faulty.host}/a/b").stdout)
+    assert listed == [{"repository": f"{faulty.host}/a/b", "tags": ["1", "2"]}]
 
 
 def test_names_of_archives_and_their_images_are_one_line(layerfs: CommandLine, tmp_path: Path) -> None:

@@ -1,0 +1,78 @@
+"""Everything below a digest: all platforms of an index, with what is listed beside them."""
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from layerfs.errors import InvalidDocument
+from layerfs.needs import BlobNeed
+from layerfs.oci import Descriptor, Digest, Image, Index, Manifest, Repository
+from layerfs.oci.descent import MAX_INDEX_DEPTH
+
+if TYPE_CHECKING:
+    from layerfs.cli.running import Machinery
+
+
+class Whole(msgspec.Struct, frozen=True):
+    """All documents below a digest, the outermost first; each is in the store, and so are their configs."""
+
+    documents: tuple[Manifest | Index, ...]
+
+    @property
+    def manifests(self) -> list[Manifest]:
+        """The manifests, of images and of artifacts: attestations for instance."""
+        return [one for one in self.documents if isinstance(one, Manifest)]
+
+    @property
+    def beside(self) -> list[Descriptor]:
+        """The blobs of manifests that are no images."""
+        return [layer for one in self.manifests if not one.is_image for layer in one.layers]
+
+    @property
+    def blobs(self) -> dict[Digest, Descriptor]:
+        """The layers of all manifests, each once."""
+        return {layer.digest: layer for one in self.manifests for layer in one.layers}
+
+
+async def fetch_documents(machinery: "Machinery", repository: Repository, digest: Digest) -> Whole:
+    """Have *digest* and every document that it leads to. Raises InvalidDocument, LayerfsError."""
+    found: dict[Digest, Manifest | Index] = {}
+    level = [digest]
+    for _ in range(MAX_INDEX_DEPTH + 1):
+        below: list[Digest] = []
+        for each in dict.fromkeys(level):
+            if each not in found:
+                found[each] = document = await machinery.provider.document(repository, each)
+                below += [entry.digest for entry in document.manifests] if isinstance(document, Index) else []
+        level = below
+    if level:
+        raise InvalidDocument(f"index {digest}: more than {MAX_INDEX_DEPTH} indexes inside each other")
+    return Whole(tuple(found.values()))
+
+
+def images_of(machinery: "Machinery", whole: Whole) -> tuple[Image, ...]:
+    """Pair the manifests of images with their configs. Raises InvalidDocument, UnsupportedImage."""
+    configs = machinery.storage.load_config
+    return tuple(Image.of(one, configs(one.config.digest)) for one in whole.manifests if one.is_image)
+
+
+async def fetch_blobs(machinery: "Machinery", repository: Repository, blobs: Iterable[Descriptor]) -> None:
+    """Have blobs in the store, verified; nothing is extracted. Raises the first error once all have ended."""
+    import trio
+
+    from layerfs.errors import LayerfsError
+    from layerfs.fetch.tasks import outcome
+
+    errors: list[LayerfsError] = []
+
+    async def have(blob: Descriptor) -> None:
+        error = await outcome(machinery.provider.obtain(BlobNeed(repository, blob)))
+        if error is not None:
+            errors.append(error)
+
+    async with trio.open_nursery() as nursery:
+        for blob in blobs:
+            nursery.start_soon(have, blob)
+    if errors:
+        raise errors[0]
