@@ -16,7 +16,7 @@ import msgspec
 from layerfs.catalog.documents import held_document
 from layerfs.errors import InvalidDigest
 from layerfs.oci import Digest, ImageReference, Index, Manifest, documents_below, stack_digest
-from layerfs.store.layout import BLOB_SUFFIX, COVERS, EXTRACTED, RECORD_SUFFIX, StagedName
+from layerfs.store.layout import BLOB_SUFFIX, COVERS, EXTRACTED, OVERLAYS, RECORD_SUFFIX, StagedName
 from layerfs.store.measure import BLOCK, disk_usage
 from layerfs.store.records import MERGERS
 from layerfs.store.stock import Stored, StoredKind
@@ -71,7 +71,7 @@ def take_inventory(storage: ImageStorage) -> Inventory:
             found.things[what] = Held(stock.measure(what), stock.used_at(what))
         else:
             found.things[what] = Held(status.st_blocks * BLOCK, status.st_mtime)
-    for directory, into in ((root / "overlays", found.scratches), (root / "local", found.bundles)):
+    for directory, into in ((root / OVERLAYS, found.scratches), (root / "local", found.bundles)):
         for name, status in _entries(directory):
             if stat.S_ISDIR(status.st_mode):
                 into[directory / name] = _held(directory / name, status)
@@ -138,7 +138,7 @@ def _held(path: Path, status: os.stat_result) -> Held:
 
 def _other(root: Path) -> int:
     """Return the bytes of what is in no row: small files, and the directories that the rest is in."""
-    rows = {"layers", "manifests", "configs", EXTRACTED, COVERS, "overlays", "local"}
+    rows = {"layers", "manifests", "configs", EXTRACTED, COVERS, OVERLAYS, "local"}
     total = os.lstat(root).st_blocks * BLOCK
     for name, status in _entries(root):
         total += status.st_blocks * BLOCK if name in rows else disk_usage(root / name)

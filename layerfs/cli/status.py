@@ -1,9 +1,11 @@
-"""``layerfs status``: the mounts of this machine, what they fetch and what went wrong lately."""
+"""``layerfs status``: the mounts of this machine, what they do, what went wrong lately, who uses them."""
 
+import dataclasses
 import os
 import time
 from datetime import datetime
 from errno import ENOTCONN
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
@@ -15,9 +17,12 @@ from layerfs.cli.app import app
 from layerfs.cli.completion import complete_mountpoint
 from layerfs.cli.failures import advice
 from layerfs.cli.output import print_json, print_line
+from layerfs.cli.overlaid import OverlayLook, ScratchLook, overlay_looks
 from layerfs.errors import MountError
 from layerfs.host import mounts
+from layerfs.host.occupants import Device, named, read_occupants
 from layerfs.host.patience import read_within
+from layerfs.settings import Settings
 from layerfs.status import Status, Underway, parse_status
 from layerfs.view.texts import human_size
 
@@ -30,6 +35,7 @@ class Look(msgspec.Struct, frozen=True):
     """One mount and how its daemon is."""
 
     mountpoint: str
+    device: Device
     state: Literal["serving", "hanging", "dead", "unreadable"]
     reason: str = ""
     """Why it is unreadable."""
@@ -39,61 +45,84 @@ class Look(msgspec.Struct, frozen=True):
     def builtins(self) -> dict[str, Any]:
         """Return what ``--json`` prints."""
         said = {} if self.status is None else msgspec.to_builtins(self.status)
-        about = {"mountpoint": self.mountpoint, "state": self.state}
+        about = {"kind": "mount", "mountpoint": self.mountpoint, "state": self.state}
         return said | about | ({"reason": self.reason} if self.reason else {})
+
+    def lines(self) -> list[str]:
+        """Return what people read."""
+        return _lines(self)
 
 
 @app.command(epilog="Example: layerfs status --json | jq -r '.[].mountpoint'")
+@options.configured(*options.STORE)
 def status(
+    settings: Settings,
     mountpoint: Annotated[
         Path | None,
-        typer.Argument(metavar="MOUNTPOINT", help="Only this mount.", autocompletion=complete_mountpoint),
+        typer.Argument(metavar="MOUNTPOINT", help="Only what is there.", autocompletion=complete_mountpoint),
     ] = None,
     as_json: options.Json = False,
 ) -> None:
     """Show the layerfs mounts of this machine and what they do.
 
-    That is their store, what they fetch, and recent errors with advice.
-    With MOUNTPOINT the exit code is 0 only if that mount answers.
+    That is their store, what they fetch, recent errors with advice, and who uses them; then the overlays of
+    layerfs overlay, and what their --rw left in the store, before a reboot for instance. Only root sees the
+    processes of others.
+
+    With MOUNTPOINT the exit code is 0 only if that mount answers, or that overlay is there.
     """
-    found = [_look(point) for point in _points(mountpoint)]
+    found = _found(settings, mountpoint)
+    devices = {one.device for one in found if one.device is not None}
+    occupants = read_occupants(devices)
+    users = [occupants.of(one.device) for one in found]
     if as_json:
-        print_json([one.builtins() for one in found])
+        print_json(
+            [
+                one.builtins() | {"used_by": [dataclasses.asdict(user) for user in its]}
+                for one, its in zip(found, users, strict=True)
+            ]
+        )
     elif not found:
         typer.echo("no layerfs mounts (layerfs mount DIRECTORY makes one)")
     else:
-        for one in found:
-            for line in _lines(one):
+        for one, its in zip(found, users, strict=True):
+            for line in one.lines():
                 print_line(line)
-    if mountpoint is not None and found[0].state != "serving":
+            if its:
+                print_line(f"  used by {named(its)}")
+    if mountpoint is not None and not any(one.state in ("serving", "mounted") for one in found):
         raise typer.Exit(1)
 
 
-def _points(wanted: Path | None) -> list[bytes]:
-    """Return where our mounts are, each point once. Raises MountError if *wanted* is none of them."""
-    points = [mount.point for mount in mounts.read_mounts() if mount.is_layerfs and mount.root == b"/"]
+def _found(settings: Settings, wanted: Path | None) -> list[Look | OverlayLook | ScratchLook]:
+    """Return what there is, of *wanted* alone if given. Raises MountError if nothing of ours is there."""
+    table = [mount for mount in mounts.read_mounts() if mount.root == b"/"]
+    served = {mount.point: mount for mount in table if mount.is_layerfs}
     if wanted is None:
-        return list(dict.fromkeys(points))
+        return [*map(_look, served.values()), *overlay_looks(settings, table)]
     # By the text first: what resolves a path asks a daemon that may hang.
     point = os.path.abspath(os.fsencode(wanted))  # noqa: PTH100 - bytes, as the kernel has them
-    if point not in points:
+    if point not in served:
         point = os.path.realpath(point)
-    if point not in points:
+    if point in served:
+        return [_look(served[point])]
+    found = [one for one in overlay_looks(settings, table) if one.mountpoint == os.fsdecode(point)]
+    if not found:
         raise MountError(f"{wanted}: no layerfs mount (layerfs status lists them)")
-    return [point]
+    return [*found]
 
 
-def _look(point: bytes) -> Look:
-    """Return what the mount at *point* says of itself, and its state."""
-    where = os.fsdecode(point)
+def _look(mount: mounts.Mount) -> Look:
+    """Return what a mount says of itself, and its state."""
+    look = partial(Look, os.fsdecode(mount.point), mount.device)
     try:
-        return Look(where, "serving", status=parse_status(read_within(point + _STATUS_FILE, _SECONDS)))
+        return look("serving", status=parse_status(read_within(mount.point + _STATUS_FILE, _SECONDS)))
     except TimeoutError:
-        return Look(where, "hanging")
+        return look("hanging")
     except (OSError, msgspec.DecodeError, RecursionError) as exc:
         if getattr(exc, "errno", None) == ENOTCONN:
-            return Look(where, "dead")
-        return Look(where, "unreadable", reason=str(getattr(exc, "strerror", None) or exc))
+            return look("dead")
+        return look("unreadable", reason=str(getattr(exc, "strerror", None) or exc))
 
 
 def _lines(look: Look) -> list[str]:

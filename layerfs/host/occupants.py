@@ -45,9 +45,9 @@ class Occupants(msgspec.Struct, frozen=True):
     unseen: int
     """How many processes this one may not look at."""
 
-    def of(self, device: Device) -> tuple[Occupant, ...]:
-        """Return those in the filesystem *device*."""
-        return self.found.get(device, ())
+    def of(self, device: Device | None) -> tuple[Occupant, ...]:
+        """Return those in the filesystem *device*; nobody for None."""
+        return () if device is None else self.found.get(device, ())
 
 
 def read_occupants(devices: Collection[Device], proc: Path = _PROC) -> Occupants:

@@ -23,6 +23,8 @@ COVERS: Final = "covers"
 """The directory of the covers."""
 SKELETONS: Final = "skeletons"
 """The directory of the skeletons of lazy layers."""
+OVERLAYS: Final = "overlays"
+"""The directory of what overlays write."""
 BLOB_SUFFIX: Final = ".tar.gz"
 RECORD_SUFFIX: Final = ".json"
 NAME_MAX: Final = 255
@@ -109,7 +111,7 @@ class StoreLayout(msgspec.Struct, frozen=True):
     @property
     def overlays(self) -> Path:
         """Directory of what writable overlays write; made when there is one."""
-        return self.root / "overlays"
+        return self.root / OVERLAYS
 
     @property
     def leases(self) -> Path:

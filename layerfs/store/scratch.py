@@ -25,6 +25,8 @@ class Scratch(msgspec.Struct, frozen=True):
     """What one overlay writes into."""
 
     path: Path
+    target: bytes
+    """The directory that the overlay was made for."""
     lock: ByteLock
     """Held by who made it, until it is mounted or its process ends."""
 
@@ -75,7 +77,7 @@ def make_scratch(images_dir: Path, target: bytes, root: Path) -> Scratch:
     """
     layout = StoreLayout(images_dir)
     path = layout.overlays / secrets.token_hex(16)
-    scratch = Scratch(path, Locks(layout.lock).take(path))
+    scratch = Scratch(path, target, Locks(layout.lock).take(path))
     with disk_errors(f"{scratch.path}: cannot make"):
         make_directories(scratch.path, 0o700, 0o700)
         os.symlink(target, scratch.path / "target")
@@ -89,19 +91,15 @@ def make_scratch(images_dir: Path, target: bytes, root: Path) -> Scratch:
 
 def scratches_of(images_dir: Path, target: bytes) -> list[Scratch]:
     """Return the scratches that were made for overlays at *target*, mounted or not. Raises StoreError."""
-    return [scratch for scratch, made_for in _scratches(images_dir) if made_for == target]
+    return [scratch for scratch in all_scratches(images_dir) if scratch.target == target]
 
 
 def all_scratches(images_dir: Path) -> list[Scratch]:
     """Return all scratches of a store, mounted or not. Raises StoreError."""
-    return [scratch for scratch, _ in _scratches(images_dir)]
-
-
-def _scratches(images_dir: Path) -> list[tuple[Scratch, bytes]]:
     layout = StoreLayout(images_dir)
     locks, directory = Locks(layout.lock), layout.overlays
     with disk_errors(f"{directory}: cannot read"):
-        return [(Scratch(path, locks.name(path)), made_for) for path, made_for in _targets(directory)]
+        return [Scratch(path, made_for, locks.name(path)) for path, made_for in _targets(directory)]
 
 
 def _targets(directory: Path) -> Iterator[tuple[Path, bytes]]:

@@ -12,8 +12,9 @@ from layerfs.cli.failures import advice
 from layerfs.host.patience import read_within
 from layerfs.oci import Digest, Repository
 from layerfs.store import ImageStorage
+from layerfs.view.texts import human_size
 from tests.cli.conftest import CommandLine
-from tests.support import clients, daemon
+from tests.support import clients, daemon, mounts
 from tests.support.images import BuiltImage, file, image, layer, write_layout
 from tests.support.registry import Registry
 
@@ -66,6 +67,62 @@ def test_a_hanging_and_a_dead_mount_are_told_apart(layerfs: CommandLine, mountpo
         assert "dead" in layerfs("status", mountpoint, code=1).stdout
         states = {one["mountpoint"]: one["state"] for one in json.loads(layerfs("status", "--json").stdout)}
         assert states[str(mountpoint)] == "dead"
+
+
+@pytest.mark.needs_root
+def test_overlays_are_known_with_what_they_wrote_and_who_uses_them(
+    layerfs: CommandLine, tmp_path: Path
+) -> None:
+    # An image of its own: another test's new mount namespace may keep a copy of these mounts for a while.
+    imported(layerfs, tmp_path, "one", image(layer(file("seen", os.urandom(100)))))
+    reading, writing = tmp_path / "reading", tmp_path / "writing"
+    for target in (reading, writing):
+        target.mkdir()
+    layerfs("overlay", "one:1", reading)
+    layerfs("overlay", "one:1", writing, "--rw")
+    (writing / "new").write_bytes(bytes(1 << 20))
+    with clients.started("sh", "-c", f"cd {reading} && exec sleep 60") as user:
+        clients.wait_until(lambda: Path(f"/proc/{user.pid}/cwd").resolve() == reading)
+        lines = layerfs("status", reading).stdout.splitlines()
+        about = {one["mountpoint"]: one for one in json.loads(layerfs("status", "--json").stdout)}
+    name, (scratch,) = "docker.io/library/one:1", (layerfs.store / "overlays").iterdir()
+    assert lines == [
+        f"{reading}: overlay of {name} (read-only)",
+        f"  used by sleep (pid {user.pid}, works in {reading})",
+    ]
+    assert about[str(reading)] == {
+        "kind": "overlay",
+        "mountpoint": str(reading),
+        "state": "mounted",
+        "store": str(layerfs.store),
+        "images": [name],
+        "writable": False,
+        "scratch": None,
+        "used_by": [{"pid": user.pid, "command": "sleep", "does": "works in", "path": str(reading)}],
+    }
+    kept = {"path": str(scratch), "size": du(scratch)}
+    assert about[str(writing)] == about[str(reading)] | {
+        "mountpoint": str(writing),
+        "writable": True,
+        "scratch": kept,
+        "used_by": [],
+    }
+
+    mounts.unmount(writing)  # as a reboot does
+    assert layerfs("status", writing, code=1).stdout.splitlines() == [
+        f"{writing}: no overlay any more, but what one wrote: {human_size(du(scratch))} in {scratch}",
+        f"  layerfs overlay --umount {writing} removes it, or layerfs gc",
+    ]
+    found = [one for one in json.loads(layerfs("status", "--json").stdout) if one["kind"] == "scratch"]
+    assert found == [
+        {"kind": "scratch", "mountpoint": str(writing), "state": "left", "scratch": kept, "used_by": []}
+    ]
+    layerfs("overlay", "--umount", writing)
+    layerfs("rm", "one:1")
+    shown = layerfs("status").stdout
+    assert f"{reading}: overlay of an image that the store has no name of (read-only)\n" in shown
+    assert str(writing) not in shown
+    layerfs("overlay", "--umount", reading)
 
 
 def test_another_directory_is_no_mount_of_ours(layerfs: CommandLine) -> None:

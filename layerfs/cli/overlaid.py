@@ -1,0 +1,162 @@
+"""What ``layerfs status`` says of overlays of ``layerfs overlay``, and of what they left in the store."""
+
+import dataclasses
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from layerfs.cli.opening import open_store
+from layerfs.errors import LayerfsError, StoreError
+from layerfs.settings import Settings
+from layerfs.view.texts import human_size
+
+if TYPE_CHECKING:
+    from layerfs.host.mounts import Mount
+    from layerfs.host.occupants import Device
+    from layerfs.store.overlays import OverlayMount
+    from layerfs.store.scratch import Scratch
+
+
+@dataclass(frozen=True, slots=True)
+class ScratchSpace:
+    """A scratch of a store, and what it takes."""
+
+    path: str
+    size: int
+    """Bytes of the disk, as du(1) counts them."""
+
+    def __str__(self) -> str:
+        return f"{human_size(self.size)} in {self.path}"
+
+
+@dataclass(frozen=True, slots=True)
+class OverlayLook:
+    """An overlay of this mount namespace."""
+
+    mountpoint: str
+    device: "Device"
+    store: str
+    images: tuple[str, ...]
+    """The references of the store that it shows; none if the store has forgotten them, or cannot be read."""
+    writable: bool
+    scratch: ScratchSpace | None
+    """What ``--rw`` keeps in the store."""
+    state: Literal["mounted"] = "mounted"
+
+    def builtins(self) -> dict[str, Any]:
+        """Return what ``--json`` prints."""
+        return {
+            "kind": "overlay",
+            "mountpoint": self.mountpoint,
+            "state": self.state,
+            "store": self.store,
+            "images": list(self.images),
+            "writable": self.writable,
+            "scratch": None if self.scratch is None else dataclasses.asdict(self.scratch),
+        }
+
+    def lines(self) -> list[str]:
+        """Return what people read."""
+        of = ", ".join(self.images) or "an image that the store has no name of"
+        writes = f"read-write, {self.scratch}" if self.scratch else "read-write"
+        return [f"{self.mountpoint}: overlay of {of} ({writes if self.writable else 'read-only'})"]
+
+
+@dataclass(frozen=True, slots=True)
+class ScratchLook:
+    """What an overlay wrote, of which this mount namespace shows none."""
+
+    mountpoint: str
+    """Where the overlay was."""
+    scratch: ScratchSpace
+    user: str
+    """Who uses it all the same; empty if it is left over, from before a reboot for instance."""
+
+    device: None = None
+
+    @property
+    def state(self) -> Literal["used", "left"]:
+        """Whether somebody uses it all the same."""
+        return "used" if self.user else "left"
+
+    def builtins(self) -> dict[str, Any]:
+        """Return what ``--json`` prints."""
+        about = {"kind": "scratch", "mountpoint": self.mountpoint, "state": self.state}
+        return (
+            about
+            | ({"reason": self.user} if self.user else {})
+            | {"scratch": dataclasses.asdict(self.scratch)}
+        )
+
+    def lines(self) -> list[str]:
+        """Return what people read."""
+        if self.user:
+            return [f"{self.mountpoint}: no overlay here, but {self.user}: {self.scratch}"]
+        return [
+            f"{self.mountpoint}: no overlay any more, but what one wrote: {self.scratch}",
+            f"  layerfs overlay --umount {self.mountpoint} removes it, or layerfs gc",
+        ]
+
+
+def overlay_looks(settings: Settings, mounts: "list[Mount]") -> list[OverlayLook | ScratchLook]:
+    """Return the overlays among *mounts*, and the scratches of the store and of theirs that belong to none.
+
+    A store that cannot be read is left out.
+    """
+    from layerfs.store.overlays import OverlayMount
+    from layerfs.store.scratch import all_scratches
+
+    overlays = [found for mount in mounts if (found := OverlayMount.of(mount)) is not None]
+    stores = dict.fromkeys((settings.store, *(one.store for one in overlays if one.store is not None)))
+    scratches: list[Scratch] = []
+    for store in stores:
+        try:
+            scratches += all_scratches(store)
+        except StoreError:
+            continue
+    mounted = {one.scratch for one in overlays}
+    left = [one for one in scratches if one.path not in mounted]
+    return [*(_overlay_look(settings, one) for one in overlays), *map(_scratch_look, left)]
+
+
+def _overlay_look(settings: Settings, found: "OverlayMount") -> OverlayLook:
+    return OverlayLook(
+        mountpoint=os.fsdecode(found.point),
+        device=found.device,
+        store="" if found.store is None else str(found.store),
+        images=_images(settings, found),
+        writable=found.writable,
+        scratch=None if found.scratch is None else _written(found.scratch),
+    )
+
+
+def _images(settings: Settings, found: "OverlayMount") -> tuple[str, ...]:
+    """Return the references of the images that have the stack of an overlay."""
+    from layerfs.catalog.inventory import needs_of
+
+    if found.store is None or found.stack is None:
+        return ()
+    try:
+        with open_store(dataclasses.replace(settings, store=found.store), make=False) as storage:
+            return tuple(
+                str(name)
+                for name, entry in storage.refs.all()
+                if found.stack in needs_of(storage, entry.digest)
+            )
+    except LayerfsError:
+        return ()
+
+
+def _scratch_look(scratch: "Scratch") -> ScratchLook:
+    try:
+        user = scratch.user()
+    except StoreError as exc:
+        user = str(exc)
+    return ScratchLook(os.fsdecode(scratch.target), _written(scratch.path), user)
+
+
+def _written(path: Path) -> ScratchSpace:
+    from layerfs.store.measure import disk_usage
+
+    return ScratchSpace(str(path), disk_usage(path))
