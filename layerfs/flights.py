@@ -16,7 +16,7 @@ from typing import Generic, TypeVar
 import msgspec
 import trio
 
-from layerfs.errors import LayerfsError
+from layerfs.errors import LayerfsError, machine_fault
 
 log = logging.getLogger(__name__)
 
@@ -68,8 +68,10 @@ class SingleFlight(Generic[K, V]):
         except LayerfsError as exc:
             flight.error = exc
         except Exception as exc:  # one bad layer must not end the others
-            log.exception("unexpected failure of the work on %s", key)
-            flight.error = exc
+            flight.error = machine_fault(exc)
+            if flight.error is None:
+                log.exception("unexpected failure of the work on %s", key)
+                flight.error = exc
         finally:  # no await below: nothing can interrupt the clean-up
             del self._flights[key]
             flight.landed.set()

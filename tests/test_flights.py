@@ -91,6 +91,15 @@ async def test_a_bug_in_a_job_reaches_the_waiter_as_our_error_and_harms_no_other
         assert await flights.do("good", fine) == 7
 
 
+async def test_what_the_machine_lacks_is_no_bug_of_the_job() -> None:
+    async def job() -> int:
+        raise ExceptionGroup("of a nursery", [RuntimeError("can't start new thread")])
+
+    async with _flights() as flights:
+        with pytest.raises(LayerfsError, match=r"^can't start new thread; raise the limit"):
+            await flights.do("layer", job)
+
+
 async def test_different_keys_fly_side_by_side() -> None:
     first, second = trio.Event(), trio.Event()
 

@@ -24,8 +24,8 @@ def main() -> None:
 
     streams.prepare()
     from layerfs.cli.app import app, load_verbs
-    from layerfs.cli.failures import machine_fault, report
-    from layerfs.errors import LayerfsError
+    from layerfs.cli.failures import report
+    from layerfs.errors import LayerfsError, machine_fault
 
     load_verbs(sys.argv[1] if len(sys.argv) > 1 else "")
     if "_LAYERFS_COMPLETE" in os.environ:  # the Tab key: see layerfs.cli.completion

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from layerfs.cli.failures import machine_fault
-from layerfs.errors import LayerfsError, NotFound
+from layerfs.errors import LayerfsError, NotFound, machine_fault
 from tests.cli.conftest import CommandLine
 
 NO_THREAD = RuntimeError("can't start new thread")
