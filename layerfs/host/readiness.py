@@ -20,7 +20,8 @@ def run_in_background(work: Callable[[Callable[[], None]], None]) -> str | None:
     """Fork; the child runs *work* in a session of its own and never returns from here.
 
     *work* is given ``ready``, to be called once it serves; an exception it raises ends the child. In the
-    parent return None once the child is ready, or the text of what went wrong. Raises OSError.
+    parent return None once the child is ready, or the text of what went wrong, once it has ended: what it had
+    open, a mountpoint for instance, is nobody's then. Raises OSError.
     """
     reader, writer = os.pipe()
     sys.stdout.flush()
@@ -28,10 +29,13 @@ def run_in_background(work: Callable[[Callable[[], None]], None]) -> str | None:
     if child := os.fork():
         os.close(writer)
         try:
-            return _hear(reader)
+            failure = _hear(reader)
         except BaseException:
             os.kill(child, SIGTERM)
             raise
+        if failure is not None:
+            os.waitpid(child, 0)
+        return failure
     os.close(reader)
     os.setsid()
     status = 1
