@@ -77,7 +77,10 @@ def inspect(
 @app.command(epilog="Example: layerfs history docker.io/library/alpine:3.20")
 @options.configured(*options.FETCHING)
 def history(settings: Settings, reference: options.Reference, as_json: options.Json = False) -> None:
-    """Show the layers of an image: size, state, command that made it."""
+    """Show the layers of an image: size, state, command that made it.
+
+    The numbers are the names in layers/ of a mount: what layer 03 has is in layers/03/diff/.
+    """
     from layerfs.cli.running import image_of
 
     async def work(machinery: "Machinery", _: ImageReference, __: Digest, manifest: Manifest) -> None:

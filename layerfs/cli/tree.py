@@ -62,7 +62,8 @@ def tree(
     """Show what each layer added, changed and removed.
 
     The largest first, below the command that made the layer. Fetches the image before. Sizes are those of the
-    files; a second name of a file counts nothing.
+    files; a second name of a file counts nothing. To search in them use a mount, there in the directory of
+    the image: grep -r TEXT layers/*/diff/ (the directory itself has only links).
     """
     from layerfs.cli.running import have_image
 
