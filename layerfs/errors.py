@@ -33,6 +33,7 @@ them (`layerfs.fuse.errnos`, `layerfs.cli.failures`).
     │   ├── Unreachable                 no connection
     │   ├── RegistryTimeout             connected, but silent
     │   ├── RegistryMisbehaved          an answer that breaks the protocol
+    │   ├── NoRanges                    whole blobs are all that it sends
     │   └── Offline                     needed from a registry that we may not ask
     ├── StoreError                  this machine's disk
     │   ├── StoreFull
@@ -172,6 +173,10 @@ class RegistryMisbehaved(RegistryError):
     """An answer that breaks the distribution specification."""
 
 
+class NoRanges(RegistryError):
+    """A registry sends whole blobs only, so no part of one can be had without the rest."""
+
+
 class Offline(RegistryError):
     """Needed from a registry that the settings forbid to ask."""
 
@@ -259,10 +264,8 @@ _LACKS: Final = {
     EMFILE: "raise the limit of descriptors (ulimit -n)",
     ENFILE: "raise fs.file-max, or end what holds so many files",
     EAGAIN: "raise the limit of processes and threads (ulimit -u, pids.max)",
-    ENOMEM: "end something, or raise the limit of memory",
-    ENOBUFS: "end something, or raise the limit of memory",
-    ENOSPC: "make room",
-    EDQUOT: "make room",
+    **dict.fromkeys((ENOMEM, ENOBUFS), "end something, or raise the limit of memory"),
+    **dict.fromkeys((ENOSPC, EDQUOT), "make room"),
     EROFS: "mount it writable",
     EIO: "see dmesg: a disk may fail",
 }

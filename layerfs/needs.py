@@ -53,6 +53,26 @@ class LayersNeed(msgspec.Struct, Need, frozen=True):
     numbers: tuple[int, ...]
 
 
+class TocNeed(msgspec.Struct, Need, frozen=True):
+    """Have what lists the files of these layers: the skeleton of a lazy one, any other layer itself."""
+
+    repository: Repository
+    image: Image
+    numbers: tuple[int, ...]
+
+
+class FileNeed(msgspec.Struct, Need, frozen=True):
+    """Fetch and verify what one file of a lazy layer holds."""
+
+    repository: Repository
+    image: Image
+    number: int
+    toc: Digest
+    """The TOC that lists the file; its skeleton is here."""
+    id: str
+    """The object that its bytes are."""
+
+
 class StackNeed(msgspec.Struct, Need, frozen=True):
     """Have all layers of an image extracted, and its cover published."""
 

@@ -30,6 +30,7 @@ _ADVICE: Final = {
     "Unreachable": "check the network, proxies and the name of the registry; the next access tries again",
     "RegistryTimeout": "the next access goes on where it stopped",
     "RegistryMisbehaved": "a proxy or the registry breaks the protocol; tell its owner",
+    "NoRanges": "layers of this registry are fetched whole; the next access does that",
     "Offline": "mount without --offline to fetch it",
     "PlatformMissing": "mount with --platform OS/ARCH",
     "UnsupportedImage": "no container image; there is nothing to extract",

@@ -28,6 +28,7 @@ from layerfs.extract.job import (
     Grown,
     Job,
     Listed,
+    Unpacked,
 )
 from layerfs.layer.record import Extraction
 from layerfs.processes import frames, spawning
@@ -40,7 +41,7 @@ _EXIT_GRACE: Final = 5.0
 Keep = Callable[[bytes], object]
 """Takes the next bytes of the tables of `layerfs.layer.tables`."""
 
-_ANSWER: Final = msgspec.json.Decoder(Listed | Done | Failed)
+_ANSWER: Final = msgspec.json.Decoder(Listed | Done | Unpacked | Failed)
 
 
 def drop(_: bytes) -> None:
@@ -105,6 +106,15 @@ class Extractor:
 
         Raises the class of `layerfs.errors` that the worker names, or WorkerDied, and what *keep* raises.
         """
+        answer = self._last_answer(keep)
+        assert isinstance(answer, Done), "who asks for bytes calls unpacked"
+        return answer.extraction
+
+    def unpacked(self, keep: Keep) -> None:
+        """Wait for the end of an `UnpackJob`; *keep* gets the bytes of the file. Raises as `result` does."""
+        self._last_answer(keep)
+
+    def _last_answer(self, keep: Keep) -> Done | Unpacked:
         while isinstance(answer := self._answer(), Listed):
             try:
                 keep(answer.piece)
@@ -112,7 +122,7 @@ class Extractor:
                 self.close()  # what else it says belongs to this job
                 raise
         self.warnings = answer.warnings
-        return answer.extraction
+        return answer
 
     def close(self) -> None:
         """End the process and its writer, whatever they do, and wait for both: the tree may be removed then.
@@ -133,14 +143,14 @@ class Extractor:
             with self._receiving:
                 self._from_worker.close()
 
-    def _answer(self) -> Listed | Done:
+    def _answer(self) -> Listed | Done | Unpacked:
         with self._receiving:
             closed = self._from_worker.closed
             body = None if closed else frames.receive(self._from_worker.fileno())
         if body is None:
             raise WorkerDied(f"extractor {self.pid}: {self._how_it_ended()} (expected an answer)")
         try:
-            answer: Listed | Done | Failed = _ANSWER.decode(body)
+            answer: Listed | Done | Unpacked | Failed = _ANSWER.decode(body)
         except msgspec.DecodeError as exc:
             self.close()
             raise WorkerDied(

@@ -4,6 +4,7 @@ import msgspec
 
 from layerfs.layer.budgets import Budgets
 from layerfs.layer.record import Extraction, OwnerKind
+from layerfs.layer.toc import Content
 from layerfs.oci.toc import TocPlace
 
 
@@ -55,7 +56,29 @@ class SkeletonJob(msgspec.Struct, frozen=True, kw_only=True, tag="skeleton"):
         return str(self.place.digest)
 
 
-Job = ExtractJob | SkeletonJob
+class PartHere(msgspec.Struct, frozen=True):
+    """Bytes of a blob that are here: those from *start* to before *end*."""
+
+    start: int
+    end: int
+    path: str
+
+
+class UnpackJob(msgspec.Struct, frozen=True, kw_only=True, tag="unpack"):
+    """Say the bytes of one file, whose pieces lie in the parts *held* of a blob.
+
+    They travel as `Listed`, without those of holes; the answer is `Unpacked` or `Failed`.
+    """
+
+    digest: str
+    """That of the blob: error texts name it."""
+    content: Content
+    held: tuple[PartHere, ...]
+
+
+TreeJob = ExtractJob | SkeletonJob
+"""One whose answer is `Done` or `Failed`."""
+Job = ExtractJob | SkeletonJob | UnpackJob
 
 
 class Grown(msgspec.Struct, frozen=True, tag="grown"):
@@ -90,6 +113,14 @@ class Done(msgspec.Struct, frozen=True, tag="done"):
     warnings: tuple[str, ...] = ()
     last: bool = False
     """The worker has grown too large: it takes no other job, and is to be closed."""
+
+
+class Unpacked(msgspec.Struct, frozen=True, tag="unpacked"):
+    """All bytes of the file have been said."""
+
+    warnings: tuple[str, ...] = ()
+    last: bool = False
+    """As in `Done`."""
 
 
 class Failed(msgspec.Struct, frozen=True, tag="failed"):

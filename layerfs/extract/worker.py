@@ -19,8 +19,8 @@ import msgspec
 
 import layerfs.compression.gzip  # noqa: F401 - nearly every layer needs it, and the first one waits
 from layerfs.errors import OutOfMemory
-from layerfs.extract import pipeline, skeletons, writer
-from layerfs.extract.job import Abort, Ended, ExtractJob, Failed, Grown, Job, SkeletonJob
+from layerfs.extract import pipeline, skeletons, unpacking, writer
+from layerfs.extract.job import Abort, Done, Ended, ExtractJob, Failed, Grown, Job, SkeletonJob, Unpacked
 from layerfs.extract.ring import Feeder, PartnerDied, Ring
 from layerfs.extract.tail import Growth
 from layerfs.foreign import OneLine
@@ -57,7 +57,7 @@ class Worker:
                     self._growth.grow(message.size, complete=isinstance(message, Ended))
 
     def _start(self, job: Job) -> None:
-        complete = isinstance(job, SkeletonJob) or job.complete
+        complete = job.complete if isinstance(job, ExtractJob) else True
         self._growth = growth = Growth(complete=complete, hopeless=self._feeder.listen)
         try:
             threading.Thread(target=self._run, args=(job, growth), name="job", daemon=True).start()
@@ -66,10 +66,13 @@ class Worker:
 
     def _run(self, job: Job, growth: Growth) -> None:
         try:
+            answer: Done | Unpacked | Failed
             if isinstance(job, ExtractJob):
                 answer = pipeline.run(job, growth, self._feeder, _answer)
-            else:
+            elif isinstance(job, SkeletonJob):
                 answer = skeletons.run(job, self._feeder, _answer)
+            else:
+                answer = unpacking.run(job, _answer)
             if held() > KEPT_MAX:
                 gc.collect()
                 answer = msgspec.structs.replace(answer, last=held() > KEPT_MAX)

@@ -17,7 +17,7 @@ from layerfs import errors
 from layerfs.errors import BudgetExceeded, LayerfsError, OutOfMemory
 from layerfs.extract import overlayform
 from layerfs.extract.directories import Directories, open_max, open_root
-from layerfs.extract.job import Job, Listed, SkeletonJob
+from layerfs.extract.job import Listed, SkeletonJob, TreeJob
 from layerfs.extract.ownership import Ownership
 from layerfs.extract.placing import Placer
 from layerfs.extract.remembered import Remembered
@@ -74,7 +74,7 @@ class Unwritten(msgspec.Struct, frozen=True, tag="unwritten"):
     warnings: tuple[str, ...] = ()
 
 
-_JOB: Final = msgspec.json.Decoder(Job)
+_JOB: Final = msgspec.json.Decoder(TreeJob)
 
 
 def serve(ring: Ring) -> None:
@@ -121,7 +121,7 @@ def confine_writer() -> None:
     confine.refuse_calls((*confine.SYSTEM, *confine.NETWORK, *confine.PROGRAMS))
 
 
-def write_tree(job: Job, source: RingSource) -> Written | Unwritten:
+def write_tree(job: TreeJob, source: RingSource) -> Written | Unwritten:
     """Write one tree. Raises PartnerDied."""
     tree = None
     try:
@@ -147,7 +147,7 @@ def write_tree(job: Job, source: RingSource) -> Written | Unwritten:
 class TreeWriter:
     """One tree in the making: the process can write nowhere else from now on."""
 
-    def __init__(self, job: Job, source: RingSource) -> None:
+    def __init__(self, job: TreeJob, source: RingSource) -> None:
         self._job = job
         self._source = source
         self._entries = 0

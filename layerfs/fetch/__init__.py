@@ -25,7 +25,8 @@ the flight's key. Bytes that came in several pieces, some of them perhaps from a
 once more in one piece before anybody is blamed.
 """
 
-from layerfs.fetch.fetcher import Fetcher, open_fetcher
+from layerfs.fetch.fetcher import Fetcher
+from layerfs.fetch.opening import open_fetcher
 from layerfs.fetch.progress import Journal, Progress
 
 __all__ = ["Fetcher", "Journal", "Progress", "open_fetcher"]

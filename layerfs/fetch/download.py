@@ -6,7 +6,8 @@ staged file hashes them, and otherwise the store does before it commits.
 """
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final
 
 import trio
 
@@ -14,14 +15,41 @@ from layerfs.errors import RegistryError, RegistryMisbehaved, RegistryTimeout, U
 from layerfs.fetch.backoff import Backoff
 from layerfs.fetch.operations import Receive
 from layerfs.fetch.origin import Origin
+from layerfs.fetch.parts import BlobParts, spans_of
 from layerfs.fetch.progress import Progress
+from layerfs.fetch.spans import Span, ahead
+from layerfs.host.oserrors import disk_errors
 from layerfs.oci import Descriptor, Repository
-from layerfs.store import StagedDownload
+from layerfs.store import StagedDownload, VerifiedBlob
+from layerfs.store.newobjects import write_all_at
+from layerfs.store.parts import Part
+
+_COPIED: Final = 1 << 20
+"""Bytes that are copied at a time."""
 
 Download = Callable[[StagedDownload, Repository, Descriptor, Progress], Awaitable[None]]
 """`download`, from one origin."""
 
 log = logging.getLogger(__name__)
+
+
+class _Arrived:
+    """Takes in how many bytes are there, and remembers when that was."""
+
+    def __init__(self, staged: StagedDownload, progress: Progress) -> None:
+        self._staged = staged
+        self._progress = progress
+        self._last = trio.current_time()
+
+    @property
+    def silent(self) -> float:
+        """Seconds since the last byte."""
+        return trio.current_time() - self._last
+
+    def __call__(self, received: int) -> None:
+        self._last = trio.current_time()
+        self._staged.grown(received)
+        self._progress.advance(received)
 
 
 async def download(
@@ -31,39 +59,44 @@ async def download(
     descriptor: Descriptor,
     progress: Progress,
     *,
+    parts: BlobParts | None = None,
     new_backoff: Callable[[], Backoff] = Backoff,
 ) -> None:
     """Have what is missing of a blob in *staged*. The caller holds the blob's lock, and commits.
 
+    *parts* may have some of it already: that is not asked for again, if it is worth a second request.
     Raises RegistryError once resuming does not help, SizeMismatch for excess bytes, StoreFull, WorkerDied.
     """
-    last = trio.current_time()
-
-    def arrived(received: int) -> None:
-        nonlocal last
-        last = trio.current_time()
-        staged.grown(received)
-        progress.advance(received)
-
+    arrived = _Arrived(staged, progress)
     progress.phase = "downloading"
     progress.pieced = staged.offset > 0
     progress.advance(staged.offset)
+    here = await parts.here(descriptor.digest, repository.registry) if parts else []
     backoff = new_backoff()
     before = staged.offset
     while staged.offset < descriptor.size:
         start = staged.offset
+        ready, end = ahead(start, descriptor.size, spans_of(here))
+        if ready is not None and await trio.to_thread.run_sync(_take, staged, here, ready, arrived):
+            progress.pieced = True
+            continue
+        progress.pieced |= start > 0 or end < descriptor.size
+        question = Receive(repository, descriptor, start, str(staged.staged_path), end)
         try:
-            progress.pieced |= start > 0
-            question = Receive(repository, descriptor, start, str(staged.staged_path))
             await origin.ask(question, staged.descriptors, arrived)
-            if staged.offset < descriptor.size and staged.offset - start < backoff.progress:
-                what = f"{repository}@{descriptor.digest}: the answer ended after {staged.offset} bytes"
-                raise RegistryMisbehaved(f"{what} (expected {descriptor.size})")
+            if staged.offset < end and staged.offset - start < backoff.progress:
+                raise _ended_early(question, staged.offset)
         except (Unreachable, RegistryTimeout, RegistryMisbehaved) as exc:
             if staged.offset == before:  # opening a stream is retried by the origin
                 raise
-            await _rest(exc, backoff, staged, trio.current_time() - last)
+            await _rest(exc, backoff, staged, arrived.silent)
     progress.complete(staged.offset)
+
+
+def _ended_early(question: Receive, offset: int) -> RegistryMisbehaved:
+    blob = question.descriptor
+    what = f"{question.repository}@{blob.digest}: the answer ended after {offset} bytes"
+    return RegistryMisbehaved(f"{what} (expected {blob.size})")
 
 
 async def _rest(exc: RegistryError, backoff: Backoff, staged: StagedDownload, silent: float) -> None:
@@ -73,3 +106,23 @@ async def _rest(exc: RegistryError, backoff: Backoff, staged: StagedDownload, si
         raise type(exc)(f"{exc} (given up {silent:.0f} s after the last byte)") from exc
     log.info("%s: broken off at byte %d, again in %.1f s: %s", staged.digest, staged.offset, pause, exc)
     await trio.sleep(pause)
+
+
+async def hashed_and_committed(staged: StagedDownload, progress: Progress) -> VerifiedBlob:
+    """Commit a whole blob that no extractor has hashed. Raises VerificationError, StoreError."""
+    progress.phase = "verifying"
+    return await trio.to_thread.run_sync(staged.commit, trio.from_thread.check_cancelled)
+
+
+def _take(staged: StagedDownload, parts: Sequence[Part], span: Span, arrived: Callable[[int], None]) -> bool:
+    """Copy *span* of a blob out of *parts*; False if they have it no more. Raises StoreFull, StoreError."""
+    fd, _ = staged.descriptors
+    while staged.offset < span.end:
+        part = next((one for one in parts if one.start <= staged.offset < one.end), None)
+        data = part.read(staged.offset, min(staged.offset + _COPIED, part.end, span.end)) if part else b""
+        if not data:
+            return False
+        with disk_errors(f"{staged.staged_path}: cannot write"):
+            write_all_at(fd, data, staged.offset)
+        trio.from_thread.run_sync(arrived, staged.offset + len(data))
+    return True

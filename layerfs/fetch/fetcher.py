@@ -5,9 +5,7 @@ staged for the next attempt.
 """
 
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
-from functools import partial
+from collections.abc import Awaitable, Callable, Hashable, Sequence
 from typing import Any
 
 import trio
@@ -23,22 +21,27 @@ from layerfs.errors import (
     StoreError,
     Unreachable,
 )
-from layerfs.extract.client import ExtractorPool
-from layerfs.fetch.backoff import Backoff
 from layerfs.fetch.documents import DocumentFetcher
-from layerfs.fetch.download import download
-from layerfs.fetch.layers import BlobFiles, LayerWork, MakeRoom, no_room
-from layerfs.fetch.origin import Origin
+from layerfs.fetch.layers import LayerWork
+from layerfs.fetch.lazy import LazyWork
 from layerfs.fetch.progress import Journal
-from layerfs.fetch.sharing import LocatingOrigin, WaitShares
+from layerfs.fetch.sharing import WaitShares
 from layerfs.fetch.sums import ImageSums
-from layerfs.fetch.tasks import background
+from layerfs.fetch.tasks import naming
 from layerfs.fetch.wants import Wants
-from layerfs.fetch.workers import Workers
 from layerfs.flights import SingleFlight
 from layerfs.layer.budgets import Budgets
-from layerfs.needs import WAITERS, BlobNeed, DocumentNeed, LayersNeed, Need, StackNeed, TagNeed
-from layerfs.oci import Digest, Image, Index, Manifest, Platform, Repository, Tag
+from layerfs.needs import (
+    BlobNeed,
+    DocumentNeed,
+    FileNeed,
+    LayersNeed,
+    Need,
+    StackNeed,
+    TagNeed,
+    TocNeed,
+)
+from layerfs.oci import Digest, Image, Index, Manifest, Repository, Tag
 from layerfs.oci.image import ImageLayer
 from layerfs.status import Fetching
 from layerfs.store import ImageStorage
@@ -64,11 +67,13 @@ class Fetcher:
         storage: ImageStorage,
         documents: DocumentFetcher,
         work: LayerWork,
+        lazy: LazyWork,
         journal: Journal,
         budgets: Budgets,
         waits: WaitShares,
     ) -> None:
         self.journal = journal
+        self._lazy = lazy
         self._sums = ImageSums(storage, budgets)
         self._documents = documents
         self._nursery = nursery
@@ -101,6 +106,12 @@ class Fetcher:
                 case LayersNeed(repository, image, numbers):
                     async with self._wants.of(image):
                         await self._layers(repository, image, [image.layers[number] for number in numbers])
+                case TocNeed() | FileNeed():
+                    async with self._wants.of(need.image):
+                        whole = await self._lazy.obtain(need)
+                        self._published.set()
+                        if whole:
+                            await self._layers(need.repository, need.image, whole)
                 case StackNeed():
                     async with self._wants.of(need.image):
                         await self._stack(need)
@@ -213,7 +224,7 @@ class Fetcher:
             try:
                 # The claimed diff_id is part of the key: an image that lies must not fail an honest one.
                 key = (layer.digest, layer.diff_id)
-                with _naming(repository, image, layer):
+                with naming(repository, image, layer):
                     await self._among_strangers(repository, key, lambda: self._work.layer(repository, layer))
                 await self._sums.arrived(layer.digest)
                 so_far.require()
@@ -243,55 +254,3 @@ class Fetcher:
         layers = [layer.digest for layer in need.image.layers]
         if await trio.to_thread.run_sync(self._storage.cover, layers) is None:
             await trio.to_thread.run_sync(self._storage.publish_cover, layers)
-
-
-@contextmanager
-def _naming(repository: Repository, image: Image, layer: ImageLayer) -> Iterator[None]:
-    """Say of an error of the block which layer of which image it is about."""
-    try:
-        yield
-    except LayerfsError as exc:
-        place = f"layer {layer.number + 1} of {len(image.layers)} ({layer.digest.shown})"
-        raise type(exc)(f"{place} of {repository}@{image.manifest.digest.shown}: {exc}") from exc
-
-
-@asynccontextmanager
-async def open_fetcher(
-    storage: ImageStorage,
-    origin: Origin,
-    pool: ExtractorPool,
-    *,
-    platform: Platform,
-    budgets: Budgets,
-    workers: int,
-    blob_files: BlobFiles | None = None,
-    make_room: MakeRoom = no_room,
-    new_backoff: Callable[[], Backoff] = Backoff,
-) -> AsyncIterator[Fetcher]:
-    """Own the tasks that fetch; on leaving, cancel them. A LayerfsError of the block leaves as itself.
-
-    *workers* is how many extractors *pool* has; *blob_files* finds files that can be linked into the store;
-    *make_room* is asked once by what finds the disk full; *new_backoff* makes who judges a broken download.
-    """
-    journal = Journal()
-    located = LocatingOrigin(origin)
-    async with background() as nursery:
-        fetcher = Fetcher(
-            nursery,
-            storage,
-            DocumentFetcher(storage, located, platform),
-            LayerWork(
-                storage,
-                partial(download, located, new_backoff=new_backoff),
-                Workers(pool, workers, located.of),
-                budgets,
-                journal,
-                blob_files,
-                make_room,
-            ),
-            journal,
-            budgets,
-            WaitShares(WAITERS, located.of),
-        )
-        nursery.start_soon(fetcher.keep_durable)
-        yield fetcher

@@ -21,7 +21,8 @@ from layerfs.errors import (
     StoreFull,
     StoreReadOnly,
 )
-from layerfs.fetch.download import Download
+from layerfs.fetch.download import Download, hashed_and_committed
+from layerfs.fetch.parts import BlobParts
 from layerfs.fetch.progress import Journal, Progress
 from layerfs.fetch.tasks import make_once, outcome
 from layerfs.fetch.verdicts import is_stored_blob_suspect, judge, may_be_wrong_bytes
@@ -60,6 +61,7 @@ class LayerWork:
         workers: Workers,
         budgets: Budgets,
         journal: Journal,
+        parts: BlobParts,
         blob_files: BlobFiles | None = None,
         make_room: MakeRoom = no_room,
     ) -> None:
@@ -68,6 +70,7 @@ class LayerWork:
         self._workers = workers
         self._budgets = budgets
         self._journal = journal
+        self._parts = parts
         self._blob_files = blob_files
         self._make_room = make_room
 
@@ -96,6 +99,7 @@ class LayerWork:
                 await self._overtaken(layer.digest, source)
             known = await trio.to_thread.run_sync(self._storage.open_layer, layer.digest)
             if known is not None:
+                await self._parts.forget(layer.digest)
                 layer.require(known.record.layer.diff_ids)
                 return
         raise StoreDamaged(f"layer {layer.digest}: vanished as soon as it was there; try again")
@@ -126,7 +130,7 @@ class LayerWork:
         async def download_whole(progress: Progress) -> None:
             with await self._staged(descriptor, progress) as staged:
                 await self._download(staged, repository, descriptor, progress)
-                await _hashed_and_committed(staged, progress)
+                await hashed_and_committed(staged, progress)
 
         async def make() -> None:
             with self._journal.watching(repository, descriptor) as progress:
@@ -151,6 +155,7 @@ class LayerWork:
                 raise
             log.info("%s: came in several pieces, fetching it once more in one: %s", digest, exc)
             progress.restart()
+            await self._parts.discard(digest, progress.source)
             await attempt()
 
     async def _with_room(self, attempt: Callable[[], Awaitable[None]]) -> None:
@@ -198,7 +203,7 @@ class LayerWork:
                 broken = found if isinstance(found, LayerfsError) else None
                 verdict = judge(failed, broken)
                 if verdict.hash_first:
-                    await _hashed_and_committed(staged, progress)
+                    await hashed_and_committed(staged, progress)
                 if verdict.blamed is not None:
                     raise verdict.blamed
                 assert isinstance(found, Extraction)
@@ -252,7 +257,7 @@ class LayerWork:
             if not await trio.to_thread.run_sync(adopt, staged, path, descriptor.size):
                 return None
             progress.complete(descriptor.size)
-            return await _hashed_and_committed(staged, progress)
+            return await hashed_and_committed(staged, progress)
 
     async def _extract(
         self, layer: ImageLayer, tree: StagedTree, blob: Path, progress: Progress
@@ -290,9 +295,3 @@ class LayerWork:
         finally:
             with trio.CancelScope(shield=True):
                 await trio.to_thread.run_sync(tree.close)
-
-
-async def _hashed_and_committed(staged: StagedDownload, progress: Progress) -> VerifiedBlob:
-    """Commit a whole blob that no extractor has hashed. Raises VerificationError, StoreError."""
-    progress.phase = "verifying"
-    return await trio.to_thread.run_sync(staged.commit, trio.from_thread.check_cancelled)

@@ -97,6 +97,8 @@ class Receive(Operation[None], frozen=True, tag="receive"):
     offset: int
     name: str
     """The file's, for error texts."""
+    end: int
+    """Where to stop: what follows is here, or nothing does. A source may go on."""
     result: ClassVar[Any] = None
 
     @property
@@ -106,8 +108,10 @@ class Receive(Operation[None], frozen=True, tag="receive"):
 
     async def do(self, means: Means) -> None:
         """Let the source's stream into the file."""
-        async with means.source.stream_blob(self.repository, self.descriptor, self.offset) as stream:
-            await write_down(stream, self.descriptor, self.offset, self.name, means)
+        blob = self.descriptor
+        end = self.end if self.end < blob.size else None  # a range without an end suits more servers
+        async with means.source.stream_blob(self.repository, blob, self.offset, end) as stream:
+            await write_down(stream, blob, self.offset, self.name, means, end)
 
 
 class ReceiveRange(Operation[bool], frozen=True, tag="range"):

@@ -4,12 +4,12 @@ Judges no bytes: whoever makes a file of them does, and the blob's digest once t
 """
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 import trio
 
-from layerfs.errors import RegistryMisbehaved, RegistryTimeout, Unreachable
+from layerfs.errors import NoRanges, RegistryMisbehaved, RegistryTimeout, Unreachable
 from layerfs.fetch.backoff import Backoff
 from layerfs.fetch.operations import ReceiveRange
 from layerfs.fetch.origin import Origin
@@ -26,15 +26,14 @@ _AT_ONCE: Final = 4
 log = logging.getLogger(__name__)
 
 
-class NoRanges(Exception):
-    """The registry sends whole blobs only."""
-
-
 class BlobParts:
     """Parts of blobs, from *origin* into *storage*. The caller sees to single flight."""
 
-    def __init__(self, storage: ImageStorage, origin: Origin) -> None:
+    def __init__(
+        self, storage: ImageStorage, origin: Origin, new_backoff: Callable[[], Backoff] = Backoff
+    ) -> None:
         self._storage = storage
+        self._new_backoff = new_backoff
         self._origin = origin
         self._known: dict[tuple[Digest, str], list[Part]] = {}
         """What is here, by blob and registry, as it was found at the first question and grew since."""
@@ -75,11 +74,16 @@ class BlobParts:
             del self._known[key]
         await trio.to_thread.run_sync(self._storage.parts.discard, digest, source)
 
+    async def forget(self, digest: Digest) -> None:
+        """Remove what was met here of a blob that is whole now. Raises StoreError."""
+        if any(parts for (blob, _), parts in self._known.items() if blob == digest):
+            await self.discard(digest)
+
     async def _receive(self, repository: Repository, blob: Descriptor, span: Span) -> Part:
         """Ask for one range, and go on where an answer broke off as long as that helps."""
         shelf = self._storage.parts
         with shelf.stage(blob.digest, repository.registry, *span) as staged:
-            backoff = Backoff()
+            backoff = self._new_backoff()
             received = 0
             while received < span.size:
                 try:

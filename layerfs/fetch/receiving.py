@@ -15,9 +15,16 @@ ANNOUNCED: Final = 1 << 20
 
 
 async def write_down(
-    stream: BlobChunks, descriptor: Descriptor, offset: int, name: str, means: Means
+    stream: BlobChunks,
+    descriptor: Descriptor,
+    offset: int,
+    name: str,
+    means: Means,
+    end: int | None = None,
 ) -> None:
     """Append *stream* to the first of the files lent, which holds *offset* bytes; *name* is for error texts.
+
+    Ends early once *end* bytes of the blob are there, or more.
 
     Raises what the stream raises, SizeMismatch for one byte too much, StoreFull, StoreError.
     """
@@ -34,6 +41,8 @@ async def write_down(
             else:
                 await trio.to_thread.run_sync(file.write, memoryview(chunk)[passed:])
             file.announce(ANNOUNCED)
+            if end is not None and file.written >= end:
+                break
     finally:  # a broken connection takes away nothing that arrived
         file.announce(1)
 
@@ -77,21 +86,22 @@ class _File:
         self._name = name
         self._descriptor = descriptor
         self._told = told
-        self._written = self._announced = offset
+        self.written = self._announced = offset
+        """Bytes of the blob that it holds."""
 
     def check(self, more: int) -> None:
         """Raise SizeMismatch if *more* bytes are too many."""
         size = self._descriptor.size
-        if self._written + more > size:
+        if self.written + more > size:
             raise SizeMismatch(f"{self._descriptor.digest}: more bytes came (expected {size})")
 
     def write(self, data: memoryview) -> None:
         """Append *data*. Raises StoreFull, StoreError."""
-        _put(self._fd, data, self._written, self._name)
-        self._written += len(data)
+        _put(self._fd, data, self.written, self._name)
+        self.written += len(data)
 
     def announce(self, least: int) -> None:
         """Tell how much is there, if that is at least *least* bytes more than was told."""
-        if self._written - self._announced >= least:
-            self._announced = self._written
-            self._told(self._written)
+        if self.written - self._announced >= least:
+            self._announced = self.written
+            self._told(self.written)

@@ -1,13 +1,14 @@
 """Tasks and turns: errors that cross a nursery as themselves, and the right to work on a digest."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Final, TypeVar
 
 import trio
 
 from layerfs.errors import LayerfsError, StoreReadOnly
-from layerfs.oci import Digest
+from layerfs.oci import Digest, Image, Repository
+from layerfs.oci.image import ImageLayer
 from layerfs.store import WORK_SECONDS, ImageStorage
 from layerfs.store.locks import ByteLock
 
@@ -95,3 +96,13 @@ async def held(lock: ByteLock) -> AsyncIterator[None]:
         yield
     finally:
         lock.release()
+
+
+@contextmanager
+def naming(repository: Repository, image: Image, layer: ImageLayer) -> Iterator[None]:
+    """Say of an error of the block which layer of which image it is about."""
+    try:
+        yield
+    except LayerfsError as exc:
+        place = f"layer {layer.number + 1} of {len(image.layers)} ({layer.digest.shown})"
+        raise type(exc)(f"{place} of {repository}@{image.manifest.digest.shown}: {exc}") from exc

@@ -50,6 +50,7 @@ ERRNOS: Final[Mapping[type[Exception], int]] = {
     errors.Unreachable: EHOSTUNREACH,
     errors.RegistryTimeout: ETIMEDOUT,
     errors.RegistryMisbehaved: EPROTO,
+    errors.NoRanges: EPROTO,
     errors.Offline: ENETDOWN,
     errors.StoreFull: ENOSPC,
     errors.StoreReadOnly: EROFS,

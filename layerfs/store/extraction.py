@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from layerfs.errors import NotInStore
-from layerfs.extract.job import ExtractJob, Job, SkeletonJob
+from layerfs.extract.job import ExtractJob, SkeletonJob, TreeJob
 from layerfs.layer.budgets import Budgets
 from layerfs.layer.record import Extraction
 from layerfs.oci import Digest
@@ -110,7 +110,7 @@ class Extractors:
         job = skeleton_job_for(self.capabilities(), self._budgets, toc, place, blob_size, target)
         return self._run(job, keep)
 
-    def _run(self, job: Job, keep: "Keep") -> Extraction:
+    def _run(self, job: TreeJob, keep: "Keep") -> Extraction:
         with self._workers().extractor() as extractor:
             extractor.start(job)
             try:

@@ -34,10 +34,13 @@ class Part(msgspec.Struct, frozen=True):
     def read(self, start: int, end: int) -> bytes:
         """Return the bytes [*start*, *end*) of the blob, which must lie in this part.
 
-        Fewer if the file was cut; raises StoreError.
+        Fewer if the file was cut, none if it is gone. Raises StoreError.
         """
         with disk_errors(f"{self.path}: cannot read"):
-            fd = os.open(self.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                fd = os.open(self.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            except FileNotFoundError:
+                return b""
             try:
                 return os.pread(fd, end - start, start - self.start)
             finally:

@@ -30,7 +30,17 @@ from layerfs.errors import (
 from layerfs.extract.client import ExtractorPool
 from layerfs.fetch import Fetcher, open_fetcher
 from layerfs.layer.budgets import Budgets
-from layerfs.needs import BlobNeed, DocumentNeed, LayersNeed, Need, StackNeed, TagNeed, UnreadNeed
+from layerfs.needs import (
+    BlobNeed,
+    DocumentNeed,
+    FileNeed,
+    LayersNeed,
+    Need,
+    StackNeed,
+    TagNeed,
+    TocNeed,
+    UnreadNeed,
+)
 from layerfs.oci import Digest, Image, ImageConfig, Platform, Repository
 from layerfs.store import ImageStorage
 from tests.support import images
@@ -87,7 +97,7 @@ def _is_met(kind: type[Need], scene: Scene) -> bool:
         return storage.refs.read(REPOSITORY.with_tag("1")) is not None
     if kind in (DocumentNeed, UnreadNeed):
         return storage.has_manifest(BUILT.digest) and storage.has_config(BUILT.config_digest)
-    if kind is LayersNeed:
+    if kind in (LayersNeed, TocNeed):  # no layer here is lazy: tests/fetch/test_lazy.py
         return scene.has_trees() == [False, True]
     if kind is StackNeed:
         return scene.has_trees() == [True, True] and storage.cover([BASE.digest, TOP.digest]) is not None
@@ -102,6 +112,7 @@ def _need(kind: type[Need], image: Image) -> Need:
         LayersNeed: LayersNeed(REPOSITORY, image, (1,)),
         StackNeed: StackNeed(REPOSITORY, image),
         BlobNeed: BlobNeed(REPOSITORY, TOP.descriptor()),
+        TocNeed: TocNeed(REPOSITORY, image, (1,)),
     }
     return needs[kind]
 
@@ -109,7 +120,7 @@ def _need(kind: type[Need], image: Image) -> Need:
 KINDS = [
     kind
     for _, kind in inspect.getmembers(needs, inspect.isclass)
-    if issubclass(kind, Need) and kind is not Need
+    if issubclass(kind, Need) and kind not in (Need, FileNeed)
 ]
 
 

@@ -30,6 +30,7 @@ from layerfs.errors import (
 from layerfs.extract.client import ExtractorPool
 from layerfs.fetch.download import download
 from layerfs.fetch.layers import BlobFiles, LayerWork
+from layerfs.fetch.parts import BlobParts
 from layerfs.fetch.progress import Journal
 from layerfs.fetch.workers import Workers
 from layerfs.layer.budgets import Budgets
@@ -70,12 +71,14 @@ class Scene:
     @property
     def work(self) -> LayerWork:
         workers = Workers(self.pool, 2, str)
+        parts = BlobParts(self.storage, self.origin)
         return LayerWork(
             self.storage,
-            partial(download, self.origin),
+            partial(download, self.origin, parts=parts),
             workers,
             self.budgets,
             self.journal,
+            parts,
             self.blob_files,
         )
 

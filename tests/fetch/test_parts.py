@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from layerfs.errors import NotFound, Unreachable
+from layerfs.errors import NoRanges, NotFound, Unreachable
 from layerfs.fetch.origin import InProcess
-from layerfs.fetch.parts import BlobParts, NoRanges
+from layerfs.fetch.parts import BlobParts
 from layerfs.fetch.spans import GAP_MAX, Span
 from layerfs.oci import Descriptor, Digest, Repository
 from layerfs.registry.client import RegistryClient

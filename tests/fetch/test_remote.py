@@ -53,7 +53,7 @@ async def receive(
         told.append(received)
         staged.grown(received)
 
-    question = Receive(repository, descriptor, staged.offset, str(staged.staged_path))
+    question = Receive(repository, descriptor, staged.offset, str(staged.staged_path), descriptor.size)
     await remote.ask(question, staged.descriptors, arrived)
     return told
 
@@ -162,7 +162,7 @@ async def test_a_disk_that_fails_is_the_stores_fault(faulty: FaultyRegistry, tmp
     try:
         async with asked(faulty) as (remote, _):
             with pytest.raises(StoreError, match="unwritable: cannot write"):
-                await remote.ask(Receive(repository, blob, 0, "unwritable"), (fd, fd))
+                await remote.ask(Receive(repository, blob, 0, "unwritable", blob.size), (fd, fd))
     finally:
         os.close(fd)
 

@@ -9,6 +9,7 @@ from layerfs.fetch.verdicts import Verdict, is_stored_blob_suspect, judge, may_b
 BY_WRONG_BYTES = {
     "InvalidLayer",
     "InvalidArchive",
+    "InvalidToc",
     "PathEscape",
     "InvalidWhiteout",
     "VerificationError",

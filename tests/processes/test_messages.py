@@ -48,7 +48,7 @@ def test_each_question_survives_the_way() -> None:
         FetchManifest(repository, digest),
         FetchManifest(repository, digest, 7),
         FetchConfig(repository, descriptor),
-        Receive(repository, descriptor, 17, "/store/x"),
+        Receive(repository, descriptor, 17, "/store/x", 18),
     ):
         (body,) = Unframer().feed(frame(Ask(1, packed(question), 2)))
         ask = to_helper.decode(body)

@@ -342,6 +342,10 @@ class FaultyRegistry:
         self._blobs[str(digest)] = content
         return digest
 
+    def spoil_blob(self, digest: Digest, content: bytes) -> None:
+        """Answer with *content* where a blob is asked for."""
+        self._blobs[str(digest)] = content
+
     # Answers
 
     def _respond(self, asked: Asked) -> Answer:

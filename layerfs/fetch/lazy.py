@@ -1,0 +1,285 @@
+"""Lazy layers: a skeleton out of a TOC, an object out of the bytes that hold one file.
+
+What is asked of a registry are ranges (`layerfs.fetch.parts`); what decodes them is an extractor, which has
+neither network nor logins. Why a layer cannot be lazy is remembered as long as the process lives, and said by
+`Laziness.why_not`: then it is fetched whole, as any other.
+"""
+
+import logging
+from collections.abc import Awaitable, Callable
+from fnmatch import fnmatchcase
+from functools import partial
+from typing import Final
+
+import msgspec
+import trio
+
+from layerfs.errors import ImageError, InvalidDocument, InvalidLayer, LayerfsError, NoRanges, NotInStore
+from layerfs.extract.job import PartHere, UnpackJob
+from layerfs.fetch.decoding import Decoders
+from layerfs.fetch.parts import BlobParts
+from layerfs.fetch.progress import Journal
+from layerfs.fetch.spans import Span
+from layerfs.fetch.tasks import make_once, outcome
+from layerfs.flights import SingleFlight
+from layerfs.layer import footer
+from layerfs.layer.budgets import Budgets
+from layerfs.layer.toc import Content
+from layerfs.needs import FileNeed, TocNeed
+from layerfs.oci import Descriptor, Digest, Repository
+from layerfs.oci.image import ImageLayer
+from layerfs.oci.toc import Stretch, TocPlace, toc_place
+from layerfs.store import ImageStorage
+from layerfs.store.extraction import skeleton_job_for
+from layerfs.store.parts import Part
+from layerfs.store.tocs import StagedToc
+
+log = logging.getLogger(__name__)
+
+
+class Laziness(msgspec.Struct, frozen=True, kw_only=True):
+    """What the user said of lazy layers."""
+
+    on: bool = True
+    whole: tuple[str, ...] = ()
+    """Patterns of repositories whose layers must be whole before they are seen, as ``registry/*``."""
+
+    def allows(self, repository: Repository) -> bool:
+        """Say whether layers of *repository* may be lazy."""
+        return self.on and not any(fnmatchcase(str(repository), pattern) for pattern in self.whole)
+
+
+LAZY: Final = Laziness()
+
+
+class NotLazy(Exception):
+    """A layer has to be fetched whole; the text says why."""
+
+
+class LazyWork:
+    """Make skeletons and objects exist in the store, each once, whoever asks."""
+
+    def __init__(
+        self,
+        nursery: trio.Nursery,
+        storage: ImageStorage,
+        parts: BlobParts,
+        decoders: Decoders,
+        journal: Journal,
+        budgets: Budgets,
+        laziness: Laziness,
+    ) -> None:
+        self.parts = parts
+        self._flights: SingleFlight[tuple[str, object], bool] = SingleFlight(nursery)
+        self._journal = journal
+        self._storage = storage
+        self._decoders = decoders
+        self._budgets = budgets
+        self._laziness = laziness
+        self._refused: dict[Digest, str] = {}
+        """By TOC: what is wrong with it."""
+        self._rangeless: set[str] = set()
+        """Registries that send whole blobs only."""
+
+    def place(self, repository: Repository, layer: ImageLayer) -> TocPlace:
+        """Return where the TOC of *layer* is. Raises NotLazy where it has none, or none that may be used."""
+        if not self._laziness.allows(repository):
+            raise NotLazy("switched off")
+        try:
+            place = toc_place(layer.descriptor)
+        except InvalidDocument as exc:
+            raise NotLazy(str(exc)) from exc
+        if place is None:
+            raise NotLazy("no TOC")
+        problem = self._refused.get(place.digest) or self._storage.lazy.problem()
+        if problem:
+            raise NotLazy(problem)
+        if repository.registry in self._rangeless and not self._storage.lazy.open_skeleton(place.digest):
+            raise NotLazy(f"{repository.registry} answers no ranges")
+        return place
+
+    async def obtain(self, need: TocNeed | FileNeed) -> list[ImageLayer]:
+        """Meet *need*, as far as layers can be lazy; return those that have to be had whole.
+
+        Raises LayerfsError.
+        """
+        repository, layers = need.repository, need.image.layers
+        whole: list[ImageLayer] = []
+        if isinstance(need, FileNeed):
+            layer = layers[need.number]
+            key = repository.registry, need.id
+            if not await self._once(key, layer, lambda: self._object(repository, layer, need.toc, need.id)):
+                whole.append(layer)
+            return whole
+        wanted = {layers[number].digest: layers[number] for number in need.numbers}
+
+        async def have(layer: ImageLayer) -> None:
+            key = repository.registry, layer.digest
+            if not await self._once(key, layer, lambda: self._skeleton(repository, layer)):
+                whole.append(layer)
+
+        await _all(*(partial(have, layer) for layer in wanted.values()))
+        return whole
+
+    async def _once(
+        self, key: tuple[str, object], layer: ImageLayer, job: Callable[[], Awaitable[None]]
+    ) -> bool:
+        """Do *job*, or wait for whoever does it; False if the layer has to be had whole."""
+
+        async def run() -> bool:
+            try:
+                await job()
+            except NotLazy as exc:
+                log.debug("%s: fetched whole: %s", layer.digest, exc)
+                return False
+            except LayerfsError as exc:
+                self._journal.failed(str(layer.digest), exc)
+                raise
+            return True
+
+        return await self._flights.do(key, run)
+
+    async def _skeleton(self, repository: Repository, layer: ImageLayer) -> None:
+        """Have the skeleton of *layer*. Raises NotLazy; LayerfsError where a whole layer would fail, too."""
+        place = await trio.to_thread.run_sync(self.place, repository, layer)
+
+        async def has() -> bool:
+            return await trio.to_thread.run_sync(self._storage.lazy.open_skeleton, place.digest) is not None
+
+        async def make() -> None:
+            await self._make_skeleton(repository, layer.descriptor, place)
+
+        try:
+            await make_once(self._storage, repository.registry, place.digest, has, make)
+        except NoRanges as exc:
+            self._rangeless.add(repository.registry)
+            raise NotLazy(str(exc)) from exc
+        except ImageError as exc:  # the layer may be sound all the same
+            self._refused[place.digest] = str(exc)
+            log.warning("%s: its TOC is refused, it is fetched whole: %s", layer.digest, exc)
+            raise NotLazy(str(exc)) from exc
+
+    async def _make_skeleton(self, repository: Repository, blob: Descriptor, place: TocPlace) -> None:
+        lazy = self._storage.lazy
+        stored = await trio.to_thread.run_sync(lazy.tocs.find, place.digest)
+        if stored is None:
+            toc = await trio.to_thread.run_sync(lazy.stage_toc, place.digest)
+            try:
+                place = await self._fetch_toc(repository, blob, place, toc)
+                await self._publish_skeleton(blob, place, toc)
+            finally:
+                with trio.CancelScope(shield=True):
+                    await trio.to_thread.run_sync(toc.close)
+        else:
+            await self._publish_skeleton(blob, await self._located(repository, blob, place), None)
+
+    async def _publish_skeleton(self, blob: Descriptor, place: TocPlace, toc: StagedToc | None) -> None:
+        lazy = self._storage.lazy
+        stored = toc.stored if toc else lazy.tocs.find(place.digest)
+        if stored is None:
+            raise NotInStore(f"TOC {place.digest}: removed meanwhile; try again")
+        tree = await trio.to_thread.run_sync(lazy.stage_skeleton, place.digest)
+        try:
+            job = skeleton_job_for(
+                self._storage.capabilities, self._budgets, stored.files, place, blob.size, tree.path
+            )
+            extraction = await self._decoders.skeleton(job, tree.tables.write)
+            await trio.to_thread.run_sync(lazy.publish_skeleton, tree, extraction, toc)
+        finally:
+            with trio.CancelScope(shield=True):
+                await trio.to_thread.run_sync(tree.close)
+
+    async def _located(self, repository: Repository, blob: Descriptor, place: TocPlace) -> TocPlace:
+        """Return *place* with where its TOC is, which the end of the blob may have to say."""
+        if place.stretch is not None:
+            return place
+        tail = Span(max(0, blob.size - footer.TAIL), blob.size)
+        parts = await self.parts.have(repository, blob, [tail])
+        raw = await trio.to_thread.run_sync(_read, parts, tail)
+        return footer.locate(place, raw, blob.size)
+
+    async def _fetch_toc(
+        self, repository: Repository, blob: Descriptor, place: TocPlace, toc: StagedToc
+    ) -> TocPlace:
+        """Have the bytes of a TOC, and of its tar-split, in *toc*; return *place* with where they are."""
+        place = await self._located(repository, blob, place)
+        assert place.stretch is not None, "located"
+        spans = [_span(place.stretch), *([_span(place.split)] if place.split else [])]
+        for span in spans:
+            if span.end > blob.size:
+                raise InvalidLayer(f"TOC: bytes {span.start} to {span.end} of a blob of {blob.size}")
+        parts = await self.parts.have(repository, blob, spans)
+
+        def write() -> None:
+            toc.write(*(_read(parts, span) for span in spans))
+
+        await trio.to_thread.run_sync(write)
+        return place
+
+    async def _object(self, repository: Repository, layer: ImageLayer, toc: Digest, id_: str) -> None:
+        """Have what a file of a lazy layer holds. Raises LayerfsError.
+
+        NotLazy where the registry answers no ranges any more: then the layer has to be had whole.
+        """
+        lazy = self._storage.lazy
+
+        async def has() -> bool:
+            return await trio.to_thread.run_sync(lazy.objects.find, id_) is not None
+
+        async def make() -> None:
+            content = await trio.to_thread.run_sync(lazy.content, toc, id_)
+            await self._make_object(repository, layer.descriptor, content)
+
+        try:
+            await make_once(self._storage, repository.registry, Digest.of(id_.encode()), has, make)
+        except NoRanges as exc:
+            self._rangeless.add(repository.registry)
+            raise NotLazy(str(exc)) from exc
+
+    async def _make_object(self, repository: Repository, blob: Descriptor, content: Content) -> None:
+        spans = [Span(piece.offset, piece.end) for piece in content.pieces if piece.digest]
+        parts = await self.parts.have(repository, blob, spans)
+        staged = await trio.to_thread.run_sync(self._storage.lazy.objects.stage, content)
+        try:
+            held = tuple(PartHere(part.start, part.end, str(part.path)) for part in parts)
+            job = UnpackJob(digest=str(blob.digest), content=content, held=held)
+            await self._decoders.unpack(job, staged)
+            await trio.to_thread.run_sync(staged.commit)
+        except (ImageError, NotInStore):
+            await self.parts.discard(blob.digest, repository.registry)  # one of them is not what it should be
+            raise
+        finally:
+            with trio.CancelScope(shield=True):
+                await trio.to_thread.run_sync(staged.close)
+
+
+async def _all(*jobs: Callable[[], Awaitable[None]]) -> None:
+    """Do all *jobs* at the same time. Raises the first LayerfsError, once all have ended."""
+    failures: list[LayerfsError] = []
+
+    async def run(job: Callable[[], Awaitable[None]]) -> None:
+        found = await outcome(job())
+        if isinstance(found, LayerfsError):
+            failures.append(found)
+
+    async with trio.open_nursery() as nursery:
+        for job in jobs:
+            nursery.start_soon(run, job)
+    if failures:
+        raise failures[0]
+
+
+def _span(stretch: Stretch) -> Span:
+    return Span(stretch.start, stretch.end)
+
+
+def _read(parts: list[Part], span: Span) -> bytes:
+    """Return the bytes *span* of a blob out of *parts*. Raises StoreError, NotInStore if one is missing."""
+    found = bytearray()
+    while (at := span.start + len(found)) < span.end:
+        part = next((one for one in parts if one.start <= at < one.end), None)
+        data = part.read(at, min(part.end, span.end)) if part else b""
+        if not data:
+            raise NotInStore(f"byte {at} of a blob: not here any more; try again")
+        found += data
+    return bytes(found)

@@ -1,0 +1,67 @@
+"""From an origin and a store to a `Fetcher`: the wiring of this package."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from functools import partial
+
+from layerfs.extract.client import ExtractorPool
+from layerfs.fetch.backoff import Backoff
+from layerfs.fetch.decoding import open_decoders
+from layerfs.fetch.documents import DocumentFetcher
+from layerfs.fetch.download import download
+from layerfs.fetch.fetcher import Fetcher
+from layerfs.fetch.layers import BlobFiles, LayerWork, MakeRoom, no_room
+from layerfs.fetch.lazy import LAZY, Laziness, LazyWork
+from layerfs.fetch.origin import Origin
+from layerfs.fetch.parts import BlobParts
+from layerfs.fetch.progress import Journal
+from layerfs.fetch.sharing import LocatingOrigin, WaitShares
+from layerfs.fetch.tasks import background
+from layerfs.fetch.workers import Workers
+from layerfs.layer.budgets import Budgets
+from layerfs.needs import (
+    WAITERS,
+)
+from layerfs.oci import Platform
+from layerfs.store import ImageStorage
+
+
+@asynccontextmanager
+async def open_fetcher(
+    storage: ImageStorage,
+    origin: Origin,
+    pool: ExtractorPool,
+    *,
+    platform: Platform,
+    budgets: Budgets,
+    workers: int,
+    blob_files: BlobFiles | None = None,
+    make_room: MakeRoom = no_room,
+    new_backoff: Callable[[], Backoff] = Backoff,
+    laziness: Laziness = LAZY,
+) -> AsyncIterator[Fetcher]:
+    """Own the tasks that fetch; on leaving, cancel them. A LayerfsError of the block leaves as itself.
+
+    *workers* is how many extractors *pool* has; *blob_files* finds files that can be linked into the store;
+    *make_room* is asked once by what finds the disk full; *new_backoff* makes who judges a broken download.
+    """
+    journal = Journal()
+    located = LocatingOrigin(origin)
+    parts = BlobParts(storage, located, new_backoff)
+    fill = partial(download, located, parts=parts, new_backoff=new_backoff)
+    lent = Workers(pool, workers, located.of)
+    with open_decoders() as small:
+        async with background() as nursery:
+            lazy = LazyWork(nursery, storage, parts, small, journal, budgets, laziness)
+            fetcher = Fetcher(
+                nursery,
+                storage,
+                DocumentFetcher(storage, located, platform),
+                LayerWork(storage, fill, lent, budgets, journal, parts, blob_files, make_room),
+                lazy,
+                journal,
+                budgets,
+                WaitShares(WAITERS, located.of),
+            )
+            nursery.start_soon(fetcher.keep_durable)
+            yield fetcher

@@ -1,0 +1,271 @@
+"""Lazy layers: what is asked of a registry for a listing and for a file, and what becomes of them."""
+
+import json
+import os
+import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import msgspec
+import pytest
+import trio
+
+from layerfs.errors import DigestMismatch, LayerfsError, Unreachable
+from layerfs.extract.client import ExtractorPool
+from layerfs.fetch import Fetcher, open_fetcher
+from layerfs.fetch.lazy import LAZY, Laziness
+from layerfs.fetch.origin import InProcess
+from layerfs.layer.budgets import Budgets
+from layerfs.layer.toc import Content
+from layerfs.needs import FileNeed, LayersNeed, TocNeed
+from layerfs.oci import Image, Platform, Repository
+from layerfs.oci.toc import toc_place
+from layerfs.registry.client import RegistryClient
+from layerfs.store import ImageStorage
+from tests.support import images
+from tests.support.faulty_registry import FaultyRegistry
+from tests.support.registry_client import quick
+from tests.support.tocs import LazyLayer, estargz
+
+PLATFORM = Platform("linux", "amd64")
+_NOISE = random.Random(22)
+BIG = _NOISE.randbytes(5_000_000)
+SMALL = _NOISE.randbytes(3000)
+ARCHIVE = images.tar(
+    [
+        images.directory("etc/"),
+        images.file("etc/before", _NOISE.randbytes(200_000)),
+        images.file("etc/small", SMALL),
+        images.file("etc/empty"),
+        images.file("srv/big", BIG),
+        images.file("srv/after", _NOISE.randbytes(200_000)),
+        images.whiteout("etc/gone"),
+    ]
+)
+LAYER = estargz(ARCHIVE, chunk=1 << 20)
+
+
+def lazy_image(*layers: LazyLayer) -> images.BuiltImage:
+    """Return an image of *layers*, whose manifest says that they have TOCs."""
+    built = images.image(*(images.layer(archive=layer.archive) for layer in layers), platform=PLATFORM)
+    manifest = json.loads(built.manifest)
+    manifest["layers"] = [
+        {
+            "mediaType": "application/vnd.oci.image.layer.v1.tar+gzip",
+            "digest": str(layer.digest),
+            "size": len(layer.blob),
+            "annotations": layer.annotations,
+        }
+        for layer in layers
+    ]
+    raw = tuple(
+        replace(one, blob=layer.blob, digest=layer.digest)
+        for one, layer in zip(built.layers, layers, strict=True)
+    )
+    return replace(built, layers=raw, manifest=images.to_json(manifest))
+
+
+@dataclass
+class Scene:
+    """A registry with lazy images, and a store."""
+
+    faulty: FaultyRegistry
+    pool: ExtractorPool
+    path: Path
+    laziness: Laziness = LAZY
+
+    @property
+    def storage(self) -> ImageStorage:
+        return ImageStorage(self.path)
+
+    @asynccontextmanager
+    async def fetching(self) -> AsyncIterator[Fetcher]:
+        async with (
+            RegistryClient(quick()) as client,
+            open_fetcher(
+                self.storage,
+                InProcess(client),
+                self.pool,
+                platform=PLATFORM,
+                budgets=Budgets(),
+                workers=2,
+                laziness=self.laziness,
+            ) as fetcher,
+        ):
+            yield fetcher
+
+    async def image(
+        self, fetcher: Fetcher, *layers: LazyLayer, path: str = "a/b"
+    ) -> tuple[Repository, Image]:
+        built = lazy_image(*(layers or (LAYER,)))
+        repository = self.faulty.push(path, "1", built)
+        manifest = await fetcher.image(repository, built.digest)
+        return repository, Image.of(manifest, self.storage.load_config(manifest.config.digest))
+
+    def asked(self) -> list[str]:
+        """Return the ranges that were asked for of blobs that are layers; empty for a whole one."""
+        layers = {f"sha256:{layer}" for layer in (LAYER.digest.hex,)}
+        return [
+            one.headers.get("range", "").removeprefix("bytes=")
+            for one in self.faulty.asked
+            if one.method == "GET" and one.path.rpartition("/")[2] in layers
+        ]
+
+    def here(self) -> tuple[bool, bool]:
+        """Say whether the store has the skeleton, and the layer."""
+        storage = self.storage
+        return (
+            storage.lazy.open_skeleton(LAYER.place.digest) is not None,
+            storage.open_layer(LAYER.digest) is not None,
+        )
+
+
+@pytest.fixture
+def scene(faulty: FaultyRegistry, pool: ExtractorPool, tmp_path: Path) -> Scene:
+    return Scene(faulty, pool, tmp_path / "store")
+
+
+def content_of(scene: Scene, size: int) -> Content:
+    """Return the content of the one file of LAYER that has *size* bytes."""
+    contents = dict(scene.storage.lazy.contents(LAYER.place.digest))
+    (found,) = (content for content in contents.values() if content.size == size)
+    return found
+
+
+async def listed(fetcher: Fetcher, scene: Scene, *layers: LazyLayer) -> tuple[Repository, Image]:
+    repository, image = await scene.image(fetcher, *layers)
+    await fetcher.obtain(TocNeed(repository, image, tuple(range(len(image.layers)))))
+    return repository, image
+
+
+def need(repository: Repository, image: Image, content: Content) -> FileNeed:
+    return FileNeed(repository, image, 0, LAYER.place.digest, content.id)
+
+
+async def test_a_listing_costs_the_end_of_the_blob(scene: Scene) -> None:
+    async with scene.fetching() as fetcher:
+        await listed(fetcher, scene)
+        await listed(fetcher, scene)
+    size = len(LAYER.blob)
+    assert scene.asked() == [f"{size - (64 << 10)}-{size - 1}"]
+    assert scene.here() == (True, False)
+    assert (scene.path / "skeletons" / LAYER.place.digest.name / "etc/small").stat().st_size == 3000
+
+
+@pytest.mark.parametrize("content", [SMALL, BIG], ids=["small", "big"])
+async def test_many_readers_of_a_file_cost_one_request(scene: Scene, content: bytes) -> None:
+    async with scene.fetching() as fetcher:
+        repository, image = await listed(fetcher, scene)
+        wanted = need(repository, image, content_of(scene, len(content)))
+        async with trio.open_nursery() as nursery:
+            for _ in range(200):
+                nursery.start_soon(fetcher.obtain, wanted)
+        await fetcher.obtain(wanted)
+        assert fetcher.waiting == 0
+    assert len(scene.asked()) == 2
+    start, _, end = scene.asked()[1].partition("-")
+    assert int(end) - int(start) < len(content) + 100_000
+    found = scene.storage.lazy.objects.find(wanted.id)
+    assert found is not None
+    assert found.path.read_bytes() == content
+    assert scene.here() == (True, False)
+
+
+async def test_an_equal_file_of_another_layer_costs_nothing(scene: Scene) -> None:
+    other = estargz(images.tar([images.file("copy", SMALL, mode=0o4755)]))
+    async with scene.fetching() as fetcher:
+        repository, image = await listed(fetcher, scene, LAYER, other)
+        small = content_of(scene, len(SMALL))
+        await fetcher.obtain(need(repository, image, small))
+        asked = len(scene.faulty.asked)
+        await fetcher.obtain(FileNeed(repository, image, 1, other.place.digest, small.id))
+        assert len(scene.faulty.asked) == asked
+
+
+async def test_wrong_bytes_are_told_and_asked_for_again(scene: Scene) -> None:
+    async with scene.fetching() as fetcher:
+        repository, image = await listed(fetcher, scene)
+        content = content_of(scene, len(SMALL))
+        wanted = need(repository, image, content)
+        middle = content.pieces[0].offset + len(SMALL) // 2
+        scene.faulty.spoil_blob(LAYER.digest, images.flip_byte(LAYER.blob, middle))
+        for _ in range(2):
+            with pytest.raises(LayerfsError) as caught:
+                await fetcher.obtain(wanted)
+            assert not isinstance(caught.value, Unreachable)
+        assert fetcher.journal.failures
+        scene.faulty.spoil_blob(LAYER.digest, LAYER.blob)
+        await fetcher.obtain(wanted)
+    assert scene.storage.lazy.objects.find(wanted.id) is not None
+
+
+@pytest.mark.allow_warnings
+async def test_a_toc_that_hashes_to_something_else_has_the_layer_fetched_whole(scene: Scene) -> None:
+    lies = replace(LAYER, place=msgspec.structs.replace(LAYER.place, digest=images.layer().digest))
+    async with scene.fetching() as fetcher:
+        repository, image = await listed(fetcher, scene, lies)
+        assert scene.here() == (False, True)
+        await fetcher.obtain(TocNeed(repository, image, (0,)))
+    assert scene.storage.lazy.open_skeleton(lies.place.digest) is None
+    assert scene.asked().count("") == 1
+
+
+@pytest.mark.parametrize("switch", ["ignore_range", "refuse_range"])
+async def test_a_registry_without_ranges_gives_whole_layers(scene: Scene, switch: str) -> None:
+    setattr(scene.faulty.faults, switch, True)
+    async with scene.fetching() as fetcher:
+        await listed(fetcher, scene)
+    assert scene.here() == (False, True)
+
+
+async def test_ranges_that_end_between_listing_and_file(scene: Scene) -> None:
+    async with scene.fetching() as fetcher:
+        repository, image = await listed(fetcher, scene)
+        wanted = need(repository, image, content_of(scene, len(BIG)))
+        scene.faulty.faults.ignore_range = True
+        await fetcher.obtain(wanted)
+        assert scene.here() == (True, True) or scene.storage.lazy.objects.find(wanted.id)
+
+
+@pytest.mark.parametrize(
+    "laziness", [Laziness(on=False), Laziness(whole=("127.0.0.1:*/a/*",))], ids=["off", "whole"]
+)
+async def test_switched_off(scene: Scene, laziness: Laziness) -> None:
+    scene.laziness = laziness
+    async with scene.fetching() as fetcher:
+        await listed(fetcher, scene)
+    assert scene.here() == (False, True)
+
+
+async def test_what_came_for_a_file_is_not_asked_for_again(scene: Scene) -> None:
+    async with scene.fetching() as fetcher:
+        repository, image = await listed(fetcher, scene)
+        await fetcher.obtain(need(repository, image, content_of(scene, len(BIG))))
+        before = scene.asked()
+        await fetcher.obtain(LayersNeed(repository, image, (0,)))
+        rest = scene.asked()[len(before) :]
+    assert scene.here() == (True, True)
+    spans = [tuple(map(int, one.split("-"))) for one in rest]
+    assert sum(end - start for start, end in spans) < len(LAYER.blob) - len(BIG) + 1000, rest
+    assert not list((scene.path / "layers").glob("*.part")), "the blob is here: its parts are of no use"
+
+
+async def test_a_part_that_lies_costs_one_more_download(scene: Scene) -> None:
+    async with scene.fetching() as fetcher:
+        repository, image = await listed(fetcher, scene)
+        await fetcher.obtain(need(repository, image, content_of(scene, len(BIG))))
+        for path in (scene.path / "layers").glob("*.part"):
+            os.truncate(path, path.stat().st_size - 5)
+            os.truncate(path, path.stat().st_size + 5)
+        await fetcher.obtain(LayersNeed(repository, image, (0,)))
+    assert scene.here() == (True, True)
+
+
+def test_the_layer_is_what_the_tests_take_it_for() -> None:
+    descriptor = images.layer().descriptor()
+    found = toc_place(msgspec.structs.replace(descriptor, annotations=LAYER.annotations))
+    assert found is not None
+    assert found.digest == LAYER.place.digest
+    assert issubclass(DigestMismatch, LayerfsError)
