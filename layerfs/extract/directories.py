@@ -118,13 +118,12 @@ class Directories:
         """Return the directory *path*; None if it does not exist. Raises like `get`."""
         return self._find(path, make=False)
 
-    def make(self, path: bytes, mode: int) -> tuple[Directory, bool]:
-        """Make the directory *path* with permission bits *mode*; say whether it is new.
+    def make(self, parent: Directory, leaf: bytes, mode: int) -> tuple[Directory, bool]:
+        """Make the directory *leaf* with permission bits *mode* in *parent*; say whether it is new.
 
         What stands there and is no directory must be gone. Raises FileExistsError for it, and like `get`.
         """
-        parent_path, leaf = split(path)
-        parent = self.get(parent_path)
+        path = join(parent.path, leaf)
         try:
             os.mkdir(leaf, mode, dir_fd=parent.fd)
         except FileExistsError:

@@ -60,11 +60,16 @@ class Ownership:
         if member.xattrs:
             self._set_xattrs(fd, member.xattrs, path)
 
-    def finish_directory(self, directory: Directory, member: Member, path: bytes) -> None:
-        """Set everything of an open directory; what must come late, when it is closed."""
-        self._own(directory.fd, None, member, path)
+    def finish_directory(self, directory: Directory, member: Member, *, is_new: bool) -> None:
+        """Set everything of an open directory, what must come late when it is closed.
+
+        A new one has its permission bits.
+        """
+        path = directory.path
         mode = member.mode | self.directory_mode
-        directory.set_mode(mode)
+        if not is_new or mode & _SPECIAL or (member.uid, member.gid) != self._given:
+            self._own(directory.fd, None, member, path)
+            directory.set_mode(mode)
         if mode != member.mode:
             self._lose_mode(path, member.mode)
         if member.xattrs:

@@ -92,11 +92,16 @@ class Placer:
         if is_marker(leaf) or WH_PREFIX in parent_path:
             self._note_markers(path)
         parent = self._directories.get(parent_path)
-        if name.endswith(leaf) and len(raw_parent) <= _PREFIX_MAX:
+        if name.endswith(leaf):
+            self._know(raw_parent, parent)
+        return parent, leaf
+
+    def _know(self, text: bytes, directory: Directory) -> None:
+        """Remember that *text* in front of a name means *directory*."""
+        if len(text) <= _PREFIX_MAX:
             if len(self._parents) >= _PARENTS_MAX:
                 self._parents.clear()
-            self._parents[raw_parent] = parent
-        return parent, leaf
+            self._parents[text] = directory
 
     def _named(self, name: bytes) -> bytes:
         path = clean(name, self._max_depth)
@@ -144,25 +149,30 @@ class Placer:
         self._source.pad(member.stored)
 
     def _directory(self, member: Member) -> None:
-        path = clean(member.name, self._max_depth)
-        if not path:
-            directory, is_new = self._directories.root, False
-        else:
-            parent_path, leaf = split(path)
-            if WH_PREFIX in path:
-                self._note_markers(path)
-            mode = (member.mode | self._ownership.directory_mode) & 0o777
-            try:
-                directory, is_new = self._directories.make(path, mode)
-            except FileExistsError:
-                self._remove(self._directories.get(parent_path), leaf)
-                directory, is_new = self._directories.make(path, mode)
+        directory, is_new = self._made(member)
         if not is_new:
-            self._directories.implied.discard(path)
+            self._directories.implied.discard(directory.path)
             directory.reset()
-            self._ownership.forget(path)
-        self._directories.acls_seen |= bool(member.xattrs)
-        self._ownership.finish_directory(directory, member, path)
+            self._ownership.forget(directory.path)
+        if member.xattrs:
+            self._directories.acls_seen = True
+        self._ownership.finish_directory(directory, member, is_new=is_new)
+
+    def _made(self, member: Member) -> tuple[Directory, bool]:
+        """Return the open directory that *member* is about, and whether it was made now."""
+        name = member.name.rstrip(b"/")
+        if not name.strip(b"./") and not clean(member.name, self._max_depth):
+            return self._directories.root, False
+        parent, leaf = self._locate(name)
+        mode = (member.mode | self._ownership.directory_mode) & 0o777
+        try:
+            directory, is_new = self._directories.make(parent, leaf, mode)
+        except FileExistsError:
+            self._remove(parent, leaf)
+            directory, is_new = self._directories.make(parent, leaf, mode)
+        if name.endswith(leaf) and directory.path.count(b"/") + 2 <= self._max_depth:
+            self._know(name, directory)  # what is in it comes next
+        return directory, is_new
 
     def _symlink(self, member: Member) -> None:
         if not member.link or b"\0" in member.link:

@@ -182,7 +182,7 @@ class RingSource:
     def read(self, size: int) -> bytes:
         """Return the next *size* bytes and pass over their padding."""
         start = self._position
-        after = start + size + (-size % BLOCK)
+        after = start + (size + 511 & -BLOCK)
         if after <= self._end:
             self._position = after
             return self._memory[start : start + size]
@@ -198,7 +198,7 @@ class RingSource:
     def copy(self, size: int, fd: int) -> None:
         """Write the next *size* bytes to *fd* and pass over their padding."""
         start = self._position
-        after = start + size + (-size % BLOCK)
+        after = start + (size + 511 & -BLOCK)
         if after <= self._end:
             self._position = after
             written = os.write(fd, self._view[start : start + size])

@@ -43,7 +43,7 @@ _IN_FRONT: Final = frozenset(b"xXgLKV")
 _SPECIAL: Final = _IN_FRONT | {_SPARSE, _DUMP_DIRECTORY}
 
 _CACHED: Final = 4096
-_SUMS_CACHED: Final = 8192
+_SIZES_CACHED, _SUMS_CACHED = 16384, 8192
 """About as many as the headers of a large tree have."""
 _SHORT: Final = 64
 """Bytes of a PAX header that can be worth remembering: times repeat, what has a name in it does not."""
@@ -75,9 +75,10 @@ class TarReader:
         # What `_checked` would say, without a call; so, too, in `_extended`.
         if adler32(block) & 0xFFFF != self._sums.get(block[_CHECKSUM]) and not self._checked(block):
             return None
-        if block[156] in _SPECIAL or self._global:
+        kind = block[156]
+        if kind in _SPECIAL or self._global:
             return self._extended(block)
-        return self._finished(self._plain(block), old=not block[156])
+        return self._finished(self._plain(block), old=not kind)
 
     def _checked(self, block: bytes) -> bool:
         """Check the checksum of a header; False at the end of the archive.
@@ -154,21 +155,25 @@ class TarReader:
         return member
 
     def _owner(self, field: bytes, name: bytes) -> tuple[int, int, int]:
-        what = shown(name)
-        mode = mode_of(number(field[:8], f"{what}: mode"))
-        uid = pax.check_owner(number(field[8:16], f"{what}: owner"), name)
-        gid = pax.check_owner(number(field[16:24], f"{what}: group"), name)
+        try:
+            mode = mode_of(number(field[:8], "mode"))
+            uid, gid = number(field[8:16], "owner"), number(field[16:24], "group")
+        except InvalidArchive as exc:  # showing a name takes longer than all of this
+            raise InvalidArchive(f"{shown(name)}: {exc}") from None
+        uid, gid = pax.check_owner(uid, name), pax.check_owner(gid, name)
         _remember(self._owners, field, (mode, uid, gid))
         return mode, uid, gid
 
     def _size(self, field: bytes) -> int:
         size = number(field, "size")
-        _remember(self._sizes, field, size)
+        _remember(self._sizes, field, size, _SIZES_CACHED)
         return size
 
     def _time(self, field: bytes, name: bytes) -> int:
-        what = f"{shown(name)}: mtime"
-        mtime = check_time(number(field, what) * SECOND, what)
+        try:
+            mtime = check_time(number(field, "mtime") * SECOND, "mtime")
+        except InvalidArchive as exc:
+            raise InvalidArchive(f"{shown(name)}: {exc}") from None
         _remember(self._times, field, mtime)
         return mtime
 

@@ -10,7 +10,7 @@ from typing import Any
 from layerfs.extract import directories, placing, worker, writer
 from layerfs.extract.directories import Directory
 from layerfs.host import confine
-from layerfs.layer.paths import split
+from layerfs.layer.paths import join
 
 
 class UnguardedDirectories(directories.Directories):
@@ -30,9 +30,9 @@ class UnguardedDirectories(directories.Directories):
             return self.root
         return self._opened(path) if os.path.isdir(os.path.join(self.target, path)) else None
 
-    def make(self, path: bytes, mode: int) -> tuple[Directory, bool]:
+    def make(self, parent: Directory, leaf: bytes, mode: int) -> tuple[Directory, bool]:
+        path = join(parent.path, leaf)
         is_new = not os.path.isdir(os.path.join(self.target, path))
-        self.get(split(path)[0])
         os.makedirs(os.path.join(self.target, path), mode, exist_ok=True)
         return self._opened(path), is_new
 

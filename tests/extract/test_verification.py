@@ -211,6 +211,12 @@ _BIG = compress(tar([file("zeros", bytes(70 << 20))]), "gzip")
         pytest.param(tar([file("a/" * 20 + "f")]), Budgets(max_depth=20), "max_depth", id="depth"),
         pytest.param(tar([directory("a/" * 21)]), Budgets(max_depth=20), "max_depth", id="depth, directory"),
         pytest.param(
+            tar([directory("a/" * depth) for depth in range(1, 21)] + [file("a/" * 20 + "f")]),
+            Budgets(max_depth=20),
+            "max_depth",
+            id="depth, each directory listed",
+        ),
+        pytest.param(
             tar([file("f", xattrs={"user.a": b"x" * 2000})]), Budgets(max_pax_bytes=1000), "max_pax_bytes",
             id="extended header",
         ),
