@@ -79,6 +79,7 @@ VERBS: Final = {
     "pull": "pull",
     "status": "status",
     "tree": "tree",
+    "changes": "tree",
     "verify": "verify",
 }
 """The module of `layerfs.cli` that each verb is in."""

@@ -21,7 +21,7 @@ _EXITS: Final = (
     ("0", "Success."),
     ("1", "Any other failure."),
     ("2", "The command line or a configuration file is wrong."),
-    ("3", "An image, tag, platform or file was not found."),
+    ("3", "An image, tag, platform or file was not found, or nothing that tree or images was to show."),
     ("4", "The registry denies it: log in."),
     ("5", "A registry cannot be reached, or --offline forbids it."),
     ("6", "Bytes are not what their digest says, or verify found something wrong."),

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import typer
 
 from layerfs.cli.tables import fitted
-from layerfs.cli.terminal import output_width
+from layerfs.cli.terminal import output_width, wrapped
 from layerfs.foreign import encode_json, escape_json, printable
 
 
@@ -28,6 +28,14 @@ def print_line(text: str) -> None:
     """Print *text* as one line, whatever of it came from elsewhere; spaces in front stay."""
     line = text.lstrip(" ")
     typer.echo(" " * (len(text) - len(line)) + printable(line))
+
+
+def print_text(text: str, indent: str = "", behind: str | None = None) -> None:
+    """Print *text* behind *indent*, one line; on a terminal several, broken at spaces, the rest *behind*."""
+    width = output_width()
+    line = printable(text)
+    for each in [indent + line] if width is None else wrapped(line, width, indent, behind):
+        typer.echo(each)
 
 
 def print_table(

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from operator import itemgetter
 from typing import Final
 
-from layerfs.layer.changes import EntryKind, LayerEntry
+from layerfs.layer.changes import EntryKind, LayerEntry, Rights
 from layerfs.layer.kinds import kind_of
 from layerfs.layer.paths import join
 from layerfs.layer.whiteout import is_marker
@@ -64,9 +64,15 @@ def layer_entries(layer: LayerDir) -> Iterator[LayerEntry]:
             if is_marker(name) or kind_of(status.st_mode, status.st_rdev) is None:
                 continue
             path = join(directory, name)
-            mode = tree.attributes(path, status).mode
-            if stat.S_ISDIR(mode):
+            found = tree.attributes(path, status)
+            if stat.S_ISDIR(found.mode):
                 waiting.append(path)
-            is_new = stat.S_ISREG(mode) and status.st_ino not in seen
+            is_new = stat.S_ISREG(found.mode) and status.st_ino not in seen
             seen.add(status.st_ino)
-            yield LayerEntry(path, _KINDS[stat.S_IFMT(mode)], status.st_size if is_new else 0)
+            yield LayerEntry(
+                path,
+                _KINDS[stat.S_IFMT(found.mode)],
+                found.size if is_new else 0,
+                Rights(found.mode, found.uid, found.gid),
+                (found.size, found.mtime_ns),
+            )

@@ -80,7 +80,7 @@ def screen(filled: CommandLine) -> Iterator[Screen]:
         yield found
 
 
-COMMANDS: Final = ["images"]
+COMMANDS: Final = ["images", "tree web:1.1", "tree web:1.1 --setuid"]
 
 
 @pytest.mark.parametrize(("name", "columns", "environment"), [

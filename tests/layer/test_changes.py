@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 import pytest
 from hypothesis import given
 
-from layerfs.layer.changes import Changed, EntryKind, LayerEntry, Union
+from layerfs.layer.changes import Changed, EntryKind, LayerEntry, Rights, Union
 from layerfs.layer.merge import LayerMarks, marks_of
 from tests.layer.records import tables_of
 from tests.support import images, model
@@ -26,7 +26,9 @@ def entries_of(layer: Sequence[images.Entry]) -> Iterator[LayerEntry]:
         size = inode.fact.size or 0 if inode.fact.kind == "-" and inode not in seen else 0
         seen.add(inode)
         if path:
-            yield LayerEntry(path, _KINDS[inode.fact.kind], size)
+            rights = Rights(inode.fact.mode, *inode.fact.owner)
+            stamp = (inode.fact.size or 0, inode.fact.mtime_ns)
+            yield LayerEntry(path, _KINDS[inode.fact.kind], size, rights, stamp)
 
 
 def marks(layer: Sequence[images.Entry]) -> LayerMarks:
@@ -64,11 +66,60 @@ def _brings(layer: Sequence[images.Entry], path: bytes) -> bool:
     return inode is not None and not inode.is_directory
 
 
+@given(stacks())
+def test_rights_are_told_where_they_change(stack: Stack) -> None:
+    union = Union()
+    for number, layer in enumerate(stack.layers):
+        before, after = model.apply(stack.layers[:number]), model.apply(stack.layers[: number + 1])
+        found = {one.path: one for one in union.apply(entries_of(layer), marks(layer))}
+        for path, one in found.items():
+            assert one.rights == _rights((before if one.change == "removed" else after)[path])
+            assert one.before == (_rights(before[path]) if one.change == "changed" else None)
+        for path in (before.keys() & after.keys()) - {b""}:
+            if _rights(before[path]) != _rights(after[path]):
+                assert found[path].change == "changed"
+
+
+def _rights(inode: model.Inode) -> Rights:
+    return Rights(inode.fact.mode, *inode.fact.owner)
+
+
 BASE = [directory("d"), file("d/a", b"12345"), file("d/b", b"123"), symlink("l", "d/a")]
 
 
 def test_a_directory_listed_again_is_no_change() -> None:
     assert changes(BASE, [directory("d"), file("d/c", b"1")]) == {"d/c": ("added", 1, 0)}
+
+
+def rights_of(*layers: Sequence[images.Entry]) -> dict[str, tuple[int, int, bool]]:
+    """Return mode, owner and what only changed them, of what the last layer changes."""
+    union = Union()
+    found: list[Changed] = []
+    for layer in layers:
+        found = union.apply(entries_of(layer), marks(layer))
+    return {one.path.decode(): (one.rights.mode, one.rights.uid, one.only_rights) for one in found}
+
+
+@pytest.mark.parametrize(("entry", "only"), [
+    (file("d/a", b"12345", mode=0o4755), True),
+    (file("d/a", b"12345", uid=7), True),
+    (file("d/a", b"12345"), False),
+    (file("d/a", b"12345", mode=0o4755, mtime=1), False),
+    (file("d/a", b"1234", mode=0o4755), False),
+    (symlink("d/a", "12345", uid=7), False),
+])  # fmt: skip
+def test_another_mode_or_owner_is_told_from_other_bytes(entry: images.Entry, only: bool) -> None:
+    ((_, _, found),) = rights_of(BASE, [entry]).values()
+    assert found == only
+
+
+def test_a_directory_changes_with_its_mode_unless_nobody_lists_it() -> None:
+    assert rights_of(BASE, [directory("d", mode=0o1777)]) == {"d": (0o1777, 0, True)}
+    private = [directory("d", mode=0o700, uid=3)]
+    assert rights_of(BASE, private, [file("d/c", b"1")]) == {"d/c": (0o644, 0, False)}
+    assert rights_of(BASE, private, [file("d/c", b"1")], [directory("d")]) == {"d": (0o755, 0, True)}
+    implied_anew = rights_of(BASE, private, [whiteout("d"), file("d/c", b"1")])
+    assert implied_anew["d"] == (0o755, 0, True)
 
 
 def test_a_file_in_the_place_of_another_is_changed_and_hides_its_bytes() -> None:
@@ -100,4 +151,4 @@ def test_a_file_in_the_place_of_a_directory_removes_what_was_in_it() -> None:
 
 def test_an_entry_before_its_directory_is_a_mistake_of_the_caller() -> None:
     with pytest.raises(ValueError, match="before its directory"):
-        Union().apply([LayerEntry(b"d/f", "file", 1)], marks([]))
+        Union().apply([LayerEntry(b"d/f", "file", 1, Rights(0, 0, 0), (1, 0))], marks([]))
