@@ -19,7 +19,7 @@ SKIP_MAX: Final = 64 << 20
 """Bytes that may have to be decompressed before a chunk begins; stargz-snapshotter puts at most some
 megabytes of small files together (``--estargz-min-chunk-size``)."""
 
-_DIGEST: Final = re.compile(r"sha256:[0-9a-f]{64}")
+_DIGEST: Final = re.compile(r"sha256:[0-9a-f]{64}").fullmatch
 _OF_NOTHING: Final = str(Digest.of(b""))
 _ZEROS: Final = "zeros"
 
@@ -39,10 +39,28 @@ class PieceReader:
 
     def content(self, json: EntryJson, chunks: list[EntryJson]) -> Content:
         """Return where the bytes of a file are. Raises InvalidToc."""
+        digest, size = json.digest, json.size
+        if (
+            chunks
+            or json.chunk_offset
+            or json.inner_offset
+            or json.chunk_type
+            or json.chunk_size not in (0, size)
+            or json.chunk_digest not in ("", digest)
+            or not _DIGEST(digest)
+        ):
+            return self._several(json, chunks)
+        only = Piece(json.offset, 0, 0, 0, size, digest)  # as most files are, and as `_several` would say
+        self._place(only, json)
+        if self._says_ends:
+            self._end(only, json)
+        return Content(digest, size, [only])
+
+    def _several(self, json: EntryJson, chunks: list[EntryJson]) -> Content:
         pieces = []
         at = 0
         if json.digest:
-            _check_digest(json, json.digest)
+            check_digest(json.digest, shown(json.name.encode()))
         for chunk in (json, *chunks):
             piece = self._piece(json, chunk, at, only=not chunks)
             pieces.append(piece)
@@ -51,7 +69,7 @@ class PieceReader:
         if at != json.size:
             raise _wrong(json, f"chunks of {at} bytes together (expected {json.size})")
         if self._says_ends:
-            self._end(pieces, json)
+            self._end(pieces[-1], json)
         return Content(json.digest, json.size, pieces)
 
     def finish(self) -> None:
@@ -95,8 +113,8 @@ class PieceReader:
         self._inner = piece.skip + piece.size
         self._passed = offset + 1
 
-    def _end(self, pieces: list[Piece], json: EntryJson) -> None:
-        if not pieces[-1].offset < json.end_offset <= self._data_end:
+    def _end(self, last: Piece, json: EntryJson) -> None:
+        if not last.offset < json.end_offset <= self._data_end:
             raise _wrong(json, f"end {json.end_offset} (expected behind its data, at most {self._data_end})")
         self._close(json.end_offset)
         self._passed = json.end_offset
@@ -116,7 +134,7 @@ def _digest_of(json: EntryJson, chunk: EntryJson, *, only: bool) -> str:
         found = json.digest
     if not found:
         raise _wrong(json, f"no digest for the bytes at {chunk.chunk_offset}")
-    _check_digest(json, found)
+    check_digest(found, shown(json.name.encode()))
     return found
 
 
@@ -127,9 +145,12 @@ def check_nothing(json: EntryJson) -> None:
             raise _wrong(json, f"an empty file with the digest {digest[:80]} (expected {_OF_NOTHING})")
 
 
-def _check_digest(json: EntryJson, digest: str) -> None:
-    if _DIGEST.fullmatch(digest) is None:
-        raise _wrong(json, f"digest {digest[:80]!r} (expected sha256: and 64 lowercase hex digits)")
+def check_digest(digest: str, what: str) -> None:
+    """Raise InvalidToc unless *digest*, that of *what*, is one."""
+    if _DIGEST(digest) is None:
+        raise InvalidToc(
+            f"TOC: {what}: digest {digest[:80]!r} (expected sha256: and 64 lowercase hex digits)"
+        )
 
 
 def _wrong(json: EntryJson, what: str) -> InvalidToc:

@@ -11,12 +11,12 @@ from typing import Final
 from layerfs.errors import BudgetExceeded, InvalidLayer, InvalidToc
 from layerfs.layer.budgets import Budgets
 from layerfs.layer.member import Member, Type
-from layerfs.layer.paths import clean, shown
+from layerfs.layer.paths import clean, is_plain, join, shown
 from layerfs.layer.pax import check_owner
-from layerfs.layer.rules import mode_of, settle
+from layerfs.layer.rules import PERMISSIONS, mode_of, settle
 from layerfs.layer.toc import Entry, Toc
 from layerfs.layer.tocjson import EntryJson, decode, moment
-from layerfs.layer.tocpieces import PieceReader, check_nothing
+from layerfs.layer.tocpieces import PieceReader, check_digest, check_nothing
 from layerfs.layer.whiteout import WH_PREFIX, is_marker, markers_in
 from layerfs.oci.toc import TocKind
 
@@ -27,6 +27,8 @@ _TYPES: Final = {
 ESTARGZ_NAME: Final = b"stargz.index.json"
 """The member of the archive that the TOC of eStargz is. It is not among its entries."""
 _CHUNK: Final = "chunk"
+_FILE: Final = Type.FILE
+"""Finding it in its class takes longer than comparing with it."""
 _LOST: Final = "\ufffd"
 _RATIO_FREE: Final = 64 << 20
 """Bytes that any layer may hold, however small its blob is."""
@@ -45,6 +47,8 @@ def parse_toc(raw: bytes, kind: TocKind, data_end: int, budgets: Budgets) -> Toc
         entries = reader.read(document.entries)
         reader.check_links()
         reader.check_size(data_end)
+        if document.tar_split_digest:
+            check_digest(document.tar_split_digest, "tarSplitDigest")
     except (InvalidToc, BudgetExceeded):
         raise
     except InvalidLayer as exc:
@@ -59,6 +63,9 @@ class _Reader:
         self._pieces = pieces
         self._budgets = budgets
         self._types: dict[bytes, Type] = {}
+        self._owners: dict[tuple[int, int, int], tuple[int, int, int]] = {}
+        self._parents: set[bytes] = set()
+        """Directories as entries write them, clean and without markers."""
         self._links: dict[bytes, bytes] = {}
         """Targets of hard links by path."""
         self._size = 0
@@ -84,10 +91,10 @@ class _Reader:
     def _entry(self, json: EntryJson, chunks: list[EntryJson]) -> Entry:
         member = self._member(json)
         self._take_name(member)
-        if member.type is Type.FILE and member.size:
+        if member.type is _FILE and member.size:
             self._size += member.size
             return Entry(member, self._pieces.content(json, chunks))
-        if member.type is Type.FILE:
+        if member.type is _FILE:
             check_nothing(json)
         if chunks:
             raise InvalidToc(f"TOC: {shown(member.name)}: a chunk of what has no content")
@@ -98,27 +105,44 @@ class _Reader:
         kind = _TYPES.get(json.type)
         if kind is None:
             raise InvalidToc(f"TOC: {shown(name)}: type {json.type[:40]!r} (expected {', '.join(_TYPES)})")
-        if not 0 <= json.size < 1 << 63:
-            raise InvalidToc(f"TOC: {shown(name)}: size {json.size} (expected 0 or more, less than 2^63)")
-        xattrs = {_bytes(key): value for key, value in json.xattrs.items()} if json.xattrs else None
-        owner, group = check_owner(json.uid, name), check_owner(json.gid, name)
-        member = Member(
-            name, kind, mode_of(json.mode), owner, group, moment(json.modtime), json.size, 0,
-            _bytes(json.link_name), json.dev_major, json.dev_minor, xattrs,
-        )  # fmt: skip
+        size = json.size
+        if not 0 <= size < 1 << 63:
+            raise InvalidToc(f"TOC: {shown(name)}: size {size} (expected 0 or more, less than 2^63)")
+        owner = json.mode, json.uid, json.gid
+        known = self._owners.get(owner)
+        if known is None:
+            known = mode_of(json.mode), check_owner(json.uid, name), check_owner(json.gid, name)
+            self._owners[owner] = known
+        member = Member(name, kind, *known, moment(json.modtime), size, 0)
+        if kind is _FILE and not json.xattrs and known[0] <= PERMISSIONS:
+            return member  # most are, and there is nothing to settle
+        member.link, member.major, member.minor = _bytes(json.link_name), json.dev_major, json.dev_minor
+        if json.xattrs:
+            member.xattrs = {_bytes(key): value for key, value in json.xattrs.items()}
         return settle(member, self._budgets.max_pax_bytes)
 
     def _take_name(self, member: Member) -> None:
-        path = clean(member.name, self._budgets.max_depth)
+        path = self._path(member.name)
         if path in self._types:
             raise InvalidToc(f"TOC: {shown(path)}: listed twice")
         if not path and member.type is not Type.DIRECTORY:
             raise InvalidToc("TOC: the layer's root is no directory")
         self._types[path] = member.type
+        if member.type is Type.HARDLINK and not is_marker(path.rpartition(b"/")[2]):
+            self._links[path] = self._path(member.link)
+
+    def _path(self, name: bytes) -> bytes:
+        """Return the path of an entry; what is in front of its last component is judged once."""
+        raw = name[:-1] if name.endswith(b"/") else name
+        parent, _, leaf = raw.rpartition(b"/")
+        if parent in self._parents and is_plain(leaf):
+            return join(parent, leaf)
+        path = clean(name, self._budgets.max_depth)
         if WH_PREFIX in path:
             markers_in(path)
-        if member.type is Type.HARDLINK and not is_marker(path.rpartition(b"/")[2]):
-            self._links[path] = clean(member.link, self._budgets.max_depth)
+        elif path == raw:
+            self._parents.add(parent)
+        return path
 
     def check_links(self) -> None:
         """Raise InvalidToc for hard links that end nowhere, and for entries in what is no directory."""

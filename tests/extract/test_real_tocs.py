@@ -3,85 +3,17 @@
 ``scripts/make-lazy-images`` makes the images; `tests.support.lazy_images` says which there are.
 """
 
-import io
-from collections.abc import Iterator
-
 import pytest
 
-from layerfs.compression.formats import sniff
 from layerfs.errors import InvalidToc
-from layerfs.extract.tocs import MemoryArchive, read_toc
-from layerfs.layer.budgets import Budgets
-from layerfs.layer.footer import TAIL, locate
-from layerfs.layer.member import Member, Type
-from layerfs.layer.tar import TarReader
-from layerfs.layer.toc import Content, Entry
+from layerfs.layer.member import Type
 from layerfs.layer.tocreader import ESTARGZ_NAME
-from layerfs.oci import Digest, Manifest, parse_manifest
-from layerfs.oci.toc import TocKind, TocPlace, toc_place
+from layerfs.oci import Digest
+from layerfs.oci.toc import TocKind
 from tests.support import lazy_images
-from tests.support.images import BuiltImage
+from tests.support.lazy_layers import archive_of, bytes_of, members_of, place_of, rounded, toc_of
 
-SECOND = 10**9
 LAYERS = [pytest.param(kind, number, id=f"{kind} {number}") for kind in lazy_images.LAZY for number in (0, 1)]
-
-
-def place_of(built: BuiltImage, number: int) -> TocPlace:
-    """Return where the TOC of a layer is, as whoever asks a registry finds it."""
-    manifest = parse_manifest(built.manifest, built.digest)
-    assert isinstance(manifest, Manifest)
-    place = toc_place(manifest.layers[number])
-    assert place is not None
-    blob = built.layers[number].blob
-    return locate(place, blob[-TAIL:], len(blob))
-
-
-def toc_of(built: BuiltImage, number: int) -> list[Entry]:
-    """Return the entries of a layer's TOC."""
-    place, blob = place_of(built, number), built.layers[number].blob
-    assert place.stretch is not None
-    split = blob[place.split.start : place.split.end] if place.split else b""
-    return read_toc(blob[place.stretch.start : place.stretch.end], place, len(blob), Budgets(), split)
-
-
-def archive_of(blob: bytes) -> bytes:
-    """Return the archive that a blob holds."""
-    stream = sniff(blob).open(io.BytesIO(blob))
-    found, buffer = bytearray(), memoryview(bytearray(1 << 16))
-    while size := stream.readinto(buffer):
-        found += buffer[:size]
-    return bytes(found)
-
-
-def members_of(archive: bytes) -> Iterator[tuple[Member, bytes]]:
-    """Yield the members of an archive, with their content."""
-    source = MemoryArchive(archive)
-    reader = TarReader(source, Budgets())
-    while (member := reader.next()) is not None:
-        content = source.read(member.stored)
-        member.stored = 0
-        yield member, content
-
-
-def bytes_of(content: Content, blob: bytes) -> bytes:
-    """Return the bytes of a file, made from the pieces of the blob alone and checked one by one."""
-    found = b""
-    for piece in content.pieces:
-        if not piece.digest:
-            part = bytes(piece.size)
-        else:
-            part = archive_of(blob[piece.offset : piece.end])[piece.skip : piece.skip + piece.size]
-            assert str(Digest.of(part)) == piece.digest
-        assert piece.start == len(found)
-        found += part
-    return found
-
-
-def rounded(member: Member, kind: TocKind) -> Member:
-    """Return *member* with the time that a TOC can hold: stargz-snapshotter rounds to seconds."""
-    if kind is not TocKind.ZSTD_CHUNKED:
-        member.mtime_ns = (member.mtime_ns + SECOND // 2) // SECOND * SECOND
-    return member
 
 
 @pytest.mark.parametrize(("kind", "number"), LAYERS)
