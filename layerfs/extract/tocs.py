@@ -11,6 +11,8 @@ from layerfs.compression.formats import FORMATS
 from layerfs.errors import InvalidArchive, InvalidToc
 from layerfs.layer.budgets import Budgets
 from layerfs.layer.footer import FRAME_HEADER
+from layerfs.layer.member import Type
+from layerfs.layer.paths import shown
 from layerfs.layer.tar import BLOCK, TarReader
 from layerfs.layer.tarsplit import headers, require_same
 from layerfs.layer.toc import Content, Entry, Piece
@@ -42,11 +44,11 @@ def read_toc(
     if place.kind is TocKind.ESTARGZ:
         json, own = _from_archive(raw, place, stretch)
     elif place.kind is TocKind.STARGZ_ZSTD:
-        json = _unpack(raw, "zstd", stretch)
+        json = unpack(raw, "zstd", stretch)
         place.digest.check(json, "TOC")
     else:
         place.digest.check(raw, "TOC", size=stretch.length)
-        json = _unpack(raw, "zstd", stretch)
+        json = unpack(raw, "zstd", stretch)
     data_end = stretch.start - (0 if place.kind is TocKind.ESTARGZ else FRAME_HEADER)
     toc = parse_toc(json, place.kind, data_end, budgets)
     if place.kind is TocKind.ZSTD_CHUNKED and toc.split:
@@ -56,17 +58,19 @@ def read_toc(
 
 def _from_archive(raw: bytes, place: TocPlace, stretch: Stretch) -> tuple[bytes, Entry]:
     """Return the JSON of eStargz's TOC, verified, and the entry of the file that it is."""
-    archive = _unpack(raw, "gzip", stretch, TOC_MAX + _AROUND)
+    archive = unpack(raw, "gzip", stretch, TOC_MAX + _AROUND)
     source = MemoryArchive(archive)
     try:
         member = TarReader(source, Budgets()).next()
     except InvalidArchive as exc:
         raise InvalidToc(f"TOC: {exc}") from None
     begin = source.at
-    if member is None or member.name != ESTARGZ_NAME or member.size != member.stored:
-        what = member and member.name
-        raise InvalidToc(f"TOC: an archive with {what!r} (expected {ESTARGZ_NAME!r})")
+    if member is None or (member.name, member.type) != (ESTARGZ_NAME, Type.FILE) or member.extents:
+        what = shown(member.name) if member else "nothing"
+        raise InvalidToc(f"TOC: an archive with {what} (expected the file {shown(ESTARGZ_NAME)})")
     json = archive[begin : begin + member.stored]
+    if len(json) < member.stored:
+        raise InvalidToc(f"TOC: {len(json)} bytes of JSON (expected {member.stored}, as the header says)")
     place.digest.check(json, "TOC")
     member.stored = 0
     digest = str(place.digest)
@@ -78,10 +82,10 @@ def _compare(entries: list[Entry], digest: str, place: TocPlace, split: bytes, b
     if place.split is None:
         raise InvalidToc("TOC: it demands a tar-split, but no annotation says where one is")
     Digest.parse(digest).check(split, "tar-split", size=place.split.length)
-    require_same(entries, headers(_unpack(split, "zstd", place.split), budgets))
+    require_same(entries, headers(unpack(split, "zstd", place.split), budgets))
 
 
-def _unpack(raw: bytes, name: str, stretch: Stretch, most: int = TOC_MAX) -> bytes:
+def unpack(raw: bytes, name: str, stretch: Stretch, most: int = TOC_MAX) -> bytes:
     """Return *raw* decompressed: the bytes that *stretch* says, or up to *most*.
 
     Raises InvalidToc, OutOfMemory.

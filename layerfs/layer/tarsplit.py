@@ -63,7 +63,7 @@ class _Source:
         """Pass over the content of a file and its padding. Raises InvalidToc if it has not *size* bytes."""
         part = self._part() if self._at == len(self._bytes) else None
         if part is None or part.type != _CONTENT or part.size != size:
-            what = f"{part.size} bytes of content" if part else "no content"
+            what = f"{part.size} bytes of content" if part and part.type == _CONTENT else "no content"
             raise InvalidToc(f"tar-split: {what} (expected {size} bytes, as the header says)")
         self._bytes, self._at = b"", -size % BLOCK
 

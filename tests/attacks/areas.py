@@ -100,8 +100,11 @@ AREAS: Final = (
         "archives made by hand or damaged: names, links, attributes, markers, sparse maps, streams",
         (
             "bad_layers/",
+            "layer/test_footer.py",
             "layer/test_fuzzing.py",
+            "layer/test_hostile_tocs.py",
             "layer/test_tar.py",
+            "layer/test_toc.py",
             "layer/test_paths.py",
             "layer/test_metadata.py",
             "extract/test_damage.py",
@@ -110,6 +113,9 @@ AREAS: Final = (
             "extract/test_overlay_form.py",
             "extract/test_verification.py",
             "extract/test_compressed.py",
+            "extract/test_tarsplit.py",
+            "extract/test_tocs.py",
+            "oci/test_toc.py",
         ),
     ),
     Area(
