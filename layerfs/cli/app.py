@@ -77,6 +77,7 @@ VERBS: Final = {
     "umount": "mount",
     "overlay": "overlay",
     "pull": "pull",
+    "save": "save",
     "status": "status",
     "tree": "tree",
     "changes": "tree",

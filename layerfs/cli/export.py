@@ -1,11 +1,7 @@
 """``layerfs export``: the merged root of an image as a tar archive, streamed, always the same bytes."""
 
 import os
-import secrets
 import stat
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -14,7 +10,8 @@ import typer
 from layerfs.cli import interrupts, options
 from layerfs.cli.app import app
 from layerfs.cli.opening import reference_of
-from layerfs.errors import StoreDamaged, StoreError, UsageError
+from layerfs.cli.outputs import Write, output_file, require_output
+from layerfs.errors import StoreDamaged, StoreError
 from layerfs.layer import tarwriter
 from layerfs.layer.member import Member, Type
 from layerfs.layer.paths import join
@@ -24,8 +21,6 @@ from layerfs.store.layout import EXTRACTED
 if TYPE_CHECKING:
     from layerfs.store import LayerDir
     from layerfs.view.nodes import Node
-
-Write = Callable[[bytes], object]
 
 _CHUNK: Final = 1 << 20
 _TYPES: Final = {
@@ -55,39 +50,13 @@ def export(
     from layerfs.cli.running import have_layers
 
     parsed = reference_of(settings, reference)
-    if output == "-" and sys.stdout.isatty():
-        raise UsageError("export: standard output is a terminal (say -o FILE, or pipe it into a program)")
-    if not Path(output).parent.is_dir():
-        raise UsageError(f"--output {output}: no directory {Path(output).parent} (expected an existing one)")
+    require_output("export", output)
     layers = have_layers(settings, parsed)
     try:
-        with interrupts.undoing(), _output(output) as write:
+        with interrupts.undoing(), output_file(output) as write:
             write_tar(layers, write)
     except OSError as exc:
         raise StoreError(f"{reference}: export to {output}: {exc.strerror or exc}") from exc
-
-
-@contextmanager
-def _output(name: str) -> Iterator[Write]:
-    """Yield how to write; a file gets its name only when it is complete. Raises OSError."""
-    if name == "-":
-        yield sys.stdout.buffer.write
-        sys.stdout.buffer.flush()
-        return
-    final = Path(name)
-    if final.exists() and not final.is_file():  # a device or a pipe: it is there to be written to
-        with final.open("wb", buffering=_CHUNK) as stream:
-            yield stream.write
-        return
-    temporary = final.with_name(f".{final.name}.{secrets.token_hex(8)}")
-    try:
-        with temporary.open("xb", buffering=_CHUNK) as file:
-            yield file.write
-        temporary.replace(final)
-    except BaseException:
-        with suppress(OSError):
-            temporary.unlink()
-        raise
 
 
 def write_tar(layers: "list[LayerDir]", write: Write) -> None:

@@ -4,11 +4,13 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import msgspec
+import typer
 
 from layerfs.errors import InvalidDocument
 from layerfs.needs import BlobNeed
-from layerfs.oci import Descriptor, Digest, Image, Index, Manifest, Repository
+from layerfs.oci import Descriptor, Digest, Image, ImageReference, Index, Manifest, Repository
 from layerfs.oci.descent import MAX_INDEX_DEPTH
+from layerfs.view.texts import human_size
 
 if TYPE_CHECKING:
     from layerfs.cli.running import Machinery
@@ -23,6 +25,11 @@ class Whole(msgspec.Struct, frozen=True):
     def manifests(self) -> list[Manifest]:
         """The manifests, of images and of artifacts: attestations for instance."""
         return [one for one in self.documents if isinstance(one, Manifest)]
+
+    @property
+    def configs(self) -> dict[Digest, Descriptor]:
+        """The configs of all manifests, each once."""
+        return {one.config.digest: one.config for one in self.manifests}
 
     @property
     def beside(self) -> list[Descriptor]:
@@ -76,3 +83,29 @@ async def fetch_blobs(machinery: "Machinery", repository: Repository, blobs: Ite
             nursery.start_soon(have, blob)
     if errors:
         raise errors[0]
+
+
+async def fetch_whole(
+    machinery: "Machinery", reference: ImageReference, digest: Digest, *, every: bool
+) -> Whole:
+    """Have the documents and blobs of an image in the store, for one platform or *every* one.
+
+    Nothing is extracted; what has to be fetched is said on standard error. Raises LayerfsError.
+    """
+    from layerfs.cli.running import manifest_of
+
+    if every:
+        whole = await fetch_documents(machinery, reference.repository, digest)
+    else:
+        whole = Whole((await manifest_of(machinery, reference, digest),))
+    storage = machinery.storage
+    missing = [blob for blob in whole.blobs.values() if storage.open_blob(blob.digest) is None]
+    if missing:
+        trees = sum(storage.has_tree(blob.digest) for blob in missing)
+        kept = f" ({trees} of them are in the store as directories alone)" if trees else ""
+        size = human_size(sum(blob.size for blob in missing))
+        typer.echo(
+            f"{reference}: fetching {len(missing)} of {len(whole.blobs)} blobs, {size}{kept}", err=True
+        )
+        await fetch_blobs(machinery, reference.repository, missing)
+    return whole

@@ -16,8 +16,8 @@ from layerfs.oci.mediatype import INDEXES, MANIFESTS
 
 MARKER: Final = "oci-layout"
 _MAX_MARKER: Final = 4096
-_REF_NAME: Final = "org.opencontainers.image.ref.name"
-_FULL_NAME: Final = "io.containerd.image.name"
+REF_NAME: Final = "org.opencontainers.image.ref.name"
+FULL_NAME: Final = "io.containerd.image.name"
 """What docker and containerd write beside the tag."""
 
 Find = Callable[[str], FilePart | None]
@@ -46,7 +46,7 @@ class ImageLayout:
                 entry.digest,
                 tuple(
                     printable(name, NAME)
-                    for key in (_FULL_NAME, _REF_NAME)
+                    for key in (FULL_NAME, REF_NAME)
                     if (name := entry.annotations.get(key))
                 ),
                 entry.platform,

@@ -1,0 +1,148 @@
+"""``layerfs save``: an image of the store as an OCI archive, an OCI layout or a docker archive."""
+
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from layerfs.cli import options
+from layerfs.cli.app import app
+from layerfs.cli.opening import reference_of
+from layerfs.cli.outputs import output_directory, output_file, require_output
+from layerfs.errors import DigestMismatch, NotInStore, SizeMismatch, StoreDamaged, StoreError, UsageError
+from layerfs.local.saving import (
+    Opened,
+    Outermost,
+    SavedFile,
+    blob_name,
+    docker_files,
+    layer_name,
+    layout_files,
+    write_archive,
+    write_directory,
+)
+from layerfs.oci import Digest, Image, ImageReference
+from layerfs.settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from layerfs.cli.running import Machinery
+    from layerfs.cli.whole import Whole
+    from layerfs.oci.image import ImageLayer
+    from layerfs.store import ImageStorage, VerifiedBlob
+
+Form = Literal["oci-archive", "oci-dir", "docker-archive"]
+
+
+@app.command(epilog="Example: layerfs save docker.io/library/alpine:3.20 -o alpine.tar")
+@options.configured(*options.FETCHING)
+def save(
+    settings: Settings,
+    reference: options.Reference,
+    output: Annotated[
+        str, typer.Option("--output", "-o", metavar="FILE", help="Where to write; - is standard output.")
+    ] = "-",
+    form: Annotated[
+        Form,
+        typer.Option(
+            "--format",
+            metavar="FORMAT",
+            help="oci-archive (default), oci-dir or docker-archive, whose layers are uncompressed.",
+        ),
+    ] = "oci-archive",
+    all_platforms: Annotated[
+        bool, typer.Option("--all-platforms", help="Save all platforms, and what is listed beside.")
+    ] = False,
+) -> None:
+    """Write an image as an archive that other tools load.
+
+    What is not in the store is fetched before. In the OCI forms all digests are those that the registry has;
+    skopeo, podman and layerfs import read them.
+    """
+    from layerfs.cli.running import with_provider
+
+    named = reference_of(settings, reference)
+    if form == "oci-dir" and output == "-":
+        raise UsageError("save: an oci-dir needs a name (say -o DIR)")
+    if form == "docker-archive" and all_platforms:
+        raise UsageError("save: a docker-archive holds one platform (say --format oci-archive)")
+    require_output("save", output)
+    with_provider(settings, partial(_save, named, output, form, every=all_platforms))
+
+
+async def _save(
+    reference: ImageReference, output: str, form: Form, machinery: "Machinery", *, every: bool
+) -> None:
+    import trio
+
+    from layerfs.cli.running import kept_whole, pinned
+    from layerfs.cli.whole import fetch_whole
+
+    digest = await pinned(machinery, reference)
+    with kept_whole(machinery.storage, digest):
+        whole = await fetch_whole(machinery, reference, digest, every=every)
+        contents = (_docker if form == "docker-archive" else _layout)(machinery.storage, reference, whole)
+        try:
+            await trio.to_thread.run_sync(_write, contents, output, form)
+        except OSError as exc:
+            raise StoreError(f"{reference}: save to {output}: {exc.strerror or exc}") from exc
+        except (SizeMismatch, DigestMismatch) as exc:
+            raise StoreDamaged(f"{reference}: {exc}; layerfs verify --repair {reference} mends it") from exc
+
+
+def _write(contents: "Iterator[SavedFile]", output: str, form: Form) -> None:
+    """Write *contents*, in a thread that trio may cancel. Raises OSError, LayerfsError, trio.Cancelled."""
+    import trio
+
+    check = trio.from_thread.check_cancelled
+    if form == "oci-dir":
+        with output_directory(output) as directory:
+            write_directory(contents, directory, check)
+    else:
+        with output_file(output) as write:
+            write_archive(contents, write, check)
+
+
+def _layout(storage: "ImageStorage", reference: ImageReference, whole: "Whole") -> "Iterator[SavedFile]":
+    """Yield the files of a layout: its own, the documents, the blobs."""
+    outermost = whole.documents[0]
+    named = Outermost(outermost.digest, len(outermost.raw), outermost.media_type, reference)
+    yield from layout_files(named)
+    for document in whole.documents:
+        yield SavedFile.of(blob_name(document.digest), document.raw, document.digest)
+    for config in whole.configs.values():
+        path = storage.config_path(config.digest)
+        yield SavedFile.of_file(blob_name(config.digest), config.digest, config.size, path)
+    for digest, layer in whole.blobs.items():
+        if digest not in whole.configs:
+            yield SavedFile.of_file(blob_name(digest), digest, layer.size, _blob(storage, digest).path)
+
+
+def _docker(storage: "ImageStorage", reference: ImageReference, whole: "Whole") -> "Iterator[SavedFile]":
+    """Yield the files of a docker archive: config, list, plain layers."""
+    from layerfs.store.archives import archive_of
+
+    (manifest,) = whole.manifests
+    image = Image.of(manifest, storage.load_config(manifest.config.digest))
+    yield from docker_files(image.config, manifest.config.digest, reference)
+    for layer in {layer.diff_id: layer for layer in image.layers}.values():
+        blob = _blob(storage, layer.digest)
+        opened = partial(archive_of, blob)
+        yield SavedFile(layer_name(layer.diff_id), layer.diff_id, _plain_size(storage, layer, opened), opened)
+
+
+def _plain_size(storage: "ImageStorage", layer: "ImageLayer", opened: Opened) -> int:
+    """Return how many bytes the archive of a layer has; a header says it before they come."""
+    extracted = storage.open_layer(layer.digest)
+    if extracted is not None:
+        return extracted.record.layer.tar_size
+    with opened() as chunks:
+        return sum(map(len, chunks))
+
+
+def _blob(storage: "ImageStorage", digest: Digest) -> "VerifiedBlob":
+    blob = storage.open_blob(digest)
+    if blob is None:
+        raise NotInStore(f"{digest}: fetched, but removed again meanwhile; try again")
+    return blob
