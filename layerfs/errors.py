@@ -40,6 +40,7 @@ them (`layerfs.fuse.errnos`, `layerfs.cli.failures`).
     │   ├── StoreReadOnly
     │   ├── StoreDamaged                a file that is not what we wrote
     │   ├── StoreMismatch               of another owner or version, or open to others
+    │   ├── StoreUnfit                  on a filesystem that cannot hold it
     │   └── NotInStore                  asked for something that was never fetched
     ├── WorkerDied                  an extractor or downloader ended without an answer
     ├── OutOfMemory                 an extractor had less memory than its job needs
@@ -199,6 +200,10 @@ class StoreDamaged(StoreError):
 
 class StoreMismatch(StoreError):
     """A store of another owner, kind of owner or version, or one that others could change."""
+
+
+class StoreUnfit(StoreError):
+    """The store's filesystem cannot hold what overlayfs needs, or a name; the image is not at fault."""
 
 
 class NotInStore(StoreError):

@@ -45,6 +45,7 @@ _ADVICE: Final = {
     "StoreFull": "make room: layerfs df says what can go",
     "StoreReadOnly": "the daemon may not write its store",
     "StoreDamaged": "remove what the error names from the store; the next access makes it again",
+    "StoreUnfit": "a store on another filesystem can hold it; rootfs of the mount needs no lowerdirs",
     "WaitRefused": "end some of what waits there, or try later",
     "OutOfMemory": "the image is not at fault; once there is memory, the next access tries again",
     "WorkerDied": "perhaps killed for lack of memory (see dmesg); the next access tries again",

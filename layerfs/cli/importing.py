@@ -105,7 +105,7 @@ async def _import(
 ) -> dict[str, object]:
     """Have everything of one image, and only then its name."""
     from layerfs.cli.progress import shown
-    from layerfs.cli.running import fetch_stack, image_of, kept_whole, made_durable, manifest_of
+    from layerfs.cli.running import fetch_image, image_of, kept_whole, made_durable, manifest_of
 
     storage = machinery.storage
     async with made_durable(storage):
@@ -114,7 +114,7 @@ async def _import(
             blobs = {layer.digest for layer in image.layers}
             present = frozenset(blob for blob in blobs if storage.open_layer(blob) is not None)
             async with shown(machinery.provider.journal, image, present, silent=silent):
-                await fetch_stack(machinery, target, image)
+                await fetch_image(machinery, target, image)
             storage.refs.write(target, source.digest)
     return {
         "reference": str(target),

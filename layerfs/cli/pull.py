@@ -159,7 +159,7 @@ async def _fetch(machinery: "Machinery", pulled: Pulled, beside: list[Descriptor
     import trio
 
     from layerfs.cli.progress import shown
-    from layerfs.cli.running import fetch_stack
+    from layerfs.cli.running import fetch_image
     from layerfs.cli.whole import fetch_blobs
 
     reference = pulled.reference
@@ -167,5 +167,5 @@ async def _fetch(machinery: "Machinery", pulled: Pulled, beside: list[Descriptor
     await trio.to_thread.run_sync(machinery.keeper.require_room, str(reference), missing)
     for image in pulled.images:
         async with shown(machinery.provider.journal, image, pulled.present, silent=silent):
-            await fetch_stack(machinery, reference, image)
+            await fetch_image(machinery, reference, image)
     await fetch_blobs(machinery, reference.repository, beside)

@@ -14,7 +14,7 @@ import typer
 from layerfs import app as wiring
 from layerfs.cli import interrupts
 from layerfs.cli.opening import open_store
-from layerfs.errors import NotInStore, PlatformMissing, StoreError, StoreFull
+from layerfs.errors import NotInStore, PlatformMissing, StoreError, StoreFull, StoreUnfit
 from layerfs.fetch import Fetcher
 from layerfs.fetch.tasks import background
 from layerfs.gc.keeper import Keeper
@@ -146,6 +146,14 @@ async def fetch_stack(
     return stack_paths(storage, image, merger)
 
 
+async def fetch_image(machinery: Machinery, reference: ImageReference | Tag, image: Image) -> None:
+    """Have all layers, and the cover unless the filesystem cannot hold it: the mount needs none."""
+    try:
+        await fetch_stack(machinery, reference, image)
+    except StoreUnfit as exc:
+        log.warning("%s: no lowerdirs for overlayfs: %s", reference, exc)
+
+
 def stack_paths(storage: ImageStorage, image: Image, merger: Merger = "") -> list[str]:
     """Return the native lower directories of an image, topmost first, whether they are there or not."""
     cover = storage.cover_path([layer.digest for layer in image.layers], merger)
@@ -196,15 +204,17 @@ def use_native_stack(
     """Call *use* with the native lower directories of an image, topmost first, and make them durable after.
 
     They are those for *merger*. Nobody removes them meanwhile; if *named*, not for some time after. Unless
-    *fetch* they need not be there. Raises StoreError where the kernel cannot use the layers of this store,
+    *fetch* they need not be there. Raises StoreUnfit where the kernel cannot use the layers of this store,
     NotInStore without *fetch* if the manifest is not here, LayerfsError.
     """
 
     async def work(machinery: Machinery) -> None:
         storage = machinery.storage
-        if not merger and not storage.capabilities.whiteout_devices:
-            raise StoreError(
-                f"{storage.images_dir}: this filesystem holds no lowerdirs (expected whiteouts and xattrs); "
+        form = storage.capabilities
+        if not (form.marker_names if merger else form.whiteout_devices):
+            raise StoreUnfit(
+                f"{storage.images_dir}: this filesystem holds no lowerdirs (expected "
+                f"{'names that begin with .wh.' if merger else 'whiteouts and xattrs'}); "
                 "use the lowerdir of a mount (layerfs mount), or another --store"
             )
         manifest = await manifest_of(machinery, reference, await pinned(machinery, reference))

@@ -25,6 +25,8 @@ class ExtractJob(msgspec.Struct, frozen=True, kw_only=True, tag="job"):
     """Who writes: decides which metadata can be set and the name of the opaque attribute."""
     whiteout_devices: bool = True
     """Whether the filesystem takes 0:0 character devices and overlay attributes (probed by the store)."""
+    marker_names: bool = True
+    """Whether it takes names that begin with ``.wh.``; else they are those of `layerfs.layer.escaping`."""
     complete: bool = True
     """False while the blob still grows: `Grown` messages follow, then `Ended`."""
     budgets: Budgets = Budgets()

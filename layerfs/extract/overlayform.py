@@ -13,6 +13,7 @@ import msgspec
 
 from layerfs.errors import InvalidLayer
 from layerfs.extract.directories import Directories
+from layerfs.layer.escaping import Spelling, unchanged
 from layerfs.layer.kinds import Kind, kind_of
 from layerfs.layer.merge import hidden_by
 from layerfs.layer.overlayfs import OPAQUE_VALUE, opaque_xattr, opaques_and_whiteouts
@@ -30,11 +31,14 @@ class FoundMarkers(msgspec.Struct, frozen=True):
     """Directories that hold an opaque marker."""
 
 
-def settle(directories: Directories, markers: Iterable[bytes]) -> FoundMarkers:
-    """Return the markers that are still there: a later member may have replaced their directory."""
+def settle(directories: Directories, markers: Iterable[bytes], spelled: Spelling = unchanged) -> FoundMarkers:
+    """Return the markers that are still there: a later member may have replaced their directory.
+
+    *spelled* says how the disk writes their paths.
+    """
     whiteouts, opaques = [], []
     for path, _ in groupby(sorted(markers)):
-        if _status(directories, path) is not None:
+        if _status(directories, spelled(path)) is not None:
             parent, leaf = split(path)
             if isinstance(parse_marker(leaf), Opaque):
                 opaques.append(parent)

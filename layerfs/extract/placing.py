@@ -13,7 +13,7 @@ from errno import ENAMETOOLONG, EPERM
 from stat import S_IFBLK, S_IFCHR, S_IFIFO, S_IFREG
 from typing import Final
 
-from layerfs.errors import BudgetExceeded, InvalidArchive
+from layerfs.errors import BudgetExceeded, InvalidArchive, StoreError
 from layerfs.extract.directories import Directories, Directory
 from layerfs.extract.latelinks import LateLinks, link
 from layerfs.extract.ownership import Ownership
@@ -21,6 +21,7 @@ from layerfs.extract.remembered import Remembered
 from layerfs.extract.removal import remove
 from layerfs.extract.ring import RingSource
 from layerfs.layer.budgets import Budgets
+from layerfs.layer.escaping import Spelling, unchanged
 from layerfs.layer.member import Member, Type
 from layerfs.layer.paths import clean, is_plain, join, shown, split
 from layerfs.layer.whiteout import WH_PREFIX, is_marker, markers_in
@@ -28,6 +29,8 @@ from layerfs.layer.whiteout import WH_PREFIX, is_marker, markers_in
 _WARNINGS_MAX: Final = 100
 _MARKERS: Final = frozenset({Type.FILE, Type.DIRECTORY, Type.SYMLINK})
 """Types that a marker may have on the disk."""
+_TARGET_MAX: Final = 4096
+"""Bytes of a symlink's target that no filesystem holds (PATH_MAX)."""
 _PARENTS_MAX: Final = 1024
 _PREFIX_MAX: Final = 4096
 """Bytes of the longest text in front of a name that is kept."""
@@ -47,7 +50,9 @@ class Placer:
         ownership: Ownership,
         budgets: Budgets,
         remembered: Remembered,
+        spelled: Spelling = unchanged,
     ) -> None:
+        """*spelled* says how the disk writes a path: that of all but `markers` here and in *directories*."""
         self.markers: list[bytes] = []
         """Paths of names that begin with ``.wh.``, repeated if the archive repeats them."""
         self.links = LateLinks()
@@ -57,6 +62,7 @@ class Placer:
         self._directories = directories
         self._ownership = ownership
         self._remembered = remembered
+        self._spelled = spelled
         self._max_depth = budgets.max_depth
         self._max_bytes = budgets.max_layer_bytes
         self._file_mode = ownership.file_mode
@@ -72,8 +78,11 @@ class Placer:
         try:
             _PLACE[member.type](self, member)
         except OSError as exc:
-            if exc.errno == ENAMETOOLONG:  # the target of a symlink: names were measured
-                raise InvalidArchive(f"{shown(member.name)}: {exc.strerror}") from None
+            if exc.errno == ENAMETOOLONG:  # names were measured
+                if member.type is Type.SYMLINK and len(member.link) >= _TARGET_MAX:
+                    raise InvalidArchive(f"{shown(member.name)}: {exc.strerror}") from None
+                what = "a name longer than the filesystem of the store takes"
+                raise StoreError(f"{shown(member.name)}: {what}; use another --store") from None
             exc.filename = shown(member.name)
             raise
 
@@ -91,6 +100,7 @@ class Placer:
         parent_path, leaf = split(path)
         if is_marker(leaf) or WH_PREFIX in parent_path:
             self._note_markers(path)
+        parent_path, leaf = split(self._spelled(path))
         parent = self._directories.get(parent_path)
         if name.endswith(leaf):
             self._know(raw_parent, parent)
@@ -198,7 +208,7 @@ class Placer:
             except PermissionError as exc:
                 if exc.errno != EPERM or self._ownership.is_privileged:
                     raise
-                path = clean(member.name, self._max_depth)
+                path = self._spelled(clean(member.name, self._max_depth))
                 self._ownership.lose_device(path, kind | member.mode, member.major, member.minor)
                 os.mknod(leaf, S_IFREG | 0o600, dir_fd=fd)
 
@@ -218,7 +228,7 @@ class Placer:
         """Link to what the target is now; one that is not there yet is waited for until the end."""
         if not member.link:
             raise InvalidArchive(f"{shown(member.name)}: a hard link to nothing")
-        target = clean(member.link, self._max_depth)
+        target = self._spelled(clean(member.link, self._max_depth))
         parent, leaf = self._locate(member.name)
         path = join(parent.path, leaf)
         if target == path and self._exists(parent, leaf):
@@ -244,7 +254,7 @@ class Placer:
 
     def _skip(self, member: Member, what: str) -> None:
         """Make nothing, but like any later member of a name leave nothing that was called so before."""
-        path = self._named(member.name)
+        path = self._spelled(self._named(member.name))
         parent_path, leaf = split(path)
         parent = self._directories.find(parent_path)
         if parent is not None:

@@ -25,6 +25,7 @@ from layerfs.extract.ring import Aborted, PartnerDied, Ring, RingSource
 from layerfs.extract.stubs import StubPlacer, StubReader
 from layerfs.host import confine
 from layerfs.host.oserrors import store_error
+from layerfs.layer.escaping import escaped, unchanged, unescaped
 from layerfs.layer.paths import shown
 from layerfs.layer.tables import lost_row, path_row
 from layerfs.layer.tar import TarReader
@@ -160,10 +161,12 @@ class TreeWriter:
         placing = (source, self._directories, self._ownership, job.budgets, remembered)
         self._reader: TarReader | StubReader
         self._placer: Placer
+        self._spelled = unchanged
         if isinstance(job, SkeletonJob):
             self._reader, self._placer = StubReader(source), StubPlacer(job.owner, *placing)
         else:
-            self._reader, self._placer = TarReader(source, job.budgets), Placer(*placing)
+            self._spelled = unchanged if job.marker_names else escaped
+            self._reader, self._placer = TarReader(source, job.budgets), Placer(*placing, self._spelled)
 
     def fill(self) -> None:
         """Put all members in their place. Raises LayerfsError, OSError, Aborted."""
@@ -187,11 +190,14 @@ class TreeWriter:
         """Settle what needs all members, close the directories, and say what was written."""
         directories = self._directories
         self._placer.links.make(directories, self._ownership.share)
-        marks = overlayform.settle(directories, self._placer.markers)
+        marks = overlayform.settle(directories, self._placer.markers, self._spelled)
         if self._job.whiteout_devices:
             overlayform.write_overlay_form(directories, marks, self._job.owner)
         directories.close()
         implied, lost = directories.implied, self._ownership.lost
+        if self._spelled is escaped:
+            implied = set(map(unescaped, implied))
+            lost = {unescaped(path): text for path, text in lost.items()}
         # Sorted here, where nobody else waits.
         tables = (
             self._list(map(path_row, marks.whiteouts)),

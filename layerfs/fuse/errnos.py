@@ -54,6 +54,7 @@ ERRNOS: Final[Mapping[type[Exception], int]] = {
     errors.Offline: ENETDOWN,
     errors.StoreFull: ENOSPC,
     errors.StoreReadOnly: EROFS,
+    errors.StoreUnfit: EOPNOTSUPP,
     errors.NotInStore: ENOENT,
     errors.OutOfMemory: ENOMEM,
     errors.WaitInterrupted: EINTR,

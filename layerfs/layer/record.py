@@ -81,4 +81,6 @@ class LayerRecord(msgspec.Struct, frozen=True, kw_only=True):
     """That of the tree. A copy of it may lack anything: owners, attributes, links; so it is void."""
     native: bool
     """Whether the tree has the overlay form beside the markers."""
+    escaped: bool = False
+    """Whether names in the tree are those of `layerfs.layer.escaping`."""
     layer: Extraction

@@ -23,7 +23,7 @@ before it is renamed. A tree is published without waiting for the disk and may b
 from layerfs.store.blobs import VerifiedBlob
 from layerfs.store.download import StagedDownload
 from layerfs.store.locks import WORK_SECONDS, DigestLock
-from layerfs.store.probe import Capabilities
+from layerfs.store.owner import Capabilities
 from layerfs.store.records import LayerDir
 from layerfs.store.refs import RefEntry, Refs
 from layerfs.store.staging import StagedTree

@@ -187,8 +187,7 @@ class Checker:
         tables = [read_tables(storage.stock.shelves["layer"].record_path(layer)) for layer in stack[0]]
         size = sum(len(t.whiteouts) + len(t.opaques) + len(t.implied) + len(t.lost) for t in tables)
         with shelf.stage(digest) as again:
-            native = storage.capabilities.whiteout_devices
-            make_cover(again.path, opened, size, native=native, merger=stack[1])
+            make_cover(again.path, opened, size, form=storage.capabilities, merger=stack[1])
             # Nobody gave these a time: they have that of an extraction, maybe of one before the last.
             untimed = {path for table in tables for path in rows(table.implied)}
             yield from tree_differences(shelf.directory / digest.name, again.path, untimed, self._spent)

@@ -10,10 +10,12 @@ from typing import Final
 
 import msgspec
 
-from layerfs.errors import LayerfsError, StoreError
+from layerfs.errors import LayerfsError, name_of, named
+from layerfs.layer.escaping import escaped, unchanged
 from layerfs.processes.once import answer_once, ask_once
 from layerfs.store.covers import build_cover
 from layerfs.store.layout import RECORD_SUFFIX
+from layerfs.store.owner import Capabilities
 from layerfs.store.records import Merger, read_tables
 
 _HERE_MAX: Final = 256 << 10
@@ -25,22 +27,27 @@ class _Question(msgspec.Struct, frozen=True):
     trees: tuple[str, ...]
     """Layer directories, base first; their records lie beside them."""
     native: bool
+    escaped: bool
     merger: Merger
 
 
 class _Answer(msgspec.Struct, frozen=True):
     problem: str = ""
+    error: str = ""
+    """Name of a class in `layerfs.errors`, if it is one of those."""
     errno: int | None = None
 
 
 def make_cover(
-    target: Path, trees: Sequence[Path], table_bytes: int, *, native: bool, merger: Merger
+    target: Path, trees: Sequence[Path], table_bytes: int, *, form: Capabilities, merger: Merger
 ) -> None:
     """Write the cover of *trees* as `build_cover` does; their tables have *table_bytes* in all.
 
-    Raises OSError, NotInStore, StoreError, WorkerDied.
+    Raises OSError, NotInStore, StoreError, StoreUnfit, WorkerDied.
     """
-    question = _Question(str(target), tuple(map(str, trees)), native, merger)
+    question = _Question(
+        str(target), tuple(map(str, trees)), form.whiteout_devices, not form.marker_names, merger
+    )
     if table_bytes <= _HERE_MAX:
         _build(question)
         return
@@ -48,23 +55,30 @@ def make_cover(
     answer = msgspec.json.decode(raw, type=_Answer)
     if answer.errno is not None:
         raise OSError(answer.errno, answer.problem)
-    if answer.problem:
-        raise StoreError(answer.problem)
+    if answer.error:
+        raise named(answer.error, answer.problem)
 
 
 def _build(question: _Question) -> None:
     trees = [Path(tree) for tree in question.trees]
     tables = [read_tables(tree.with_name(tree.name + RECORD_SUFFIX)) for tree in trees]
-    build_cover(Path(question.target), tables, trees, native=question.native, merger=question.merger)
+    build_cover(
+        Path(question.target),
+        tables,
+        trees,
+        native=question.native,
+        spelled=escaped if question.escaped else unchanged,
+        merger=question.merger,
+    )
 
 
 def _answer(raw: bytes) -> bytes:
     try:
         _build(msgspec.json.decode(raw, type=_Question))
     except LayerfsError as exc:
-        return msgspec.json.encode(_Answer(str(exc)))
+        return msgspec.json.encode(_Answer(str(exc), name_of(exc)))
     except OSError as exc:
-        return msgspec.json.encode(_Answer(exc.strerror or str(exc), exc.errno))
+        return msgspec.json.encode(_Answer(exc.strerror or str(exc), errno=exc.errno))
     return msgspec.json.encode(_Answer())
 
 

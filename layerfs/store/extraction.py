@@ -17,7 +17,7 @@ from layerfs.layer.budgets import Budgets
 from layerfs.layer.record import Extraction
 from layerfs.oci import Digest
 from layerfs.oci.toc import TocPlace
-from layerfs.store.probe import Capabilities
+from layerfs.store.owner import Capabilities
 
 if TYPE_CHECKING:
     from layerfs.extract.client import ExtractorPool, Keep
@@ -48,6 +48,7 @@ def job_for(
         media_type=media_type,
         owner=capabilities.owner,
         whiteout_devices=capabilities.whiteout_devices,
+        marker_names=capabilities.marker_names,
         complete=complete,
         budgets=budgets,
     )

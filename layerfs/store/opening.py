@@ -15,8 +15,16 @@ from layerfs.layer.record import Identity
 from layerfs.store.gate import StoreGate
 from layerfs.store.layout import StoreLayout
 from layerfs.store.locks import Locks
-from layerfs.store.owner import Owner, read_owner, require_owner, require_version, write_owner
-from layerfs.store.probe import Capabilities, capabilities_of, tried
+from layerfs.store.owner import (
+    Capabilities,
+    Owner,
+    capabilities_of,
+    read_owner,
+    require_owner,
+    require_version,
+    write_owner,
+)
+from layerfs.store.probe import tried
 from layerfs.store.soundness import identity_of
 
 log = logging.getLogger(__name__)
@@ -78,9 +86,9 @@ class Opening:
         mine = Owner.of_this_process()
         self._owner = msgspec.structs.replace(mine, shared=recorded.shared and recorded.same(mine))
 
-    def is_native(self) -> bool:
-        """Say whether trees have the overlay form, as far as it is known; nothing is tried."""
-        return self._owner.whiteout_devices
+    def known_form(self) -> Capabilities:
+        """Return the form of the trees as far as it is known; nothing is tried."""
+        return capabilities_of(self._owner)
 
     def reached_by(self, uid: int) -> bool:
         """Say whether processes that /proc gives *uid* might use the store unseen.

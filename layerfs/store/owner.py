@@ -14,6 +14,7 @@ import msgspec
 from layerfs.errors import StoreDamaged, StoreMismatch
 from layerfs.host.namespaces import id_mapping, in_initial_user_namespace
 from layerfs.host.oserrors import disk_errors
+from layerfs.layer.overlayfs import opaque_xattr
 from layerfs.layer.record import Identity, OwnerKind
 from layerfs.store.disk import read_small, write_durably
 from layerfs.store.layout import StoreLayout, staged
@@ -30,6 +31,8 @@ class Owner(msgspec.Struct, frozen=True, kw_only=True):
     uid: int
     whiteout_devices: bool = True
     """Whether trees hold 0:0 devices and overlay attributes, as it was tried last."""
+    marker_names: bool = True
+    """Whether it takes names that begin with ``.wh.``, as it was tried last."""
     mapping: str = ""
     """Which ids the user namespace has, as `id_mapping` says it; empty outside of one."""
     shared: bool = False
@@ -60,6 +63,23 @@ class Owner(msgspec.Struct, frozen=True, kw_only=True):
             "namespace": "enter such a namespace (podman unshare, or unshare -Urm --map-auto)",
             "user": f"run as user {self.uid}",
         }[self.owner]
+
+
+class Capabilities(msgspec.Struct, frozen=True):
+    """Who writes the trees of this store, and in which form."""
+
+    owner: OwnerKind
+    whiteout_devices: bool
+    """Whether trees hold 0:0 devices and overlay attributes, so that the kernel can use them as they are."""
+    opaque_xattr: str
+    """``trusted.overlay.opaque`` for root, ``user.overlay.opaque`` for all others."""
+    marker_names: bool = True
+    """Whether trees hold names that begin with ``.wh.``; else they are `layerfs.layer.escaping`'s."""
+
+
+def capabilities_of(owner: Owner) -> Capabilities:
+    """Return what the trees of *owner* look like."""
+    return Capabilities(owner.owner, owner.whiteout_devices, opaque_xattr(owner.owner), owner.marker_names)
 
 
 def owner_kind() -> OwnerKind:

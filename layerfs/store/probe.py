@@ -6,6 +6,7 @@ An answer counts only if it was one. A disk that is full or ill says nothing of 
 import logging
 import os
 import stat
+from collections.abc import Callable
 from errno import EACCES, EINVAL, ENOSYS, EOPNOTSUPP, EPERM
 from pathlib import Path
 from typing import Final
@@ -23,7 +24,8 @@ from layerfs.store.owner import Owner
 from layerfs.store.staging import stage_tree
 
 _PROBE: Final = Digest.of(b"layerfs probe")
-_REFUSALS: Final = frozenset({EPERM, EACCES, EOPNOTSUPP, EINVAL, ENOSYS})
+_MARKER: Final = ".wh.probe"
+REFUSALS: Final = frozenset({EPERM, EACCES, EOPNOTSUPP, EINVAL, ENOSYS})
 """What a filesystem says, or whoever guards it, that will never hold a whiteout or the attribute."""
 
 _STUB_SIZE: Final = 1 << 20
@@ -32,43 +34,45 @@ _TIME_NS: Final = 1_000_000_000_123_456_789
 log = logging.getLogger(__name__)
 
 
-class Capabilities(msgspec.Struct, frozen=True):
-    """Who writes the trees of this store, and in which form."""
-
-    owner: OwnerKind
-    whiteout_devices: bool
-    """Whether trees hold 0:0 devices and overlay attributes, so that the kernel can use them as they are."""
-    opaque_xattr: str
-    """``trusted.overlay.opaque`` for root, ``user.overlay.opaque`` for all others."""
-
-
-def capabilities_of(owner: Owner) -> Capabilities:
-    """Return what the trees of *owner* look like."""
-    return Capabilities(owner.owner, owner.whiteout_devices, opaque_xattr(owner.owner))
-
-
 def tried(layout: StoreLayout, locks: Locks, known: Owner) -> Owner:
     """Return *known* with what the filesystem can carry. Raises StoreFull, StoreError: then nothing is known.
 
     After a "no" that has become a "yes" the trees that lack the overlay form are made anew.
     """
-    native = probe(layout.extracted, locks, known.owner)
+    marker_names, native = probe(layout.extracted, locks, known.owner)
     if known.whiteout_devices and not native:
         log.warning("%s: this filesystem refuses whiteouts or xattrs; lowerdirs will be FUSE", layout.root)
-    return msgspec.structs.replace(known, whiteout_devices=native)
+    return msgspec.structs.replace(known, whiteout_devices=native, marker_names=marker_names)
 
 
-def probe(directory: Path, locks: Locks, owner: OwnerKind) -> bool:
-    """Try whether *directory* takes whiteouts and the opaque attribute. Raises StoreFull, StoreError."""
+def probe(directory: Path, locks: Locks, owner: OwnerKind) -> tuple[bool, bool]:
+    """Try whether *directory* takes names of markers, and whiteouts with the opaque attribute.
+
+    Raises StoreFull, StoreError.
+    """
     with stage_tree(locks, directory, _PROBE) as tree:
-        try:
+
+        def marker() -> None:
+            os.close(os.open(tree.path / _MARKER, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+
+        def whiteout() -> None:
             os.mknod(tree.path / "whiteout", stat.S_IFCHR, os.makedev(0, 0))
             xattr.setxattr(os.fspath(tree.path), opaque_xattr(owner), OPAQUE_VALUE)
-        except OSError as exc:
-            if exc.errno not in _REFUSALS:
-                raise store_error(exc, f"{directory}: cannot try what it can carry") from exc
-            log.info("%s: no whiteouts or no overlay attributes: %s", directory, exc)
-            return False
+
+        if not _takes(directory, "names that begin with .wh.", marker):
+            return False, False  # and no whiteout is tried: fuse-overlayfs makes one that nobody can remove
+        return True, _takes(directory, "whiteouts or overlay attributes", whiteout)
+
+
+def _takes(directory: Path, what: str, attempt: Callable[[], None]) -> bool:
+    """Say whether *attempt* is not refused. Raises StoreFull, StoreError if the answer is about another."""
+    try:
+        attempt()
+    except OSError as exc:
+        if exc.errno not in REFUSALS:
+            raise store_error(exc, f"{directory}: cannot try what it can carry") from exc
+        log.info("%s: no %s: %s", directory, what, exc)
+        return False
     return True
 
 
@@ -86,7 +90,7 @@ def stub_problem(directory: Path, locks: Locks, owner: OwnerKind) -> str:
                 xattr.setxattr(os.fspath(path), name, value)
             os.utime(path, ns=(_TIME_NS, _TIME_NS))
         except OSError as exc:
-            if exc.errno not in _REFUSALS:
+            if exc.errno not in REFUSALS:
                 raise store_error(exc, f"{directory}: cannot try what it can carry") from exc
             return f"its filesystem refuses the attributes of a file without content: {exc.strerror}"
         status = os.stat(path)

@@ -21,6 +21,7 @@ from layerfs.layer.paths import shown
 from layerfs.layer.record import Identity, LayerRecord
 from layerfs.layer.tables import rows
 from layerfs.store.layout import RECORD_SUFFIX
+from layerfs.store.owner import Capabilities
 from layerfs.store.records import CoverRecord, read_opaques
 
 _LOST: Final = frozenset({ENODATA, ENOENT, ENOTDIR, ENOTSUP})
@@ -39,9 +40,9 @@ def identity_of(path: Path) -> Identity:
 class TreeJudge:
     """Judges the trees of one store, and says of each once what is wrong with it. Thread-safe."""
 
-    def __init__(self, native: Callable[[], bool]) -> None:
-        self._native = native
-        """Says whether the trees of the store have the overlay form."""
+    def __init__(self, form: Callable[[], Capabilities]) -> None:
+        self._form = form
+        """Says what the trees of the store look like, as far as it is known."""
         self._warned: set[tuple[Path, str]] = set()
 
     def is_sound(self, path: Path, record: LayerRecord | CoverRecord) -> bool:
@@ -55,23 +56,27 @@ class TreeJudge:
     def problem(self, path: Path, record: LayerRecord | CoverRecord) -> str | None:
         """Say why the tree at *path* is not what *record* was written for; None if it is."""
         try:
-            return tree_problem(path, record, native=self._native())
+            return tree_problem(path, record, self._form())
         except FileNotFoundError:
             return _GONE
         except (OSError, StoreError) as exc:
             return f"cannot be looked at: {exc}"
 
 
-def tree_problem(path: Path, record: LayerRecord | CoverRecord, *, native: bool) -> str | None:
+def tree_problem(path: Path, record: LayerRecord | CoverRecord, form: Capabilities) -> str | None:
     """Say why the tree at *path* is not what *record* was written for; None if it is. Raises OSError.
 
-    *native* says whether the trees of the store have the overlay form.
+    *form* is that of the trees that the store makes now.
     """
+    native = form.whiteout_devices
     if not record.identity.is_that_of(identity_of(path)):
         return "a copy, which may lack attributes, owners or links (expected the one that layerfs made)"
     if native and not record.native:
         return "made when the filesystem held no whiteouts (expected the overlay form)"
-    if native and isinstance(record, LayerRecord) and record.layer.opaques:
+    if isinstance(record, LayerRecord) and not (record.escaped or form.marker_names):
+        if record.layer.whiteouts or record.layer.opaques:
+            return "made when the filesystem took names that begin with .wh. (expected none, it hides them)"
+    elif native and isinstance(record, LayerRecord) and record.layer.opaques:
         return _opaque_problem(path, record)
     return None
 

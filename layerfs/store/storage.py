@@ -38,9 +38,9 @@ from layerfs.store.lazy import LazyLayers
 from layerfs.store.leases import HeldLease, Leases
 from layerfs.store.locks import DigestLock, Locks
 from layerfs.store.opening import Opening
+from layerfs.store.owner import Capabilities
 from layerfs.store.parts import PartShelf
 from layerfs.store.paths import StorePaths
-from layerfs.store.probe import Capabilities
 from layerfs.store.records import CoverRecord, LayerDir, Merger
 from layerfs.store.refs import Refs
 from layerfs.store.removing import Remover
@@ -97,7 +97,7 @@ class ImageStorage(StorePaths):
             self._layout.configs, "config", lambda raw, d: ImageConfig.parse(raw, f"config {d}"), self.locks
         )
         self._blobs = BlobShelf(self._layout)
-        judged = (self.locks, self._durability, self._mounts.uses, TreeJudge(opening.is_native))
+        judged = (self.locks, self._durability, self._mounts.uses, TreeJudge(opening.known_form))
         self._layers: TreeShelf[LayerRecord] = TreeShelf(self._layout.extracted, LayerRecord, *judged)
         self._covers: TreeShelf[CoverRecord] = TreeShelf(self._layout.covers, CoverRecord, *judged)
         self.lazy = LazyLayers(self._layout, judged, self._extractors, readonly=self.readonly)
@@ -269,6 +269,7 @@ class ImageStorage(StorePaths):
             boot_id=self._boot_id,
             identity=tree.identity,
             native=self.capabilities.whiteout_devices,
+            escaped=not self.capabilities.marker_names,
             layer=extraction,
         )
         published = self._layers.publish(tree, record)
@@ -351,19 +352,18 @@ class ImageStorage(StorePaths):
             )
         with self._covers.stage(stack) as tree:
             with disk_errors(f"cover {stack}: cannot write"):
-                native = self.capabilities.whiteout_devices
                 make_cover(
                     tree.path,
                     [layer.path for layer in opened],
                     sum(sum(layer.record.layer.tables) for layer in opened),
-                    native=native,
+                    form=self.capabilities,
                     merger=merger,
                 )
             record = CoverRecord(
                 state="pending",
                 boot_id=self._boot_id,
                 identity=tree.identity,
-                native=native,
+                native=self.capabilities.whiteout_devices,
                 layers=tuple(map(str, layers)),
                 merger=merger,
             )

@@ -13,6 +13,7 @@ from typing import Final
 import msgspec
 
 from layerfs.errors import StoreError
+from layerfs.layer.escaping import escaped
 from layerfs.layer.kinds import is_whiteout
 from layerfs.layer.paths import shown
 from layerfs.layer.record import Extraction, LayerRecord
@@ -85,8 +86,12 @@ def layer_differences(
         yield str(exc)
     whiteouts, opaques, implied, _ = extraction.tables
     start = whiteouts + opaques
-    untimed = frozenset(rows(tables[start : start + implied]))
-    yield from tree_differences(found, again.path, untimed, spent)
+    untimed = rows(tables[start : start + implied])
+    if not record.escaped:
+        yield from tree_differences(found, again.path, frozenset(untimed), spent)
+        return
+    for line in tree_differences(found, again.path, frozenset(map(escaped, untimed)), spent):
+        yield f"{line} (here .%. stands for .wh.)" if ".%." in line else line
 
 
 def tree_differences(

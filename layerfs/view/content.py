@@ -19,6 +19,7 @@ from layerfs.layer.record import Extraction
 from layerfs.needs import Need
 from layerfs.store import LayerDir
 from layerfs.view.disk import DiskSource, OpenDirectory
+from layerfs.view.escaped import EscapedSource
 from layerfs.view.inodes import LAST_NUMBER, InodeTable, number_of, offset_number
 from layerfs.view.nodes import Attributes, Content, FileStatus, Node, blocks_shown
 from layerfs.view.presence import Presence
@@ -147,8 +148,9 @@ class LayerTrees:
         tree = self._trees.get(path)
         if tree is None:
             directory = self.directory(os.path.dirname(path))
+            source = EscapedSource if layer.record.escaped else DiskSource
             tree = self._trees[path] = LayerTree(
-                DiskSource(directory, os.path.basename(path)),
+                source(directory, os.path.basename(path)),
                 layer.record.layer,
                 self._inodes,
                 layer.tables,

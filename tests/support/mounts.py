@@ -6,6 +6,7 @@ Nothing here imports layerfs: a bug in the program must not keep its own mess fr
 import contextlib
 import os
 import subprocess
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,14 +94,23 @@ def overlay(lowerdir: str | Sequence[Path], base: Path, *options: str, upper: bo
 
 @contextlib.contextmanager
 def fuse_overlay(lowerdir: str, target: Path, *options: str) -> Iterator[Path]:
-    """Mount fuse-overlayfs at *target*; *lowerdir* is a ready option. Raises CalledProcessError."""
+    """Mount fuse-overlayfs at *target*; *lowerdir* is a ready option. Raises CalledProcessError.
+
+    Its process has ended afterwards, though other mount namespaces may have a copy of the mount.
+    """
     target.mkdir(parents=True, exist_ok=True)
-    command = ["fuse-overlayfs", "-o", ",".join([lowerdir.strip(), *options]), str(target)]
-    subprocess.run(command, check=True, capture_output=True, text=True)
+    command = ["fuse-overlayfs", "-f", "-o", ",".join([lowerdir.strip(), *options]), str(target)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
+        while mount_at(target) is None:
+            if process.poll() is not None:
+                raise subprocess.CalledProcessError(process.returncode, command)
+            time.sleep(0.01)
         yield target
     finally:
         clear(target)
+        process.terminate()
+        process.wait()
 
 
 @contextlib.contextmanager
