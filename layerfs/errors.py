@@ -1,9 +1,8 @@
 """Every error that crosses a room, by who is at fault.
 
-The family decides what a caller may do about it: data that is wrong stays wrong, so an
-`ImageError` is never retried; a `RegistryError` may pass; a `StoreError` is this machine's.
-The errno and the exit code of each class stand in one table each, at the edge that needs
-them (`layerfs.fuse.errnos`, `layerfs.cli.failures`).
+The family decides what a caller may do about it: data that is wrong stays wrong, so an `ImageError` is never
+retried; a `RegistryError` may pass; a `StoreError` is this machine's. The errno and the exit code of each
+class stand in one table each, at the edge that needs them (`layerfs.fuse.errnos`, `layerfs.cli.failures`).
 
 ::
 
@@ -54,14 +53,12 @@ them (`layerfs.fuse.errnos`, `layerfs.cli.failures`).
         └── ReaderGone                  whoever read it has ended
 """
 
-from collections.abc import Iterator
 from errno import EAGAIN, EDQUOT, EIO, EMFILE, ENFILE, ENOBUFS, ENOMEM, ENOSPC, EROFS
 from typing import Final
 
 from layerfs.foreign import printable
 
-_LONGEST: Final = 4000
-"""Characters: a page, for the longest lists that an error gives."""
+_LONGEST: Final = 4000  # characters: a page, for the longest lists that an error gives
 
 
 class LayerfsError(Exception):
@@ -283,12 +280,10 @@ def machine_fault(error: BaseException) -> LayerfsError | None:
     return next((one for one in found if one), None) if all(found) else None
 
 
-def _leaves(error: BaseException) -> Iterator[BaseException]:
-    if isinstance(error, BaseExceptionGroup):
-        for one in error.exceptions:
-            yield from _leaves(one)
-    else:
-        yield error
+def _leaves(error: BaseException) -> list[BaseException]:
+    if not isinstance(error, BaseExceptionGroup):
+        return [error]
+    return [leaf for one in error.exceptions for leaf in _leaves(one)]
 
 
 def _fault(error: BaseException) -> LayerfsError | None:
