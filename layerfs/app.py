@@ -20,6 +20,7 @@ from layerfs.errors import InvalidSettings, StoreError
 from layerfs.extract.client import WORKERS_MAX, ExtractorPool
 from layerfs.fetch import Fetcher, open_fetcher
 from layerfs.fetch.backoff import Backoff
+from layerfs.fetch.lazy import Laziness
 from layerfs.fetch.origin import InProcess, Origin
 from layerfs.fetch.remote import open_remote
 from layerfs.fetch.tasks import background, held
@@ -154,8 +155,11 @@ async def providing(
                 blob_files=None if local is None else local.blob_file,
                 make_room=keeper.make_room,
                 new_backoff=partial(_new_backoff, settings.access),
+                laziness=Laziness(on=settings.lazy == "auto", whole=settings.verify_whole),
             ) as provider,
         ):
+            if serving:
+                provider.complete_behind(settings.background)
             yield provider
 
 

@@ -21,6 +21,8 @@ from layerfs.errors import (
     StoreError,
     Unreachable,
 )
+from layerfs.fetch.agreement import Agreement
+from layerfs.fetch.completing import Completer, When
 from layerfs.fetch.documents import DocumentFetcher
 from layerfs.fetch.layers import LayerWork
 from layerfs.fetch.lazy import LazyWork
@@ -68,12 +70,15 @@ class Fetcher:
         documents: DocumentFetcher,
         work: LayerWork,
         lazy: LazyWork,
+        agreement: Agreement,
         journal: Journal,
         budgets: Budgets,
         waits: WaitShares,
     ) -> None:
         self.journal = journal
         self._lazy = lazy
+        self._agreement = agreement
+        self._completer: Completer | None = None
         self._sums = ImageSums(storage, budgets)
         self._documents = documents
         self._nursery = nursery
@@ -110,6 +115,8 @@ class Fetcher:
                     async with self._wants.of(need.image):
                         whole = await self._lazy.obtain(need)
                         self._published.set()
+                        if self._completer is not None:
+                            self._completer.looked_at(need)
                         if whole:
                             await self._layers(need.repository, need.image, whole)
                 case StackNeed():
@@ -162,6 +169,15 @@ class Fetcher:
     def sweep_soon(self) -> None:
         """Begin to sweep leftovers out of the store, now and once a day; for daemons."""
         self._nursery.start_soon(self._keep_swept)
+
+    def complete_behind(self, when: When) -> None:
+        """Begin to complete lazy layers that somebody looks at; for daemons."""
+        self._completer = Completer(self._complete, lambda: self.waiting, when)
+        self._nursery.start_soon(self._completer.run)
+
+    async def _complete(self, need: LayersNeed) -> None:
+        layers = [need.image.layers[number] for number in need.numbers]
+        await self._layers(need.repository, need.image, layers)
 
     async def _keep_swept(self) -> None:
         while not self._storage.readonly:
@@ -226,6 +242,7 @@ class Fetcher:
                 key = (layer.digest, layer.diff_id)
                 with naming(repository, image, layer):
                     await self._among_strangers(repository, key, lambda: self._work.layer(repository, layer))
+                    await self._agreement.settle(layer)
                 await self._sums.arrived(layer.digest)
                 so_far.require()
             except LayerfsError as exc:

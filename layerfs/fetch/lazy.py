@@ -14,8 +14,16 @@ from typing import Final
 import msgspec
 import trio
 
-from layerfs.errors import ImageError, InvalidDocument, InvalidLayer, LayerfsError, NoRanges, NotInStore
+from layerfs.errors import (
+    ImageError,
+    InvalidDocument,
+    InvalidLayer,
+    LayerfsError,
+    NoRanges,
+    NotInStore,
+)
 from layerfs.extract.job import PartHere, UnpackJob
+from layerfs.fetch.agreement import Agreement
 from layerfs.fetch.decoding import Decoders
 from layerfs.fetch.parts import BlobParts
 from layerfs.fetch.progress import Journal
@@ -68,6 +76,7 @@ class LazyWork:
         journal: Journal,
         budgets: Budgets,
         laziness: Laziness,
+        agreement: Agreement,
     ) -> None:
         self.parts = parts
         self._flights: SingleFlight[tuple[str, object], bool] = SingleFlight(nursery)
@@ -76,13 +85,17 @@ class LazyWork:
         self._decoders = decoders
         self._budgets = budgets
         self._laziness = laziness
+        self._agreement = agreement
         self._refused: dict[Digest, str] = {}
         """By TOC: what is wrong with it."""
         self._rangeless: set[str] = set()
         """Registries that send whole blobs only."""
 
     def place(self, repository: Repository, layer: ImageLayer) -> TocPlace:
-        """Return where the TOC of *layer* is. Raises NotLazy where it has none, or none that may be used."""
+        """Return where the TOC of *layer* is.
+
+        Raises NotLazy where it has none, or none that may be used; InvalidToc if it tells of another layer.
+        """
         if not self._laziness.allows(repository):
             raise NotLazy("switched off")
         try:
@@ -91,6 +104,7 @@ class LazyWork:
             raise NotLazy(str(exc)) from exc
         if place is None:
             raise NotLazy("no TOC")
+        self._agreement.require(layer, place)
         problem = self._refused.get(place.digest) or self._storage.lazy.problem()
         if problem:
             raise NotLazy(problem)

@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 from functools import partial
 
 from layerfs.extract.client import ExtractorPool
+from layerfs.fetch.agreement import Agreement
 from layerfs.fetch.backoff import Backoff
 from layerfs.fetch.decoding import open_decoders
 from layerfs.fetch.documents import DocumentFetcher
@@ -52,13 +53,15 @@ async def open_fetcher(
     lent = Workers(pool, workers, located.of)
     with open_decoders() as small:
         async with background() as nursery:
-            lazy = LazyWork(nursery, storage, parts, small, journal, budgets, laziness)
+            agreement = Agreement(nursery, storage)
+            lazy = LazyWork(nursery, storage, parts, small, journal, budgets, laziness, agreement)
             fetcher = Fetcher(
                 nursery,
                 storage,
                 DocumentFetcher(storage, located, platform),
                 LayerWork(storage, fill, lent, budgets, journal, parts, blob_files, make_room),
                 lazy,
+                agreement,
                 journal,
                 budgets,
                 WaitShares(WAITERS, located.of),

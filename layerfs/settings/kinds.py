@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from ipaddress import ip_network
 from pathlib import Path
 from string import Template
-from typing import Annotated, Any, Final, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self, get_args
 
 import msgspec
 
@@ -19,6 +19,10 @@ from layerfs.oci.reference import is_registry
 
 Order = Literal["layers", "blobs"]
 """What is evicted first: extracted layers, which a blob brings back without a network, or blobs."""
+Lazy = Literal["auto", "never"]
+"""Whether layers with a TOC are shown before they are here."""
+Background = Literal["never", "idle", "always"]
+"""When lazy layers that somebody looks at are completed."""
 Level = Literal["debug", "info", "warning", "error"]
 
 
@@ -122,6 +126,15 @@ def _user(name: str | int, what: str) -> int:
         ) from exc
 
 
+def _one_of(words: tuple[str, ...]) -> Callable[[str, str], str]:
+    def read(text: str, what: str) -> str:
+        if text not in words:
+            raise InvalidSettings(f"{what}={text} (expected {' or '.join(words)})")
+        return text
+
+    return read
+
+
 def _hosts_between(separator: str) -> Callable[[str, str], frozenset[str]]:
     return lambda text, _: frozenset(filter(None, text.split(separator)))
 
@@ -215,6 +228,8 @@ AMOUNT: Final = ValueKind(
 PATTERNS: Final = ValueKind(toml=list[str], option=list[str], of_file=lambda texts, _: tuple(texts))
 """Patterns of references, as a shell's."""
 ORDER: Final = ValueKind(toml=Order, option=Order)
+LAZY: Final = ValueKind(toml=Lazy, option=Lazy, of_word=_one_of(get_args(Lazy)))
+BACKGROUND: Final = ValueKind(toml=Background, option=Background)
 USER: Final = ValueKind(
     toml=str | Annotated[int, msgspec.Meta(ge=0)], option=str, of_file=_user, of_option=_user, of_word=_user
 )

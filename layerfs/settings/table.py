@@ -14,9 +14,11 @@ from layerfs.oci import Platform
 from layerfs.settings.access import Access
 from layerfs.settings.kinds import (
     AMOUNT,
+    BACKGROUND,
     FLAG,
     HOSTS,
     HOSTS_EACH,
+    LAZY,
     LEVEL,
     NETWORKS,
     ORDER,
@@ -26,6 +28,8 @@ from layerfs.settings.kinds import (
     SECONDS,
     USER,
     Amount,
+    Background,
+    Lazy,
     Level,
     Order,
 )
@@ -203,6 +207,33 @@ class Settings:
             ORDER,
             "What is evicted first: layers, that is their directories, which a blob brings back without a "
             "network (default), or blobs.",
+        ),
+    )
+    lazy: Lazy = field(
+        default="auto",
+        metadata=by(
+            LAZY,
+            "auto: layers with a TOC (eStargz, zstd:chunked) are listed by it, and a file is fetched when it "
+            "is opened (default); never: every layer is fetched whole.",
+            help="Fetch single files of layers that allow it: auto or never (auto).",
+            flags="--lazy",
+            metavar="WHEN",
+            word=True,
+        ),
+    )
+    verify_whole: tuple[str, ...] = field(
+        default=(),
+        metadata=by(
+            PATTERNS,
+            "Repositories, as registry/team/*, whose layers are verified whole before any of it is shown.",
+        ),
+    )
+    background: Background = field(
+        default="idle",
+        metadata=by(
+            BACKGROUND,
+            "When a daemon fetches the rest of lazy layers that somebody looks at: idle, two seconds after "
+            "the last wait (default), always, or never.",
         ),
     )
     poll: bool = field(

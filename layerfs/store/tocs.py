@@ -3,7 +3,8 @@
 The bytes were read by a worker before they have a name; it compared the digest and judged what they say. The
 skeleton that was made of them can be made anew from here, without a registry.
 
-Beside them is said which blobs were found to be other archives than the TOC says: ``differs-<short id>``.
+Beside them is said which blobs were compared with the TOC once they were whole: ``equals-<short id>``, an
+empty file, or ``differs-<short id>``, which says how.
 """
 
 import os
@@ -23,6 +24,7 @@ from layerfs.store.removal import remove_tree
 _TOC: Final = "toc"
 _SPLIT: Final = "split"
 _DIFFERS: Final = "differs-"
+_EQUALS: Final = "equals-"
 _TEXT_MAX: Final = 64 << 10
 
 
@@ -101,13 +103,26 @@ class TocShelf:
 
         Raises NotInStore if the TOC is not here, StoreFull, StoreReadOnly, StoreError.
         """
-        final = self._differs(digest, blob)
-        temporary = staged(self.directory, f"{digest.name}.{final.name}", "writing")
+        self._note(self._differs(digest, blob), text)
+
+    def note_equal(self, digest: Digest, blob: Digest) -> None:
+        """Remember that the archive in *blob* is what the TOC *digest* says. Raises as `note_difference`."""
+        self._note(self._equals(digest, blob), "")
+
+    def is_equal(self, digest: Digest, blob: Digest) -> bool:
+        """Say whether the archive in *blob* was found to be what the TOC *digest* says."""
+        return file_size(self._equals(digest, blob)) is not None
+
+    def _note(self, final: Path, text: str) -> None:
+        temporary = staged(self.directory, f"{final.parent.name}.{final.name}", "writing")
         with self._locks.holding(temporary), disk_errors(f"{final}: cannot write"):
             write_durably(temporary, final, text.encode("utf-8")[:_TEXT_MAX])
 
     def _differs(self, digest: Digest, blob: Digest) -> Path:
         return self.directory / digest.name / f"{_DIFFERS}{blob.short_id}"
+
+    def _equals(self, digest: Digest, blob: Digest) -> Path:
+        return self.directory / digest.name / f"{_EQUALS}{blob.short_id}"
 
 
 class StagedToc:

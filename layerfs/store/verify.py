@@ -5,7 +5,7 @@ Decides what counts as a difference; changes nothing and never fails on a file t
 
 import os
 import stat
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -101,23 +101,48 @@ def tree_differences(
 
     The times of whiteout devices and of the directories *untimed* are those of their extraction.
     """
-    roots = os.fsencode(found), os.fsencode(expected)
-    links: _Links = {}
-    yield from _entry(b"", *roots, links, spent, timed=b"" not in untimed)
-    waiting = [b""]
-    while waiting:
-        directory = waiting.pop()
-        try:
-            with _opened(roots[0], directory) as here, _opened(roots[1], directory) as there:
-                names = {os.fsencode(name) for fd in (here, there) for name in os.listdir(fd)}
-                for name in sorted(names):
-                    path = os.path.join(directory, name)
-                    both = (b"/proc/self/fd/%d/%b" % (here, name), b"/proc/self/fd/%d/%b" % (there, name))
-                    yield from _entry(path, *both, links, spent, timed=path not in untimed)
-                    if all(map(_is_directory, both)):
-                        waiting.append(path)
-        except OSError as exc:
-            yield f"{shown(directory)}: cannot be read: {exc.strerror}"
+    yield from Comparison(untimed, spent).of(found, expected)
+
+
+class Comparison:
+    """How entries of two directories are compared: byte by byte, and every attribute."""
+
+    reference = "the archive"
+    """What the expected directory was made of."""
+    times_ns = 1
+    """How exact its times are."""
+
+    def __init__(self, untimed: Collection[bytes], spent: Spent) -> None:
+        self.untimed = untimed
+        self.spent = spent
+        self.links: _Links = {}
+
+    def of(self, found: Path, expected: Path) -> Iterator[str]:
+        """Yield what is different."""
+        roots = os.fsencode(found), os.fsencode(expected)
+        yield from _entry(b"", *roots, self)
+        waiting = [b""]
+        while waiting:
+            directory = waiting.pop()
+            try:
+                with _opened(roots[0], directory) as here, _opened(roots[1], directory) as there:
+                    names = {os.fsencode(name) for fd in (here, there) for name in os.listdir(fd)}
+                    for name in sorted(names):
+                        path = os.path.join(directory, name)
+                        both = (b"/proc/self/fd/%d/%b" % (here, name), b"/proc/self/fd/%d/%b" % (there, name))
+                        yield from _entry(path, *both, self)
+                        if all(map(_is_directory, both)):
+                            waiting.append(path)
+            except OSError as exc:
+                yield f"{shown(directory)}: cannot be read: {exc.strerror}"
+
+    def wanted_attributes(self, there: bytes) -> Mapping[bytes, bytes]:
+        """Return the extended attributes that are expected. Raises OSError."""
+        return read_all(there)
+
+    def same_bytes(self, here: bytes, there: bytes) -> bool:
+        """Say whether two files of one size hold the same. Raises OSError."""
+        return _same_bytes(here, there, self.spent)
 
 
 @contextmanager
@@ -139,19 +164,17 @@ def _is_directory(path: bytes) -> bool:
     return os.path.lexists(path) and stat.S_ISDIR(os.lstat(path).st_mode)
 
 
-def _entry(
-    path: bytes, here: bytes, there: bytes, links: _Links, spent: Spent, *, timed: bool
-) -> Iterator[str]:
+def _entry(path: bytes, here: bytes, there: bytes, how: Comparison) -> Iterator[str]:
     try:
-        for problem in _differences(here, there, links, spent, timed=timed):
+        for problem in _differences(here, there, how, timed=path not in how.untimed):
             yield f"{shown(path)}: {problem}"
     except OSError as exc:
         yield f"{shown(path)}: cannot be read: {exc.strerror}"
 
 
-def _differences(here: bytes, there: bytes, links: _Links, spent: Spent, *, timed: bool) -> Iterator[str]:
+def _differences(here: bytes, there: bytes, how: Comparison, *, timed: bool) -> Iterator[str]:
     if not os.path.lexists(there):
-        yield "not in the archive"
+        yield f"not in {how.reference}"
         return
     if not os.path.lexists(here):
         yield "missing"
@@ -161,44 +184,44 @@ def _differences(here: bytes, there: bytes, links: _Links, spent: Spent, *, time
     if types[0] != types[1]:
         yield f"{types[0]} (expected {types[1]})"
         return
-    timed = timed and not is_whiteout(expected.st_mode, expected.st_rdev)
+    unit = how.times_ns if timed and not is_whiteout(expected.st_mode, expected.st_rdev) else 0
     for name, one, other in zip(
-        ("mode", "owner", "device", "mtime"), _about(found, timed), _about(expected, timed), strict=True
+        ("mode", "owner", "device", "mtime"), _about(found, unit), _about(expected, unit), strict=True
     ):
         if one != other:
             yield f"{name} {one} (expected {other})"
-    attributes, wanted = read_all(here), read_all(there)
+    attributes, wanted = read_all(here), how.wanted_attributes(there)
     wrong = {name for name in {*attributes, *wanted} if attributes.get(name) != wanted.get(name)}
     if wrong:
-        yield f"other extended attributes than in the archive: {', '.join(map(shown, sorted(wrong)))}"
-    yield from _content_differences(here, there, (found, expected), links, spent)
+        yield f"other extended attributes than in {how.reference}: {', '.join(map(shown, sorted(wrong)))}"
+    yield from _content_differences(here, there, (found, expected), how)
 
 
-def _about(status: os.stat_result, timed: bool) -> tuple[str, str, str, str]:
+def _about(status: os.stat_result, unit: int) -> tuple[str, str, str, str]:
     device = f"{os.major(status.st_rdev)}:{os.minor(status.st_rdev)}"
     owner = f"{status.st_uid}:{status.st_gid}"
-    mtime = f"{status.st_mtime_ns} ns" if timed else ""
+    mtime = f"{status.st_mtime_ns // unit * unit} ns" if unit else ""
     return f"{stat.S_IMODE(status.st_mode):04o}", owner, device, mtime
 
 
 def _content_differences(
-    here: bytes, there: bytes, statuses: tuple[os.stat_result, os.stat_result], links: _Links, spent: Spent
+    here: bytes, there: bytes, statuses: tuple[os.stat_result, os.stat_result], how: Comparison
 ) -> Iterator[str]:
     found, expected = statuses
     if stat.S_ISLNK(expected.st_mode) and os.readlink(here) != os.readlink(there):
-        yield "leads elsewhere than in the archive"
+        yield f"leads elsewhere than in {how.reference}"
     if not stat.S_ISDIR(expected.st_mode):
         if found.st_nlink != expected.st_nlink:
             yield f"{found.st_nlink} hard links (expected {expected.st_nlink})"
         elif expected.st_nlink > 1:
             own = (found.st_dev, found.st_ino)
-            if links.setdefault((expected.st_dev, expected.st_ino), own) != own:
-                yield "a hard link to another file than in the archive"
+            if how.links.setdefault((expected.st_dev, expected.st_ino), own) != own:
+                yield f"a hard link to another file than in {how.reference}"
     if stat.S_ISREG(expected.st_mode):
         if found.st_size != expected.st_size:
             yield f"{found.st_size} bytes (expected {expected.st_size})"
-        elif not _same_bytes(here, there, spent):
-            yield "other bytes than in the archive"
+        elif not how.same_bytes(here, there):
+            yield f"other bytes than in {how.reference}"
 
 
 def _same_bytes(here: bytes, there: bytes, spent: Spent) -> bool:

@@ -1,0 +1,72 @@
+"""Lazy layers that somebody looks at become whole behind them, one after another, when nobody waits.
+
+Decides when, and asks the fetcher for whole layers as anybody does: so what it does is joined by others, goes
+on where it stopped, and asks for no bytes that came for a file already.
+"""
+
+import logging
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Final, Literal
+
+import trio
+
+from layerfs.errors import LayerfsError
+from layerfs.needs import FileNeed, LayersNeed, TocNeed
+
+if TYPE_CHECKING:
+    from layerfs.oci import Digest
+
+When = Literal["never", "idle", "always"]
+"""When layers are completed: idle is once nobody has waited for `IDLE_SECONDS`."""
+IDLE_SECONDS: Final = 2.0
+"""How long nobody must have waited."""
+_LOOK: Final = 0.25
+"""Seconds between two looks whether somebody waits."""
+_QUEUE_MAX: Final = 10_000
+"""Layers that may be left to be completed; who looks at more of them later has them queued again."""
+
+log = logging.getLogger(__name__)
+
+
+class Completer:
+    """*obtain* meets needs, *waiting* says how many callers wait for one."""
+
+    def __init__(
+        self, obtain: Callable[[LayersNeed], Awaitable[None]], waiting: Callable[[], int], when: When
+    ) -> None:
+        self._obtain = obtain
+        self._waiting = waiting
+        self._when = when
+        self._queue: dict[Digest, LayersNeed] = {}
+        self._queued = trio.Event()
+
+    def looked_at(self, need: TocNeed | FileNeed) -> None:
+        """Take in that somebody looks at layers that may be lazy."""
+        numbers = need.numbers if isinstance(need, TocNeed) else (need.number,)
+        for number in numbers:
+            if len(self._queue) < _QUEUE_MAX:
+                layer = need.image.layers[number]
+                self._queue.setdefault(layer.digest, LayersNeed(need.repository, need.image, (number,)))
+        self._queued.set()
+
+    async def run(self) -> None:
+        """Complete layers until cancelled."""
+        while self._when != "never":
+            if not self._queue:
+                self._queued = trio.Event()
+                await self._queued.wait()
+            await self._until_idle()
+            digest = next(iter(self._queue))
+            need = self._queue.pop(digest)
+            try:
+                await self._obtain(need)
+            except LayerfsError as exc:  # whoever looks at it again has it queued again
+                log.info("%s: not completed: %s", digest, exc)
+
+    async def _until_idle(self) -> None:
+        """Wait until nobody has waited for some seconds."""
+        since = trio.current_time()
+        while self._when == "idle" and trio.current_time() - since < IDLE_SECONDS:
+            await trio.sleep(_LOOK)
+            if self._waiting():
+                since = trio.current_time()
