@@ -77,12 +77,20 @@ def require(program: str, path: str) -> None:
         skip_for_lack_of(program)
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize(
+    ("name", "user"),
+    [
+        *((name, "1000:1000") for name in RECIPES),
+        *((name, user) for name in RECIPES if "--runtime" in RECIPES[name] for user in ("user", "1000:user")),
+    ],
+)
 def test_a_recipe_runs_as_it_is_written(
-    scene: Scene, environment: dict[str, str], tmp_path: Path, name: str
+    scene: Scene, environment: dict[str, str], tmp_path: Path, name: str, user: str
 ) -> None:
     require(PROGRAMS.get(name, name), environment["PATH"])
-    place = scene.place("recipe", images.layer(*BUSYBOX), images.layer(ROOT), runtime=RUNTIME)
+    place = scene.place(
+        "recipe", images.layer(*BUSYBOX), images.layer(ROOT), runtime=RUNTIME | {"User": user}
+    )
     work = tmp_path / "work"
     work.mkdir()
     try:
