@@ -34,12 +34,16 @@ class PieceReader:
         """The offset in front of which all data has been listed, or up to which it is known to begin."""
         self._inner = 0
         """The end of the last chunk in what is decompressed from the offset where it began."""
+        self._sizes: dict[str, int] = {}
+        """Bytes of files by their digest."""
         self._open: list[Piece] = []
         """Pieces from one offset, whose end is not known yet."""
 
     def content(self, json: EntryJson, chunks: list[EntryJson]) -> Content:
         """Return where the bytes of a file are. Raises InvalidToc."""
         digest, size = json.digest, json.size
+        if digest and self._sizes.setdefault(digest, size) != size:
+            raise _wrong(json, f"{size} bytes with the digest of {self._sizes[digest]} bytes")
         if (
             chunks
             or json.chunk_offset

@@ -11,7 +11,7 @@ from typing import Final
 from layerfs.errors import BudgetExceeded, InvalidLayer, InvalidToc
 from layerfs.layer.budgets import Budgets
 from layerfs.layer.member import Member, Type
-from layerfs.layer.paths import clean, is_plain, join, shown
+from layerfs.layer.paths import clean, is_plain, shown
 from layerfs.layer.pax import check_owner
 from layerfs.layer.rules import PERMISSIONS, mode_of, settle
 from layerfs.layer.toc import Entry, Toc
@@ -75,16 +75,15 @@ class _Reader:
         self._types[path] = Type.FILE
 
     def read(self, found: list[EntryJson]) -> list[Entry]:
-        """Return the entries. Raises InvalidLayer."""
+        """Return the entries, and use *found* up: both together are more memory. Raises InvalidLayer."""
         entries = []
-        at, end = 0, len(found)
-        while at < end:
-            first = found[at]
-            at += 1
-            begin = at
-            while at < end and found[at].type == _CHUNK:
-                at += 1
-            entries.append(self._entry(first, found[begin:at] if at > begin else []))
+        found.reverse()
+        while found:
+            first = found.pop()
+            chunks = []
+            while found and found[-1].type == _CHUNK:
+                chunks.append(found.pop())
+            entries.append(self._entry(first, chunks))
         self._pieces.finish()
         return entries
 
@@ -136,7 +135,7 @@ class _Reader:
         raw = name[:-1] if name.endswith(b"/") else name
         parent, _, leaf = raw.rpartition(b"/")
         if parent in self._parents and is_plain(leaf):
-            return join(parent, leaf)
+            return raw if parent else leaf
         path = clean(name, self._budgets.max_depth)
         if WH_PREFIX in path:
             markers_in(path)

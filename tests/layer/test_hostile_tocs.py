@@ -140,6 +140,7 @@ DIGESTS = [
     refused(file(digest="md5:" + "0" * 32), why="64 lowercase", id="a weak digest"),
     refused(file(digest=A + "\n"), why="64 lowercase", id="a digest with a line's end"),
     refused(file(digest="sha512:" + "0" * 128), why="64 lowercase", id="a digest of the wrong kind"),
+    refused(file("a"), file("b", size=8, offset=200), why="b: 8 bytes with the digest of 7", id="two sizes"),
     refused(file(chunkDigest=B), why="its only chunk's is", id="two digests for the same bytes"),
     refused(file(size=0, digest=A), why="an empty file with the digest", id="an empty file with bytes"),
     refused(
@@ -228,6 +229,17 @@ def test_far_too_many_entries_are_refused_before_anything_is_made_of_them() -> N
 
     with pytest.raises(BudgetExceeded, match="braces"):
         parse_toc(raw, ESTARGZ, END, Budgets(max_entries=100_000))
+
+
+@pytest.mark.long
+def test_a_million_entries_are_read() -> None:
+    """In about 0.4 kB of memory each; the process that reads them has no other work to lose."""
+    entries = ",".join(f'{{"type":"fifo","name":"{number // 1000}/{number}"}}' for number in range(1_000_000))
+    raw = f'{{"version":1,"entries":[{entries}]}}'.encode()
+
+    assert len(parse_toc(raw, ESTARGZ, END, Budgets()).entries) == 1_000_000
+    with pytest.raises(BudgetExceeded, match="1000000 entries"):
+        parse_toc(raw, ESTARGZ, END, Budgets(max_entries=999_999))
 
 
 def test_files_larger_than_a_layer_may_be_are_refused() -> None:
