@@ -30,6 +30,8 @@ class _Part(msgspec.Struct, frozen=True, gc=False):
     """The bytes; for content a checksum of it, which nobody needs."""
 
 
+_BATCH: Final = 1 << 20
+"""Bytes of lines that are decoded at once, and the rest of the last line."""
 _PART: Final = msgspec.json.Decoder(_Part)
 
 
@@ -37,10 +39,8 @@ class _Source:
     """The headers of the archive, for `TarReader`."""
 
     def __init__(self, raw: bytes) -> None:
-        self._raw = raw
-        self._next = 0
-        """Offset of the next line."""
-        self._bytes = b""
+        self._parts = _parts(raw)
+        self._bytes = bytearray()
         self._at = 0
 
     def block(self) -> bytes:
@@ -55,47 +55,48 @@ class _Source:
         while len(self._bytes) - self._at < size:
             if not self._pull():
                 raise InvalidToc("tar-split: it ends inside of a header")
-        found = self._bytes[self._at : self._at + size]
+        found = bytes(memoryview(self._bytes)[self._at : self._at + size])
         self._at += size + -size % BLOCK
         return found
 
     def content(self, size: int) -> None:
         """Pass over the content of a file and its padding. Raises InvalidToc if it has not *size* bytes."""
-        part = self._part() if self._at == len(self._bytes) else None
+        part = next(self._parts, None) if self._at == len(self._bytes) else None
         if part is None or part.type != _CONTENT or part.size != size:
             what = f"{part.size} bytes of content" if part and part.type == _CONTENT else "no content"
             raise InvalidToc(f"tar-split: {what} (expected {size} bytes, as the header says)")
-        self._bytes, self._at = b"", -size % BLOCK
+        self._bytes, self._at = bytearray(), -size % BLOCK
 
     def finish(self) -> None:
         """Raise InvalidToc if there is content behind the end of the archive."""
-        while (part := self._part()) is not None:
+        for part in self._parts:
             if part.type != _BYTES:
                 raise InvalidToc("tar-split: content behind the end of the archive")
 
     def _pull(self) -> bool:
         """Take the next bytes; False at the end."""
-        part = self._part()
+        part = next(self._parts, None)
         if part is None:
             return False
         if part.type != _BYTES:
             raise InvalidToc("tar-split: content where a header should be")
-        rest = self._bytes[self._at :]
-        self._at = max(0, self._at - len(self._bytes))  # padding that is still to come
-        self._bytes = rest + (part.payload or b"")
+        if self._at >= len(self._bytes):
+            self._at -= len(self._bytes)  # padding that is still to come
+            self._bytes.clear()
+        self._bytes += part.payload or b""  # not copied each time: a header may come byte by byte
         return True
 
-    def _part(self) -> _Part | None:
-        if self._next >= len(self._raw):
-            return None
-        end = self._raw.find(b"\n", self._next)
-        end = end if end >= 0 else len(self._raw)
-        line = memoryview(self._raw)[self._next : end]
-        self._next = end + 1
+
+def _parts(raw: bytes) -> Iterator[_Part]:
+    """Yield the lines, decoded many at a time. Raises InvalidToc."""
+    at = 0
+    while at < len(raw):
+        end = raw.find(b"\n", at + _BATCH) + 1 or len(raw)
         try:
-            return _PART.decode(line)
-        except (msgspec.DecodeError, UnicodeDecodeError) as exc:
+            yield from _PART.decode_lines(raw[at:end])
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
             raise InvalidToc(f"tar-split: {exc}") from None
+        at = end
 
 
 def headers(raw: bytes, budgets: Budgets) -> Iterator[Member]:

@@ -59,6 +59,15 @@ def test_bytes_may_be_cut_anywhere() -> None:
     assert listed(header(b"d", b"5"), 0, END) == listed(whole[:100], whole[100:512], 0, END[:5], END[5:])
 
 
+def test_a_long_header_may_come_byte_by_byte() -> None:
+    """In time that grows with its length, not with its square."""
+    whole = pax((b"comment", b"x" * 100_000)) + header(b"d", b"5")
+
+    assert listed(*(whole[at : at + 1] for at in range(len(whole))), 0, END) == listed(
+        header(b"d", b"5"), 0, END
+    )
+
+
 def test_what_is_listed_is_what_the_archive_says() -> None:
     archive = header(b"a", b"5", mode=0o755) + header(b"a/b", size=5, uid=3) + b"12345" + bytes(507) + END
     parts = (archive[:512], 0, archive[512:1024], 5, archive[1029:])
