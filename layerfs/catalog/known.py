@@ -9,9 +9,9 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import Final
 
-import msgspec
-
 from layerfs.catalog.documents import DocumentReader, ImageDocuments
+from layerfs.catalog.places import ImagePlace, LayerPlace, StackPlace
+from layerfs.catalog.views import KnownViews
 from layerfs.errors import ImageError, LayerfsError, NotInStore
 from layerfs.needs import BlobNeed, DocumentNeed, LayersNeed, Need
 from layerfs.oci import Digest, Image, Index, Manifest, Platform, Repository, documents_below, stack_digest
@@ -22,27 +22,6 @@ log = logging.getLogger(__name__)
 
 _RESCAN_COST: Final = 10
 """A scan of the refs that took t seconds is not repeated for 10 t: so names that nobody knows cost little."""
-
-
-class ImagePlace(msgspec.Struct, frozen=True):
-    """Where an image can be fetched from."""
-
-    repository: Repository
-    manifest: Digest
-
-
-class LayerPlace(msgspec.Struct, frozen=True):
-    """One place in one image where a layer occurs."""
-
-    image: ImagePlace
-    number: int
-
-
-class StackPlace(msgspec.Struct, frozen=True):
-    """An image that has a stack, and the layers of the stack, base first."""
-
-    image: ImagePlace
-    layers: tuple[Digest, ...]
 
 
 class KnownImages:
@@ -56,6 +35,8 @@ class KnownImages:
         self._without_id: list[Digest] = []
         """Layers that `_layer_ids` lacks so far: ids cost more than all else in a scan."""
         self._stacks: dict[str, StackPlace] = {}
+        self.views = KnownViews(self._scan, self._image)
+        """Lazy layers, and stacks that have some."""
         self._seen: set[tuple[Repository, Digest]] = set()
         self._no_scan_before = 0.0
 
@@ -73,13 +54,15 @@ class KnownImages:
         """
         source = ImagePlace(repository, image.manifest.digest)
         for layer in layers:
-            self._layers[layer.digest] = LayerPlace(source, layer.number)
+            self._layers[layer.digest] = place = LayerPlace(source, layer.number)
+            self.views.prefer(layer.key, place)
 
     def prefer_stack(self, repository: Repository, image: Image) -> None:
         """Fetch the stack of *image*, and each layer of it, for this image from now on."""
         source = ImagePlace(repository, image.manifest.digest)
         digests = tuple(layer.digest for layer in image.layers)
         self._stacks[image.stack.short_id] = StackPlace(source, digests)
+        self.views.prefer_stack(image, source)
         self.prefer(repository, image, image.layers)
 
     def _add(self, repository: Repository, manifest: Manifest) -> None:
@@ -92,6 +75,7 @@ class KnownImages:
                 self._without_id.append(digest)
                 self._layers[digest] = LayerPlace(source, number)
         self._stacks.setdefault(stack_digest(digests).short_id, StackPlace(source, digests))
+        self.views.add(source, manifest)
 
     def knows_layer(self, digest: Digest) -> bool:
         """Say whether a known manifest names *digest*."""

@@ -1,6 +1,6 @@
 """An image: the layers of a manifest paired with the diff_ids of its config."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 
 import msgspec
@@ -11,6 +11,7 @@ from layerfs.oci.config import HistoryEntry, ImageConfig
 from layerfs.oci.descriptor import Descriptor
 from layerfs.oci.digest import Digest
 from layerfs.oci.manifest import Manifest
+from layerfs.oci.toc import TocPlace, usable_place
 
 
 def stack_digest(layers: Iterable[Digest], merger: str = "") -> Digest:
@@ -21,6 +22,29 @@ def stack_digest(layers: Iterable[Digest], merger: str = "") -> Digest:
     """
     lines = [merger, *map(str, layers)] if merger else map(str, layers)
     return Digest.of("".join(f"{line}\n" for line in lines).encode("ascii"))
+
+
+def view_digest(keys: Sequence["LayerKey"]) -> Digest:
+    """Name what a stack of layers, base first, is shown as: `stack_digest` where none of them is lazy."""
+    if not any(key.toc for key in keys):
+        return stack_digest(key.digest for key in keys)
+    return Digest.of("".join(f"{key.digest} {key.toc or ''}\n" for key in keys).encode("ascii"))
+
+
+class LayerKey(msgspec.Struct, frozen=True):
+    """What decides what a layer is shown as: its blob, and the TOC that it may be read by.
+
+    A blob alone does not: a manifest can claim any TOC for the blob of another image.
+    """
+
+    digest: Digest
+    """That of the blob."""
+    toc: Digest | None = None
+
+    @property
+    def name(self) -> str:
+        """The key as one path component: ``sha256-<hex>``, and for a lazy layer ``sha256-<hex>.toc-<id>``."""
+        return self.digest.name if self.toc is None else f"{self.digest.name}.toc-{self.toc.short_id}"
 
 
 class ImageLayer(msgspec.Struct, frozen=True):
@@ -41,6 +65,17 @@ class ImageLayer(msgspec.Struct, frozen=True):
     def size(self) -> int:
         """Bytes of the compressed blob."""
         return self.descriptor.size
+
+    @property
+    def place(self) -> TocPlace | None:
+        """Where the TOC of the layer is; None if it has none that could be used."""
+        return usable_place(self.descriptor)
+
+    @property
+    def key(self) -> LayerKey:
+        """What it is shown as."""
+        place = self.place
+        return LayerKey(self.digest, None if place is None else place.digest)
 
     def require_archive(self) -> None:
         """Raise UnsupportedImage if the layer's media type says that it is no tar archive."""
@@ -100,6 +135,11 @@ class Image(msgspec.Struct, frozen=True, dict=True):
     def stack(self) -> Digest:
         """The digest of the stack of all layers."""
         return stack_digest(layer.digest for layer in self.layers)
+
+    @cached_property
+    def view(self) -> Digest:
+        """The digest of what all layers together are shown as."""
+        return view_digest([layer.key for layer in self.layers])
 
     def lower_order(self) -> list[Digest]:
         """Return the layers top first, each once at its topmost place: overlayfs refuses repeats."""

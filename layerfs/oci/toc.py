@@ -98,6 +98,16 @@ def toc_place(layer: Descriptor) -> TocPlace | None:
     return TocPlace(kind, digest(stargz, f"layer {layer.digest}: annotation {_STARGZ}"))
 
 
+def usable_place(layer: Descriptor) -> TocPlace | None:
+    """Return where the TOC of *layer* is; None, too, for annotations that `toc_place` refuses."""
+    if not layer.annotations:
+        return None
+    try:
+        return toc_place(layer)
+    except InvalidDocument:
+        return None
+
+
 def _chunked(layer: Descriptor, prefix: str, kind: TocKind, checksum: str) -> TocPlace:
     where = f"layer {layer.digest}: annotation"
     position = f"{where} {prefix + _POSITION}"

@@ -35,3 +35,14 @@ def read_all(path: bytes) -> Mapping[bytes, bytes]:
             if exc.errno not in _NONE_THERE and exc.errno != ENODATA:
                 raise
     return found
+
+
+def read_one(path: bytes, name: str) -> bytes | None:
+    """Return one extended attribute of *path* itself, None if it has none of this name. Raises OSError."""
+    try:
+        value: bytes = xattr.getxattr(path, name, symlink=True)
+    except OSError as exc:
+        if exc.errno == ENODATA or exc.errno in _NONE_THERE:
+            return None
+        raise
+    return value

@@ -21,7 +21,7 @@ from layerfs.store import LayerDir
 from layerfs.view.disk import DiskSource, OpenDirectory
 from layerfs.view.escaped import EscapedSource
 from layerfs.view.inodes import LAST_NUMBER, InodeTable, number_of, offset_number
-from layerfs.view.nodes import Attributes, Content, FileStatus, Node, blocks_shown
+from layerfs.view.nodes import Attributes, Content, FileStatus, Node, blocks_of, blocks_shown
 from layerfs.view.presence import Presence
 from layerfs.view.source import LayerSource
 from layerfs.view.tables import ReadTables, TableCache
@@ -57,9 +57,10 @@ class LayerTree:
         self._cache = cache
         self._has_lost = extraction.lost > 0
         self._owned_by_user = extraction.owner == "user"
+        self._is_skeleton = extraction.objects > 0
         self._keys: dict[bytes, tuple[bytes, int]] = {}
         self._file_key, self._file_base = self._key(FILE)
-        self.is_plain = not (self._has_lost or self._owned_by_user)
+        self.is_plain = not (self._has_lost or self._owned_by_user or self._is_skeleton)
         """Whether the disk says all of every file."""
 
     @property
@@ -96,6 +97,8 @@ class LayerTree:
         found = attributes_of(status)
         if self._owned_by_user:
             found.uid = found.gid = 0
+        if self._is_skeleton and S_ISREG(found.mode):
+            found.blocks = blocks_of(found.size)  # no file of a skeleton has any
         lost = self._lost(path)
         return found if lost is None else restored(found, lost)
 
@@ -144,12 +147,22 @@ class LayerTrees:
 
         Raises OSError.
         """
-        path = os.fsencode(layer.path)
-        tree = self._trees.get(path)
+        source = EscapedSource if layer.record.escaped else DiskSource
+        return self.open_as(os.fsencode(layer.path), layer, source, lacking)
+
+    def open_as(
+        self,
+        key: bytes,
+        layer: LayerDir,
+        source: Callable[[OpenDirectory, bytes], LayerSource],
+        lacking: Callable[[], Need | None] | None,
+    ) -> LayerTree:
+        """Return the tree that is shown as *key*, made by *source* if nobody uses it. Raises OSError."""
+        tree = self._trees.get(key)
         if tree is None:
+            path = os.fsencode(layer.path)
             directory = self.directory(os.path.dirname(path))
-            source = EscapedSource if layer.record.escaped else DiskSource
-            tree = self._trees[path] = LayerTree(
+            tree = self._trees[key] = LayerTree(
                 source(directory, os.path.basename(path)),
                 layer.record.layer,
                 self._inodes,
@@ -158,6 +171,10 @@ class LayerTrees:
                 None if lacking is None else Presence(directory, lacking),
             )
         return tree
+
+    def used(self, key: bytes) -> LayerTree | None:
+        """Return the tree that is shown as *key*, None if nobody uses it."""
+        return self._trees.get(key)
 
     def directory(self, path: bytes) -> OpenDirectory:
         """Return the open directory *path*; it stays open. Raises OSError."""

@@ -14,6 +14,7 @@ from typing import Final
 from weakref import finalize
 
 from layerfs.layer.kinds import Kind, kind_of
+from layerfs.needs import Need
 from layerfs.store.xattrs import read_all
 from layerfs.view.nodes import FileContent
 
@@ -51,9 +52,10 @@ class OpenDirectory:
 class DiskSource:
     """One layer directory, a `layerfs.view.source.LayerSource`."""
 
-    def __init__(self, directory: OpenDirectory, name: bytes) -> None:
+    def __init__(self, directory: OpenDirectory, name: bytes, called: bytes | None = None) -> None:
+        """Read the layer directory *name*; *called* tells its files from those shown elsewhere."""
         self.directory = directory
-        self.name = name
+        self.name = name if called is None else called
         self._below = name + b"/"
         self._far: dict[bytes, int] = {}
 
@@ -121,16 +123,20 @@ class DiskSource:
         fd, rest = self._reach(path)
         return os.readlink(rest, dir_fd=fd)
 
-    def content(self, path: bytes, size: int) -> FileContent:
+    def content(self, path: bytes, size: int) -> FileContent | Need:
         """Return how to open the file *path*. Raises OSError."""
         fd, rest = self._reach(path)
         return FileContent(fd, rest, size)
 
     def xattrs(self, path: bytes) -> Mapping[bytes, bytes]:
         """Return the attributes of *path* on disk. Raises OSError."""
+        return read_all(self.full_path(path))
+
+    def full_path(self, path: bytes) -> bytes:
+        """Return *path* for a call that takes no descriptor of a directory. Raises OSError."""
         if len(path) <= _NEAR:
-            return read_all(b"%s/%s%s" % (self.directory.path, self._below, path))
-        return read_all(b"/proc/self/fd/%d/%s" % self._reach(path))
+            return b"%s/%s%s" % (self.directory.path, self._below, path)
+        return b"/proc/self/fd/%d/%s" % self._reach(path)
 
     @contextmanager
     def _opened(self, path: bytes) -> Iterator[int]:

@@ -131,7 +131,7 @@ class ImageDirectory(DocumentDirectory):
 
     def _rootfs(self, name: bytes, image: Image) -> "StackLink":
         context, repository = self.context, self.repository
-        target = to_top(self.repository, 0) + b"rootfs/" + image.stack.short_id.encode("ascii")
+        target = to_top(self.repository, 0) + b"rootfs/" + image.view.short_id.encode("ascii")
         return context.node(self._below(name), lambda ino: StackLink(ino, context, target, repository, image))
 
     def _platforms(self, name: bytes, index: Index) -> "Platforms":
@@ -247,7 +247,7 @@ class ImageLayers(DocumentDirectory):
     def _link(self, layer: ImageLayer) -> LayerLink:
         context, repository, image = self.context, self._repository, self._image
         key = self._key + b"/" + self._name(layer.number)
-        target = to_top(self._repository, 1) + b"layers/" + layer.digest.name.encode("ascii")
+        target = to_top(self._repository, 1) + b"layers/" + layer.key.name.encode("ascii")
         return context.node(key, lambda ino: LayerLink(ino, context, target, repository, image, layer))
 
 

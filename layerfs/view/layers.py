@@ -4,21 +4,25 @@ Any layer that a known manifest names can be entered, only extracted ones are li
 """
 
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final
 
-from layerfs.catalog.known import LayerPlace
+from layerfs.catalog.places import LayerPlace
 from layerfs.catalog.state import layer_state
 from layerfs.errors import InvalidDigest, LayerfsError
 from layerfs.needs import Need
 from layerfs.oci import Digest, Image
+from layerfs.oci.image import LayerKey
 from layerfs.store import ImageStorage
 from layerfs.view import texts
+from layerfs.view.lazy import LazyRoot
 from layerfs.view.nodes import FOREVER, Attributes, FileContent, Node
 from layerfs.view.roots import FORMS, LayerRoot
 from layerfs.view.virtual import TEXT_MODE, ChangingText, MountContext, VirtualDirectory, VirtualNode
 
 KEY: Final = b"layers"
+_LAZY_NAME: Final = re.compile(rb"sha(256|512)-[0-9a-f]+\.toc-[a-z2-7]{26}")
 
 
 class LayersDirectory(VirtualDirectory):
@@ -29,9 +33,10 @@ class LayersDirectory(VirtualDirectory):
     def lookup(self, name: bytes) -> Node | None:
         """Return a layer that the store has or a known manifest names."""
         digest = parse_digest_name(name)
-        if digest is None:
-            return None
         context = self.context
+        if digest is None:
+            key = context.known.views.key(name.decode("ascii")) if _LAZY_NAME.fullmatch(name) else None
+            return None if key is None else lazy_node(context, key)
         if context.storage.open_layer(digest) is None and not context.known.knows_layer(digest):
             return None
         return layer_node(context, digest)
@@ -88,6 +93,20 @@ class LayerNode(VirtualDirectory):
 
     def _below(self, name: bytes) -> bytes:
         return self._key + b"/" + name
+
+
+class LazyNode(LayerNode):
+    """``layers/sha256-<hex>.toc-<id>/``."""
+
+    __slots__ = ("_layer",)
+
+    def __init__(self, ino: int, context: MountContext, key: bytes, layer: LayerKey) -> None:
+        super().__init__(ino, context, key, layer.digest)
+        self._layer = layer
+
+    def _root(self, form: bytes) -> LazyRoot:
+        context, layer = self.context, self._layer
+        return context.node(self._below(form), lambda ino: LazyRoot(ino, context, layer, form))
 
 
 class Blob(VirtualNode):
@@ -152,6 +171,12 @@ def layer_node(context: MountContext, digest: Digest) -> LayerNode:
     """Return the directory of a layer."""
     key = KEY + b"/" + digest.name.encode("ascii")
     return context.node(key, lambda ino: LayerNode(ino, context, key, digest))
+
+
+def lazy_node(context: MountContext, layer: LayerKey) -> LazyNode:
+    """Return the directory of a lazy layer."""
+    key = KEY + b"/" + layer.name.encode("ascii")
+    return context.node(key, lambda ino: LazyNode(ino, context, key, layer))
 
 
 def held_layers(storage: ImageStorage) -> Iterator[Digest]:

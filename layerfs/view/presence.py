@@ -6,14 +6,32 @@ store this costs one fstat(2).
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from errno import EIO
-from typing import Final, TypeVar
+from typing import Final, Protocol, TypeVar
 
 from layerfs.needs import Need
-from layerfs.view.disk import OpenDirectory
 
 T = TypeVar("T")
+
+
+class Changing(Protocol):
+    """Where names come and go."""
+
+    def changed_ns(self) -> int:
+        """Return when one came or went last. Raises OSError."""
+
+
+class Several:
+    """Several directories, as one."""
+
+    def __init__(self, directories: Iterable[Changing]) -> None:
+        self._directories = tuple(dict.fromkeys(directories))
+
+    def changed_ns(self) -> int:
+        """Return when a name came or went last in one of them. Raises OSError."""
+        return max(directory.changed_ns() for directory in self._directories)
+
 
 _TICK_NS: Final = 50_000_000
 """Two changes of a directory as close as this may show one time: the kernel counts in ticks of some ms."""
@@ -23,11 +41,11 @@ _ROUNDS: Final = 100
 class Presence:
     """Some layers in one directory; *lacking* says what to obtain, None while all are there."""
 
-    __slots__ = ("_lacking", "_settled_ns", "directory")
+    __slots__ = ("_settled_ns", "directory", "lacking")
 
-    def __init__(self, directory: OpenDirectory, lacking: Callable[[], Need | None]) -> None:
+    def __init__(self, directory: Changing, lacking: Callable[[], Need | None]) -> None:
         self.directory = directory
-        self._lacking = lacking
+        self.lacking = lacking
         self._settled_ns = -1
         """When the directory had changed last as the layers were there; -1 for not known."""
 
@@ -46,7 +64,7 @@ class Presence:
     def _ask_again(self, ask: Callable[[], T]) -> T | Need:
         for _ in range(_ROUNDS):
             changed_ns = self.directory.changed_ns()
-            need = self._lacking()
+            need = self.lacking()
             if need is not None:
                 return need
             try:
@@ -61,7 +79,7 @@ class Presence:
 
     def _is_undisturbed(self, since_ns: int) -> bool:
         """Say whether all is as it was when the directory had changed last at *since_ns*."""
-        if self.directory.changed_ns() != since_ns or self._lacking() is not None:
+        if self.directory.changed_ns() != since_ns or self.lacking() is not None:
             return False
         if time.time_ns() - since_ns > _TICK_NS:
             self._settled_ns = since_ns

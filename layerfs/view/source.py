@@ -1,7 +1,7 @@
 """Where the files of a layer come from: the contract between the nodes of the mount and what holds a layer.
 
-Today that is a directory of the store (`layerfs.view.disk`). A table of contents whose files are fetched
-one by one fits as well, so nodes know nothing but this: what is at a path, what a directory holds, and a
+That is a directory of the store (`layerfs.view.disk`), or a skeleton whose files are fetched one by one
+(`layerfs.view.skeleton`). Nodes know nothing but this: what is at a path, what a directory holds, and a
 status that looks like the one of lstat(2). Paths are relative to the layer; its root is the empty path.
 Every method raises OSError.
 """
@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
 from layerfs.layer.kinds import Kind
+from layerfs.needs import Need
 from layerfs.view.nodes import FileContent, FileStatus
 
 
@@ -46,8 +47,11 @@ class LayerSource(Protocol):
     def readlink(self, path: bytes) -> bytes:
         """Return the target of the link *path*."""
 
-    def content(self, path: bytes, size: int) -> FileContent:
-        """Return how to open the regular file *path*, which has *size* bytes."""
+    def content(self, path: bytes, size: int) -> FileContent | Need:
+        """Return how to open the regular file *path*, which has *size* bytes; or what it waits for.
+
+        Raises LayerfsError besides.
+        """
 
     def xattrs(self, path: bytes) -> Mapping[bytes, bytes]:
         """Return all attributes of *path*, those of overlayfs included."""

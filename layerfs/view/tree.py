@@ -5,12 +5,13 @@
 
 import os
 import time
+from collections.abc import Callable
 from typing import Protocol
 
 import msgspec
 
 from layerfs.catalog.known import KnownImages
-from layerfs.oci import Platform
+from layerfs.oci import Platform, Repository
 from layerfs.store import ImageStorage
 from layerfs.view import images, layers, lowers, rootfs
 from layerfs.view.content import LayerTrees
@@ -42,12 +43,14 @@ def build(
     tag_ttl: float | None = None,
     uid: int | None = None,
     gid: int | None = None,
+    lazy: Callable[[Repository], bool] = lambda _: True,
 ) -> MountTree:
     """Return the tree of *storage* as it will show at the absolute path *mountpoint*.
 
     *platform* is what indexes are searched for; *uid* and *gid* own what no disk holds, the daemon's own by
-    default. A pinned tag is resolved anew after *tag_ttl* seconds, None for never. Reads nothing of the
-    store. Raises ValueError for a relative mountpoint.
+    default. A pinned tag is resolved anew after *tag_ttl* seconds, None for never. *lazy* says whether layers
+    of a repository may be shown before they are whole. Reads nothing of the store. Raises ValueError for a
+    relative mountpoint.
     """
     where = os.fsencode(mountpoint)
     if not where.startswith(b"/"):
@@ -64,6 +67,7 @@ def build(
         uid=os.geteuid() if uid is None else uid,
         gid=os.getegid() if gid is None else gid,
         born_ns=time.time_ns(),
+        lazy=lazy,
     )
     root = FixedDirectory(ROOT_INO, context, _top(context, status))
     inodes.set_root(root)

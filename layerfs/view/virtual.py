@@ -12,7 +12,7 @@ import msgspec
 
 from layerfs.catalog.known import KnownImages
 from layerfs.needs import Need
-from layerfs.oci import Platform
+from layerfs.oci import Platform, Repository
 from layerfs.store import ImageStorage
 from layerfs.view.content import LayerTrees
 from layerfs.view.inodes import InodeTable, number_of
@@ -25,6 +25,10 @@ PRIVATE_MODE: Final = S_IFREG | 0o400
 """A file that others may not read in a mount that they may enter has this one."""
 
 N = TypeVar("N", bound=Node)
+
+
+def _always(_: Repository) -> bool:
+    return True
 
 
 class MountContext(msgspec.Struct, frozen=True):
@@ -43,6 +47,8 @@ class MountContext(msgspec.Struct, frozen=True):
     gid: int
     born_ns: int
     """The time of everything that has no time of its own, in nanoseconds."""
+    lazy: Callable[[Repository], bool] = _always
+    """Whether layers of a repository may be shown before they are whole."""
 
     def node(self, key: bytes, make: Callable[[int], N]) -> N:
         """Return the virtual node called *key*, made if the kernel does not know it."""

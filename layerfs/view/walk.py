@@ -15,8 +15,8 @@ from layerfs.layer.whiteout import is_marker
 from layerfs.store import LayerDir
 from layerfs.view.content import LayerTrees
 from layerfs.view.inodes import ROOT_INO, InodeTable
+from layerfs.view.merged import MergedDirectory, Stack
 from layerfs.view.nodes import Node
-from layerfs.view.rootfs import MergedDirectory, Stack
 
 _KINDS: Final[dict[int, EntryKind]] = {
     stat.S_IFREG: "file",

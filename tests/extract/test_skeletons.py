@@ -20,7 +20,7 @@ from layerfs.oci import Digest
 from tests.extract.extracting import Extract, Tree, tables_in
 from tests.support.images import directory, file, hardlink, opaque, symlink, tar, whiteout
 from tests.support.stacks import layers
-from tests.support.tocs import LazyLayer, estargz
+from tests.support.tocs import LazyLayer, estargz, tellable
 
 pytestmark = pytest.mark.needs_root
 
@@ -143,24 +143,13 @@ def test_the_fifth_table_says_where_the_content_is(skeleton: Skeletons) -> None:
 @given(entries=layers())
 @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
 def test_random_layers(extract: Extract, skeleton: Skeletons, entries: Any) -> None:
-    layer = estargz(tar(once(entries)), chunk=3)
+    layer = estargz(tar(tellable(entries)), chunk=3)
 
     made = skeleton(layer)
 
     whole = extract(archive=layer.archive)
     assert facts(made) == facts(whole)
     assert made.tables == whole.tables
-
-
-def once(entries: Any) -> list[Any]:
-    """Return *entries* without the second of a name, and in names of UTF-8: no TOC can say others."""
-    found: dict[bytes, Any] = {}
-    for entry in entries:
-        name, target = (
-            os.fsencode(text).replace(b"\xff", b"\xc3\xa9") for text in (entry.name, entry.target)
-        )
-        found.setdefault(os.path.normpath(name), entry.with_(name=name, target=target))
-    return list(found.values())
 
 
 @pytest.mark.parametrize(

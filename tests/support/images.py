@@ -156,6 +156,8 @@ class BuiltLayer:
     diff_id: Digest
     compression: Compression
     command: str
+    annotations: Mapping[str, str] = field(default_factory=dict)
+    """What the manifest says of it besides."""
 
     @property
     def size(self) -> int:
@@ -238,7 +240,7 @@ def image(
         "schemaVersion": 2,
         "mediaType": media_type,
         "config": _descriptor(config_type, config),
-        "layers": [_descriptor(built.media_type(style), built.blob) for built in layers],
+        "layers": [_layer_descriptor(built, style) for built in layers],
     }
     if annotations:
         manifest["annotations"] = annotations
@@ -313,6 +315,11 @@ def to_json(value: Json) -> bytes:
 
 def _descriptor(media_type: str, content: bytes) -> Json:
     return {"mediaType": media_type, "digest": str(Digest.of(content)), "size": len(content)}
+
+
+def _layer_descriptor(built: BuiltLayer, style: Style) -> Json:
+    annotations = {"annotations": dict(built.annotations)} if built.annotations else {}
+    return _descriptor(built.media_type(style), built.blob) | annotations
 
 
 def _platform_json(platform: Platform) -> Json:

@@ -1,7 +1,6 @@
 """Layers with a TOC, made of any archive: eStargz as its documentation says, with chunks of any size.
 
-For what a TOC means to layerfs; that real ones are read, real tools' blobs show (tests/layer). Imports
-nothing of layerfs but its values.
+For what a TOC means to layerfs; that real ones are read, real tools' blobs show (tests/layer).
 """
 
 import base64
@@ -10,13 +9,14 @@ import io
 import json
 import os
 import tarfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from layerfs.oci import Digest
 from layerfs.oci.toc import Stretch, TocKind, TocPlace
+from tests.support.images import BuiltLayer, Entry
 
 TOC_NAME = "stargz.index.json"
 _END = bytes(1024)
@@ -47,6 +47,12 @@ class LazyLayer:
     def digest(self) -> Digest:
         """That of the blob."""
         return Digest.of(self.blob)
+
+    @property
+    def built(self) -> BuiltLayer:
+        """It as a layer of an image whose manifest says that it has a TOC."""
+        diff_id = Digest.of(self.archive)
+        return BuiltLayer(self.blob, self.digest, diff_id, "gzip", "COPY . /", self.annotations)
 
     @property
     def annotations(self) -> dict[str, str]:
@@ -137,3 +143,14 @@ def _footer(offset: int) -> bytes:
     extra = b"SG" + len(field).to_bytes(2, "little") + field
     head = b"\x1f\x8b\x08\x04\0\0\0\0\0\xff" + len(extra).to_bytes(2, "little") + extra
     return head + b"\x01\0\0\xff\xff" + bytes(8)
+
+
+def tellable(entries: Iterable[Entry]) -> list[Entry]:
+    """Return *entries* without the second of a name, and in names of UTF-8: no TOC can tell others."""
+    found: dict[bytes, Entry] = {}
+    for entry in entries:
+        name, target = (
+            os.fsencode(text).replace(b"\xff", b"\xc3\xa9") for text in (entry.name, entry.target)
+        )
+        found.setdefault(os.path.normpath(name), entry.with_(name=name, target=target))
+    return list(found.values())

@@ -3,7 +3,7 @@
 import hashlib
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,9 +60,9 @@ class Scene:
         self.platform = platform
         self.mount()
 
-    def mount(self) -> None:
+    def mount(self, *, lazy: bool = True) -> None:
         """Make a new tree, as a restarted daemon would."""
-        self.tree = tree.build(self.storage, self.mountpoint, self.platform, self.status)
+        self.tree = tree.build(self.storage, self.mountpoint, self.platform, self.status, lazy=lambda _: lazy)
 
     def close(self) -> None:
         """End the workers of the store."""
@@ -128,9 +128,13 @@ def names(listing: object) -> list[bytes]:
     return sorted(name for name, _ in listing)
 
 
-def read(node: Node) -> bytes:
+Opened = Callable[[Node], object]
+"""Opens a file; may wait."""
+
+
+def read(node: Node, opened: Opened = lambda node: node.open()) -> bytes:
     """Read a file as the edge does."""
-    content = node.open()
+    content = opened(node)
     if isinstance(content, BytesContent):
         return content.data
     assert isinstance(content, FileContent), content
@@ -146,14 +150,14 @@ def stack_id(*layers: MadeLayer) -> str:
     return stack_digest(one.digest for one in layers).short_id
 
 
-def show(node: Node) -> Snapshot:
+def show(node: Node, opened: Opened = lambda node: node.open()) -> Snapshot:
     """Describe what the kernel would see below *node*, as `canary.snapshot` does of a mounted tree."""
     nodes = dict(_walk(b"", node))
     places: dict[int, list[bytes]] = {}
     for path, one in sorted(nodes.items()):
         if not stat.S_ISDIR(one.attributes().mode):
             places.setdefault(one.ino, []).append(path)
-    return {path: _fact(one, places.get(one.ino, [])) for path, one in nodes.items()}
+    return {path: _fact(one, places.get(one.ino, []), opened) for path, one in nodes.items()}
 
 
 def _walk(path: bytes, node: Node) -> Iterator[tuple[bytes, Node]]:
@@ -167,7 +171,7 @@ def _walk(path: bytes, node: Node) -> Iterator[tuple[bytes, Node]]:
             yield from _walk(path + b"/" + name if path else name, child)
 
 
-def _fact(node: Node, places: list[bytes]) -> Fact:
+def _fact(node: Node, places: list[bytes], opened: Opened) -> Fact:
     found = node.attributes()
     kind = stat.S_IFMT(found.mode)
     assert found.blocks == (found.size + 511) // 512
@@ -181,7 +185,7 @@ def _fact(node: Node, places: list[bytes]) -> Fact:
         size=found.size if kind in (stat.S_IFREG, stat.S_IFLNK) else None,
         device=found.rdev if kind in (stat.S_IFCHR, stat.S_IFBLK) else None,
         target=target,
-        content=hashlib.sha256(read(node)).hexdigest() if kind == stat.S_IFREG else None,
+        content=hashlib.sha256(read(node, opened)).hexdigest() if kind == stat.S_IFREG else None,
         xattrs=tuple(sorted((os.fsdecode(name), value) for name, value in node.xattrs().items())),
         links=tuple(places) if len(places) > 1 else (),
     )

@@ -8,14 +8,14 @@ from itertools import repeat
 import pytest
 
 from layerfs.view import directory as view_directory
-from layerfs.view import rootfs as view_rootfs
+from layerfs.view import merged as view_merged
 from layerfs.view.content import ContentFile
 from layerfs.view.diff import DiffDirectory
 from layerfs.view.directory import LISTED_AT_ONCE, ContentDirectory, LongListing, LostNode
 from layerfs.view.inodes import InodeTable
 from layerfs.view.lower import LowerDirectory
+from layerfs.view.merged import Stack
 from layerfs.view.nodes import Node
-from layerfs.view.rootfs import Stack
 from tests.view.contents import DIRECTORY, FILE, WHITEOUT, Contents, Entry, tree
 
 MANY = 4 * LISTED_AT_ONCE
@@ -27,7 +27,7 @@ ROOT = Entry(1, DIRECTORY)
 @pytest.fixture(autouse=True)
 def _some_are_many(monkeypatch: pytest.MonkeyPatch) -> None:
     """Do with hundreds of names what 32,768 are needed for; `tests/end_to_end/test_cost.py` has 60,000."""
-    for module in (view_directory, view_rootfs):
+    for module in (view_directory, view_merged):
         monkeypatch.setattr(module, "MANY", MANY)
 
 

@@ -11,8 +11,8 @@ from hypothesis import HealthCheck, Phase, given, settings
 
 from layerfs.layer.whiteout import is_marker
 from layerfs.view.directory import Listing, LongListing
+from layerfs.view.merged import MergedDirectory
 from layerfs.view.nodes import Node
-from layerfs.view.rootfs import MergedDirectory
 from tests.support import canary, model
 from tests.support.images import directory, file, hardlink, image, opaque, symlink, whiteout
 from tests.support.mounts import overlay
@@ -244,7 +244,7 @@ def test_big_directory_holds_up_others(scene: Scene, monkeypatch: pytest.MonkeyP
     """OPENDIR judges no name of a large directory, and READDIR few at a time, however many are hidden."""
     layers = crowds()[kind]
     scene = fill(scene, *layers)
-    for module in ("directory", "rootfs"):
+    for module in ("directory", "merged"):
         monkeypatch.setattr(f"layerfs.view.{module}.MANY", 20)
     monkeypatch.setattr("layerfs.view.directory.LISTED_AT_ONCE", 4)
     judged = 0

@@ -7,8 +7,8 @@ import pytest
 from layerfs.view.diff import DiffDirectory
 from layerfs.view.inodes import InodeTable
 from layerfs.view.lower import LowerDirectory
+from layerfs.view.merged import Stack
 from layerfs.view.nodes import FileContent, Node
-from layerfs.view.rootfs import Stack
 from tests.view.contents import DIRECTORY, FILE, LINK, Contents, Entry, tree
 from tests.view.scene import names
 

@@ -1,0 +1,103 @@
+"""Which images have lazy layers, and what is needed of them: by what they are shown as.
+
+What a lazy layer is shown as follows from its blob and from the TOC that a manifest claims for that
+(`layerfs.oci.image.LayerKey`), so two images that claim different ones never meet.
+"""
+
+from collections.abc import Callable
+
+from layerfs.catalog.places import ImagePlace, LayerPlace, ViewPlace
+from layerfs.needs import DocumentNeed, FileNeed, LayersNeed, Need, TocNeed
+from layerfs.oci import Image, Manifest, Repository
+from layerfs.oci.image import LayerKey, view_digest
+from layerfs.oci.toc import usable_place
+
+ImageOf = Callable[[ImagePlace], Image | DocumentNeed]
+"""Reads the documents of an image. Raises StoreError, ImageError."""
+
+
+class KnownViews:
+    """Those of the manifests that were seen; *scan* takes in those that refs name. Not thread-safe."""
+
+    def __init__(self, scan: Callable[[], None], image: ImageOf) -> None:
+        self._scan = scan
+        self._image = image
+        self._layers: dict[str, tuple[LayerKey, LayerPlace]] = {}
+        """By `LayerKey.name`."""
+        self._stacks: dict[str, ViewPlace] = {}
+        """By the short id of `view_digest`."""
+
+    def add(self, source: ImagePlace, manifest: Manifest) -> None:
+        """Take in the lazy layers of an image."""
+        if not any(layer.annotations for layer in manifest.layers):
+            return
+        keys = []
+        for number, layer in enumerate(manifest.layers):
+            place = usable_place(layer)
+            keys.append(key := LayerKey(layer.digest, None if place is None else place.digest))
+            if key.toc is not None:
+                self._layers.setdefault(key.name, (key, LayerPlace(source, number)))
+        if any(key.toc for key in keys):
+            self._stacks.setdefault(view_digest(keys).short_id, ViewPlace(source, tuple(keys)))
+
+    def prefer(self, key: LayerKey, place: LayerPlace) -> None:
+        """Fetch a layer from *place* from now on."""
+        if key.toc is not None:
+            self._layers[key.name] = key, place
+
+    def prefer_stack(self, image: Image, source: ImagePlace) -> None:
+        """Fetch what *image* is shown as from *source* from now on."""
+        if image.view != image.stack:
+            self._stacks[image.view.short_id] = ViewPlace(source, tuple(layer.key for layer in image.layers))
+
+    def key(self, name: str) -> LayerKey | None:
+        """Return the lazy layer that is called *name*; None if no known manifest has it."""
+        if name not in self._layers:
+            self._scan()
+        found = self._layers.get(name)
+        return None if found is None else found[0]
+
+    def layer(self, key: LayerKey) -> tuple[LayerPlace, Image] | DocumentNeed:
+        """Return an image that has the known layer *key*, and where in it. Raises StoreError, ImageError."""
+        _, place = self._layers[key.name]
+        image = self._image(place.image)
+        return image if isinstance(image, DocumentNeed) else (place, image)
+
+    def repository(self, key: LayerKey) -> Repository:
+        """Return where the known layer *key* is fetched from."""
+        return self._layers[key.name][1].image.repository
+
+    def toc_need(self, key: LayerKey) -> Need:
+        """Return the need for what lists the files of a known layer. Raises StoreError, ImageError."""
+        return self._need(key, lambda place, image: TocNeed(place.image.repository, image, (place.number,)))
+
+    def whole_need(self, key: LayerKey) -> Need:
+        """Return the need for a known layer, whole. Raises StoreError, ImageError."""
+        return self._need(
+            key, lambda place, image: LayersNeed(place.image.repository, image, (place.number,))
+        )
+
+    def file_need(self, key: LayerKey, id_: str) -> Need:
+        """Return the need for an object of a known layer. Raises StoreError, ImageError."""
+        toc = key.toc
+        assert toc is not None, "it is lazy"
+        return self._need(
+            key, lambda place, image: FileNeed(place.image.repository, image, place.number, toc, id_)
+        )
+
+    def stack_keys(self, id_: str) -> tuple[LayerKey, ...] | None:
+        """Return the layers of the stack that is shown as *id_*, base first; None if none is known."""
+        if id_ not in self._stacks:
+            self._scan()
+        found = self._stacks.get(id_)
+        return None if found is None else found.keys
+
+    def stack(self, id_: str) -> tuple[Repository, Image] | DocumentNeed:
+        """Return the image that is shown as the known *id_*. Raises StoreError, ImageError."""
+        source = self._stacks[id_].image
+        image = self._image(source)
+        return image if isinstance(image, DocumentNeed) else (source.repository, image)
+
+    def _need(self, key: LayerKey, make: Callable[[LayerPlace, Image], Need]) -> Need:
+        found = self.layer(key)
+        return found if isinstance(found, DocumentNeed) else make(*found)
