@@ -155,12 +155,16 @@ async def providing(
                 blob_files=None if local is None else local.blob_file,
                 make_room=keeper.make_room,
                 new_backoff=partial(_new_backoff, settings.access),
-                laziness=Laziness(on=settings.lazy == "auto", whole=settings.verify_whole),
+                laziness=_laziness(settings),
             ) as provider,
         ):
             if serving:
                 provider.complete_behind(settings.background)
             yield provider
+
+
+def _laziness(settings: Settings) -> Laziness:
+    return Laziness(on=settings.lazy == "auto", whole=settings.verify_whole)
 
 
 def keeper_of(settings: Settings, storage: ImageStorage) -> "Keeper":
@@ -233,7 +237,12 @@ async def serve(
         provider.sweep_soon()
         status = _Reporter(provider, settings, Path(str(mountpoint)))
         view = tree.build(
-            storage, mountpoint.path, settings.preferred_platform, status, tag_ttl=settings.tag_ttl
+            storage,
+            mountpoint.path,
+            settings.preferred_platform,
+            status,
+            tag_ttl=settings.tag_ttl,
+            lazy=_laziness(settings).allows,
         )
         await session.serve(view, provider, mountpoint, settings, ready=ready)
 

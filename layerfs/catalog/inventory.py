@@ -16,7 +16,18 @@ import msgspec
 from layerfs.catalog.documents import held_document
 from layerfs.errors import InvalidDigest
 from layerfs.oci import Digest, ImageReference, Index, Manifest, documents_below, stack_digest
-from layerfs.store.layout import BLOB_SUFFIX, COVERS, EXTRACTED, OVERLAYS, RECORD_SUFFIX, StagedName
+from layerfs.oci.toc import usable_place
+from layerfs.store.layout import (
+    BLOB_SUFFIX,
+    COVERS,
+    EXTRACTED,
+    OBJECTS,
+    OVERLAYS,
+    RECORD_SUFFIX,
+    SKELETONS,
+    TOCS,
+    StagedName,
+)
 from layerfs.store.measure import BLOCK, disk_usage
 from layerfs.store.records import MERGERS
 from layerfs.store.stock import Stored, StoredKind
@@ -37,6 +48,8 @@ class Inventory(msgspec.Struct):
 
     things: dict[Stored, Held] = msgspec.field(default_factory=dict)
     """What has its final name."""
+    objects: dict[str, Held] = msgspec.field(default_factory=dict)
+    """Files of lazy layers, by their ids."""
     leftovers: dict[Path, Held] = msgspec.field(default_factory=dict)
     """Suspended downloads, and what killed processes left; also what is on its way just now."""
     scratches: dict[Path, Held] = msgspec.field(default_factory=dict)
@@ -57,7 +70,7 @@ class Inventory(msgspec.Struct):
     @property
     def total(self) -> int:
         """All of it."""
-        stocks = (self.things, self.leftovers, self.scratches, self.bundles)
+        stocks = (self.things, self.objects, self.leftovers, self.scratches, self.bundles)
         return self.other + sum(held.size for stock in stocks for held in stock.values())
 
 
@@ -67,10 +80,12 @@ def take_inventory(storage: ImageStorage) -> Inventory:
     for path, status, what in stored_in(storage):
         if what is None:
             found.leftovers[path] = _held(path, status)
-        elif what.kind in stock.shelves:
+        elif what.kind in stock.shelves or what.kind == "toc":
             found.things[what] = Held(stock.measure(what), stock.used_at(what))
         else:
             found.things[what] = Held(status.st_blocks * BLOCK, status.st_mtime)
+    for id_, status in storage.lazy.objects.all():
+        found.objects[id_] = Held(status.st_blocks * BLOCK, status.st_mtime // 1)
     for directory, into in ((root / OVERLAYS, found.scratches), (root / "local", found.bundles)):
         for name, status in _entries(directory):
             if stat.S_ISDIR(status.st_mode):
@@ -83,7 +98,7 @@ def take_inventory(storage: ImageStorage) -> Inventory:
 
 
 def needs_of(storage: ImageStorage, digest: Digest, lacking: set[Digest] | None = None) -> frozenset[Digest]:
-    """Return *digest* and all that its documents, as far as *storage* has them, lead to; covers too.
+    """Return *digest* and all that its documents, as far as *storage* has them, lead to; covers and TOCs too.
 
     What documents it may lead to that are not here is added to *lacking*.
     """
@@ -102,6 +117,7 @@ def needs_of(storage: ImageStorage, digest: Digest, lacking: set[Digest] | None 
                 yield document.config.digest
                 layers = [layer.digest for layer in document.layers]
                 yield from layers
+                yield from (place.digest for layer in document.layers if (place := usable_place(layer)))
                 yield from (stack_digest(layers, merger) for merger in MERGERS)
 
     return frozenset(walk())
@@ -119,7 +135,12 @@ def stored_in(storage: ImageStorage) -> Iterator[tuple[Path, os.stat_result, Sto
         ("config", root / "configs", RECORD_SUFFIX),
         ("layer", root / EXTRACTED, ""),
         ("cover", root / COVERS, ""),
+        ("skeleton", root / SKELETONS, ""),
+        ("toc", root / TOCS, ""),
     )
+    for name, status in _entries(storage.lazy.objects.directory):
+        if StagedName.parse(name) is not None:
+            yield storage.lazy.objects.directory / name, status, None
     for kind, directory, suffix in stocks:
         for name, status in _entries(directory):
             if StagedName.parse(name) is not None:
@@ -138,11 +159,18 @@ def _held(path: Path, status: os.stat_result) -> Held:
 
 def _other(root: Path) -> int:
     """Return the bytes of what is in no row: small files, and the directories that the rest is in."""
-    rows = {"layers", "manifests", "configs", EXTRACTED, COVERS, OVERLAYS, "local"}
+    rows = {
+        "layers", "manifests", "configs", EXTRACTED, COVERS, TOCS, SKELETONS, OBJECTS, OVERLAYS, "local"
+    }  # fmt: skip
     total = os.lstat(root).st_blocks * BLOCK
+    total += sum(status.st_blocks * BLOCK for _, status in _entries(root / OBJECTS) if _is_directory(status))
     for name, status in _entries(root):
         total += status.st_blocks * BLOCK if name in rows else disk_usage(root / name)
     return total
+
+
+def _is_directory(status: os.stat_result) -> bool:
+    return stat.S_ISDIR(status.st_mode)
 
 
 def _entries(directory: Path) -> Iterator[tuple[str, os.stat_result]]:

@@ -34,8 +34,8 @@ def df(
     """Show what the store takes of the disk, as du(1) counts it.
 
     Shared is what more than one image needs; in use what a mount or a lease does; reclaimable what layerfs gc
-    would remove: what none of them needs. Scratches is what was written to overlays (--rw), local what
-    layerfs mount SOURCE keeps.
+    would remove: what none of them needs. Skeletons list the files of lazy layers, objects are such files.
+    Scratches is what was written to overlays (--rw), local what layerfs mount SOURCE keeps.
     """
     from layerfs.cli.opening import open_store
     from layerfs.gc.jobs import survey
@@ -79,6 +79,7 @@ _ROWS: "Final[Mapping[str, tuple[StoredKind, ...]]]" = {
     "blobs": ("blob",),
     "extracted": ("layer",),
     "covers": ("cover",),
+    "skeletons": ("skeleton", "toc"),
     "documents": ("manifest", "config"),
 }
 
@@ -100,7 +101,8 @@ def _totals(seen: "Survey") -> dict[str, Json]:
             reclaimable=of(seen.plan.going.__contains__),
         )
 
-    return {name: total(kinds) for name, kinds in _ROWS.items()}
+    objects = _total(found.objects.values(), reclaimable=seen.objects.values())
+    return {name: total(kinds) for name, kinds in _ROWS.items()} | {"objects": objects}
 
 
 def _total(

@@ -92,6 +92,8 @@ def gc(
     done = collect_garbage(storage, older_than=_seconds(older_than), force=force, dry_run=dry_run)
     rest = done.leftovers.rows()
     rows = _rows(done.removed) | {what: list(held.values()) for what, held in rest.items()}
+    if done.objects:
+        rows["objects"] = list(done.objects.values())
     total = sum(one.size for row in rows.values() for one in row)
     if as_json:
         sums = {what: {"count": len(row), "size": sum(one.size for one in row)} for what, row in rows.items()}
@@ -113,7 +115,7 @@ def _print_rows(rows: "Mapping[str, list[Held]]", total: int) -> None:
 def _rows(removed: "Mapping[Stored, Held]") -> "dict[str, list[Held]]":
     rows: dict[str, list[Held]] = {"layers": [], "covers": [], "blobs": [], "documents": []}
     for what, held in removed.items():
-        rows[_ROWS.get(what.kind, f"{what.kind}s")].append(held)
+        rows.setdefault(_ROWS.get(what.kind, f"{what.kind}s"), []).append(held)
     return rows
 
 

@@ -8,6 +8,7 @@ import msgspec
 from layerfs.catalog.inventory import Held, Inventory, take_inventory
 from layerfs.gc.collect import Collector
 from layerfs.gc.leftovers import Cleaner, Leftovers, suspended_of
+from layerfs.gc.objects import only_named_by, remove_objects, unnamed_objects
 from layerfs.gc.plan import Kept, Needed, Plan, Users, plan_collection, total
 from layerfs.oci import Digest, ImageReference
 from layerfs.store import ImageStorage, RefEntry
@@ -21,6 +22,8 @@ class Survey(msgspec.Struct, frozen=True):
     users: Users
     plan: Plan
     leftovers: Leftovers
+    objects: Mapping[str, Held]
+    """Files of lazy layers that would go, too."""
 
 
 class Outcome(msgspec.Struct):
@@ -29,11 +32,13 @@ class Outcome(msgspec.Struct):
     removed: Mapping[Stored, Held]
     kept: list[Kept]
     leftovers: Leftovers = msgspec.field(default_factory=Leftovers)
+    objects: Mapping[str, Held] = msgspec.field(default_factory=dict)
+    """Files of lazy layers among it, by their ids."""
 
     @property
     def freed(self) -> int:
         """Bytes of what was removed, leftovers aside."""
-        return total(self.removed.values())
+        return total(self.removed.values()) + total(self.objects.values())
 
 
 def survey(storage: ImageStorage, *, older_than: float = 0, force: bool = False) -> Survey:
@@ -48,9 +53,11 @@ def collect_garbage(
     collector = Collector(storage, force=force)
     found, cleaner = _survey(storage, collector, older_than)
     if dry_run:
-        return Outcome(found.plan.going, list(found.plan.staying), found.leftovers)
+        return Outcome(found.plan.going, list(found.plan.staying), found.leftovers, found.objects)
     done = collector.collect(found.plan.going)
-    return Outcome(done.removed, [*found.plan.staying, *done.kept], cleaner.remove(found.leftovers))
+    objects = remove_objects(storage, unnamed_objects(storage, found.objects))
+    kept = [*found.plan.staying, *done.kept]
+    return Outcome(done.removed, kept, cleaner.remove(found.leftovers), objects)
 
 
 def remove_images(
@@ -69,11 +76,13 @@ def remove_images(
         collector = Collector(storage, force=force)  # whoever names one of them again keeps it
     inventory, users = take_inventory(storage), collector.users()
     plan = plan_collection(inventory.things, users, among=among, now=time.time())
+    objects = only_named_by(storage, inventory.objects, _tocs(plan))
     if dry_run:
-        return Outcome(plan.going, list(plan.staying))
+        return Outcome(plan.going, list(plan.staying), objects=objects)
     done = collector.collect(plan.going)
     storage.discard_suspended(suspended_of(inventory, among - Needed(users).digests))
-    return Outcome(done.removed, [*plan.staying, *done.kept])
+    objects = remove_objects(storage, unnamed_objects(storage, objects))
+    return Outcome(done.removed, [*plan.staying, *done.kept], objects=objects)
 
 
 def _survey(storage: ImageStorage, collector: Collector, older_than: float) -> tuple[Survey, Cleaner]:
@@ -81,4 +90,11 @@ def _survey(storage: ImageStorage, collector: Collector, older_than: float) -> t
     plan = plan_collection(inventory.things, users, older_than=older_than, now=now)
     cleaner = Cleaner(storage, Needed(users).digests.__contains__, users.blind)
     leftovers = cleaner.find(inventory, older_than=older_than, now=now)
-    return Survey(inventory, users, plan, leftovers), cleaner
+    old = {id_: held for id_, held in inventory.objects.items() if now - held.used_at >= older_than}
+    objects = unnamed_objects(storage, old, _tocs(plan))
+    return Survey(inventory, users, plan, leftovers, objects), cleaner
+
+
+def _tocs(plan: Plan) -> set[Digest]:
+    """Return the TOCs whose skeletons will go."""
+    return {what.digest for what in plan.going if what.kind == "skeleton"}

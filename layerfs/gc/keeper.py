@@ -10,7 +10,8 @@ from layerfs.errors import StoreError, StoreFull
 from layerfs.gc.collect import Collector
 from layerfs.gc.jobs import collect_garbage
 from layerfs.gc.limits import Limits, Room
-from layerfs.gc.plan import plan_collection, plan_eviction, total
+from layerfs.gc.objects import oldest_objects, remove_objects
+from layerfs.gc.plan import Needed, plan_collection, plan_eviction, total
 from layerfs.store import ImageStorage
 
 log = logging.getLogger(__name__)
@@ -72,10 +73,7 @@ class Keeper:
         """Remove garbage, then evict until *goal* bytes are free. Raises StoreError."""
         freed = collect_garbage(self._storage).freed
         if goal > freed:
-            collector = Collector(self._storage, counts=self._limits.is_pinned)
-            things = take_inventory(self._storage).things
-            chosen = plan_eviction(things, collector.users(), goal - freed, self._limits.order)
-            freed += collector.collect(chosen).freed
+            freed += self._evict(goal - freed)
         if goal > freed:
             log.warning(
                 "%s: %d bytes more than its limits, and nothing else can go (all else is in use or pinned)",
@@ -85,6 +83,16 @@ class Keeper:
         if freed:
             log.info("%s: freed %d bytes", self._storage.images_dir, freed)
         return freed
+
+    def _evict(self, goal: int) -> int:
+        """Remove what was not used for longest though images need it; return the bytes. Raises StoreError."""
+        storage = self._storage
+        collector = Collector(storage, counts=self._limits.is_pinned)
+        inventory, users = take_inventory(storage), collector.users()
+        chosen = plan_eviction(inventory.things, users, goal, self._limits.order)
+        freed = collector.collect(chosen).freed
+        objects = oldest_objects(storage, inventory.objects, Needed(users).digests, goal - freed)
+        return freed + total(remove_objects(storage, objects).values())
 
 
 def room_of(storage: ImageStorage) -> Room:

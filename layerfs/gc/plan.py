@@ -11,11 +11,13 @@ from layerfs.settings.kinds import Order
 from layerfs.store.stock import Stored, StoredKind
 from layerfs.store.usage import Usage
 
-_MOUNTED: Final[frozenset[StoredKind]] = frozenset({"layer", "cover"})
+_MOUNTED: Final[frozenset[StoredKind]] = frozenset({"layer", "cover", "skeleton"})
 """What a mount can use."""
 _NAMES_MAX: Final = 3
 """Users of one thing that are named."""
-_REMOVED_FIRST: Final[Sequence[StoredKind]] = ("cover", "layer", "blob", "config", "manifest")
+_REMOVED_FIRST: Final[Sequence[StoredKind]] = (
+    "cover", "layer", "skeleton", "blob", "toc", "config", "manifest",
+)  # fmt: skip
 
 
 class Root(msgspec.Struct, frozen=True):

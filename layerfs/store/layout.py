@@ -23,6 +23,10 @@ COVERS: Final = "covers"
 """The directory of the covers."""
 SKELETONS: Final = "skeletons"
 """The directory of the skeletons of lazy layers."""
+TOCS: Final = "tocs"
+"""The directory of their TOCs."""
+OBJECTS: Final = "objects"
+"""The directory of their files."""
 OVERLAYS: Final = "overlays"
 """The directory of what overlays write."""
 BLOB_SUFFIX: Final = ".tar.gz"
@@ -86,7 +90,7 @@ class StoreLayout(msgspec.Struct, frozen=True):
     @property
     def tocs(self) -> Path:
         """Directory of TOCs as they are in their blobs."""
-        return self.root / "tocs"
+        return self.root / TOCS
 
     @property
     def skeletons(self) -> Path:
@@ -96,7 +100,7 @@ class StoreLayout(msgspec.Struct, frozen=True):
     @property
     def objects(self) -> Path:
         """Directory of files of lazy layers, by their content."""
-        return self.root / "objects"
+        return self.root / OBJECTS
 
     @property
     def refs(self) -> Path:

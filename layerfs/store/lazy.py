@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
+import msgspec
+
 from layerfs import host
 from layerfs.errors import DigestMismatch, NotInStore, StoreDamaged, StoreError, StoreReadOnly
 from layerfs.layer.contents import Read, find_row, parse_row, rows_of
@@ -141,7 +143,10 @@ class LazyLayers:
                 yield self._parsed(toc, row)
 
     def object_ids(self, toc: Digest) -> Iterator[str]:
-        """Yield the objects that the files of a skeleton are. Raises as `content` does."""
+        """Yield the objects that the files of a skeleton are, by its record: it may have lost its tree.
+
+        Raises NotInStore if there is no record, StoreDamaged.
+        """
         with self._table(toc) as (read, size):
             for row in rows_of(read, size):
                 yield row[:_ID_LENGTH].decode("ascii")
@@ -150,12 +155,15 @@ class LazyLayers:
     def _table(self, toc: Digest) -> Iterator[tuple[Read, int]]:
         """Open the table of contents of a skeleton."""
         path = self.skeletons.record_path(toc)
-        layer = self.open_skeleton(toc)
         with opened_file(path) as file:
-            if layer is None or file is None:
-                raise NotInStore(f"skeleton of {toc}: not in the store (expected it at {path})")
-            start = len(read_head(file)) + 1 + sum(layer.record.layer.tables)
-            size = layer.record.layer.contents
+            if file is None:
+                raise NotInStore(f"skeleton of {toc}: not in the store (expected its record at {path})")
+            head = read_head(file)
+            try:
+                layer = msgspec.json.decode(head, type=LayerRecord).layer
+            except msgspec.DecodeError as exc:
+                raise StoreDamaged(f"{path}: {exc} (expected the record of a skeleton)") from exc
+            start, size = len(head) + 1 + sum(layer.tables), layer.contents
 
             def read(offset: int, length: int) -> bytes:
                 file.seek(start + offset)
@@ -173,8 +181,8 @@ class LazyLayers:
         if self._readonly:
             return "the store may only be read"
         capabilities = self._extractors.capabilities()
-        if not capabilities.whiteout_devices:
-            return "the filesystem of the store holds no whiteouts or no attributes of overlayfs"
+        if not capabilities.whiteout_devices or not capabilities.marker_names:
+            return "the filesystem of the store holds no whiteouts, no markers or no attributes of overlayfs"
         try:
             return stub_problem(self._layout.skeletons, self._locks, capabilities.owner)
         except StoreError as exc:

@@ -8,11 +8,13 @@ empty file, or ``differs-<short id>``, which says how.
 """
 
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Final, Self
 
 import msgspec
 
+from layerfs.errors import InvalidDigest
 from layerfs.host.oserrors import disk_errors
 from layerfs.oci import Digest
 from layerfs.oci.toc import TOC_MAX
@@ -62,6 +64,15 @@ class TocShelf:
         """Return the TOC *digest*, None if it is not there. Costs one lstat."""
         found = StoredToc(digest, self.directory / digest.name)
         return None if file_size(found.toc) is None else found
+
+    def names(self) -> set[Digest]:
+        """List the TOCs. Raises StoreError."""
+        found = set()
+        with disk_errors(f"{self.directory}: cannot be listed"), suppress(FileNotFoundError):
+            for name in os.listdir(self.directory):
+                with suppress(InvalidDigest):
+                    found.add(Digest.from_name(name))
+        return found
 
     def stage(self, digest: Digest) -> "StagedToc":
         """Make a private directory for the bytes of a TOC. Raises StoreFull, StoreReadOnly, StoreError."""

@@ -5,6 +5,7 @@ from os import stat_result
 
 from layerfs.layer.escaping import escaped, unescaped
 from layerfs.layer.kinds import Kind
+from layerfs.needs import Need
 from layerfs.view.disk import DiskSource
 from layerfs.view.nodes import FileContent
 
@@ -37,7 +38,7 @@ class EscapedSource(DiskSource):
         """Return the target of the link *path*. Raises OSError."""
         return super().readlink(escaped(path))
 
-    def content(self, path: bytes, size: int) -> FileContent:
+    def content(self, path: bytes, size: int) -> FileContent | Need:
         """Return how to open the file *path*. Raises OSError."""
         return super().content(escaped(path), size)
 

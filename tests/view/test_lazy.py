@@ -158,9 +158,9 @@ def test_nobody_lists_what_a_walker_would_have_to_fetch(scene: Scene, provider: 
     assert names(scene.node("lower").entries()) == []
 
 
-@pytest.mark.parametrize("name", ["sha256-x.toc-y", f"{BASE.digest.name}.toc-{'a' * 26}"])
-def test_a_toc_that_no_image_claims_has_no_name(scene: Scene, provider: Provider, name: str) -> None:
-    assert scene.node("layers").lookup(name.encode()) is None
+def test_a_toc_that_no_image_claims_has_no_name(scene: Scene, provider: Provider) -> None:
+    assert scene.node("layers").lookup(b"sha256-x.toc-y") is None
+    assert scene.node("layers").lookup(f"{BASE.digest.name}.toc-{'a' * 26}".encode()) is None
 
 
 def test_what_must_be_whole_needs_the_layer(scene: Scene, provider: Provider) -> None:
