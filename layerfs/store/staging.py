@@ -7,6 +7,7 @@ from pathlib import Path
 from tempfile import SpooledTemporaryFile
 from typing import Final, Self
 
+from layerfs.host.allocation import spread_out
 from layerfs.host.oserrors import disk_errors
 from layerfs.layer.record import Identity
 from layerfs.oci import Digest
@@ -96,6 +97,7 @@ def stage_tree(locks: Locks, directory: Path, digest: Digest, begun: int = 0) ->
     path = staged(directory, digest.name, "extracting")
     lock = locks.take(path)
     try:
+        spread_out(directory)
         with disk_errors(f"{path}: cannot create"):
             os.mkdir(path, 0o700)
     except BaseException:
