@@ -10,12 +10,16 @@ import os
 import sys
 from typing import Final
 
+from layerfs import __version__
+
 _COLLECTIONS: Final = 100_000
 """New objects between two looks for garbage: what is imported stays, and looking is a tenth of the start."""
 
 
 def main() -> None:
     """Run the command line and exit with the code of `layerfs.cli.failures`."""
+    if sys.argv[1:] == ["--version"] and _said_version():
+        return
     from layerfs.cli import interrupts
 
     interrupts.heed()
@@ -43,6 +47,15 @@ def main() -> None:
         if fault := machine_fault(error):
             sys.exit(report(fault))
         raise
+
+
+def _said_version() -> bool:
+    """Say the version; False if standard output does not take it, of which the long way tells."""
+    line = f"layerfs {__version__}\n".encode()
+    try:
+        return os.write(1, line) == len(line)
+    except OSError:
+        return False
 
 
 __all__ = ["main"]

@@ -47,7 +47,7 @@ def export(
     The image is fetched before, the layers are merged, whiteouts applied. Owners, modes, times, xattrs, hard
     links and devices are the image's, names are sorted: the same image gives the same bytes.
     """
-    from layerfs.cli.running import have_layers
+    from layerfs.cli.native import have_layers
 
     parsed = reference_of(settings, reference)
     require_output("export", output)

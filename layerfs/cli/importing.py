@@ -104,13 +104,15 @@ async def _import(
     machinery: "Machinery", target: Tag, source: "SourceImage", *, silent: bool
 ) -> dict[str, object]:
     """Have everything of one image, and only then its name."""
+    from layerfs.cli.here import image_of, kept_whole
     from layerfs.cli.progress import shown
-    from layerfs.cli.running import fetch_image, image_of, kept_whole, made_durable, manifest_of
+    from layerfs.cli.running import fetch_image, made_durable, manifest_of
 
     storage = machinery.storage
     async with made_durable(storage):
         with kept_whole(storage, source.digest):
-            image = image_of(machinery, await manifest_of(machinery, target, source.digest))
+            manifest = await manifest_of(machinery, target, source.digest)
+            image = image_of(storage, manifest, machinery.platform)
             blobs = {layer.digest for layer in image.layers}
             present = frozenset(blob for blob in blobs if storage.open_layer(blob) is not None)
             async with shown(machinery.provider.journal, image, present, silent=silent):

@@ -1,6 +1,6 @@
 """``layerfs inspect``, ``history``, ``digest``, ``tags``: what images and registries say of themselves."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated
 
 import msgspec
@@ -9,18 +9,19 @@ import typer
 from layerfs.catalog.state import layer_state
 from layerfs.cli import options
 from layerfs.cli.app import app
-from layerfs.cli.opening import reference_of
+from layerfs.cli.here import image_here, image_of, opened
+from layerfs.cli.opening import is_store, reference_of
 from layerfs.cli.output import print_document, print_json
 from layerfs.cli.several import Unmet, each, end
 from layerfs.errors import UsageError
 from layerfs.oci import Digest, Image, ImageReference, Manifest, Repository
 from layerfs.settings import Settings
+from layerfs.store import ImageStorage
 from layerfs.view.texts import command_text, history_text
 
 if TYPE_CHECKING:
     from layerfs.cli.running import Machinery
     from layerfs.registry.client import RegistryClient
-    from layerfs.store import ImageStorage
 
 
 class Tags(msgspec.Struct, frozen=True):
@@ -55,10 +56,8 @@ def inspect(
         raise UsageError(f"{' '.join(name for name in given if given[name])}: expected one of them alone")
     if len(references) > 1 and (raw or config or index):
         raise UsageError("inspect: documents as served cannot be told apart (expected one REFERENCE)")
-    from layerfs.cli.running import image_of
 
-    async def work(machinery: "Machinery", named: ImageReference, digest: Digest, manifest: Manifest) -> None:
-        storage = machinery.storage
+    def show(storage: ImageStorage, named: ImageReference, digest: Digest, manifest: Manifest) -> None:
         if index:
             print_document(storage.load_manifest(digest).raw)
         elif raw:
@@ -66,12 +65,12 @@ def inspect(
         elif config:
             print_document(storage.load_config(manifest.config.digest).raw)
         elif runtime:
-            print_json(_runtime(image_of(machinery, manifest)))
+            print_json(_runtime(image_of(storage, manifest, settings.platform)))
         else:
-            image = image_of(machinery, manifest)
+            image = image_of(storage, manifest, settings.platform)
             print_json(_summary(image, named, digest) | {"layers": _layers(storage, image)})
 
-    _with_documents(settings, references, work)
+    _with_documents(settings, references, show)
 
 
 @app.command(epilog="Example: layerfs history docker.io/library/alpine:3.20")
@@ -81,17 +80,16 @@ def history(settings: Settings, reference: options.Reference, as_json: options.J
 
     The numbers are the names in layers/ of a mount: what layer 03 has is in layers/03/diff/.
     """
-    from layerfs.cli.running import image_of
 
-    async def work(machinery: "Machinery", _: ImageReference, __: Digest, manifest: Manifest) -> None:
-        image = image_of(machinery, manifest)
+    def show(storage: ImageStorage, _: ImageReference, __: Digest, manifest: Manifest) -> None:
+        image = image_of(storage, manifest, settings.platform)
         if as_json:
-            print_json(_layers(machinery.storage, image))
+            print_json(_layers(storage, image))
         else:
-            text = history_text(image, lambda blob: layer_state(machinery.storage, blob))
+            text = history_text(image, lambda blob: layer_state(storage, blob))
             typer.echo(text.decode(), nl=False)
 
-    _with_documents(settings, [reference], work)
+    _with_documents(settings, [reference], show)
 
 
 @app.command(epilog="Example: layerfs digest docker.io/library/alpine:3.20")
@@ -149,17 +147,23 @@ def tags(
 def _with_documents(
     settings: Settings,
     references: list[str],
-    work: Callable[["Machinery", ImageReference, Digest, Manifest], Awaitable[None]],
+    show: Callable[[ImageStorage, ImageReference, Digest, Manifest], None],
 ) -> None:
-    from layerfs.cli.running import manifest_of, pinned, with_provider
-
+    """Call *show* with each image, what it names and the manifest below that, once all of it is here."""
     named = {text: reference_of(settings, text) for text in references}
+    if len(references) == 1 and is_store(settings.store):
+        with opened(settings) as storage:
+            if here := image_here(settings, storage, named[references[0]]):
+                digest, image = here
+                show(storage, named[references[0]], digest, image.manifest)
+                return
+    from layerfs.cli.running import manifest_of, pinned, with_provider
 
     async def main(machinery: "Machinery") -> list[Unmet | None]:
         async def one(text: str) -> None:
-            reference = named[text]
-            digest = await pinned(machinery, reference)
-            await work(machinery, reference, digest, await manifest_of(machinery, reference, digest))
+            digest = await pinned(machinery, named[text])
+            manifest = await manifest_of(machinery, named[text], digest)
+            show(machinery.storage, named[text], digest, manifest)
 
         return await each(references, one)
 

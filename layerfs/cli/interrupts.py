@@ -78,6 +78,15 @@ def undoing() -> Iterator[None]:
 
 
 @contextmanager
+def finishing() -> Iterator[None]:
+    """Have the block, which is short, end before a signal does. Raises Interrupted behind it then."""
+    with _ending(_note):
+        yield
+    if _State.number:
+        raise Interrupted(_State.number)
+
+
+@contextmanager
 def _ending(end: Callable[[], object]) -> Iterator[None]:
     before, _State.end = _State.end, end
     try:

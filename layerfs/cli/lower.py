@@ -7,6 +7,7 @@ import typer
 
 from layerfs.cli import options
 from layerfs.cli.app import app
+from layerfs.cli.native import use_native_stack
 from layerfs.cli.opening import reference_of
 from layerfs.cli.output import print_json
 from layerfs.layer.overlayfs import fuse_lowerdir_option, lowerdir_option
@@ -55,7 +56,6 @@ def lowerdir(
     With --no-fetch the manifest must be in the store, the directories need not be there yet. With --offline
     nothing is fetched, and a missing layer is an error.
     """
-    from layerfs.cli.running import use_native_stack
 
     def show(paths: list[str]) -> None:
         if format_ == "json":

@@ -15,7 +15,7 @@ def open_store(settings: Settings, *, make: bool = True) -> ImageStorage:
 
     Raises NotInStore, StoreMismatch, StoreFull, StoreReadOnly, StoreError.
     """
-    if not make and not _may_be_store(settings.store):
+    if not make and not is_store(settings.store):
         raise NotInStore(
             f"{settings.store}: no store there (expected one that layerfs pull or mount has made; --store, "
             "LAYERFS_STORE and the configuration say where it is)"
@@ -36,7 +36,7 @@ def reference_of(settings: Settings, text: str) -> ImageReference:
         return named_reference(storage, text)
 
 
-def _may_be_store(path: Path) -> bool:
+def is_store(path: Path) -> bool:
     """Say whether *path* is a store, or something of which the store itself says better what is wrong."""
     layout = StoreLayout(path)
     try:

@@ -11,6 +11,7 @@ import typer
 
 from layerfs.cli import options
 from layerfs.cli.app import app
+from layerfs.cli.native import use_native_stack
 from layerfs.cli.opening import reference_of
 from layerfs.errors import MountError, NotInStore, UsageError
 from layerfs.host.mountpoint import Mountpoint
@@ -122,8 +123,6 @@ def overlay(
 def _mount(
     settings: Settings, reference: ImageReference, target: Mountpoint, writing: Writing, trusted: Trusted
 ) -> None:
-    from layerfs.cli.running import use_native_stack
-
     def mount(lowers: list[str]) -> None:
         scratch = _scratch(settings, target.path, lowers, writing)
         try:

@@ -125,7 +125,8 @@ async def _pull_each(
 
 
 async def _pull(machinery: "Machinery", reference: ImageReference, form: Form, *, every: bool) -> Pulled:
-    from layerfs.cli.running import image_of, kept_whole, manifest_of
+    from layerfs.cli.here import image_of, kept_whole
+    from layerfs.cli.running import manifest_of
     from layerfs.cli.whole import fetch_documents, images_of
 
     storage, provider = machinery.storage, machinery.provider
@@ -141,7 +142,8 @@ async def _pull(machinery: "Machinery", reference: ImageReference, form: Form, *
             whole = await fetch_documents(machinery, reference.repository, digest)
             images, beside = images_of(machinery, whole), whole.beside
         else:
-            images, beside = (image_of(machinery, await manifest_of(machinery, reference, digest)),), []
+            manifest = await manifest_of(machinery, reference, digest)
+            images, beside = (image_of(storage, manifest, machinery.platform),), []
         if reference.digest:  # what a tag means only the registry says, and it was not asked
             storage.refs.keep(reference.repository, digest)
         pulled = Pulled(reference, digest, moved_from, images, _present(storage, images))

@@ -1,27 +1,25 @@
 """From a verb to the asynchronous machinery and back. Imported inside the verbs: it brings trio."""
 
 import logging
-import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 import trio
-import typer
 
 from layerfs import app as wiring
 from layerfs.cli import interrupts
+from layerfs.cli.here import image_of, kept, stack_paths
 from layerfs.cli.opening import open_store
-from layerfs.errors import NotInStore, PlatformMissing, StoreError, StoreFull, StoreUnfit
+from layerfs.errors import NotInStore, StoreError, StoreUnfit
 from layerfs.fetch import Fetcher
 from layerfs.fetch.tasks import background
 from layerfs.gc.keeper import Keeper
 from layerfs.local.origin import LocalOrigin
 from layerfs.needs import LayersNeed, StackNeed, TagNeed
-from layerfs.oci import Digest, Image, ImageReference, Manifest, Platform, Tag, stack_digest
-from layerfs.oci.config import UNKNOWN
+from layerfs.oci import Digest, Image, ImageReference, Manifest, Platform, Tag
 from layerfs.oci.image import ImageLayer
 from layerfs.settings import Settings
 from layerfs.store import ImageStorage, LayerDir
@@ -113,24 +111,6 @@ async def manifest_of(machinery: Machinery, reference: ImageReference | Tag, dig
     return await machinery.provider.image(reference.repository, digest)
 
 
-def image_of(machinery: Machinery, manifest: Manifest) -> Image:
-    """Pair a manifest with its config, both in the store; warn of an image for another machine.
-
-    Raises UnsupportedImage for an artifact, PlatformMissing for an image of another platform than was said.
-    """
-    manifest.require_image()
-    image = Image.of(manifest, machinery.storage.load_config(manifest.config.digest))
-    found = image.config.platform
-    wanted = machinery.platform or Platform.of_this_machine()
-    if found.os != UNKNOWN and found not in wanted.candidates():
-        if machinery.platform is not None:
-            raise PlatformMissing(
-                f"{manifest.digest}: no image for {wanted} (it has: {found}); try another --platform, or none"
-            )
-        typer.echo(f"layerfs: {manifest.digest}: an image for {found} alone (this is {wanted})", err=True)
-    return image
-
-
 async def fetch_stack(
     machinery: Machinery, reference: ImageReference | Tag, image: Image, merger: Merger = ""
 ) -> list[str]:
@@ -154,12 +134,6 @@ async def fetch_image(machinery: Machinery, reference: ImageReference | Tag, ima
         log.warning("%s: no lowerdirs for overlayfs: %s", reference, exc)
 
 
-def stack_paths(storage: ImageStorage, image: Image, merger: Merger = "") -> list[str]:
-    """Return the native lower directories of an image, topmost first, whether they are there or not."""
-    cover = storage.cover_path([layer.digest for layer in image.layers], merger)
-    return [str(cover), *(str(storage.layer_extracted_path(digest)) for digest in image.lower_order())]
-
-
 @asynccontextmanager
 async def made_durable(storage: ImageStorage) -> AsyncIterator[None]:
     """Have on the disk, when the block has ended, what it put into the store. Raises StoreError."""
@@ -168,45 +142,16 @@ async def made_durable(storage: ImageStorage) -> AsyncIterator[None]:
     await trio.to_thread.run_sync(storage.make_durable)
 
 
-@contextmanager
-def kept_whole(storage: ImageStorage, digest: Digest, *more: Digest) -> Iterator[None]:
-    """Keep *digest*, an image or a stack, and *more* from removal for the block: until they are named.
-
-    Not on a full disk, or one that may only be read: what is there already is good enough for some commands.
-    """
-    with ExitStack() as held:
-        if not storage.readonly:
-            with suppress(StoreFull):
-                name = f"command-{os.getpid()}-{digest.short_id}"
-                held.enter_context(storage.lease(name, (digest, *more)))
-        yield
-
-
-@contextmanager
-def kept(storage: ImageStorage, image: Image, merger: Merger, *, named: bool) -> Iterator[None]:
-    """Keep the layers and the cover of *image* from removal for the block; if *named*, longer."""
-    layers = [layer.digest for layer in image.layers]
-    with kept_whole(storage, stack_digest(layers, merger), *layers):
-        yield
-        if named and not storage.readonly:
-            storage.leases.name_stack(layers, merger)
-
-
-def use_native_stack(
+def fetch_native_stack(
     settings: Settings,
     reference: ImageReference,
     use: Callable[[list[str]], object],
     *,
-    fetch: bool = True,
-    named: bool = False,
-    merger: Merger = "",
+    fetch: bool,
+    named: bool,
+    merger: Merger,
 ) -> None:
-    """Call *use* with the native lower directories of an image, topmost first, and make them durable after.
-
-    They are those for *merger*. Nobody removes them meanwhile; if *named*, not for some time after. Unless
-    *fetch* they need not be there. Raises StoreUnfit where the kernel cannot use the layers of this store,
-    NotInStore without *fetch* if the manifest is not here, LayerfsError.
-    """
+    """Do what `layerfs.cli.native.use_native_stack` does, by fetching what is not here."""
 
     async def work(machinery: Machinery) -> None:
         storage = machinery.storage
@@ -218,7 +163,7 @@ def use_native_stack(
                 "use the lowerdir of a mount (layerfs mount), or another --store"
             )
         manifest = await manifest_of(machinery, reference, await pinned(machinery, reference))
-        image = image_of(machinery, manifest)
+        image = image_of(machinery.storage, manifest, machinery.platform)
         if fetch:
             async with made_durable(storage):
                 with kept(storage, image, merger, named=named):
@@ -229,19 +174,14 @@ def use_native_stack(
     with_provider(settings if fetch else replace(settings, offline=True), work)
 
 
-def have_layers(settings: Settings, reference: ImageReference) -> list[LayerDir]:
-    """Fetch the layers of an image where they are not here; return them, base first. Raises LayerfsError."""
-    return [layer for _, layer in have_image(settings, reference)[1]]
-
-
-def have_image(
+def fetched_image(
     settings: Settings, reference: ImageReference
 ) -> tuple[Image, list[tuple[ImageLayer, LayerDir]]]:
-    """Fetch an image where it is not here; return it with its layer directories. Raises LayerfsError."""
+    """Do what `layerfs.cli.native.have_image` does, by fetching what is not here."""
 
     async def work(machinery: Machinery) -> tuple[Image, list[tuple[ImageLayer, LayerDir]]]:
         manifest = await manifest_of(machinery, reference, await pinned(machinery, reference))
-        image = image_of(machinery, manifest)
+        image = image_of(machinery.storage, manifest, machinery.platform)
         await machinery.provider.obtain(
             LayersNeed(reference.repository, image, tuple(range(len(image.layers))))
         )

@@ -76,7 +76,8 @@ async def _save(
 ) -> None:
     import trio
 
-    from layerfs.cli.running import kept_whole, pinned
+    from layerfs.cli.here import kept_whole
+    from layerfs.cli.running import pinned
     from layerfs.cli.whole import fetch_whole
 
     digest = await pinned(machinery, reference)

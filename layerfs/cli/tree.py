@@ -123,7 +123,7 @@ def tree(
     layerfs changes is the same. To search in the files use a mount, there in the directory of the image:
     grep -r TEXT layers/*/diff/ (the directory itself has only links).
     """
-    from layerfs.cli.running import have_image
+    from layerfs.cli.native import have_image
 
     choice = Choice(layer, path, setuid)
     image, layers = have_image(settings, reference_of(settings, reference))

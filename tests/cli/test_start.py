@@ -4,12 +4,16 @@ import importlib
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from layerfs.cli.app import VERBS, app, load_verbs
+from tests.support import mounts
+from tests.support.images import file, image, layer, write_layout
 
 _MODULES = "print(*sorted({name.partition('.')[0] for name in sys.modules}))"
 
@@ -35,21 +39,105 @@ def test_help_and_completion_import_no_machinery() -> None:
     assert not found & {"trio", "pyfuse3", "httpx", "rich"}
 
 
-@pytest.mark.parametrize(
-    "words",
-    ["images --json", "df", "lowerdir --format json a/b", "tree --limit 3 a/b"],
-)
-def test_a_verb_with_plain_words_imports_no_validation(words: str, tmp_path: Path) -> None:
-    code = "import sys; from layerfs.cli import main\ntry: main()\nexcept SystemExit: print(*sys.modules)"
-    argv, store = words.split(), str(tmp_path / "store")
-    done = subprocess.run(
-        [sys.executable, "-c", code, *argv],
-        capture_output=True, text=True, check=True, env={**os.environ, "LAYERFS_STORE": store},
-    )  # fmt: skip
+_HEAVY = {
+    "anyio", "asyncio", "httpcore", "httpx", "pydantic", "pyfuse3", "rich", "ssl", "trio", "typer",
+    "zstandard",
+}  # fmt: skip
+"""What takes long to import, or brings much along."""
+_SHORT = {"typer"}
+_ASKING = {
+    "typer",
+    "trio",
+    "ssl",
+    "httpx",
+    "httpcore",
+    "anyio",
+    "zstandard",
+}  # httpx brings much
+_TRIO = {"typer", "trio", "ssl"}  # trio brings ssl
 
-    loaded = {name.partition(".")[0] for name in done.stdout.split()}
-    assert "typer" in loaded
-    assert not loaded & {"pydantic", "pydantic_core", "rich", "pyfuse3"}
+_NEEDS: dict[str, set[str]] = {
+    "--version": set(),
+    "changes IMAGE": _SHORT,
+    "config show": _SHORT,
+    "df": _SHORT,
+    "digest nobody.invalid/a --retry 0": _ASKING,
+    "export IMAGE -o /dev/null": _SHORT,
+    "gc --dry-run": _SHORT,
+    "history IMAGE": _SHORT,
+    "images --json --no-trunc": _SHORT,
+    "import oci:LAYOUT": _TRIO,
+    "inspect IMAGE": _SHORT,
+    "lease ls": _SHORT,
+    "login --get-login nobody.invalid": _TRIO,
+    "logout --all": _TRIO,
+    "lowerdir IMAGE --format json": _SHORT,
+    "man": _SHORT,
+    "mount /nonexistent/mountpoint": _SHORT,
+    "overlay IMAGE TARGET": _SHORT,
+    "pull --offline nobody.invalid/a": _ASKING,
+    "rm --dry-run IMAGE": _SHORT,
+    "save IMAGE -o /dev/null": _ASKING,
+    "status": _SHORT,
+    "tags nobody.invalid/a --retry 0": _ASKING,
+    "tree IMAGE --limit 3": _SHORT,
+    "umount TARGET": _SHORT,
+    "verify --quick --all": _SHORT,
+}
+"""What each verb may import of `_HEAVY`, with everything here that it asks for."""
+
+
+@dataclass(frozen=True)
+class Filled:
+    """A store with one image, and what commands name."""
+
+    store: Path
+    words: dict[str, str]
+
+    def modules_of(self, *argv: str) -> set[str]:
+        """Run a command in a fresh interpreter; return all modules that it has at its end."""
+        listed = self.store.with_name("modules")
+        code = (
+            "import atexit, sys; from layerfs.cli import main\n"
+            "atexit.register(lambda: open(sys.argv.pop(1), 'w').write(' '.join(sys.modules)))\n"
+        )
+        code += f"atexit.register(sys.argv.insert, 1, {str(listed)!r})\nmain()"
+        environment = {**os.environ, "LAYERFS_STORE": str(self.store), "HOME": str(self.store.parent)}
+        subprocess.run(
+            [sys.executable, "-c", code, *(self.words.get(word, word) for word in argv)],
+            stdout=subprocess.DEVNULL, check=False, env=environment, cwd=self.store.parent,
+        )  # fmt: skip
+        return set(listed.read_text().split())
+
+
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Filled]:
+    base = tmp_path_factory.mktemp("start")
+    layout, target = base / "layout", base / "target"
+    target.mkdir()
+    built = image(layer(file("a", b"a")), layer(file("b", b"b")))
+    write_layout(layout, built, "1")
+    name = "nobody.invalid/image:1"
+    found = Filled(base / "store", {"oci:LAYOUT": f"oci:{layout}:1", "IMAGE": name, "TARGET": str(target)})
+    found.modules_of("import", f"oci:{layout}:1", name)
+    found.modules_of("lowerdir", name)  # which makes the cover
+    yield found
+    mounts.clear(target)
+
+
+@pytest.mark.parametrize("words", _NEEDS)
+def test_a_verb_imports_what_it_needs(filled: Filled, words: str) -> None:
+    loaded = {name.partition(".")[0] for name in filled.modules_of(*words.split())}
+
+    assert loaded & _HEAVY <= _NEEDS[words]
+
+
+def test_each_verb_has_a_row() -> None:
+    assert {words.split()[0] for words in _NEEDS} - {"--version"} == set(VERBS)
+
+
+def test_the_version_is_said_without_parsing_anything(filled: Filled) -> None:
+    assert not filled.modules_of("--version") & {"typer", "msgspec", "logging", "pathlib", "inspect"}
 
 
 def test_every_verb_is_in_the_module_that_the_table_says() -> None:
