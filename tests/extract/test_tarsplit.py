@@ -2,9 +2,12 @@
 
 import base64
 import json
+from contextlib import suppress
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from layerfs.errors import BudgetExceeded, InvalidToc
 from layerfs.extract.tocs import unpack
@@ -113,6 +116,16 @@ def test_a_real_toc_and_its_tar_split_say_the_same_in_any_order() -> None:
 
     require_same(entries, headers(split, Budgets()))
     require_same(entries[::-1], headers(split, Budgets()))
+
+
+@given(at=st.integers(0, 1 << 20), bits=st.integers(1, 255))
+def test_a_damaged_tar_split_is_refused_or_says_the_same(at: int, bits: int) -> None:
+    """What differs in it and is not noticed is nothing that layerfs keeps of a member."""
+    entries, split = real()
+    damaged = bytearray(split)
+    damaged[at % len(split)] ^= bits
+    with suppress(InvalidToc, BudgetExceeded):
+        require_same(entries, headers(bytes(damaged), Budgets()))
 
 
 def changed(entry: bytes, /, **values: Any) -> Any:
