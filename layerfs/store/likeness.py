@@ -26,7 +26,7 @@ from layerfs.store.verify import Comparison, unlimited
 SHOWN: Final = 3
 """Differences that are told of one pair."""
 _SECOND: Final = 10**9
-"""The times of a TOC of eStargz have no more."""
+"""The times of a TOC of eStargz have no more, and are rounded."""
 _CHUNK: Final = 1 << 20
 
 

@@ -110,7 +110,7 @@ class Comparison:
     reference = "the archive"
     """What the expected directory was made of."""
     times_ns = 1
-    """How exact its times are."""
+    """How exact its times are: those that are more so are rounded, half up."""
 
     def __init__(self, untimed: Collection[bytes], spent: Spent) -> None:
         self.untimed = untimed
@@ -200,7 +200,7 @@ def _differences(here: bytes, there: bytes, how: Comparison, *, timed: bool) -> 
 def _about(status: os.stat_result, unit: int) -> tuple[str, str, str, str]:
     device = f"{os.major(status.st_rdev)}:{os.minor(status.st_rdev)}"
     owner = f"{status.st_uid}:{status.st_gid}"
-    mtime = f"{status.st_mtime_ns // unit * unit} ns" if unit else ""
+    mtime = f"{(status.st_mtime_ns + unit // 2) // unit * unit} ns" if unit else ""
     return f"{stat.S_IMODE(status.st_mode):04o}", owner, device, mtime
 
 

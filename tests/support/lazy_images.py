@@ -81,9 +81,9 @@ def source() -> BuiltImage:
         images.Entry(name="dev/disk", kind=b"4", device=(8, 1), mode=0o660, gid=6),
         images.fifo("dev/log"),
         images.directory("etc/", mtime=1_700_000_001),
-        images.file("etc/hostname", b"lazy\n", mtime=1_700_000_000.25),
+        images.file("etc/hostname", b"lazy\n", mtime=1_700_000_000.75),
         images.file("etc/empty"),
-        images.file("etc/secret", b"root only\n", mode=0o600, uid=1000, gid=2000),
+        images.file("etc/secret", b"root only\n", mode=0o600, uid=1000, gid=2000, mtime=1_700_000_000.25),
         images.directory("tmp/", mode=0o1777),
         images.file("usr/implied/parents", b"of no entry\n", xattrs={"user.comment": b"a value"}),
         images.file(
