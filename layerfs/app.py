@@ -92,6 +92,7 @@ def _as_said(access: Access, found: RegistrySettings) -> RegistrySettings:
         connect_timeout=min(found.connect_timeout, longest),
         idle_timeout=access.timeout or found.idle_timeout,
         document_timeout=access.timeout or found.document_timeout,
+        commit_timeout=access.timeout or found.commit_timeout,
     )
 
 

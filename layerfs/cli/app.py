@@ -62,6 +62,7 @@ VERBS: Final = {
     "export": "export",
     "images": "images",
     "gc": "removal",
+    "push": "push",
     "rm": "removal",
     "import": "importing",
     "inspect": "inspect",

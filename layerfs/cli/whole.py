@@ -26,6 +26,21 @@ class Whole(msgspec.Struct, frozen=True):
         """The manifests, of images and of artifacts: attestations for instance."""
         return [one for one in self.documents if isinstance(one, Manifest)]
 
+    def inside_out(self) -> list[Manifest | Index]:
+        """Return the documents, each behind what it names."""
+        here = {one.digest: one for one in self.documents}
+        found: dict[Digest, Manifest | Index] = {}
+
+        def add(document: Manifest | Index) -> None:
+            below = document.manifests if isinstance(document, Index) else ()
+            for entry in below:
+                if entry.digest in here and entry.digest not in found:
+                    add(here[entry.digest])
+            found[document.digest] = document
+
+        add(self.documents[0])
+        return list(found.values())
+
     @property
     def configs(self) -> dict[Digest, Descriptor]:
         """The configs of all manifests, each once."""

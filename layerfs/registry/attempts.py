@@ -101,16 +101,18 @@ class Sender:
                 continue
             except (Unreachable, RegistryTimeout) as exc:
                 place.release()
-                return NoAnswer(exc, began)
+                return NoAnswer(exc, _since(began, request))
             except BaseException:
                 place.release()
                 raise
             reply.on_close = place.release
-            return await NoAnswer.of(reply, explain, began) if _is_temporary(reply) else reply
+            return (
+                await NoAnswer.of(reply, explain, _since(began, request)) if _is_temporary(reply) else reply
+            )
 
     async def _exchange(self, request: Request, what: str, limit: int | None, place: Place) -> Reply:
         """Send, and read what is to be read at once, all within the time for documents."""
-        with trio.move_on_after(self._timeout):
+        with trio.move_on_after(self._timeout if request.body is None else math.inf):
             reply = await self._transport.open(request, what, place)
             try:
                 if request.method == "HEAD":  # read the empty body, or the connection cannot be reused
@@ -122,6 +124,11 @@ class Sender:
                 raise
             return reply
         raise RegistryTimeout(f"{what}: not complete after {self._timeout:.0f} s; try again later")
+
+
+def _since(began: float, request: Request) -> float:
+    """Return from when on a failure counts: that bytes are sent for long is no fault of the registry."""
+    return began if request.body is None else trio.current_time()
 
 
 def _is_temporary(reply: Reply) -> bool:

@@ -22,11 +22,11 @@ from layerfs.registry.token import (
     MAX_TOKEN_BODY,
     BasicPlan,
     Plan,
+    RepositoryRights,
     TokenPlan,
     no_way_in,
     parse_token,
     plan,
-    pull_scope,
     token_request,
 )
 from layerfs.registry.weborigin import WebOrigin
@@ -52,12 +52,12 @@ class Grant:
     ends_at: float = _FOREVER
 
 
-Key = tuple[WebOrigin, str]
+Key = tuple[WebOrigin, RepositoryRights]
 
 
 @dataclass(slots=True)
 class Authenticator:
-    """Hands out grants for (origin, repository)."""
+    """Hands out grants for (origin, rights)."""
 
     ask: Ask
     keychain: Keychain
@@ -67,19 +67,19 @@ class Authenticator:
     _flights: SingleFlight[Key, Grant] = field(default_factory=SingleFlight, repr=False)
     """A caller asks for itself: when it is cancelled nobody may want the token any more."""
 
-    async def current(self, host: Host, repository: str) -> Grant | None:
+    async def current(self, host: Host, rights: RepositoryRights) -> Grant | None:
         """Return what to send with the first request; None as long as the registry asks for nothing.
 
         Raises Denied and what `Ask` raises.
         """
-        key = (host.origin, repository)
+        key = (host.origin, rights)
         grant = self._grants.get(key)
         if grant is not None and trio.current_time() < grant.renew_at:
             return grant
         how = self._plans.get(host.origin)
         if how is None:
             return None
-        scopes = grant.scopes if grant else _scopes(repository)
+        scopes = grant.scopes if grant else rights.scopes
         try:
             return await self._obtain(key, host, how, scopes)
         except RegistryError as exc:
@@ -92,7 +92,7 @@ class Authenticator:
     async def answer(
         self,
         host: Host,
-        repository: str,
+        rights: RepositoryRights,
         challenges: tuple[Challenge, ...],
         used: Grant | None,
     ) -> Grant:
@@ -100,7 +100,7 @@ class Authenticator:
 
         Raises Denied if there is no way in, RegistryMisbehaved, and what `Ask` raises.
         """
-        key = (host.origin, repository)
+        key = (host.origin, rights)
         cached = self._grants.get(key)
         if cached is not None and cached is not used:
             return cached  # another task renewed it meanwhile
@@ -112,7 +112,7 @@ class Authenticator:
             raise no_way_in(host.registry, challenges)
         self._plans[host.origin] = how
         wider = [challenge.get("scope") for challenge in challenges if challenge.wants_more_scope]
-        scopes = tuple(scope for scope in wider if scope) or _scopes(repository)
+        scopes = tuple(scope for scope in wider if scope) or rights.scopes
         try:
             return await self._obtain(key, host, how, scopes)
         except Denied:
@@ -134,13 +134,15 @@ class Authenticator:
             self._grants = {kept: other for kept, other in self._grants.items() if other.ends_at > now}
         self._grants[key] = grant
 
-    async def _negotiate(self, host: Host, repository: str, how: Plan, scopes: tuple[str, ...]) -> Grant:
-        found = await self.keychain.find(host.registry, repository)
+    async def _negotiate(
+        self, host: Host, rights: RepositoryRights, how: Plan, scopes: tuple[str, ...]
+    ) -> Grant:
+        found = await self.keychain.find(host.registry, rights.repository)
         if found.credential is not None and found.credential.registry_token:
             return Grant(f"Bearer {found.credential.registry_token}", found.note, scopes)
         if isinstance(how, BasicPlan):
             return _basic(host, found)
-        return await self._fetch_token(host, repository, how, scopes, found)
+        return await self._fetch_token(host, rights.repository, how, scopes, found)
 
     async def _fetch_token(
         self, host: Host, repository: str, how: TokenPlan, scopes: tuple[str, ...], found: Lookup
@@ -160,10 +162,6 @@ class Authenticator:
             renew_at=began + token.life * _RENEW_AT,
             ends_at=began + token.life,
         )
-
-
-def _scopes(repository: str) -> tuple[str, ...]:
-    return (pull_scope(repository),) if repository else ()
 
 
 def _refused(problem: Problem, what: str, server: str, registry: str, login: str) -> RegistryError:

@@ -1,4 +1,4 @@
-"""What layerfs asks of registries: resolve, manifest, config, blob, tags (distribution-spec 1.1, "Pull").
+"""What layerfs asks of registries: to resolve, to give, to take (distribution-spec 1.1, "Pull", "Push").
 
 Verifies manifests and configs against their digests; blobs are verified by whoever writes them.
 Whether a registry may be asked at all is decided here too, by name, before anything is sent.
@@ -15,8 +15,9 @@ from layerfs.errors import Denied, DigestMismatch, InvalidDigest, Offline, Regis
 from layerfs.foreign import NAME, printable
 from layerfs.oci import Descriptor, Digest, Repository, Resolved, Tag, mediatype
 from layerfs.oci.documents import MAX_DOCUMENT_SIZE
-from layerfs.registry import blob, paging
+from layerfs.registry import blob, paging, upload
 from layerfs.registry.blob import BlobStream
+from layerfs.registry.body import Body
 from layerfs.registry.hosts import BlobOf, Greeting, ManifestOf, TagsOf
 from layerfs.registry.ranges import ALL, Range
 from layerfs.registry.reply import Reply
@@ -138,6 +139,26 @@ class RegistryClient:
                 return list(found)
             target = TagsOf(repository, query)
         raise RegistryMisbehaved(f"{what}: more than {paging.MAX_PAGES} pages")
+
+    async def push_blob(
+        self, repository: Repository, digest: Digest, body: Body, source: Repository | None = None
+    ) -> upload.Way:
+        """Have a blob in *repository*; *source* is another one of the registry that may have it.
+
+        Raises StoreDamaged if *body* is not what it should be.
+        """
+        self._require_allowed(repository.registry, f"push to {repository}")
+        return await upload.push_blob(self._requester, repository, digest, body, source)
+
+    async def push_manifest(
+        self, repository: Repository, reference: str | Digest, digest: Digest, body: Body
+    ) -> None:
+        """Put a manifest or index under a tag or its digest, once all that it names is there.
+
+        Raises DigestMismatch if the registry takes it for another.
+        """
+        self._require_allowed(repository.registry, f"push to {repository}")
+        await upload.push_manifest(self._requester, repository, reference, digest, body)
 
     async def check_login(self, registry: str) -> None:
         """Make sure that *registry* lets us in, with what credentials there are.

@@ -38,7 +38,16 @@ class TagsOf(msgspec.Struct, frozen=True):
     """Which page, as the page before it says; empty for the first."""
 
 
-Target = Greeting | ManifestOf | BlobOf | TagsOf
+class UploadsOf(msgspec.Struct, frozen=True):
+    """Where the upload of a blob begins (distribution-spec, end-4a and end-11)."""
+
+    repository: Repository
+    digest: Digest
+    source: Repository | None = None
+    """A repository of the same registry that may have the blob: then no bytes need be sent."""
+
+
+Target = Greeting | ManifestOf | BlobOf | TagsOf | UploadsOf
 
 
 class Host(msgspec.Struct, frozen=True):
@@ -63,6 +72,9 @@ def _path(target: Target) -> str:
             return f"{repository.path}/manifests/{reference}"
         case BlobOf(repository, digest):
             return f"{repository.path}/blobs/{digest}"
+        case UploadsOf(repository, digest, source):
+            mount = f"?mount={digest}&from={source.path}" if source else ""
+            return f"{repository.path}/blobs/uploads/{mount}"
         case TagsOf(repository, query):
             return f"{repository.path}/tags/list" + (f"?{query}" if query else "")
 

@@ -12,6 +12,7 @@ from urllib.parse import parse_qsl, urljoin, urlsplit
 import msgspec
 
 from layerfs.errors import RegistryMisbehaved
+from layerfs.registry.body import Body
 from layerfs.registry.ranges import ALL, Range
 from layerfs.registry.reach import Reach
 from layerfs.registry.weborigin import WebOrigin, redact
@@ -32,6 +33,7 @@ class Request(msgspec.Struct, frozen=True):
     authorization: str | None = None
     """Belongs to the origin of ``url``."""
     form: bytes | None = None
+    body: Body | None = None
     insecure: bool = False
     """Allows plain HTTP after HTTPS, and certificates that do not verify."""
     reach: Reach | None = None
@@ -51,6 +53,9 @@ class Request(msgspec.Struct, frozen=True):
             made["Authorization"] = self.authorization
         if self.form is not None:
             made["Content-Type"] = "application/x-www-form-urlencoded"
+        if self.body is not None:
+            made["Content-Type"] = self.body.media_type
+            made["Content-Length"] = str(self.body.size)
         return made
 
     def secrets(self) -> tuple[str, ...]:
@@ -83,6 +88,8 @@ def follow(request: Request, status: int, location: str | None, elsewhere: Reach
         )
     if request.form is not None and (there != here or status not in (307, 308)):
         raise RegistryMisbehaved(f"{request!r}: redirects a form with a token to {redact(url)!r}; not sent")
+    if request.body is not None and status not in (307, 308):
+        raise RegistryMisbehaved(f"{request!r}: status {status} to {redact(url)!r}; not sent again there")
     method = "GET" if status == 303 and request.method != "HEAD" else request.method
     if there == here:
         return msgspec.structs.replace(request, method=method, url=url)

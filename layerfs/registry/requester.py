@@ -5,17 +5,18 @@
 
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
 import msgspec
 import trio
 
-from layerfs.errors import RegistryError
+from layerfs.errors import RegistryError, RegistryMisbehaved
 from layerfs.registry.attempts import Explain, NoAnswer, Outcome, Sender
 from layerfs.registry.auth import Authenticator, Grant
+from layerfs.registry.body import Body
 from layerfs.registry.challenge import Challenge, parse_challenges
-from layerfs.registry.hosts import Greeting, Host, Target, asks_next, hosts
+from layerfs.registry.hosts import Greeting, Host, Target, UploadsOf, asks_next, hosts
 from layerfs.registry.keychain import Keychain
 from layerfs.registry.pace import Pace
 from layerfs.registry.places import Places
@@ -24,8 +25,9 @@ from layerfs.registry.ranges import ALL, Range
 from layerfs.registry.redirects import Request
 from layerfs.registry.reply import Reply
 from layerfs.registry.settings import RegistrySettings
-from layerfs.registry.token import MAX_TOKEN_BODY
+from layerfs.registry.token import MAX_TOKEN_BODY, RepositoryRights
 from layerfs.registry.transport import Transport
+from layerfs.registry.weborigin import WebOrigin
 
 _log = logging.getLogger("layerfs.registry")
 _WARNING = re.compile(r'299 \S+ "((?:[^"\\]|\\.)*)"')
@@ -48,6 +50,9 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     """Which answers to return; others become errors. Empty: all that are not worth a retry."""
     download: bool = False
     """A blob: takes a place among the downloads, not among the requests."""
+    actions: str = "pull"
+    """The rights to the repository that it needs."""
+    body: Body | None = None
 
     @property
     def registry(self) -> str:
@@ -55,9 +60,12 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
         return self.target.registry if isinstance(self.target, Greeting) else self.target.repository.registry
 
     @property
-    def repository(self) -> str:
-        """The path of the repository that rights are needed for; empty for none."""
-        return "" if isinstance(self.target, Greeting) else self.target.repository.path
+    def rights(self) -> RepositoryRights:
+        """The rights that it needs."""
+        if isinstance(self.target, Greeting):
+            return RepositoryRights()
+        source = self.target.source if isinstance(self.target, UploadsOf) else None
+        return RepositoryRights(self.target.repository.path, self.actions, source.path if source else "")
 
     def request(self, host: Host, grant: Grant | None) -> Request:
         """Return the HTTP request."""
@@ -68,6 +76,7 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
             range=self.range,
             authorization=None if grant is None else grant.authorization,
             insecure=host.insecure,
+            body=self.body,
         )
 
 
@@ -124,6 +133,38 @@ class Requester:
         registry = self._registry(call.registry)
         return await self._sender.persist(lambda: self._ask(call, registry))
 
+    async def persist(self, attempt: Callable[[], Awaitable[Outcome]]) -> Reply:
+        """Repeat *attempt*, which may be several calls, until an answer comes. Raises as `open`."""
+        return await self._sender.persist(attempt)
+
+    async def send(self, call: Call, url: str) -> Outcome:
+        """Send *call* once to *url*, which an answer for the registry has named.
+
+        Rights are shown there only if it is the registry's own. Raises Denied, RegistryMisbehaved.
+        """
+        registry = self._registry(call.registry)
+        origin = WebOrigin.of(url)
+        host = next((one for one in registry.hosts if one.origin == origin), None)
+        grant = None
+        if host is not None:
+            grant = await self._auth.current(host, call.rights)
+            request = call.request(host, grant)
+        else:
+            home = registry.to_ask[0]
+            if home.origin.scheme == "https" and origin.scheme != "https" and not home.insecure:
+                raise RegistryMisbehaved(
+                    f"{call.what}: {home.registry} wants it sent without TLS to {origin}; not sent "
+                    "(name the registry insecure if that is intended)"
+                )
+            request = call.request(home, None)
+            request = msgspec.structs.replace(request, reach=await self._transport.reach_from(home.origin))
+        request = msgspec.structs.replace(request, url=url)
+        explain = _explain(call.what, host or registry.to_ask[0], grant)
+        outcome = await self._sender.attempt(request, call.what, self._downloads, explain)
+        if isinstance(outcome, NoAnswer) or outcome.status in call.statuses:
+            return outcome
+        return await NoAnswer.of(outcome, explain)
+
     def pace(self) -> Pace:
         """Return a judge of how fast one body has to come."""
         return Pace(self._settings.least_throughput, self._settings.idle_timeout)
@@ -165,7 +206,7 @@ class Requester:
     async def _ask_host(self, call: Call, host: Host, registry: _Registry) -> Outcome:
         """Ask with what rights there are, and again with those that the answer demands."""
         places = self._downloads if call.download else self._requests
-        grant = await self._auth.current(host, call.repository)
+        grant = await self._auth.current(host, call.rights)
         grants = 0
         while True:
             await registry.end_of_pause()
@@ -183,7 +224,7 @@ class Requester:
             if not demands or grants == (2 if wider else 1):  # a second one only to a wish for more rights
                 return failure
             challenges = challenges or await self._ping(host, registry)
-            grant = await self._auth.answer(host, call.repository, challenges, grant)
+            grant = await self._auth.answer(host, call.rights, challenges, grant)
             grants += 1
 
     async def _ping(self, host: Host, registry: _Registry) -> tuple[Challenge, ...]:

@@ -52,6 +52,8 @@ class RegistrySettings:
     """Bytes a second that a body has to bring, on average over each ``idle_timeout``."""
     document_timeout: float = 120.0
     """For a whole manifest, config, token or error."""
+    commit_timeout: float = 600.0
+    """For the answer to what was uploaded."""
     helper_timeout: float = 30.0
     """For a credential helper."""
     requests_per_site: int = 8

@@ -40,9 +40,21 @@ class TokenPlan(msgspec.Struct, frozen=True):
 Plan = BasicPlan | TokenPlan
 
 
-def pull_scope(repository: str) -> str:
-    """Return the right to pull from a repository, as token servers name it."""
-    return f"repository:{repository}:pull"
+class RepositoryRights(msgspec.Struct, frozen=True):
+    """What a call needs."""
+
+    repository: str = ""
+    """The path of the repository; empty for no rights to any."""
+    actions: str = "pull"
+    """As token servers name them, with a comma between: ``pull,push``."""
+    source: str = ""
+    """Another repository that is read from; empty for none."""
+
+    @property
+    def scopes(self) -> tuple[str, ...]:
+        """The rights as token servers name them (distribution, docs "Token scope")."""
+        wanted = {self.repository: self.actions, self.source: "pull"}
+        return tuple(f"repository:{path}:{actions}" for path, actions in wanted.items() if path)
 
 
 def plan(challenges: tuple[Challenge, ...], host: Host) -> Plan | None:

@@ -116,7 +116,7 @@ class Transport:
 
     async def _send(self, request: Request, what: str, place: Place | None) -> Reply:
         route, pool = await self._pool(request)
-        extensions: dict[str, Any] = {"timeout": self._timeout}
+        extensions: dict[str, Any] = {"timeout": self._timeout | _patience(request, self._settings)}
         if route.proxy is None:
             extensions["trace"] = _Arrival(request.origin.host, self.sites, place).heed
         else:
@@ -126,7 +126,7 @@ class Transport:
                 request.method,
                 request.url,
                 headers=request.headers(self._settings.user_agent),
-                content=request.form,
+                content=request.form if request.body is None else request.body.opened(),
                 extensions=extensions,
             )
             response = await pool.handle_async_request(made)
@@ -197,6 +197,11 @@ class _Arrival(msgspec.Struct, frozen=True):
         except Crowded:
             await stream.aclose()
             raise
+
+
+def _patience(request: Request, settings: RegistrySettings) -> dict[str, float | None]:
+    """Return the seconds for the answer to a body, which a registry may have to hash and to move before."""
+    return {} if request.body is None else {"read": max(settings.commit_timeout, settings.idle_timeout)}
 
 
 def _context(route: _Route) -> ssl.SSLContext:

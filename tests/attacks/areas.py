@@ -53,6 +53,7 @@ AREAS: Final = (
             "registry/test_logins.py",
             "registry/test_secrets.py",
             "registry/test_tls_and_proxies.py",
+            "registry/test_upload.py",
             "cli/test_access.py",
             "cli/test_login.py",
         ),

@@ -14,7 +14,7 @@ import ssl
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Literal, Self
 from urllib.parse import parse_qs, urlsplit
@@ -47,6 +47,7 @@ class Asked:
     """Names in lower case."""
     form: dict[str, list[str]]
     status: int
+    body: bytes = b""
 
     @property
     def line(self) -> str:
@@ -176,15 +177,17 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         length = int(self.headers.get("Content-Length") or 0)
-        form = parse_qs(self.rfile.read(length).decode()) if length else {}
+        body = self.rfile.read(length)
+        is_form = self.headers.get("Content-Type") == "application/x-www-form-urlencoded"
+        form = parse_qs(body.decode()) if is_form else {}
         parts = urlsplit(self.path)
         headers = {name.lower(): value for name, value in self.headers.items()}
-        asked = Asked(self.command, parts.path, parse_qs(parts.query), headers, form, 0)
+        asked = Asked(self.command, parts.path, parse_qs(parts.query), headers, form, 0, body)
         answer = self.server.respond(asked)
-        self.server.asked.append(Asked(asked.method, asked.path, asked.query, headers, form, answer.status))
+        self.server.asked.append(replace(asked, status=answer.status))
         self._send(answer)
 
-    do_HEAD = do_POST = do_GET  # noqa: N815 - http.server looks for these names
+    do_HEAD = do_POST = do_PUT = do_GET  # noqa: N815 - http.server looks for these names
 
     def _send(self, answer: Answer) -> None:
         self.send_response_only(answer.status)

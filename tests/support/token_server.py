@@ -26,7 +26,7 @@ class TokenServer:
     signer: Certificate
     users: dict[str, str]
     asked: list[str] = field(default_factory=list)
-    """The scope of each request."""
+    """The scopes of the requests."""
 
     def __enter__(self) -> Self:
         owner = self
@@ -64,24 +64,26 @@ class TokenServer:
     def answer(self, handler: BaseHTTPRequestHandler) -> None:
         """Answer one request."""
         query = parse_qs(urlsplit(handler.path).query)
-        scope = query.get("scope", [""])[0]
-        self.asked.append(scope)
+        scopes = query.get("scope", [""])
+        self.asked += scopes
         given = handler.headers.get("Authorization", "").removeprefix("Basic ")
         user, _, password = base64.b64decode(given).decode().partition(":")
         known = self.users.get(user) == password and bool(user)
         status = 200 if known or not user else 401
-        body = json.dumps({"token": self._token(scope, known), "expires_in": 300}).encode()
+        body = json.dumps({"token": self._token(scopes, known), "expires_in": 300}).encode()
         handler.send_response_only(status)
         handler.send_header("Content-Length", str(len(body) if status == 200 else 0))
         handler.end_headers()
         if status == 200:
             handler.wfile.write(body)
 
-    def _token(self, scope: str, known: bool) -> str:
-        kind, _, rest = scope.partition(":")
-        name, _, actions = rest.rpartition(":")
-        allowed = known or name.startswith("public/")
-        access = [{"type": kind, "name": name, "actions": actions.split(",")}] if allowed else []
+    def _token(self, scopes: list[str], known: bool) -> str:
+        access = []
+        for scope in scopes:
+            kind, _, rest = scope.partition(":")
+            name, _, actions = rest.rpartition(":")
+            if known or name.startswith("public/"):
+                access.append({"type": kind, "name": name, "actions": actions.split(",")})
         now = int(time.time())
         claims = {"iss": ISSUER, "sub": "", "aud": SERVICE, "nbf": now - 60, "iat": now, "exp": now + 300}
         chain = "".join(self.signer.certificate.read_text().strip().splitlines()[1:-1])

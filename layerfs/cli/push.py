@@ -1,0 +1,233 @@
+"""``layerfs push``: an image of the store into a registry, bit for bit."""
+
+import dataclasses
+import os
+from functools import partial
+from typing import TYPE_CHECKING, Annotated
+
+import msgspec
+import typer
+
+from layerfs.cli import options
+from layerfs.cli.app import app
+from layerfs.cli.completion import complete_reference
+from layerfs.cli.opening import reference_of
+from layerfs.cli.output import print_json
+from layerfs.errors import LayerfsError, NotInStore, Offline, StoreDamaged, UsageError
+from layerfs.oci import Digest, ImageReference, Repository
+from layerfs.oci.mediatype import is_foreign
+from layerfs.settings import Access, Settings
+from layerfs.view.texts import human_size
+
+if TYPE_CHECKING:
+    from layerfs.cli.running import Machinery
+    from layerfs.cli.whole import Whole
+    from layerfs.registry.client import RegistryClient
+    from layerfs.registry.upload import Way
+    from layerfs.store import ImageStorage
+
+_AT_ONCE = 4
+"""Blobs that are pushed at the same time."""
+
+
+class Upload(msgspec.Struct, frozen=True):
+    """A blob or a config, and where the store has it."""
+
+    digest: Digest
+    size: int
+    path: str
+
+
+class Pushed(msgspec.Struct, frozen=True):
+    """What one push did."""
+
+    reference: ImageReference
+    destination: ImageReference
+    digest: Digest
+    parts: "list[tuple[Upload, Way]]"
+
+    def summary(self) -> str:
+        """Return the line for people."""
+        sent = [part.size for part, way in self.parts if way == "uploaded"]
+        mounted = sum(way == "mounted" for _, way in self.parts)
+        more = f", {mounted} mounted" if mounted else ""
+        size = human_size(sum(sent))
+        return f"{self.destination}: {len(self.parts)} blobs, {len(sent)} uploaded ({size}){more}"
+
+    def to_json(self) -> dict[str, object]:
+        """Return what ``--json`` prints."""
+        return {
+            "reference": str(self.reference),
+            "destination": str(self.destination),
+            "digest": str(self.digest),
+            "blobs": [
+                {"digest": str(part.digest), "size": part.size, "pushed": way} for part, way in self.parts
+            ],
+        }
+
+
+@app.command(epilog="Example: layerfs push alpine:3.20 ghcr.io/me/alpine:3.20")
+@options.configured(*options.FETCHING)
+def push(
+    settings: Settings,
+    reference: options.Reference,
+    destination: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="DESTINATION",
+            help="[REGISTRY/]NAME[:TAG] to push to (default: REFERENCE).",
+            autocompletion=complete_reference,
+        ),
+    ] = None,
+    all_platforms: Annotated[
+        bool, typer.Option("--all-platforms", help="Push all platforms, and what is listed beside.")
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print the digest only.")] = False,
+    as_json: options.Json = False,
+) -> None:
+    """Push an image of the store to a registry.
+
+    What is not in the store is fetched before. All digests stay what they are. Blobs that the registry has
+    are not sent, those of another repository of it are mounted.
+
+    --creds, --tls-verify and --cert-dir are for DESTINATION, and for REFERENCE if it is at the same registry.
+    """
+    from layerfs.cli.running import with_provider
+
+    if quiet and as_json:
+        raise UsageError("push: --quiet and --json (expected one of the two)")
+    named = reference_of(settings, reference)
+    target = ImageReference.parse(destination) if destination else named
+    if settings.offline:
+        raise Offline(f"push to {target}: a registry has to be contacted; run with --online")
+    work = partial(_push, settings, named, target, every=all_platforms, silent=quiet)
+    pushed = with_provider(_for_source(settings, named, target), work)
+    if as_json:
+        print_json(pushed.to_json())
+    elif quiet:
+        typer.echo(pushed.digest)
+    else:
+        typer.echo(f"{target}: {pushed.digest}\n{pushed.summary()}")
+
+
+def _for_source(settings: Settings, source: ImageReference, destination: ImageReference) -> Settings:
+    """Return how to fetch what is missing: a login for one registry is nothing to another."""
+    if source.repository.registry == destination.repository.registry:
+        return settings
+    access = Access(retry=settings.access.retry, timeout=settings.access.timeout)
+    return dataclasses.replace(settings, access=access)
+
+
+async def _push(
+    settings: Settings,
+    reference: ImageReference,
+    destination: ImageReference,
+    machinery: "Machinery",
+    *,
+    every: bool,
+    silent: bool,
+) -> Pushed:
+    from layerfs import app as wiring
+    from layerfs.cli.here import kept_whole
+    from layerfs.cli.running import pinned
+    from layerfs.cli.whole import fetch_whole
+
+    digest = await pinned(machinery, reference)
+    with kept_whole(machinery.storage, digest):
+        whole = await fetch_whole(machinery, reference, digest, every=every)
+        found = whole.documents[0].digest
+        if destination.digest not in (None, found):
+            raise UsageError(
+                f"{destination}: the image is {found} (expected DESTINATION with a tag, or that)"
+            )
+        parts = _parts(machinery.storage, whole)
+        try:
+            async with wiring.asking(settings) as client:
+                done = await _push_parts(client, reference.repository, destination, parts, silent=silent)
+                await _push_documents(client, destination, whole)
+        except StoreDamaged as exc:
+            raise StoreDamaged(f"{reference}: {exc}; layerfs verify --repair {reference} mends it") from exc
+    return Pushed(reference, destination, found, done)
+
+
+def _parts(storage: "ImageStorage", whole: "Whole") -> list[Upload]:
+    """Return what the registry must have before the manifests. Raises NotInStore."""
+    parts = {
+        one.digest: Upload(one.digest, one.size, str(storage.config_path(one.digest)))
+        for one in whole.configs.values()
+    }
+    for layer in whole.blobs.values():
+        if is_foreign(layer.media_type) and layer.urls:  # it stays where its URLs lead to
+            continue
+        blob = storage.open_blob(layer.digest)
+        if blob is None and layer.digest not in parts:
+            raise NotInStore(f"{layer.digest}: fetched, but removed again meanwhile; try again")
+        if blob is not None:
+            parts[layer.digest] = Upload(layer.digest, layer.size, str(blob.path))
+    return list(parts.values())
+
+
+async def _push_parts(
+    client: "RegistryClient",
+    source: Repository,
+    destination: ImageReference,
+    parts: list[Upload],
+    *,
+    silent: bool,
+) -> "list[tuple[Upload, Way]]":
+    """Push blobs, some at a time. Raises the first error, once those that are under way have ended."""
+    import trio
+
+    from layerfs.fetch.tasks import outcome
+
+    target, limiter = destination.repository, trio.CapacityLimiter(_AT_ONCE)
+    mounted_from = source if source.registry == target.registry and source != target else None
+    done: dict[Digest, Way] = {}
+    errors: list[LayerfsError] = []
+
+    async def push_one(part: Upload) -> None:
+        async with limiter:
+            if errors:
+                return
+            way = await outcome(_push_part(client, target, part, mounted_from))
+        if isinstance(way, LayerfsError):
+            errors.append(way)
+            return
+        done[part.digest] = way
+        if not silent:
+            typer.echo(f"{part.digest.shown}  {human_size(part.size)}  {way}", err=True)
+
+    async with trio.open_nursery() as nursery:
+        for part in parts:
+            nursery.start_soon(push_one, part)
+    if errors:
+        raise errors[0]
+    return [(part, done[part.digest]) for part in parts]
+
+
+async def _push_part(
+    client: "RegistryClient", target: Repository, part: Upload, source: Repository | None
+) -> "Way":
+    from layerfs.registry.body import Body
+
+    try:
+        fd = os.open(part.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError as exc:
+        raise NotInStore(f"{part.digest}: {exc.strerror} (was it removed meanwhile? try again)") from exc
+    try:
+        body = Body.of_file(fd, part.size, part.digest)
+        return await client.push_blob(target, part.digest, body, source)
+    finally:
+        os.close(fd)
+
+
+async def _push_documents(client: "RegistryClient", destination: ImageReference, whole: "Whole") -> None:
+    """Push manifests and indexes, each behind what it names; the outermost one by its tag, at the end."""
+    from layerfs.registry.body import Body
+
+    for document in whole.inside_out():
+        name: str | Digest = document.digest
+        if document is whole.documents[0] and destination.digest is None and destination.tag is not None:
+            name = destination.tag.name
+        body = Body.of(document.raw, document.media_type)
+        await client.push_manifest(destination.repository, name, document.digest, body)
