@@ -17,7 +17,7 @@ from layerfs.cli.helping import flags, placeholder
 
 Page = Literal["layerfs", "layerfs.toml"]
 
-_EXITS: Final = (
+EXITS: Final = (
     ("0", "Success."),
     ("1", "Any other failure."),
     ("2", "The command line or a configuration file is wrong."),
@@ -63,7 +63,7 @@ def _command_page() -> Iterator[str]:
     for name, command in _verbs(root):
         yield from _verb(name, command)
     yield ".SH EXIT STATUS"
-    yield from _list(_EXITS)
+    yield from _list(EXITS)
     yield ".SH ENVIRONMENT"
     yield from _list(_variables(root))
     yield ".SH FILES"
