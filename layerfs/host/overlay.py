@@ -49,13 +49,19 @@ class Overlay(msgspec.Struct, frozen=True):
     upper: bytes | None = None
     work: bytes | None = None
     """Empty, on the filesystem of *upper*; there if and only if *upper* is."""
+    data: Sequence[bytes] = ()
+    """Data-only lower directories, asked in this order for what a file with a redirect holds (Linux 6.5).
+
+    Such files may lie in any lower directory where ``metacopy=on`` can be said, which `userxattr` excludes.
+    Without it the kernel follows those of the last one alone.
+    """
     options: frozenset[str] = frozenset()
     """Some of ro, nosuid, nodev, noexec and noatime; without *upper* it is read-only anyway."""
     userxattr: bool | None = None
     """Whether markers are ``user.overlay.`` attributes; None: as this user namespace needs it."""
 
     def __post_init__(self) -> None:
-        if not 1 <= len(self.lowers) <= MAX_LOWERS:
+        if not 1 <= len(self.lowers) + len(self.data) <= MAX_LOWERS:
             raise MountError(f"overlay: {len(self.lowers)} lower directories (expected 1 to {MAX_LOWERS})")
         if len(self.lowers) == 1 and self.upper is None:
             raise MountError(
@@ -100,6 +106,8 @@ def by_descriptors(overlay: Overlay, target: Mountpoint) -> None:
             _fsconfig(context, _SET_STRING, b"source", SOURCE)
             if overlay.marks_by_user:
                 _fsconfig(context, _SET_FLAG, b"userxattr")
+            elif overlay.data:
+                _fsconfig(context, _SET_STRING, b"metacopy", b"on")
             _fsconfig(context, _CREATE)
             attributes = sum(_ATTRIBUTES[word] for word in overlay.words)
             with closing_fd(syscall("fsmount", _FSMOUNT, context, _CLOEXEC, attributes)) as mount:
@@ -112,6 +120,7 @@ def _set_directories(context: int, overlay: Overlay) -> None:
     """Name the directories. Raises NotImplementedError if this kernel takes neither descriptor nor text."""
     for key, path in [
         *((b"lowerdir+", path) for path in overlay.lowers),
+        *((b"datadir+", path) for path in overlay.data),
         *((key, path) for key, path in ((b"upperdir", overlay.upper), (b"workdir", overlay.work)) if path),
     ]:
         try:
@@ -127,7 +136,7 @@ def _set_directories(context: int, overlay: Overlay) -> None:
 
 def _set_text(context: int, key: bytes, path: bytes, refused: OSError) -> None:
     """Name one directory by text, as kernels 6.5 to 6.12 want it: raw for lower ones, escaped for others."""
-    text = path if key == b"lowerdir+" else path.replace(b"\\", b"\\\\")
+    text = path if key.endswith(b"+") else path.replace(b"\\", b"\\\\")
     if refused.errno not in _NOT_HERE or len(text) > _MAX_STRING_BYTES:
         raise NotImplementedError from refused
     try:
@@ -153,11 +162,13 @@ def by_option_string(overlay: Overlay, target: Mountpoint) -> None:
 
 def option_string(overlay: Overlay) -> bytes:
     """Write the options as mount(2) wants them."""
-    words = [lowerdir_option(overlay.lowers)]
+    words = [lowerdir_option(overlay.lowers, overlay.data)]
     if overlay.upper is not None and overlay.work is not None:
         words += [directory_option(b"upperdir", overlay.upper), directory_option(b"workdir", overlay.work)]
     if overlay.marks_by_user:
         words.append(b"userxattr")
+    elif overlay.data:
+        words.append(b"metacopy=on")
     return b",".join(words)
 
 

@@ -137,9 +137,13 @@ def with_ancestors(path: bytes) -> Iterator[bytes]:
         yield path
 
 
-def lowerdir_option(paths: Iterable[bytes]) -> bytes:
-    r"""Return ``lowerdir=a:b``, escaped as mount(2) and mount(8) want it; spaces stay as they are."""
-    return b"lowerdir=" + b":".join(_LOWER_SPECIAL.sub(rb"\\\1", path) for path in paths)
+def lowerdir_option(paths: Iterable[bytes], data: Iterable[bytes] = ()) -> bytes:
+    r"""Return ``lowerdir=a:b``, escaped as mount(2) and mount(8) want it; spaces stay as they are.
+
+    With data-only directories it is ``lowerdir=a:b::c::d``.
+    """
+    lowers = b":".join(_LOWER_SPECIAL.sub(rb"\\\1", path) for path in paths)
+    return b"::".join([b"lowerdir=" + lowers, *(_LOWER_SPECIAL.sub(rb"\\\1", path) for path in data)])
 
 
 def fuse_lowerdir_option(paths: Iterable[bytes]) -> bytes:

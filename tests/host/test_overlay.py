@@ -76,6 +76,27 @@ def test_directories_of_any_name_are_merged_in_order(
 
 
 @pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("name", ["plain", "a:b,c"])
+def test_files_without_content_get_it_from_data_only_directories(
+    tmp_path: Path, merged: Path, way: Way, name: str
+) -> None:
+    stubs, other, data, more = (os.fsdecode(path) for path in layers(tmp_path / name, "stubs", "b", "c", "d"))
+    for number, directory in enumerate((data, more)):
+        (Path(directory) / "ab").mkdir()
+        (Path(directory) / "ab" / f"object-{number}").write_text(f"content {number}")
+        stub = Path(stubs) / f"stub-{number}"
+        stub.touch(0o640)
+        os.truncate(stub, len("content 0"))
+        os.setxattr(stub, "trusted.overlay.metacopy", b"")
+        os.setxattr(stub, "trusted.overlay.redirect", f"/ab/object-{number}".encode())
+    lowers, datas = ([os.fsencode(path) for path in some] for some in ((stubs, other), (data, more)))
+    way(Overlay(lowers, data=datas), Mountpoint.open(merged))
+    assert [(merged / f"stub-{number}").read_text() for number in (0, 1)] == ["content 0", "content 1"]
+    assert (merged / "stub-0").stat().st_mode & 0o777 == 0o640
+    assert not (merged / "ab").exists()
+
+
+@pytest.mark.parametrize("way", WAYS)
 def test_without_an_upper_it_is_read_only(tmp_path: Path, merged: Path, way: Way) -> None:
     way(Overlay(layers(tmp_path, "a", "b"), options=frozenset({"nosuid", "nodev"})), Mountpoint.open(merged))
     with pytest.raises(OSError, match="Read-only"):
