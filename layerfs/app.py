@@ -16,7 +16,7 @@ import msgspec
 import trio
 
 from layerfs import __version__
-from layerfs.errors import InvalidSettings, StoreError
+from layerfs.errors import InvalidSettings, LayerfsError, StoreError
 from layerfs.extract.client import WORKERS_MAX, ExtractorPool
 from layerfs.fetch import Fetcher, open_fetcher
 from layerfs.fetch.backoff import Backoff
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from layerfs.gc.keeper import Keeper
     from layerfs.local import SourceName
     from layerfs.local.origin import LocalOrigin
+    from layerfs.needs import LayersNeed
     from layerfs.registry.client import RegistryClient
 
 KEEP_PERIOD: Final = 5.0
@@ -160,12 +161,24 @@ async def providing(
             ) as provider,
         ):
             if serving:
-                provider.complete_behind(settings.background)
+                in_use = await trio.to_thread.run_sync(_unfinished, storage, settings)
+                provider.complete_behind(settings.background, in_use)
             yield provider
 
 
 def _laziness(settings: Settings) -> Laziness:
     return Laziness(on=settings.lazy == "auto", whole=settings.verify_whole)
+
+
+def _unfinished(storage: ImageStorage, settings: Settings) -> "list[LayersNeed]":
+    """Return what containers wait for whose daemon has gone; nothing where that cannot be found out."""
+    from layerfs.catalog.unfinished import unfinished
+
+    try:
+        return unfinished(storage, settings.preferred_platform)
+    except (LayerfsError, OSError) as exc:
+        log.warning("lazy layers that are in use could not be looked for: %s", exc)
+        return []
 
 
 def keeper_of(settings: Settings, storage: ImageStorage) -> "Keeper":

@@ -40,7 +40,7 @@ ARROWS: dict[str, set[str]] = {
     "status": {"foreign"},
     "settings": {"errors", "oci", "layer"},
     "config": {"errors", "layer", "settings", "host"},
-    "app": {"host",
+    "app": {"host", "needs", "catalog",
         "errors", "gc", "extract", "registry", "local", "store", "view",
         "fetch", "fuse", "settings", "status",
     },

@@ -4,24 +4,28 @@ What a lazy layer is shown as follows from its blob and from the TOC that a mani
 (`layerfs.oci.image.LayerKey`), so two images that claim different ones never meet.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Container
 
 from layerfs.catalog.places import ImagePlace, LayerPlace, ViewPlace
 from layerfs.needs import DocumentNeed, FileNeed, LayersNeed, Need, TocNeed
-from layerfs.oci import Image, Manifest, Repository
+from layerfs.oci import Digest, Image, Manifest, Repository
 from layerfs.oci.image import LayerKey, view_digest
 from layerfs.oci.toc import usable_place
 
 ImageOf = Callable[[ImagePlace], Image | DocumentNeed]
 """Reads the documents of an image. Raises StoreError, ImageError."""
 
+NamesObject = Callable[[Digest, str], bool]
+"""Says whether a TOC names an object, as far as its skeleton is here."""
+
 
 class KnownViews:
     """Those of the manifests that were seen; *scan* takes in those that refs name. Not thread-safe."""
 
-    def __init__(self, scan: Callable[[], None], image: ImageOf) -> None:
+    def __init__(self, scan: Callable[[], None], image: ImageOf, names: NamesObject) -> None:
         self._scan = scan
         self._image = image
+        self._names = names
         self._layers: dict[str, tuple[LayerKey, LayerPlace]] = {}
         """By `LayerKey.name`."""
         self._stacks: dict[str, ViewPlace] = {}
@@ -77,6 +81,11 @@ class KnownViews:
             key, lambda place, image: LayersNeed(place.image.repository, image, (place.number,))
         )
 
+    def needs_of(self, tocs: Container[Digest]) -> list[Need]:
+        """Return the needs for all known layers with one of *tocs*, whole. Raises StoreError, ImageError."""
+        self._scan()
+        return [self.whole_need(key) for key, _ in list(self._layers.values()) if key.toc and key.toc in tocs]
+
     def file_need(self, key: LayerKey, id_: str) -> Need:
         """Return the need for an object of a known layer. Raises StoreError, ImageError."""
         toc = key.toc
@@ -84,6 +93,19 @@ class KnownViews:
         return self._need(
             key, lambda place, image: FileNeed(place.image.repository, image, place.number, toc, id_)
         )
+
+    def object_need(self, id_: str) -> Need | None:
+        """Return the need for an object; None if no TOC of a known layer names it.
+
+        Raises StoreError, ImageError.
+        """
+        for again in (False, True):
+            if again:
+                self._scan()
+            for key, _ in list(self._layers.values()):
+                if key.toc is not None and self._names(key.toc, id_):
+                    return self.file_need(key, id_)
+        return None
 
     def stack_keys(self, id_: str) -> tuple[LayerKey, ...] | None:
         """Return the layers of the stack that is shown as *id_*, base first; None if none is known."""

@@ -66,6 +66,18 @@ def _use_as_it_is(
     return True
 
 
+def is_here(settings: Settings, reference: ImageReference) -> bool:
+    """Say whether all layers of an image are here, and their cover. Raises StoreError."""
+    if not is_store(settings.store):
+        return False
+    with opened(settings) as storage:
+        _, image = image_here(settings, storage, reference) or (None, None)
+        if image is None:
+            return False
+        layers = [layer.digest for layer in image.layers]
+        return storage.cover(layers) is not None and all(map(storage.open_layer, layers))
+
+
 def have_layers(settings: Settings, reference: ImageReference) -> list[LayerDir]:
     """Fetch the layers of an image where they are not here; return them, base first. Raises LayerfsError."""
     return [layer for _, layer in have_image(settings, reference)[1]]

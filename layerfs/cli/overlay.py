@@ -4,14 +4,15 @@ import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Self
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 import msgspec
 import typer
 
 from layerfs.cli import options
 from layerfs.cli.app import app
-from layerfs.cli.native import use_native_stack
+from layerfs.cli.bells import bell_mount
+from layerfs.cli.native import is_here, use_native_stack
 from layerfs.cli.opening import reference_of
 from layerfs.errors import MountError, NotInStore, UsageError
 from layerfs.host.mountpoint import Mountpoint
@@ -31,6 +32,11 @@ Places = Annotated[
     ),
 ]
 Directory = Path | None
+Laziness = Literal["auto", "never", "always"]
+Lazily = Annotated[
+    Laziness,
+    typer.Option("--lazy", metavar="WHEN", help="Mount before the image is here: auto, never, always."),
+]
 
 
 class Writing(msgspec.Struct, frozen=True):
@@ -96,13 +102,15 @@ def overlay(
     umount: Annotated[
         bool, typer.Option("--umount", "-u", help="Unmount DIR and remove what --rw kept for it.")
     ] = False,
-    lazy: Annotated[
-        bool, typer.Option("--lazy", "-l", help="With --umount: detach it even while it is in use.")
+    detach: Annotated[
+        bool, typer.Option("--detach", "-l", help="With --umount: detach it even while it is in use.")
     ] = False,
+    lazy: Lazily = "auto",
 ) -> None:
     """Mount the merged root of an image at DIR by the kernel.
 
-    Read-only unless told otherwise. Fetches the image before. No daemon is needed, before or after. Needs the
+    Read-only unless told otherwise. Fetches the image before; where layers have a TOC and a layerfs mount of
+    the store answers, only their TOCs: a file comes when it is opened. Else no daemon is needed. Needs the
     right to mount: root, or root of a user namespace that the store was made in. Mounts nosuid,nodev unless
     --suid and --dev say otherwise: give them for a DIR that other users cannot enter, as below a directory of
     mode 0700.
@@ -112,12 +120,56 @@ def overlay(
     if umount:
         if len(places) != 1 or (writing, trusted) != (Writing(), Trusted()):
             raise UsageError(f"--umount: {len(places)} arguments or more options (expected DIR alone)")
-        _unmount(settings, Path(places[0]), lazy=lazy)
-        return
-    if len(places) != 2:
+        _unmount(settings, Path(places[0]), detach=detach)
+    elif len(places) != 2:
         raise UsageError(f"{len(places)} arguments (expected REFERENCE DIR)")
-    with Mountpoint.open(places[1]) as target, writing.held() as held:
-        _mount(settings, reference_of(settings, places[0]), target, held, trusted)
+    else:
+        _overlaid(settings, places[0], places[1], writing, trusted, lazy)
+
+
+def _overlaid(
+    settings: Settings, name: str, directory: str, writing: Writing, trusted: Trusted, lazy: Laziness
+) -> None:
+    with Mountpoint.open(directory) as target, writing.held() as held:
+        reference = reference_of(settings, name)
+        if lazy == "never" or not _mounted_lazily(settings, reference, target, held, trusted, lazy):
+            _mount(settings, reference, target, held, trusted)
+        _warn_of(trusted, target)
+
+
+def _warn_of(trusted: Trusted, target: Mountpoint) -> None:
+    if trusted != Trusted() and entered_by_others(str(target)):
+        typer.echo(
+            f"layerfs: {target}: other users can enter it, and {trusted} of the image "
+            "(expected a directory that they cannot reach, as below one of mode 0700)",
+            err=True,
+        )
+
+
+def _mounted_lazily(
+    settings: Settings,
+    reference: ImageReference,
+    target: Mountpoint,
+    writing: Writing,
+    trusted: Trusted,
+    lazy: Laziness,
+) -> bool:
+    """Mount an image before it is here; False where that cannot be. Raises UsageError if it must be."""
+    if lazy == "auto" and (bell_mount(settings.store) is None or is_here(settings, reference)):
+        return False
+    from layerfs.cli.lazystack import LazyStack, use_lazy_stack
+
+    def mount(stack: "LazyStack", scratch: "Scratch") -> None:
+        overlay = _overlay(list(stack.lowers), writing, scratch if writing.scratch else None)
+        data = tuple(os.fsencode(path) for path in stack.data)
+        mount_overlay(msgspec.structs.replace(overlay, options=trusted.options, data=data), target)
+        _require_all(reference, list(stack.lowers), target)
+        scratch.lock.release()  # it shows in the list of mounts now
+
+    refusal = use_lazy_stack(settings, reference, target.path, mount)
+    if refusal and lazy == "always":
+        raise UsageError(f"--lazy always: {refusal}")
+    return not refusal
 
 
 def _mount(
@@ -137,12 +189,6 @@ def _mount(
             scratch.lock.release()  # it shows in the list of mounts now
 
     use_native_stack(settings, reference, mount)
-    if trusted != Trusted() and entered_by_others(str(target)):
-        typer.echo(
-            f"layerfs: {target}: other users can enter it, and {trusted} of the image "
-            "(expected a directory that they cannot reach, as below one of mode 0700)",
-            err=True,
-        )
 
 
 def _scratch(settings: Settings, target: bytes, lowers: list[str], writing: Writing) -> "Scratch | None":
@@ -175,7 +221,7 @@ def _require_all(reference: ImageReference, lowers: list[str], target: Mountpoin
         raise NotInStore(f"{reference}: fetched, but removed again meanwhile; try again")
 
 
-def _unmount(settings: Settings, directory: Path, *, lazy: bool) -> None:
+def _unmount(settings: Settings, directory: Path, *, detach: bool) -> None:
     from layerfs.store.scratch import scratches_of
 
     with Mountpoint.open(directory) as target:
@@ -187,7 +233,7 @@ def _unmount(settings: Settings, directory: Path, *, lazy: bool) -> None:
                 raise MountError(
                     f"{directory}: a mount of type {kind}, not one of layerfs overlay (use umount)"
                 )
-            target.unmount(lazy=lazy)
+            target.unmount(lazy=detach)
         elif not scratches:
             raise MountError(f"{directory}: nothing is mounted there")
     for scratch in scratches:

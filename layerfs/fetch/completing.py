@@ -1,11 +1,13 @@
 """Lazy layers that somebody looks at become whole behind them, one after another, when nobody waits.
 
+Of those that a container uses all files become objects as well: then it needs nobody any more.
+
 Decides when, and asks the fetcher for whole layers as anybody does: so what it does is joined by others, goes
 on where it stopped, and asks for no bytes that came for a file already.
 """
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING, Final, Literal
 
 import trio
@@ -29,14 +31,15 @@ log = logging.getLogger(__name__)
 
 
 class Completer:
-    """*obtain* meets needs, *waiting* says how many callers wait for one."""
+    """*complete* has layers whole, with all that their users need; *waiting* says how many callers wait."""
 
     def __init__(
-        self, obtain: Callable[[LayersNeed], Awaitable[None]], waiting: Callable[[], int], when: When
+        self, complete: Callable[[LayersNeed], Awaitable[None]], waiting: Callable[[], int], when: When
     ) -> None:
-        self._obtain = obtain
+        self._complete = complete
         self._waiting = waiting
         self._when = when
+        self._urgent: list[LayersNeed] = []
         self._queue: dict[Digest, LayersNeed] = {}
         self._queued = trio.Event()
 
@@ -49,19 +52,25 @@ class Completer:
                 self._queue.setdefault(layer.digest, LayersNeed(need.repository, need.image, (number,)))
         self._queued.set()
 
+    def in_use(self, needs: Iterable[LayersNeed]) -> None:
+        """Take in layers that containers use whose daemon has gone: they come first, whoever waits."""
+        self._urgent += needs
+        self._queued.set()
+
     async def run(self) -> None:
         """Complete layers until cancelled."""
-        while self._when != "never":
-            if not self._queue:
+        while True:
+            if not self._urgent and (not self._queue or self._when == "never"):
                 self._queued = trio.Event()
                 await self._queued.wait()
-            await self._until_idle()
-            digest = next(iter(self._queue))
-            need = self._queue.pop(digest)
+                continue
+            if not self._urgent:
+                await self._until_idle()
+            need = self._urgent.pop(0) if self._urgent else self._queue.pop(next(iter(self._queue)))
             try:
-                await self._obtain(need)
+                await self._complete(need)
             except LayerfsError as exc:  # whoever looks at it again has it queued again
-                log.info("%s: not completed: %s", digest, exc)
+                log.info("%s: not completed: %s", need.repository, exc)
 
     async def _until_idle(self) -> None:
         """Wait until nobody has waited for some seconds."""

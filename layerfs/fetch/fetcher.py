@@ -5,7 +5,7 @@ staged for the next attempt.
 """
 
 import logging
-from collections.abc import Awaitable, Callable, Hashable, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Sequence
 from typing import Any
 
 import trio
@@ -170,14 +170,18 @@ class Fetcher:
         """Begin to sweep leftovers out of the store, now and once a day; for daemons."""
         self._nursery.start_soon(self._keep_swept)
 
-    def complete_behind(self, when: When) -> None:
-        """Begin to complete lazy layers that somebody looks at; for daemons."""
+    def complete_behind(self, when: When, in_use: Iterable[LayersNeed] = ()) -> None:
+        """Begin to complete lazy layers that somebody looks at, and first those *in_use*; for daemons."""
         self._completer = Completer(self._complete, lambda: self.waiting, when)
+        self._completer.in_use(in_use)
         self._nursery.start_soon(self._completer.run)
 
     async def _complete(self, need: LayersNeed) -> None:
         layers = [need.image.layers[number] for number in need.numbers]
         await self._layers(need.repository, need.image, layers)
+        for layer in layers:
+            await self._lazy.release(need.repository, layer)
+            self._published.set()
 
     async def _keep_swept(self) -> None:
         while not self._storage.readonly:

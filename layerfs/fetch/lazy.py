@@ -25,7 +25,7 @@ from layerfs.errors import (
 from layerfs.extract.job import PartHere, UnpackJob
 from layerfs.fetch.agreement import Agreement
 from layerfs.fetch.decoding import Decoders
-from layerfs.fetch.parts import BlobParts
+from layerfs.fetch.parts import BlobParts, read_span
 from layerfs.fetch.progress import Journal
 from layerfs.fetch.spans import Span
 from layerfs.fetch.tasks import make_once, outcome
@@ -39,7 +39,6 @@ from layerfs.oci.image import ImageLayer
 from layerfs.oci.toc import Stretch, TocPlace, toc_place
 from layerfs.store import ImageStorage
 from layerfs.store.extraction import skeleton_job_for
-from layerfs.store.parts import Part
 from layerfs.store.tocs import StagedToc
 
 log = logging.getLogger(__name__)
@@ -209,7 +208,7 @@ class LazyWork:
             return place
         tail = Span(max(0, blob.size - footer.TAIL), blob.size)
         parts = await self.parts.have(repository, blob, [tail])
-        raw = await trio.to_thread.run_sync(_read, parts, tail)
+        raw = await trio.to_thread.run_sync(read_span, parts, tail)
         return footer.locate(place, raw, blob.size)
 
     async def _fetch_toc(
@@ -225,7 +224,7 @@ class LazyWork:
         parts = await self.parts.have(repository, blob, spans)
 
         def write() -> None:
-            toc.write(*(_read(parts, span) for span in spans))
+            toc.write(*(read_span(parts, span) for span in spans))
 
         await trio.to_thread.run_sync(write)
         return place
@@ -249,6 +248,20 @@ class LazyWork:
         except NoRanges as exc:
             self._rangeless.add(repository.registry)
             raise NotLazy(str(exc)) from exc
+
+    async def release(self, repository: Repository, layer: ImageLayer) -> None:
+        """Have all files of a whole layer as objects, if a mount uses its skeleton: it waits for them alone.
+
+        Raises LayerfsError.
+        """
+        lazy, toc = self._storage.lazy, layer.key.toc
+        if toc is None or not (await trio.to_thread.run_sync(self._storage.usage)).uses(toc):
+            return
+        for id_ in await trio.to_thread.run_sync(lambda: list(lazy.object_ids(toc))):
+            if lazy.objects.find(id_) is None:
+                await self._once(
+                    (repository.registry, id_), layer, partial(self._object, repository, layer, toc, id_)
+                )
 
     async def _make_object(self, repository: Repository, blob: Descriptor, content: Content) -> None:
         spans = [Span(piece.offset, piece.end) for piece in content.pieces if piece.digest]
@@ -285,15 +298,3 @@ async def _all(*jobs: Callable[[], Awaitable[None]]) -> None:
 
 def _span(stretch: Stretch) -> Span:
     return Span(stretch.start, stretch.end)
-
-
-def _read(parts: list[Part], span: Span) -> bytes:
-    """Return the bytes *span* of a blob out of *parts*. Raises StoreError, NotInStore if one is missing."""
-    found = bytearray()
-    while (at := span.start + len(found)) < span.end:
-        part = next((one for one in parts if one.start <= at < one.end), None)
-        data = part.read(at, min(part.end, span.end)) if part else b""
-        if not data:
-            raise NotInStore(f"byte {at} of a blob: not here any more; try again")
-        found += data
-    return bytes(found)

@@ -9,7 +9,7 @@ from typing import Final
 
 import trio
 
-from layerfs.errors import NoRanges, RegistryMisbehaved, RegistryTimeout, Unreachable
+from layerfs.errors import NoRanges, NotInStore, RegistryMisbehaved, RegistryTimeout, Unreachable
 from layerfs.fetch.backoff import Backoff
 from layerfs.fetch.operations import ReceiveRange
 from layerfs.fetch.origin import Origin
@@ -40,6 +40,9 @@ class BlobParts:
 
     async def have(self, repository: Repository, blob: Descriptor, wanted: Iterable[Span]) -> list[Part]:
         """Have all of *wanted*; return the parts that hold it, and others. Raises LayerfsError, NoRanges."""
+        whole = await trio.to_thread.run_sync(self._storage.open_blob, blob.digest)
+        if whole is not None:
+            return [Part(0, whole.size, whole.path)]
         here = await self.here(blob.digest, repository.registry)
         asked = requests(wanted, spans_of(here), REQUEST_MAX)
         limit = trio.Semaphore(_AT_ONCE)
@@ -133,3 +136,15 @@ class _Broken(Exception):
 def spans_of(parts: Sequence[Part]) -> list[Span]:
     """Return the bytes that *parts* hold."""
     return [Span(part.start, part.end) for part in parts]
+
+
+def read_span(parts: Sequence[Part], span: Span) -> bytes:
+    """Return the bytes *span* of a blob out of *parts*. Raises StoreError, NotInStore if one is missing."""
+    found = bytearray()
+    while (at := span.start + len(found)) < span.end:
+        part = next((one for one in parts if one.start <= at < one.end), None)
+        data = part.read(at, min(part.end, span.end)) if part else b""
+        if not data:
+            raise NotInStore(f"byte {at} of a blob: not here any more; try again")
+        found += data
+    return bytes(found)

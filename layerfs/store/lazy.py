@@ -136,6 +136,14 @@ class LazyLayers:
                 raise NotInStore(f"object {id_}: no file of the TOC {toc} has this content")
             return self._parsed(toc, row)[1]
 
+    def names(self, toc: Digest, id_: str) -> bool:
+        """Say whether a file of a skeleton is the object *id_*; False if the skeleton is not here."""
+        try:
+            with self._table(toc) as (read, size):
+                return find_row(read, size, id_) is not None
+        except NotInStore:
+            return False
+
     def contents(self, toc: Digest) -> Iterator[tuple[str, Content]]:
         """Yield what the files of a skeleton hold, each content once, by object. As `content` raises."""
         with self._table(toc) as (read, size):

@@ -14,6 +14,7 @@ from layerfs.catalog.known import KnownImages
 from layerfs.oci import Platform, Repository
 from layerfs.store import ImageStorage
 from layerfs.view import images, layers, lowers, rootfs
+from layerfs.view.bell import bell
 from layerfs.view.content import LayerTrees
 from layerfs.view.inodes import ROOT_INO, InodeTable
 from layerfs.view.nodes import Node
@@ -84,6 +85,7 @@ def _top(context: MountContext, status: StatusSource) -> dict[bytes, Node]:
         rootfs.KEY: context.node(rootfs.KEY, lambda ino: rootfs.RootfsDirectory(ino, context)),
         lowers.KEY: context.node(lowers.KEY, lambda ino: lowers.LowersDirectory(ino, context)),
         b".layerfs": context.node(
-            b".layerfs", lambda ino: FixedDirectory(ino, context, {b"status.json": about})
+            b".layerfs",
+            lambda ino: FixedDirectory(ino, context, {b"status.json": about, b"bell": bell(context)}),
         ),
     }

@@ -188,7 +188,7 @@ def test_umount_says_what_is_in_use_and_lazy_detaches_it(scene: Scene, target: P
         assert "in use" in done.stderr
         assert len(scratches(scene)) == 1
 
-        scene.overlay("--umount", "--lazy", target)
+        scene.overlay("--umount", "--detach", target)
 
         assert mounts.mount_at(target) is None
         assert scratches(scene) == []

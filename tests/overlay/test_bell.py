@@ -1,0 +1,180 @@
+"""Containers on layers that are not here: a file comes when it is opened, and reads of it need no daemon."""
+
+import errno
+import mmap
+import os
+import random
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from layerfs.oci import Tag
+from tests.overlay.scene import command
+from tests.support import clients, daemon, mounts
+from tests.support.daemon import Daemon
+from tests.support.images import directory, file, hardlink, image, layer, opaque, symlink, tar, whiteout
+from tests.support.registry import Registry
+from tests.support.tocs import estargz
+
+pytestmark = [pytest.mark.needs_root, pytest.mark.needs_fuse]
+
+NOISE = random.Random(23).randbytes(3 << 20)
+BASE = estargz(
+    tar(
+        [
+            directory("etc", 0o750, uid=3, gid=4),
+            file("etc/motd", b"content", 0o4755, uid=7),
+            hardlink("etc/link", "etc/motd"),
+            file("etc/empty"),
+            file("etc/gone", b"gone"),
+            file("large", NOISE),
+            file("other", b"other"),
+            symlink("symlink", "etc/motd"),
+            *(file(f"many/{number}", b"%d" % number) for number in range(50)),
+        ]
+    ),
+    chunk=100_000,
+)
+TOP = estargz(
+    tar([whiteout("etc/gone"), opaque("many"), file("many/new", b"content"), file("top", NOISE[:9])])
+)
+PLAIN = layer(file("plain", b"plain"))
+IMAGE = image(BASE.built, PLAIN, TOP.built)
+
+FILES = {"etc/motd": b"content", "large": NOISE, "other": b"other", "many/new": b"content", "top": NOISE[:9]}
+
+
+def mounted_quietly(tmp_path: Path) -> dict[str, str]:
+    """Return the environment of a daemon that completes nothing behind those who look."""
+    path = tmp_path / "layerfs.toml"
+    path.write_text('background = "never"\n')
+    return {"LAYERFS_CONFIG": str(path)}
+
+
+@pytest.fixture(scope="module")
+def pushed(_session_registry: Registry) -> Tag:
+    return _session_registry.push("overlay/bell", "1", IMAGE)
+
+
+@pytest.fixture
+def mounted(tmp_path: Path) -> Iterator[Daemon]:
+    quietly = mounted_quietly(tmp_path)
+    with daemon.running(tmp_path / "store", tmp_path / "mount", environment=quietly) as running:
+        yield running
+
+
+@pytest.fixture
+def root(mounted: Daemon, pushed: Tag, tmp_path: Path) -> Iterator[Path]:
+    """The merged root of the image, lazily; the daemon completes nothing behind it."""
+    path = tmp_path / "root"
+    path.mkdir()
+    try:
+        command("overlay", "--lazy", "always", "--store", mounted.store, str(pushed), path)
+        yield path
+    finally:
+        mounts.clear(path)
+
+
+def test_names_cost_no_bytes_and_a_file_costs_itself(root: Path, mounted: Daemon, registry: Registry) -> None:
+    mark = registry.mark()
+    listed = subprocess.run(["find", root, "-printf", "%P %y %m %s %n\n"], check=True, capture_output=True)
+    names = {line.split()[0] for line in listed.stdout.decode().splitlines()[1:]}
+    assert {"etc/motd", "etc/link", "large", "many/new", "plain", "top"} <= names
+    assert not names & {"etc/gone", "many/0"}
+    assert not [name for name in names if ".wh." in name]
+    assert registry.blob_requests(mark) == []
+    status = (root / "etc/motd").stat()
+    assert (status.st_mode & 0o7777, status.st_uid, status.st_size, status.st_nlink) == (0o4755, 7, 7, 2)
+
+    assert clients.read(root / "etc/link") == b"content"
+    assert clients.read(root / "etc/motd") == b"content"
+    assert clients.read(root / "many/new") == b"content", "equal bytes are one object"
+    assert clients.read(root / "etc/empty") == b""
+    assert clients.read(root / "plain") == b"plain"
+    assert len(registry.blob_requests(mark)) <= 1
+    assert clients.read(root / "large") == NOISE
+
+
+def test_what_was_opened_outlives_the_daemon(root: Path, mounted: Daemon) -> None:
+    assert clients.read(root / "large") == NOISE
+    mounted.process.kill()
+    mounted.process.wait()
+    Path("/proc/sys/vm/drop_caches").write_text("3\n")
+    assert clients.read(root / "large") == NOISE
+    fd = os.open(root / "large", os.O_RDONLY)
+    with mmap.mmap(fd, 0, prot=mmap.PROT_READ) as mapped:
+        assert mapped[-100:] == NOISE[-100:]
+    os.close(fd)
+    with pytest.raises(OSError, match="not connected") as caught:
+        clients.read(root / "other")
+    assert caught.value.errno == errno.ENOTCONN
+
+
+def test_a_new_daemon_finishes_what_containers_wait_for(
+    root: Path, mounted: Daemon, tmp_path: Path, registry: Registry
+) -> None:
+    assert clients.read(root / "etc/motd") == b"content"
+    mounted.process.kill()
+    mounted.process.wait()
+    with daemon.running(mounted.store, tmp_path / "another", environment=mounted_quietly(tmp_path)):
+        clients.wait_until(lambda: all(clients.run("cat", root / name).returncode == 0 for name in FILES))
+        mark = registry.mark()
+        for name, content in FILES.items():
+            assert clients.read(root / name) == content
+        assert registry.blob_requests(mark) == []
+    for name, content in FILES.items():
+        assert clients.read(root / name) == content
+
+
+def test_an_object_of_no_toc_is_nothing(mounted: Daemon, root: Path, registry: Registry) -> None:
+    mark = registry.mark()
+    bell = mounted.mountpoint / ".layerfs/bell"
+    for way in ("ring", "direct"):
+        assert not (bell / way / "ab" / ("c" * 20)).exists()
+        assert not (bell / way / "ab" / "c").exists()
+        assert not (bell / way / "..." / "x").exists()
+        assert clients.names(bell / way) == set()
+    assert registry.requests(mark) == []
+
+
+def test_rw_copies_up_what_is_written(mounted: Daemon, pushed: Tag, tmp_path: Path) -> None:
+    path = tmp_path / "rw"
+    path.mkdir()
+    try:
+        command("overlay", "--rw", "--lazy", "always", "--store", mounted.store, str(pushed), path)
+        with (path / "etc/motd").open("ab") as writing:
+            writing.write(b" and more")
+        (path / "large").chmod(0o600)
+        os.rename(path / "other", path / "renamed")
+        os.chown(path / "many/new", 5, 6)
+        os.link(path / "top", path / "linked")
+        assert (path / "etc/motd").read_bytes() == b"content and more"
+        assert (path / "large").read_bytes() == NOISE
+        assert (path / "renamed").read_bytes() == b"other"
+        assert (path / "linked").read_bytes() == NOISE[:9]
+        subprocess.run(["rm", "-rf", path / "etc", path / "many"], check=True)
+        assert not (path / "etc").exists()
+        command("overlay", "--umount", "--store", mounted.store, path)
+        assert os.listdir(mounted.store / "overlays") == []
+    finally:
+        mounts.clear(path)
+
+
+def test_always_says_what_is_missing(pushed: Tag, tmp_path: Path) -> None:
+    path = tmp_path / "root"
+    path.mkdir()
+    store = tmp_path / "store"
+    done = subprocess.run(
+        [*daemon.LAYERFS, "overlay", "--lazy", "always", "--store", store, str(pushed), path],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert f"no mount serves {store}" in done.stderr
+    try:
+        command("overlay", "--store", store, str(pushed), path)
+        assert (path / "large").read_bytes() == NOISE
+        assert (store / "extracted" / BASE.digest.name).is_dir()
+    finally:
+        mounts.clear(path)
