@@ -42,7 +42,7 @@ _ADVICE: Final = {
     "PathEscape": "the image tries to write outside of its layer; do not trust it",
     "InvalidWhiteout": "the image is broken; build and push it again",
     "BudgetExceeded": "raise the limit under [budgets] in config.toml if you trust the image",
-    "StoreFull": "make room: layerfs df says what can go",
+    "StoreFull": "make room: layerfs df says what can go, layerfs gc removes it",
     "StoreReadOnly": "the daemon may not write its store",
     "StoreDamaged": "remove what the error names from the store; the next access makes it again",
     "StoreUnfit": "a store on another filesystem can hold it; rootfs of the mount needs no lowerdirs",
@@ -51,6 +51,9 @@ _ADVICE: Final = {
     "WorkerDied": "perhaps killed for lack of memory (see dmesg); the next access tries again",
 }
 """By the name of a class, as `status.json` has it."""
+
+_ROOM: Final = "make room"
+"""Words of an error that says itself how."""
 
 
 def exit_code(error: errors.LayerfsError) -> int:
@@ -61,10 +64,10 @@ def exit_code(error: errors.LayerfsError) -> int:
 def report(error: errors.LayerfsError) -> int:
     """Print *error* to stderr, unless nobody wants to read any more, and return its exit code."""
     if not isinstance(error, errors.ReaderGone):
-        # Whose fault it is these do not say themselves: they know the bytes alone.
-        served = isinstance(error, errors.DigestMismatch | errors.SizeMismatch)
-        more = f"; {_ADVICE[type(error).__name__]}" if served and type(error).__name__ in _ADVICE else ""
-        sys.stderr.write(f"layerfs: {error}{more}\n")
+        # What to do these do not say themselves: they know the bytes alone, or the one file that did not fit.
+        known = isinstance(error, errors.DigestMismatch | errors.SizeMismatch | errors.StoreFull)
+        hint = advice(type(error).__name__) if known and _ROOM not in str(error) else ""
+        sys.stderr.write(f"layerfs: {error}{'; ' if hint else ''}{hint}\n")
     return exit_code(error)
 
 

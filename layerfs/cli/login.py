@@ -151,7 +151,8 @@ def _check(settings: Settings, host: str, name: str) -> None:
         with_client(settings, work)
     except Denied as exc:  # it goes on with where the login was looked for, which is here
         said, _, _ = str(exc).partition(", used ")
-        raise Denied(f"wrong user name or password for {name!r}: {said}; nothing was kept") from exc
+        why = "wrong user name or password for" if "status 401" in said else "not let in:"
+        raise Denied(f"{why} {name!r}: {said}; nothing was kept") from exc
 
 
 def _password(given: str | None, *, from_stdin: bool) -> str:

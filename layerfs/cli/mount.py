@@ -60,7 +60,8 @@ def mount(
     source, mountpoint = _places(places)
     where = Mountpoint.open(mountpoint)
     where.clean_up()
-    if where.covers_files():
+    there = where.mount()
+    if (there is None or not there.is_layerfs) and where.covers_files():
         sys.stderr.write(f"layerfs: {mountpoint}: not empty; the mount hides what is in it\n")
     local = None
     if source is not None:

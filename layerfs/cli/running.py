@@ -13,7 +13,7 @@ from layerfs import app as wiring
 from layerfs.cli import interrupts
 from layerfs.cli.here import image_of, kept, stack_paths
 from layerfs.cli.opening import open_store
-from layerfs.errors import NotInStore, StoreError, StoreUnfit
+from layerfs.errors import NotInStore, PlatformMissing, StoreError, StoreUnfit
 from layerfs.fetch import Fetcher
 from layerfs.fetch.tasks import background
 from layerfs.gc.keeper import Keeper
@@ -108,7 +108,10 @@ async def pinned(machinery: Machinery, reference: ImageReference) -> Digest:
 
 async def manifest_of(machinery: Machinery, reference: ImageReference | Tag, digest: Digest) -> Manifest:
     """Have the documents of *digest* in the store; return the manifest for this platform."""
-    return await machinery.provider.image(reference.repository, digest)
+    try:
+        return await machinery.provider.image(reference.repository, digest)
+    except PlatformMissing as exc:  # it goes by digests, and the user by names
+        raise PlatformMissing(f"{reference}: {exc}") from exc
 
 
 async def fetch_stack(

@@ -12,6 +12,7 @@ import trio
 
 from layerfs.errors import (
     ImageError,
+    InvalidDocument,
     NotFound,
     NotInStore,
     RegistryMisbehaved,
@@ -56,7 +57,10 @@ class DocumentFetcher:
         """
         found = await self._origin.ask(Resolve(tag))
         if found.raw is not None:
-            await trio.to_thread.run_sync(self._keep, found.raw, found.digest, found.media_type)
+            try:
+                await trio.to_thread.run_sync(self._keep, found.raw, found.digest, found.media_type)
+            except InvalidDocument as exc:  # the page of a portal, for instance
+                raise InvalidDocument(f"{tag}: served as {found.media_type or 'nothing'!r}: {exc}") from exc
         try:
             await self.document(tag.repository, found.digest)
         except NotFound as exc:

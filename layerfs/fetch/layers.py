@@ -18,12 +18,12 @@ from layerfs.errors import (
     Offline,
     SizeMismatch,
     StoreDamaged,
-    StoreFull,
     StoreReadOnly,
 )
 from layerfs.fetch.download import Download, hashed_and_committed
 from layerfs.fetch.parts import BlobParts
 from layerfs.fetch.progress import Journal, Progress
+from layerfs.fetch.room import MakeRoom, no_room, with_room
 from layerfs.fetch.tasks import make_once, outcome
 from layerfs.fetch.verdicts import is_stored_blob_suspect, judge, may_be_wrong_bytes
 from layerfs.fetch.workers import Recalled, Workers
@@ -40,15 +40,7 @@ BlobFiles = Callable[[Descriptor], Path | None]
 
 _ATTEMPTS: Final = 3
 
-MakeRoom = Callable[[], bool]
-"""Removes what may go from the store; False if there is nothing. Blocking."""
-
 log = logging.getLogger(__name__)
-
-
-def no_room() -> bool:
-    """Remove nothing."""
-    return False
 
 
 class LayerWork:
@@ -112,7 +104,7 @@ class LayerWork:
                 source,
                 layer.digest,
                 lambda: self._is_here(layer.digest),
-                lambda: self._with_room(make),
+                lambda: with_room(self._storage, self._make_room, make),
             )
         except (Offline, StoreReadOnly) as exc:
             problem = await trio.to_thread.run_sync(self._storage.layer_problem, layer.digest)
@@ -137,7 +129,7 @@ class LayerWork:
                 if await self._adopted(descriptor, progress) is None:
                     await self._in_one_piece(progress, descriptor.digest, lambda: download_whole(progress))
 
-        room = partial(self._with_room, make)
+        room = partial(with_room, self._storage, self._make_room, make)
         if not await make_once(self._storage, source, descriptor.digest, has, room):
             await self._overtaken(descriptor.digest, source)
 
@@ -156,16 +148,6 @@ class LayerWork:
             log.info("%s: came in several pieces, fetching it once more in one: %s", digest, exc)
             progress.restart()
             await self._parts.discard(digest, progress.source)
-            await attempt()
-
-    async def _with_room(self, attempt: Callable[[], Awaitable[None]]) -> None:
-        """Run *attempt*; once more if the disk was full and something could go."""
-        try:
-            await attempt()
-        except StoreFull as exc:
-            if not await trio.to_thread.run_sync(self._make_room):
-                raise
-            log.info("once more, with room that was made: %s", exc)
             await attempt()
 
     async def _is_here(self, digest: Digest) -> bool:

@@ -11,11 +11,12 @@ from layerfs.fetch.decoding import open_decoders
 from layerfs.fetch.documents import DocumentFetcher
 from layerfs.fetch.download import download
 from layerfs.fetch.fetcher import Fetcher
-from layerfs.fetch.layers import BlobFiles, LayerWork, MakeRoom, no_room
+from layerfs.fetch.layers import BlobFiles, LayerWork
 from layerfs.fetch.lazy import LAZY, Laziness, LazyWork
 from layerfs.fetch.origin import Origin
 from layerfs.fetch.parts import BlobParts
 from layerfs.fetch.progress import Journal
+from layerfs.fetch.room import MakeRoom, no_room
 from layerfs.fetch.sharing import LocatingOrigin, WaitShares
 from layerfs.fetch.tasks import background
 from layerfs.fetch.workers import Workers

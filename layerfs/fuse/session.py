@@ -128,7 +128,8 @@ def _mount(operations: Operations, mountpoint: Mountpoint, options: frozenset[st
     try:
         pyfuse3.init(operations, os.fsdecode(target), set(options))
     except RuntimeError as error:
-        raise MountError(f"{mountpoint}: cannot mount: {error}{_advice(mountpoint, options)}") from error
+        advice = _advice(mountpoint, options)
+        raise MountError(f"{mountpoint}: cannot mount{advice or f': {error}'}") from error  # a name of C
 
 
 def _advice(mountpoint: Mountpoint, options: frozenset[str]) -> str:

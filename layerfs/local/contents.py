@@ -100,7 +100,9 @@ def _of_platform(images: Sequence[SourceImage], source: SourceName, wanted: Plat
         if candidate in by_platform:
             return by_platform[candidate]
     have = ", ".join(map(str, by_platform))
-    raise PlatformMissing(f"{source}: no image for {wanted} (it has: {have}); try --platform")
+    raise PlatformMissing(
+        f"{source}: no image for {wanted} (it has: {have}); choose one of them with --platform"
+    )
 
 
 def _differ_in_platform(images: Sequence[SourceImage]) -> bool:

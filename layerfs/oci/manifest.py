@@ -95,7 +95,8 @@ class Index(msgspec.Struct, frozen=True):
                 return entry
         have = ", ".join((*map(str, by_platform), *self.unreadable)) or "none"
         raise PlatformMissing(
-            f"{self.digest}: no manifest for {wanted} (the index has: {have}); try --platform"
+            f"index {self.digest.shown}: no image for {wanted} (the index has: {have}); "
+            "choose one of them with --platform"
         )
 
 

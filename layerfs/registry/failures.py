@@ -18,6 +18,15 @@ from layerfs.registry.weborigin import WebOrigin
 _NO_TLS: Final = frozenset({"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE"})
 """What OpenSSL calls an answer that is none of TLS."""
 
+_AUTHORITY: Final = "put its authority into /etc/containers/certs.d/{}/ca.crt"
+_REMEDIES: Final = {
+    9: "check the clock",
+    10: "check the clock, tell who runs {}",
+    62: "check the name",
+    64: "check the address",
+}
+"""By OpenSSL's code, X509_verify_cert_error_string(3): not yet valid, expired, another name or address."""
+
 
 class _Hopeless(Unreachable):
     """No connection, and no use in trying again at once."""
@@ -34,10 +43,10 @@ def translated(exc: Exception, request: Request, what: str) -> RegistryError:
     cause = _cause(exc)
     reason = without_secrets(_reason(cause), request.secrets()) or type(cause).__name__
     if isinstance(cause, ssl.SSLCertVerificationError):
+        said = without_secrets(cause.verify_message).rstrip(".")
+        remedy = _REMEDIES.get(cause.verify_code, _AUTHORITY).format(origin.authority)
         return _Hopeless(
-            f"{what}: the certificate of {origin} is not to be believed: "
-            f"{without_secrets(cause.verify_message)}; "
-            f"put its authority into /etc/containers/certs.d/{origin.authority}/ca.crt, or give "
+            f"{what}: the certificate of {origin} is not to be believed: {said}; {remedy}, or give "
             f"--insecure-registry {origin.authority}"
         )
     if isinstance(cause, ssl.SSLError) and cause.reason in _NO_TLS:

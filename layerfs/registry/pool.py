@@ -159,8 +159,8 @@ async def _allowed(host: str, port: int, reach: Reach, timeout: float | None) ->
 def refused(host: str, address: str) -> Denied:
     """Return the error for a *host* that strangers lead to, and that is at *address*."""
     return Denied(
-        f"{host} is not connected to: its address {address} is {scope_of(address)}, where only a registry "
-        "that is there itself may lead (reachable_networks in the configuration allows more)"
+        f"leads to {host}, whose address {address} is {scope_of(address)}: only a registry that is there "
+        "itself may (reachable_networks in the configuration allows more)"
     )
 
 

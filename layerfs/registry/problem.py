@@ -85,7 +85,9 @@ class Problem(msgspec.Struct, frozen=True):
                 f"wait, or log in for a higher limit: layerfs login {login_at}"
             )
         if self._is_missing:
-            return NotFound(f"{what}: {registry} does not have it, {self.summary}; check name and tag")
+            lost = "BLOB_UNKNOWN" in self.codes
+            advice = "it has lost a part of the image: push it again" if lost else "check name and tag"
+            return NotFound(f"{what}: {registry} does not have it, {self.summary}; {advice}")
         if self.status in (401, 403, 451) or (self.status < 500 and self.codes & _DENIED):
             return Denied(
                 f"{what}: {registry} refuses it, {self.summary}, used {login}; "
@@ -93,7 +95,8 @@ class Problem(msgspec.Struct, frozen=True):
             )
         if self.status in _GATEWAY:
             return Unreachable(f"{what}: {registry} is not in service, {self.summary}; try again later")
-        return RegistryMisbehaved(f"{what}: unexpected answer of {registry}, {self.summary}")
+        advice = "try again later, or tell who runs it" if self.status >= 500 else "is it a registry?"
+        return RegistryMisbehaved(f"{what}: unexpected answer of {registry}, {self.summary}; {advice}")
 
     def error_of_other(self, what: str, server: str, registry: str) -> RegistryError:
         """Return the error for *what*, to which *registry* led, and *server* answered."""

@@ -38,8 +38,11 @@ def context(directory: Path | None, *, verify: bool, own: bool = True) -> ssl.SS
     for path in sorted(directory.iterdir()) if directory else ():
         try:
             _add(made, path, own=own)
-        except (OSError, ssl.SSLError) as exc:
-            raise InvalidSettings(f"{path}: not a readable certificate: {exc}") from exc
+        except ssl.SSLError as exc:  # its text names places in the source of Python
+            reason = (exc.reason or "unknown").replace("_", " ").lower()
+            raise InvalidSettings(f"{path}: not a readable certificate: {reason} (expected PEM)") from exc
+        except OSError as exc:
+            raise InvalidSettings(f"{path}: not a readable certificate: {exc.strerror}") from exc
     return made
 
 

@@ -16,7 +16,7 @@ import httpx
 import msgspec
 import trio
 
-from layerfs.errors import InvalidSettings, RegistryMisbehaved
+from layerfs.errors import Denied, InvalidSettings, RegistryMisbehaved
 from layerfs.registry import redirects
 from layerfs.registry.failures import translated
 from layerfs.registry.places import Crowded, Place, Sites
@@ -85,7 +85,10 @@ class Transport:
         """
         movable: Place | None = place
         for _ in range(redirects.MAX_REDIRECTS + 1):
-            reply = await self._send(request, what, movable)
+            try:
+                reply = await self._send(request, what, movable)
+            except Denied as exc:  # where it was led to, which does not know what for
+                raise Denied(f"{what}: {exc}") from exc
             movable = None
             if reply.status not in redirects.STATUSES:
                 return reply

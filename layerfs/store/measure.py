@@ -39,6 +39,16 @@ def disk_usage(*paths: Path | str) -> int:
     return total
 
 
+def room_left(directory: Path) -> str:
+    """Return in words what the disk of *directory* has left for this user."""
+    try:
+        status = os.statvfs(directory)
+    except OSError as exc:
+        return f"which cannot be looked at: {exc.strerror}"
+    files = f" and {status.f_favail:,} files" if status.f_files else ""  # btrfs has no limit of them
+    return f"{status.f_bavail * status.f_frsize / 1e6:,.1f} MB{files}"
+
+
 def tree_usage(tree: Path, record: Path, settled: Callable[[], bool]) -> int:
     """Return the bytes of a tree with its record; what was measured before if that can be known.
 

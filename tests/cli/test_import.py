@@ -301,7 +301,7 @@ def test_an_index_without_the_platform_gets_the_hint(layerfs: CommandLine, tmp_p
     foreign = images.index(image(BASE, platform=Platform.parse("linux/s390x")))
     source = f"oci:{write_layout(tmp_path / 'lay', foreign)}"
     refusal = layerfs("import", "--platform", "linux/arm64", source, code=3).stderr
-    assert "(the index has: linux/s390x); try --platform" in refusal
+    assert "(the index has: linux/s390x); choose one of them with --platform" in refusal
 
 
 def write_sha512_layout(path: Path, diff_id: str = "sha512", layer_digest: str = "sha512") -> Path:

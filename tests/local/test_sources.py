@@ -132,7 +132,8 @@ def test_of_images_that_differ_in_their_platform_the_wanted_one_is_meant(names: 
         assert choose(found, name(source), HERE) is found[1]
         assert choose(found, name(source), Platform.parse("linux/s390x")) is found[0]
         with pytest.raises(
-            PlatformMissing, match=r"no image for linux/riscv64 \(it has: .*\); try --platform"
+            PlatformMissing,
+            match=r"no image for linux/riscv64 \(it has: .*\); choose one of them with --platform",
         ):
             choose(found, name(source), Platform.parse("linux/riscv64"))
     assert list(by_name(found, name("oci:/a"), HERE).values()) == [found[1]]

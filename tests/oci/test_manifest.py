@@ -404,7 +404,9 @@ def test_an_entry_without_a_platform_comes_last() -> None:
     ],
 )
 def test_a_missing_platform_is_an_error_that_lists_what_there_is(entries: list[Json], have: str) -> None:
-    with pytest.raises(PlatformMissing, match=rf"\(the index has: {have}\); try --platform"):
+    with pytest.raises(
+        PlatformMissing, match=rf"\(the index has: {have}\); choose one of them with --platform"
+    ):
         read_index(*entries).choose(Platform.parse("linux/amd64"))
 
 

@@ -286,7 +286,7 @@ def test_an_index_without_this_platform_shows_itself_and_says_why_not_more(store
     scene.knows(INDEX)
     assert listed(scene.image(INDEX)) == {"index.json", "platforms"}
     for part in EVERY_PART:
-        with pytest.raises(PlatformMissing, match="no manifest for linux/riscv64"):
+        with pytest.raises(PlatformMissing, match="no image for linux/riscv64"):
             scene.image(INDEX).lookup(part.encode())
     assert scene.image(INDEX).lookup(b"other") is None
 

@@ -1,0 +1,46 @@
+"""Work that finds the disk full: once more if something could go, and else the numbers."""
+
+import logging
+from collections.abc import Awaitable, Callable
+
+import trio
+
+from layerfs.errors import StoreFull
+from layerfs.store import ImageStorage
+from layerfs.store.measure import room_left
+
+MakeRoom = Callable[[], bool]
+"""Removes what may go from the store; False if there is nothing. Blocking."""
+
+log = logging.getLogger(__name__)
+
+
+def no_room() -> bool:
+    """Remove nothing."""
+    return False
+
+
+async def with_room(
+    storage: ImageStorage, make_room: MakeRoom, attempt: Callable[[], Awaitable[None]]
+) -> None:
+    """Run *attempt*; once more if the disk was full and something could go.
+
+    Raises StoreFull with what the disk has when nothing of the attempt is left on it.
+    """
+    try:
+        await attempt()
+    except StoreFull as exc:
+        if not await trio.to_thread.run_sync(make_room):
+            raise await _with_numbers(exc, storage) from exc
+        log.info("once more, with room that was made: %s", exc)
+    else:
+        return
+    try:
+        await attempt()
+    except StoreFull as exc:
+        raise await _with_numbers(exc, storage) from exc
+
+
+async def _with_numbers(error: StoreFull, storage: ImageStorage) -> StoreFull:
+    left = await trio.to_thread.run_sync(room_left, storage.images_dir)
+    return StoreFull(f"{error}: needs more than {storage.images_dir} has, {left}")
