@@ -7,8 +7,8 @@ any machinery.
 
 import difflib
 import re
-import tomllib
 from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Final, NoReturn, get_args
 
@@ -83,21 +83,26 @@ def _section(name: str, table: str) -> type[msgspec.Struct]:
 
 _BY_KEY: Final = {row.key: row for row in ROWS.values()}
 _FIELD: Final = {row.key: name for name, row in ROWS.items()}
-_SECTIONS: Final[dict[str, type[msgspec.Struct]]] = {
-    "": _section("Top", ""),
-    "log": _section("LogSection", "log"),
-    "budgets": BudgetsSection,
-}
-"""The tables of a file by name, the keys outside of any first."""
 
-_ConfigFile: Final = msgspec.defstruct(
-    "ConfigFile",
-    [(name, Annotated[kind, _about(f"See [{name}].")], kind()) for name, kind in _SECTIONS.items() if name],
-    bases=(_SECTIONS[""],),
-    frozen=True,
-    kw_only=True,
-    forbid_unknown_fields=True,
-)
+
+@cache
+def _sections() -> dict[str, type[msgspec.Struct]]:
+    """Return the tables of a file by name, the keys outside of any first."""
+    return {"": _section("Top", ""), "log": _section("LogSection", "log"), "budgets": BudgetsSection}
+
+
+@cache
+def _file_type() -> type[msgspec.Struct]:
+    """Return the struct of a whole file. Made when there is one to read: it takes milliseconds."""
+    tables = [(name, kind) for name, kind in _sections().items() if name]
+    return msgspec.defstruct(
+        "ConfigFile",
+        [(name, Annotated[kind, _about(f"See [{name}].")], kind()) for name, kind in tables],
+        bases=(_sections()[""],),
+        frozen=True,
+        kw_only=True,
+        forbid_unknown_fields=True,
+    )
 
 
 class Loaded(msgspec.Struct, frozen=True):
@@ -138,6 +143,8 @@ def read(path: Path) -> Loaded | None:
     except UnicodeDecodeError as exc:
         line = raw.count(b"\n", 0, exc.start) + 1
         raise InvalidSettings(f"{path}, line {line}: not UTF-8") from exc
+    import tomllib  # most users have no file
+
     try:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as exc:
@@ -202,7 +209,7 @@ def values(files: list[Loaded]) -> Iterator[tuple[Path, str, Any]]:
 
 def described() -> Iterator[tuple[str, str, str]]:
     """Yield table (empty for the top), key and description of all keys, for the manual."""
-    for table, struct in _SECTIONS.items():
+    for table, struct in _sections().items():
         for field in msgspec.structs.fields(struct):
             yield table, field.name, _description(field.type)
 
@@ -223,7 +230,7 @@ def _flat(struct: msgspec.Struct, prefix: str = "") -> Iterator[tuple[str, Any]]
 
 def _convert(path: Path, text: str, document: dict[str, Any]) -> msgspec.Struct:
     try:
-        return msgspec.convert(document, _ConfigFile)
+        return msgspec.convert(document, _file_type())
     except msgspec.ValidationError as exc:
         problem = str(exc)
         where = _WHERE.search(problem)

@@ -17,7 +17,6 @@ from layerfs.errors import NotInStore, PlatformMissing, StoreError, StoreUnfit
 from layerfs.fetch import Fetcher
 from layerfs.fetch.tasks import background
 from layerfs.gc.keeper import Keeper
-from layerfs.local.origin import LocalOrigin
 from layerfs.needs import LayersNeed, StackNeed, TagNeed
 from layerfs.oci import Digest, Image, ImageReference, Manifest, Platform, Tag
 from layerfs.oci.image import ImageLayer
@@ -26,6 +25,7 @@ from layerfs.store import ImageStorage, LayerDir
 from layerfs.store.records import Merger
 
 if TYPE_CHECKING:
+    from layerfs.local.origin import LocalOrigin
     from layerfs.registry.client import RegistryClient
 
 T = TypeVar("T")
@@ -45,7 +45,7 @@ class Machinery(msgspec.Struct, frozen=True):
 
 
 def with_provider(
-    settings: Settings, work: Callable[[Machinery], Awaitable[T]], local: LocalOrigin | None = None
+    settings: Settings, work: Callable[[Machinery], Awaitable[T]], local: "LocalOrigin | None" = None
 ) -> T:
     """Run *work* with the store and a provider that fetches into it. Raises LayerfsError.
 

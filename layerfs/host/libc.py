@@ -4,11 +4,16 @@ Every other module of `layerfs.host` that needs ctypes goes through `call`, so a
 OSError in one place only. Must not import anything of layerfs but errors.
 """
 
-import ctypes
 import os
+from functools import cache
 from typing import Any
 
-LIBC = ctypes.CDLL(None, use_errno=True)
+
+@cache
+def _libc() -> Any:
+    import ctypes
+
+    return ctypes.CDLL(None, use_errno=True)
 
 
 def call(name: str, *arguments: Any, thing: bytes | str | None = None) -> int:
@@ -16,9 +21,11 @@ def call(name: str, *arguments: Any, thing: bytes | str | None = None) -> int:
 
     Integers are passed as C long, so that a negative or a wide one arrives whole. The GIL is released.
     """
+    import ctypes  # many commands make no such call
+
     converted = [ctypes.c_long(value) if type(value) is int else value for value in arguments]
     ctypes.set_errno(0)
-    result: int = getattr(LIBC, name)(*converted)
+    result: int = getattr(_libc(), name)(*converted)
     if result == -1:
         number = ctypes.get_errno()
         raise OSError(number, f"{name}: {os.strerror(number)}", thing)

@@ -5,7 +5,6 @@ Decides when sharing is safe. Verifies nothing: `StagedDownload.commit` judges t
 
 import fcntl
 import os
-import secrets
 import stat
 from pathlib import Path
 from typing import Final
@@ -56,7 +55,7 @@ def _clone(fd: int, target: int) -> bool:
 
 def _link(fd: int, target: int, staged_path: Path) -> bool:
     """Put the file *fd* in the place of the staged one, and of its descriptor *target*."""
-    temporary = staged_path.with_name(f"{staged_path.name.partition('.')[0]}.{secrets.token_hex(16)}.writing")
+    temporary = staged_path.with_name(f"{staged_path.name.partition('.')[0]}.{os.urandom(16).hex()}.writing")
     try:
         # Any src_dir_fd makes Python call linkat(2), which alone can follow the link in /proc.
         os.link(f"/proc/self/fd/{fd}", temporary, src_dir_fd=fd, follow_symlinks=True)

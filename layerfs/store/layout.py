@@ -5,8 +5,9 @@ Does no I/O and decides nothing else. A path is only ever made of a parsed value
 """
 
 import hashlib
+import os
 import re
-import secrets
+from functools import cached_property
 from pathlib import Path
 from typing import Final, Literal
 
@@ -57,92 +58,92 @@ class StagedName(msgspec.Struct, frozen=True):
         return cls(match["stem"], match["kind"]) if match else None  # type: ignore[arg-type]  # the regex lists the kinds
 
 
-class StoreLayout(msgspec.Struct, frozen=True):
+class StoreLayout(msgspec.Struct, frozen=True, dict=True):
     """The directories and files of one store."""
 
     root: Path
 
-    @property
+    @cached_property
     def manifests(self) -> Path:
         """Directory of manifests and indexes."""
         return self.root / "manifests"
 
-    @property
+    @cached_property
     def configs(self) -> Path:
         """Directory of image configurations."""
         return self.root / "configs"
 
-    @property
+    @cached_property
     def layers(self) -> Path:
         """Directory of compressed blobs."""
         return self.root / "layers"
 
-    @property
+    @cached_property
     def extracted(self) -> Path:
         """Directory of layer directories and their records."""
         return self.root / EXTRACTED
 
-    @property
+    @cached_property
     def covers(self) -> Path:
         """Directory of covers and their records."""
         return self.root / COVERS
 
-    @property
+    @cached_property
     def tocs(self) -> Path:
         """Directory of TOCs as they are in their blobs."""
         return self.root / TOCS
 
-    @property
+    @cached_property
     def skeletons(self) -> Path:
         """Directory of the skeletons of lazy layers and their records."""
         return self.root / SKELETONS
 
-    @property
+    @cached_property
     def objects(self) -> Path:
         """Directory of files of lazy layers, by their content."""
         return self.root / OBJECTS
 
-    @property
+    @cached_property
     def refs(self) -> Path:
         """Directory of pinned tags."""
         return self.root / "refs"
 
-    @property
+    @cached_property
     def local(self) -> Path:
         """Directory of caches of local bundles."""
         return self.root / "local"
 
-    @property
+    @cached_property
     def overlays(self) -> Path:
         """Directory of what writable overlays write; made when there is one."""
         return self.root / OVERLAYS
 
-    @property
+    @cached_property
     def leases(self) -> Path:
         """Directory of what programs need; made when there is one."""
         return self.root / "leases"
 
-    @property
+    @cached_property
     def lock(self) -> Path:
         """The file whose bytes are locked; always empty."""
         return self.root / "lock"
 
-    @property
+    @cached_property
     def owner(self) -> Path:
         """The file that says who made the store."""
         return self.root / "owner.json"
 
-    @property
+    @cached_property
     def verified(self) -> Path:
         """The file that says how far an interrupted verification came."""
         return self.root / "verified"
 
-    @property
+    @cached_property
     def later_directories(self) -> tuple[Path, ...]:
         """Directories that are made when there is something to put into them."""
         return (self.overlays, self.leases)
 
-    @property
+    @cached_property
     def directories(self) -> tuple[Path, ...]:
         """Every directory that an open store has."""
         return (
@@ -215,4 +216,4 @@ def mark_of(source: str) -> str:
 
 
 def _random() -> str:
-    return secrets.token_hex(16)
+    return os.urandom(16).hex()

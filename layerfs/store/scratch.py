@@ -5,7 +5,6 @@ overlay was made for. Never removes one that a mount in any namespace names.
 """
 
 import os
-import secrets
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -76,7 +75,7 @@ def make_scratch(images_dir: Path, target: bytes, root: Path) -> Scratch:
     Raises StoreFull, StoreReadOnly, StoreError.
     """
     layout = StoreLayout(images_dir)
-    path = layout.overlays / secrets.token_hex(16)
+    path = layout.overlays / os.urandom(16).hex()
     scratch = Scratch(path, target, Locks(layout.lock).take(path))
     with disk_errors(f"{scratch.path}: cannot make"):
         make_directories(scratch.path, 0o700, 0o700)

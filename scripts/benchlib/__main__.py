@@ -43,6 +43,10 @@ def _measurements(arguments: argparse.Namespace) -> Iterator[Measurement]:
         from benchlib import storing
 
         return storing.measurements(arguments.rounds, _progress)
+    if arguments.command == "start":
+        from benchlib import starting
+
+        return starting.measurements(arguments.rounds, _progress)
     if arguments.command == "overlap":
         from benchlib import overlapping
 
@@ -77,11 +81,12 @@ def _parser() -> argparse.ArgumentParser:
     extract.add_argument("--filesystems", default="tmpfs,disk", help="tmpfs, disk (%(default)s)")
     mount = commands.add_parser("mount", help="serve a layer: fuse-overlayfs, ratarmount")
     store = commands.add_parser("store", help="open a store with much in it")
+    start = commands.add_parser("start", help="the fixed prices of what is small: podman, skopeo")
     overlap = commands.add_parser("overlap", help="fetch and extract at once, against each alone")
     beside = commands.add_parser("beside", help="how quickly lookups are answered beside other work")
     beside.add_argument("--parts", metavar="LIST", help="some of work,waiters,thread,timer (all)")
     versus = commands.add_parser("versus", help="this checkout and an older one in turn, without the peers")
-    for command in (extract, mount, store, overlap, beside, versus):
+    for command in (extract, mount, store, start, overlap, beside, versus):
         command.add_argument("--rounds", type=_positive, default=5, metavar="N", help="(%(default)s)")
         command.add_argument("--json", type=Path, metavar="FILE", help="write all samples there")
         command.add_argument("--cpus", metavar="LIST", help="run everything on these cores only, as 0 or 0,1")

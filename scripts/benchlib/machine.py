@@ -28,6 +28,7 @@ _VERSIONS: dict[str, list[str]] = {
     "bsdtar": ["bsdtar", "--version"],
     "umoci": ["umoci", "--version"],
     "podman": ["podman", "--version"],
+    "skopeo": ["skopeo", "--version"],
     "fuse-overlayfs": ["fuse-overlayfs", "--version"],
     "ratarmount": ["ratarmount", "--version"],
 }

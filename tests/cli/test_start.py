@@ -14,6 +14,7 @@ import pytest
 from layerfs.cli.app import VERBS, app, load_verbs
 from tests.support import mounts
 from tests.support.images import file, image, layer, write_layout
+from tests.support.registry import Registry
 
 _MODULES = "print(*sorted({name.partition('.')[0] for name in sys.modules}))"
 
@@ -76,6 +77,7 @@ _NEEDS: dict[str, set[str]] = {
     "mount /nonexistent/mountpoint": _SHORT,
     "overlay IMAGE TARGET": _SHORT,
     "pull --offline nobody.invalid/a": _ASKING,
+    "push IMAGE --retry 0": _ASKING,
     "rm --dry-run IMAGE": _SHORT,
     "save IMAGE -o /dev/null": _ASKING,
     "status": _SHORT,
@@ -138,6 +140,30 @@ def test_each_verb_has_a_row() -> None:
 
 def test_the_version_is_said_without_parsing_anything(filled: Filled) -> None:
     assert not filled.modules_of("--version") & {"typer", "msgspec", "logging", "pathlib", "inspect"}
+
+
+def test_a_pull_of_a_tiny_image_starts_one_worker_and_nothing_else(
+    registry: Registry, tmp_path: Path
+) -> None:
+    name = str(registry.push("start/tiny", "1", image(layer(file("motd", b"hello")))))
+    listed = tmp_path / "started"
+    code = f"""
+import sys
+def hook(event, arguments):
+    if event in ("subprocess.Popen", "os.fork", "os.posix_spawn", "os.exec"):
+        with open({str(listed)!r}, "a") as file:
+            print(event, *arguments[1] if event == "subprocess.Popen" else "", file=file)
+sys.addaudithook(hook)
+from layerfs.cli import main
+main()
+"""
+    argv = [sys.executable, "-c", code, "pull", "--store", str(tmp_path / "store"), name]
+    subprocess.run(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=True)
+
+    found = [
+        line for line in listed.read_text().splitlines() if "ldconfig" not in line
+    ]  # trio looks for libc
+    assert [line.split()[-1] for line in found] == ["layerfs.extract.worker"]
 
 
 def test_every_verb_is_in_the_module_that_the_table_says() -> None:
