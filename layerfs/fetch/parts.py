@@ -4,6 +4,7 @@ Judges no bytes: whoever makes a file of them does, and the blob's digest once t
 """
 
 import logging
+import os
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
@@ -64,12 +65,17 @@ class BlobParts:
         return here
 
     async def here(self, digest: Digest, source: str) -> list[Part]:
-        """Return what is here of a blob from *source*, a registry. Raises StoreError."""
+        """Return what is here of a blob from *source*, a registry; a collection may take it.
+
+        Raises StoreError.
+        """
         key = digest, source
         if key not in self._known:
             found = await trio.to_thread.run_sync(self._storage.parts.of, digest, source)
             self._known.setdefault(key, found)
-        return self._known[key]
+        known = self._known[key]
+        _drop_gone(known)
+        return known
 
     async def discard(self, digest: Digest, source: str | None = None) -> None:
         """Remove what is here of a blob: from *source*, or all. Raises StoreError."""
@@ -131,6 +137,10 @@ class _Broken(Exception):
         super().__init__(received, cause)
         self.received = received
         self.cause = cause
+
+
+def _drop_gone(parts: list[Part]) -> None:
+    parts[:] = [part for part in parts if os.path.lexists(part.path)]
 
 
 def spans_of(parts: Sequence[Part]) -> list[Span]:

@@ -91,3 +91,14 @@ async def test_failures_are_those_of_the_registry(
     with pytest.raises(Unreachable):
         await parts.have(Repository("127.0.0.1:1", "a/b"), Descriptor("", Digest.of(b"x"), 10), [Span(0, 5)])
     assert [path.name for path in (tmp_path / "layers").iterdir()] == []
+
+
+async def test_what_a_collection_took_is_asked_for_again(
+    faulty: FaultyRegistry, blob: Descriptor, repository: Repository, parts: BlobParts, tmp_path: Path
+) -> None:
+    span = Span(10, 1000)
+    await parts.have(repository, blob, [span])
+    for path in (tmp_path / "layers").glob("*.part"):
+        path.unlink()
+    check(await parts.have(repository, blob, [span]), span)
+    assert len(ranges(faulty)) == 2

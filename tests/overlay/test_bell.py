@@ -178,3 +178,21 @@ def test_always_says_what_is_missing(pushed: Tag, tmp_path: Path) -> None:
         assert (store / "extracted" / BASE.digest.name).is_dir()
     finally:
         mounts.clear(path)
+
+
+def test_nothing_that_a_container_uses_is_collected(
+    root: Path, mounted: Daemon, pushed: Tag, tmp_path: Path
+) -> None:
+    assert clients.read(root / "large") == NOISE
+    freed = command("rm", "--all", "--store", mounted.store)
+    assert str(root) in freed.stdout, "it says who keeps it"
+    command("gc", "--store", mounted.store)
+    Path("/proc/sys/vm/drop_caches").write_text("3\n")
+    assert clients.read(root / "large") == NOISE
+    assert clients.read(root / "plain") == b"plain"
+    assert clients.read(root / "other") == b"other", "the daemon knows where it came from"
+    mounts.clear(root)
+    command("gc", "--store", mounted.store)
+    assert [path for path in (mounted.store / "objects").rglob("*") if path.is_file()] == []
+    assert list((mounted.store / "skeletons").iterdir()) == []
+    assert list((mounted.store / "overlays").iterdir()) == []

@@ -1,0 +1,111 @@
+"""kill -9 while lazy layers are fetched: nothing wrong, nothing half, and it goes on where it was."""
+
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from layerfs.extract.client import ExtractorPool
+from layerfs.fetch import Fetcher
+from layerfs.needs import FileNeed, LayersNeed, TocNeed
+from layerfs.oci import Digest, Image, Repository
+from layerfs.store import ImageStorage
+from tests.fetch.test_lazy import PLATFORM, Scene
+from tests.support import images
+from tests.support.faulty_registry import FaultyRegistry
+from tests.support.tocs import LazyLayer, estargz
+
+_NOISE = random.Random(7)
+FILES = {f"d/{number}": _NOISE.randbytes(40_000 * (number % 5 + 1)) for number in range(30)}
+LAYER = estargz(images.tar([images.file(name, content) for name, content in FILES.items()]), chunk=64 << 10)
+
+_OWNER = """
+import sys, trio
+from pathlib import Path
+from tests.fetch.test_lazy_kills import PLATFORM, fetch_all
+from layerfs.extract.client import ExtractorPool
+from layerfs.fetch import open_fetcher
+from layerfs.fetch.origin import InProcess
+from layerfs.layer.budgets import Budgets
+from layerfs.oci import Digest, Image, Repository
+from layerfs.registry.client import RegistryClient
+from layerfs.store import ImageStorage
+from tests.support.registry_client import quick
+
+async def main(registry, manifest, store):
+    storage = ImageStorage(store)
+    with ExtractorPool(1) as pool:
+        async with RegistryClient(quick()) as client, open_fetcher(
+            storage, InProcess(client), pool, platform=PLATFORM, budgets=Budgets(), workers=1
+        ) as fetcher:
+            repository = Repository(registry, "a/b")
+            found = await fetcher.image(repository, Digest.parse(manifest))
+            image = Image.of(found, storage.load_config(found.config.digest))
+            print("begun", flush=True)
+            await fetch_all(fetcher, storage, repository, image)
+
+trio.run(main, *sys.argv[1:])
+"""
+
+
+async def fetch_all(fetcher: Fetcher, storage: ImageStorage, repository: Repository, image: Image) -> None:
+    """Have the listing, each file alone, and then the rest."""
+    await fetcher.obtain(TocNeed(repository, image, (0,)))
+    toc = LAYER.place.digest
+    for id_ in sorted(storage.lazy.object_ids(toc)):
+        await fetcher.obtain(FileNeed(repository, image, 0, toc, id_))
+    await fetcher.obtain(LayersNeed(repository, image, (0,)))
+
+
+def check(store: Path) -> None:
+    """Require that what has a name is what that says."""
+    storage = ImageStorage(store)
+    toc = LAYER.place.digest
+    if storage.lazy.open_skeleton(toc) is None:
+        return
+    contents = dict(storage.lazy.contents(toc))
+    for id_, _ in storage.lazy.objects.all():
+        found = storage.lazy.objects.find(id_)
+        assert found is None or str(Digest.of(found.path.read_bytes())) == contents[id_].digest
+
+
+def run_and_kill(argv: list[str], seconds: float) -> None:
+    """Run a process that fetches, and kill it so long after it has begun."""
+    owner = subprocess.Popen(argv, cwd=Path(__file__).parents[2], stdout=subprocess.PIPE)
+    assert owner.stdout is not None
+    with owner, owner.stdout:
+        assert owner.stdout.readline() == b"begun\n"
+        try:
+            owner.wait(seconds)
+        except subprocess.TimeoutExpired:
+            owner.kill()
+
+
+@pytest.mark.parametrize(
+    "round_", [*range(2), *(pytest.param(number, marks=pytest.mark.long) for number in range(2, 67))]
+)
+async def test_killed_at_any_moment(
+    round_: int, faulty: FaultyRegistry, pool: ExtractorPool, tmp_path: Path
+) -> None:
+    scene = Scene(faulty, pool, tmp_path / "store")
+    chance = random.Random(round_)
+    async with scene.fetching() as fetcher:
+        repository, image = await scene.image(fetcher, LAYER)
+    argv = [sys.executable, "-c", _OWNER, repository.registry, str(image.manifest.digest), str(scene.path)]
+    for _ in range(3):
+        run_and_kill(argv, chance.random() * 1.5)
+        check(scene.path)
+    async with scene.fetching() as fetcher:
+        await fetch_all(fetcher, scene.storage, repository, image)
+    storage = scene.storage
+    assert storage.lazy.tocs.is_equal(LAYER.place.digest, LAYER.digest)
+    assert {id_ for id_, _ in storage.lazy.objects.all()} == set(storage.lazy.object_ids(LAYER.place.digest))
+    check(scene.path)
+
+
+def test_the_layer_has_many_files() -> None:
+    assert isinstance(LAYER, LazyLayer)
+    assert len(FILES) == 30
+    assert PLATFORM.os == "linux"
