@@ -69,7 +69,7 @@ class StoreAgreesWithAModel(RuleBasedStateMachine):
 
     def opened(self) -> ImageStorage:
         storage = ImageStorage(self.place / "store")
-        storage._extractors = ExtractorsHere()  # type: ignore[assignment]  # see there
+        storage._extractors = ExtractorsHere(lambda: storage.capabilities)  # type: ignore[assignment]  # see there
         return storage
 
     def teardown(self) -> None:

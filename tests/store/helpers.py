@@ -67,7 +67,11 @@ def publish(
 
 def as_original(images_dir: Path) -> None:
     """Have the copy of a store that `cp -a` made count as what it was copied from."""
-    records = [record for shelf in ("extracted", "covers") for record in (images_dir / shelf).glob("*.json")]
+    records = [
+        record
+        for shelf in ("extracted", "covers", "skeletons")
+        for record in (images_dir / shelf).glob("*.json")
+    ]
     for path, tree in (
         (images_dir / "owner.json", images_dir),
         *((record, record.with_suffix("")) for record in records),

@@ -13,19 +13,22 @@ import msgspec
 import pytest
 
 from layerfs.errors import WorkerDied
-from layerfs.extract import pipeline, writer
+from layerfs.extract import pipeline, skeletons, writer
 from layerfs.extract.client import Extractor, Keep
-from layerfs.extract.job import Done, ExtractJob, Listed
+from layerfs.extract.job import Done, ExtractJob, Failed, Listed, SkeletonJob
 from layerfs.extract.ring import Feeder, Ring
 from layerfs.extract.tail import Growth
 from layerfs.layer.record import Extraction
 from layerfs.layer.tables import rows
+from layerfs.layer.toc import Content, Piece
 from layerfs.oci import Digest, Repository
-from layerfs.store import ImageStorage
+from layerfs.oci.toc import TocPlace
+from layerfs.store import Capabilities, ImageStorage
 from layerfs.store.verify import tree_differences
 from tests.store import crash
 from tests.store.helpers import as_original, download, leftovers, publish
 from tests.support import images
+from tests.support.tocs import estargz
 
 pytestmark = [pytest.mark.needs_root, pytest.mark.timeout(900)]
 
@@ -47,6 +50,15 @@ BASE = images.layer(
 IMAGE = images.image(BASE, LAYER)
 STACK = [BASE.digest, LAYER.digest]
 TAG = Repository.parse("crash")
+LAZY = estargz(images.tar([images.directory("etc"), images.file("etc/a", b"x"), images.whiteout("etc/b")]))
+CONTENT = Content(
+    str(Digest.of(b"firstsecond")),
+    11,
+    [
+        Piece(0, 0, 0, 0, 5, str(Digest.of(b"first"))),
+        Piece(0, 0, 0, 5, 6, str(Digest.of(b"second"))),
+    ],
+)
 
 Check = Callable[[ImageStorage], bool]
 """Whether the thing is there; an assertion fails if it is there in part."""
@@ -150,6 +162,23 @@ def void_layer(storage: ImageStorage) -> None:
     another_boot(storage.layer_extracted_path(LAYER.digest).with_suffix(".json"))
 
 
+def put_object(storage: ImageStorage) -> None:
+    """Have a file of a lazy layer, of two pieces."""
+    with storage.lazy.objects.stage(CONTENT) as staged:
+        for piece, data in zip(CONTENT.pieces, (b"first", b"second"), strict=True):
+            staged.write(piece, data)
+        staged.commit()
+    storage.make_durable()
+
+
+def object_is_there(storage: ImageStorage) -> bool:
+    found = storage.lazy.objects.find(CONTENT.id)
+    if found is None:
+        return False
+    assert found.path.read_bytes() == b"firstsecond"
+    return True
+
+
 Scenario = tuple[Callable[[ImageStorage], object], Callable[[ImageStorage], object], Check]
 
 
@@ -201,6 +230,7 @@ SCENARIOS: dict[str, Scenario] = {
     "publication of a layer": (nothing, publish_layer, layer_is_there),
     "publication over a void layer": (void_layer, publish_layer, layer_is_there),
     "removal of a layer": (publish_layer, discard, layer_is_gone),
+    "a file of a lazy layer": (nothing, put_object, object_is_there),
     "publication of a cover": (have_both_layers, publish_cover, cover_is_there),
 }
 
@@ -229,8 +259,23 @@ def test_everything_survives_a_kill_at_every_system_call(
 class ExtractorsHere:
     """Extraction as a worker does it, without the start of a Python interpreter: only what matters dies."""
 
+    def __init__(self, capabilities: Callable[[], Capabilities]) -> None:
+        self.capabilities = capabilities
+
     def extract(self, blob: Path, digest: Digest, target: Path, keep: Keep) -> Extraction:
         """Run one job in this process and a forked writer."""
+        job = ExtractJob(blob=str(blob), target=str(target), digest=str(digest), size=-1)
+        growth = Growth(complete=True, hopeless=lambda: False)
+        return self._run(lambda feeder, say: pipeline.run(job, growth, feeder, say), keep)
+
+    def make_skeleton(
+        self, toc: tuple[Path, Path | None], place: TocPlace, blob_size: int, target: Path, keep: Keep
+    ) -> Extraction:
+        """Run one job in this process and a forked writer."""
+        job = SkeletonJob(toc=str(toc[0]), place=place, blob_size=blob_size, target=str(target))
+        return self._run(lambda feeder, say: skeletons.run(job, feeder, say), keep)
+
+    def _run(self, run: Callable[[Feeder, Callable[[bytes], None]], Done | Failed], keep: Keep) -> Extraction:
         ring = Ring.make()
         writer_pid = os.fork()
         if writer_pid == 0:
@@ -242,10 +287,8 @@ class ExtractorsHere:
                 os._exit(0)
         os.close(ring.words_in)
         os.close(ring.answers_out)
-        job = ExtractJob(blob=str(blob), target=str(target), digest=str(digest), size=-1)
         pieces: list[bytes] = []
-        growth = Growth(complete=True, hopeless=lambda: False)
-        answer = pipeline.run(job, growth, Feeder(ring), pieces.append)
+        answer = run(Feeder(ring), pieces.append)
         os.close(ring.words_out)
         os.close(ring.answers_in)
         os.waitpid(writer_pid, 0)
@@ -259,7 +302,7 @@ class ExtractorsHere:
 
 
 def extract_here(storage: ImageStorage) -> None:
-    storage._extractors = ExtractorsHere()  # type: ignore[assignment]  # see there
+    storage._extractors = ExtractorsHere(lambda: storage.capabilities)  # type: ignore[assignment]  # see there
     storage.extract_layer(LAYER.digest, storage.layer_tarball_path(LAYER.digest))
 
 
@@ -293,6 +336,47 @@ def test_an_extraction_survives_a_kill_at_every_system_call(
     )
     with capsys.disabled():
         report({"extraction": count})
+    tried(count)
+
+
+def make_skeleton_here(storage: ImageStorage) -> None:
+    here = ExtractorsHere(lambda: storage.capabilities)
+    storage.lazy._extractors = here  # type: ignore[assignment]  # see there
+    with storage.lazy.stage_toc(LAZY.place.digest) as staged:
+        staged.write(LAZY.toc)
+        storage.lazy.make_skeleton(staged, LAZY.place, len(LAZY.blob))
+    storage.make_durable()
+
+
+def test_a_skeleton_survives_a_kill_at_every_system_call(
+    place: Path,
+    capsys: pytest.CaptureFixture[str],
+    request: pytest.FixtureRequest,
+    tried: Callable[[int], None],
+) -> None:
+    reference = ImageStorage(place / "reference")
+    make_skeleton_here(reference)
+    expected = reference.lazy.open_skeleton(LAZY.place.digest)
+    assert expected is not None
+    untimed = frozenset(rows(expected.tables().implied))
+    contents = dict(reference.lazy.contents(LAZY.place.digest))
+
+    def is_there(storage: ImageStorage) -> bool:
+        skeleton = storage.lazy.open_skeleton(LAZY.place.digest)
+        if skeleton is None:
+            return False
+        assert list(tree_differences(skeleton.path, expected.path, untimed)) == []
+        assert dict(storage.lazy.contents(LAZY.place.digest)) == contents
+        toc = storage.lazy.tocs.find(LAZY.place.digest)
+        assert toc is not None
+        assert toc.toc.read_bytes() == LAZY.toc
+        return True
+
+    count = survive(
+        place / "attempts", nothing, make_skeleton_here, is_there, at_most(50, request), descendants=True
+    )
+    with capsys.disabled():
+        report({"skeleton": count})
     tried(count)
 
 
