@@ -20,7 +20,7 @@ from layerfs.errors import InvalidSettings, LayerfsError, StoreError
 from layerfs.extract.client import WORKERS_MAX, ExtractorPool
 from layerfs.fetch import Fetcher, open_fetcher
 from layerfs.fetch.backoff import Backoff
-from layerfs.fetch.lazy import Laziness
+from layerfs.fetch.laziness import Laziness
 from layerfs.fetch.origin import InProcess, Origin
 from layerfs.fetch.remote import open_remote
 from layerfs.fetch.tasks import background, held
@@ -257,6 +257,7 @@ async def serve(
             status,
             tag_ttl=settings.tag_ttl,
             lazy=_laziness(settings).allows,
+            why_whole=provider.why_whole,
         )
         await session.serve(view, provider, mountpoint, settings, ready=ready)
 

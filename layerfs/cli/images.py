@@ -27,6 +27,7 @@ from layerfs.oci import (
     documents_below,
     stack_digest,
 )
+from layerfs.oci.image import LayerKey
 from layerfs.settings import Settings
 from layerfs.store import ImageStorage, RefEntry
 from layerfs.store.records import MERGERS
@@ -145,9 +146,16 @@ def _details(
         "layers": len(blobs),
         "size": sum(blobs.values()),
         "fetched": sum(storage.open_layer(blob) is not None for blob in blobs),
+        "lazy": len({layer.digest for layer in image.layers if _is_listed(storage, layer.key)}),
         "created": image.config.created,
         "in_use": _uses(image, users),
     }
+
+
+def _is_listed(storage: ImageStorage, key: LayerKey) -> bool:
+    """Say whether the files of a layer are listed that is not whole."""
+    listed = key.toc is not None and storage.lazy.open_skeleton(key.toc) is not None
+    return listed and storage.open_layer(key.digest) is None
 
 
 def _uses(image: Image, users: Users) -> list[str]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import msgspec
 import typer
 
-from layerfs.catalog.state import layer_state
+from layerfs.catalog.state import LayerStatus, about_lazy, layer_status, why_whole
 from layerfs.cli import options
 from layerfs.cli.app import app
 from layerfs.cli.here import image_here, image_of, opened
@@ -15,6 +15,7 @@ from layerfs.cli.output import print_document, print_json
 from layerfs.cli.several import Unmet, each, end
 from layerfs.errors import UsageError
 from layerfs.oci import Digest, Image, ImageReference, Manifest, Repository
+from layerfs.oci.image import ImageLayer
 from layerfs.settings import Settings
 from layerfs.store import ImageStorage
 from layerfs.view.texts import command_text, history_text
@@ -86,7 +87,8 @@ def history(settings: Settings, reference: options.Reference, as_json: options.J
         if as_json:
             print_json(_layers(storage, image))
         else:
-            text = history_text(image, lambda blob: layer_state(storage, blob))
+            states = {layer.digest: _status(storage, layer).state for layer in image.layers}
+            text = history_text(image, states.__getitem__)
             typer.echo(text.decode(), nl=False)
 
     _with_documents(settings, [reference], show)
@@ -192,11 +194,16 @@ def _layers(storage: "ImageStorage", image: Image) -> list[dict[str, object]]:
             "diff_id": str(layer.diff_id),
             "media_type": layer.descriptor.media_type,
             "size": layer.size,
-            "state": layer_state(storage, layer.digest),
+            "state": (status := _status(storage, layer)).state,
+            **about_lazy(layer.key, status, why_whole(layer)),
             "created_by": command_text(command),
         }
         for layer, command in zip(image.layers, image.commands(), strict=True)
     ]
+
+
+def _status(storage: "ImageStorage", layer: ImageLayer) -> LayerStatus:
+    return layer_status(storage, layer.key, storage.lazy.count)
 
 
 def _runtime(image: Image) -> dict[str, object]:

@@ -100,6 +100,10 @@ class Fetcher:
         """Return what is being done and what was."""
         return self.journal.statistics(self.waiting)
 
+    def why_whole(self, repository: Repository, layer: ImageLayer) -> str:
+        """Say why a layer cannot be lazy, as far as it is known by now; empty if it can, or may."""
+        return self._lazy.why_whole(repository, layer)
+
     async def obtain(self, need: Need) -> None:
         """Return once *need* is met. Raises the LayerfsError that says why it cannot be."""
         with self._waits.of(need.repository.registry):

@@ -2,16 +2,13 @@
 
 What is asked of a registry are ranges (`layerfs.fetch.parts`); what decodes them is an extractor, which has
 neither network nor logins. Why a layer cannot be lazy is remembered as long as the process lives, and said by
-`Laziness.why_not`: then it is fetched whole, as any other.
+`LazyWork.why_whole`: then it is fetched whole, as any other.
 """
 
 import logging
 from collections.abc import Awaitable, Callable
-from fnmatch import fnmatchcase
 from functools import partial
-from typing import Final
 
-import msgspec
 import trio
 
 from layerfs.errors import (
@@ -25,6 +22,7 @@ from layerfs.errors import (
 from layerfs.extract.job import PartHere, UnpackJob
 from layerfs.fetch.agreement import Agreement
 from layerfs.fetch.decoding import Decoders
+from layerfs.fetch.laziness import Laziness
 from layerfs.fetch.parts import BlobParts, read_span
 from layerfs.fetch.progress import Journal
 from layerfs.fetch.spans import Span
@@ -42,21 +40,6 @@ from layerfs.store.extraction import skeleton_job_for
 from layerfs.store.tocs import StagedToc
 
 log = logging.getLogger(__name__)
-
-
-class Laziness(msgspec.Struct, frozen=True, kw_only=True):
-    """What the user said of lazy layers."""
-
-    on: bool = True
-    whole: tuple[str, ...] = ()
-    """Patterns of repositories whose layers must be whole before they are seen, as ``registry/*``."""
-
-    def allows(self, repository: Repository) -> bool:
-        """Say whether layers of *repository* may be lazy."""
-        return self.on and not any(fnmatchcase(str(repository), pattern) for pattern in self.whole)
-
-
-LAZY: Final = Laziness()
 
 
 class NotLazy(Exception):
@@ -110,6 +93,14 @@ class LazyWork:
         if repository.registry in self._rangeless and not self._storage.lazy.open_skeleton(place.digest):
             raise NotLazy(f"{repository.registry} answers no ranges")
         return place
+
+    def why_whole(self, repository: Repository, layer: ImageLayer) -> str:
+        """Say why *layer* cannot be lazy, as far as it is known by now; empty if it can, or may."""
+        try:
+            self.place(repository, layer)
+        except NotLazy as exc:
+            return str(exc)
+        return ""
 
     async def obtain(self, need: TocNeed | FileNeed) -> list[ImageLayer]:
         """Meet *need*, as far as layers can be lazy; return those that have to be had whole.

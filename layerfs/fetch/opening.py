@@ -12,7 +12,8 @@ from layerfs.fetch.documents import DocumentFetcher
 from layerfs.fetch.download import download
 from layerfs.fetch.fetcher import Fetcher
 from layerfs.fetch.layers import BlobFiles, LayerWork
-from layerfs.fetch.lazy import LAZY, Laziness, LazyWork
+from layerfs.fetch.laziness import LAZY, Laziness
+from layerfs.fetch.lazy import LazyWork
 from layerfs.fetch.origin import Origin
 from layerfs.fetch.parts import BlobParts
 from layerfs.fetch.progress import Journal

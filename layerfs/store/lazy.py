@@ -21,6 +21,7 @@ from layerfs.oci.toc import TocPlace
 from layerfs.store.disk import opened_file
 from layerfs.store.durability import Durability
 from layerfs.store.extraction import Extractors
+from layerfs.store.here import Here, LastCounts
 from layerfs.store.layout import StoreLayout
 from layerfs.store.locks import Locks
 from layerfs.store.objects import ObjectShelf
@@ -57,6 +58,7 @@ class LazyLayers:
         self.tocs = TocShelf(layout.tocs, locks)
         self.skeletons: TreeShelf[LayerRecord] = TreeShelf(layout.skeletons, LayerRecord, *judged)
         self.objects = ObjectShelf(layout.objects, locks, durability)
+        self._counts = LastCounts(self.count)
 
     def problem(self) -> str:
         """Say why no layer of this store can be lazy; empty if they can. Tries the disk when asked first."""
@@ -149,6 +151,24 @@ class LazyLayers:
         with self._table(toc) as (read, size):
             for row in rows_of(read, size):
                 yield self._parsed(toc, row)
+
+    def count(self, toc: Digest) -> Here:
+        """Say how many files of a skeleton are here, asking the disk once for each.
+
+        Raises as `content` does.
+        """
+        files = size = here = here_size = 0
+        for id_, content in self.contents(toc):
+            files += 1
+            size += content.size
+            if self.objects.has(id_):
+                here += 1
+                here_size += content.size
+        return Here(here, here_size, files, size)
+
+    def last_count(self, toc: Digest) -> Here | None:
+        """Return about what `count` says, as it was a moment ago; None if nobody has counted yet."""
+        return self._counts.get(toc)
 
     def object_ids(self, toc: Digest) -> Iterator[str]:
         """Yield the objects that the files of a skeleton are, by its record: it may have lost its tree.

@@ -75,6 +75,14 @@ class ObjectShelf:
         self._note_use(id_, path, status)
         return StoredObject(id_, Path(path), status.st_size)
 
+    def has(self, id_: str) -> bool:
+        """Say whether `find` would find it; that is no use of it."""
+        try:
+            status = os.lstat(self._prefix + object_path(id_))
+        except OSError:
+            return False
+        return not self.is_void(status)
+
     def stage(self, content: Content) -> StagedObject:
         """Begin to write the bytes of *content*. Raises StoreFull, StoreReadOnly, StoreError."""
         id_ = content.id

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final
 
 from layerfs.catalog.places import LayerPlace
-from layerfs.catalog.state import layer_state
+from layerfs.catalog.state import about_lazy, layer_status
 from layerfs.errors import InvalidDigest, LayerfsError
 from layerfs.needs import Need
 from layerfs.oci import Digest, Image
@@ -86,10 +86,13 @@ class LayerNode(VirtualDirectory):
         return context.node(self._below(name), lambda ino: Blob(ino, context, digest))
 
     def _description(self, name: bytes) -> ChangingText:
-        context, digest = self.context, self._digest
+        context, key = self.context, self._described()
         return context.node(
-            self._below(name), lambda ino: ChangingText(ino, context, lambda: describe(context, digest))
+            self._below(name), lambda ino: ChangingText(ino, context, lambda: describe(context, key))
         )
+
+    def _described(self) -> LayerKey:
+        return LayerKey(self._digest)
 
     def _below(self, name: bytes) -> bytes:
         return self._key + b"/" + name
@@ -103,6 +106,9 @@ class LazyNode(LayerNode):
     def __init__(self, ino: int, context: MountContext, key: bytes, layer: LayerKey) -> None:
         super().__init__(ino, context, key, layer.digest)
         self._layer = layer
+
+    def _described(self) -> LayerKey:
+        return self._layer
 
     def _root(self, form: bytes) -> LazyRoot:
         context, layer = self.context, self._layer
@@ -142,15 +148,19 @@ class Blob(VirtualNode):
         return self.context.known.blob_size(self._digest)
 
 
-def describe(context: MountContext, digest: Digest) -> bytes:
+def describe(context: MountContext, key: LayerKey) -> bytes:
     """Return ``layer.json`` as far as it is known now."""
-    source, image = _image_of(context, digest)
-    layer = context.storage.open_layer(digest)
-    described = None if image is None or source is None else image.layers[source.number]
-    command = None if image is None or source is None else image.commands()[source.number]
+    storage = context.storage
+    place, image = _image_of(context, key)
+    layer = storage.open_layer(key.digest)
+    described = None if image is None or place is None else image.layers[place.number]
+    command = None if image is None or place is None else image.commands()[place.number]
+    status = layer_status(storage, key, storage.lazy.last_count)
+    why = context.why_whole(place.image.repository, described) if place and described else ""
     return texts.layer_json(
-        digest,
-        state=layer_state(context.storage, digest),
+        key.digest,
+        state=status.state,
+        lazy=about_lazy(key, status, why),
         descriptor=described.descriptor if described else None,
         diff_id=described.diff_id if described else None,
         command=texts.command_text(command),
@@ -158,10 +168,11 @@ def describe(context: MountContext, digest: Digest) -> bytes:
     )
 
 
-def _image_of(context: MountContext, digest: Digest) -> tuple[LayerPlace | None, Image | None]:
+def _image_of(context: MountContext, key: LayerKey) -> tuple[LayerPlace | None, Image | None]:
     """Return an image that has the layer, if one is known and its documents are here: nothing waits."""
     try:
-        found = context.known.layer(digest)
+        known = context.known
+        found = known.layer(key.digest) if key.toc is None else known.views.layer(key)
     except LayerfsError:  # what is wrong with that image is said where it is entered
         return None, None
     return found if isinstance(found, tuple) else (None, None)

@@ -5,14 +5,16 @@ Pure: values in, bytes out. Must never ask the store.
 
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
+from types import MappingProxyType
 from typing import Final
 
 from layerfs.layer.record import Extraction
 from layerfs.oci import Descriptor, Digest, HistoryEntry, Image
 
 EMPTY: Final = "empty"
+_NOTHING: Final[Mapping[str, object]] = MappingProxyType({})
 
 COMMAND_MAX: Final = 4096
 """Characters of a step of the build that are looked at; a config may have megabytes in one."""
@@ -90,18 +92,23 @@ def layer_json(
     digest: Digest,
     *,
     state: str,
+    lazy: Mapping[str, object] = _NOTHING,
     descriptor: Descriptor | None,
     diff_id: Digest | None,
     command: str,
     extraction: Extraction | None,
 ) -> bytes:
-    """Return what is known of a layer: from the manifest and config now, counts once it is extracted."""
+    """Return what is known of a layer: from the manifest and config now, counts once it is extracted.
+
+    *lazy* is what `layerfs.catalog.state.about_lazy` says of it.
+    """
     known: dict[str, object] = {
         "digest": str(digest),
         "diff_id": str(diff_id) if diff_id else None,
         "media_type": descriptor.media_type if descriptor else None,
         "size": descriptor.size if descriptor else None,
         "state": state,
+        **lazy,
         "created_by": command,
     }
     if extraction is not None:

@@ -11,6 +11,7 @@ from typing import Protocol
 import msgspec
 
 from layerfs.catalog.known import KnownImages
+from layerfs.catalog.state import why_whole as manifest_why_whole
 from layerfs.oci import Platform, Repository
 from layerfs.store import ImageStorage
 from layerfs.view import images, layers, lowers, rootfs
@@ -18,7 +19,7 @@ from layerfs.view.bell import bell
 from layerfs.view.content import LayerTrees
 from layerfs.view.inodes import ROOT_INO, InodeTable
 from layerfs.view.nodes import Node
-from layerfs.view.virtual import PRIVATE_MODE, ChangingText, FixedDirectory, MountContext
+from layerfs.view.virtual import PRIVATE_MODE, ChangingText, FixedDirectory, MountContext, WhyWhole
 
 
 class StatusSource(Protocol):
@@ -45,13 +46,14 @@ def build(
     uid: int | None = None,
     gid: int | None = None,
     lazy: Callable[[Repository], bool] = lambda _: True,
+    why_whole: WhyWhole = lambda _, layer: manifest_why_whole(layer),
 ) -> MountTree:
     """Return the tree of *storage* as it will show at the absolute path *mountpoint*.
 
     *platform* is what indexes are searched for; *uid* and *gid* own what no disk holds, the daemon's own by
     default. A pinned tag is resolved anew after *tag_ttl* seconds, None for never. *lazy* says whether layers
-    of a repository may be shown before they are whole. Reads nothing of the store. Raises ValueError for a
-    relative mountpoint.
+    of a repository may be shown before they are whole, *why_whole* why a layer of it cannot. Reads nothing of
+    the store. Raises ValueError for a relative mountpoint.
     """
     where = os.fsencode(mountpoint)
     if not where.startswith(b"/"):
@@ -69,6 +71,7 @@ def build(
         gid=os.getegid() if gid is None else gid,
         born_ns=time.time_ns(),
         lazy=lazy,
+        why_whole=why_whole,
     )
     root = FixedDirectory(ROOT_INO, context, _top(context, status))
     inodes.set_root(root)

@@ -11,8 +11,10 @@ from typing import Final, TypeVar
 import msgspec
 
 from layerfs.catalog.known import KnownImages
+from layerfs.catalog.state import why_whole
 from layerfs.needs import Need
 from layerfs.oci import Platform, Repository
+from layerfs.oci.image import ImageLayer
 from layerfs.store import ImageStorage
 from layerfs.view.content import LayerTrees
 from layerfs.view.inodes import InodeTable, number_of
@@ -27,8 +29,15 @@ PRIVATE_MODE: Final = S_IFREG | 0o400
 N = TypeVar("N", bound=Node)
 
 
+WhyWhole = Callable[[Repository, ImageLayer], str]
+
+
 def _always(_: Repository) -> bool:
     return True
+
+
+def _as_the_manifest_says(_: Repository, layer: ImageLayer) -> str:
+    return why_whole(layer)
 
 
 class MountContext(msgspec.Struct, frozen=True):
@@ -49,6 +58,8 @@ class MountContext(msgspec.Struct, frozen=True):
     """The time of everything that has no time of its own, in nanoseconds."""
     lazy: Callable[[Repository], bool] = _always
     """Whether layers of a repository may be shown before they are whole."""
+    why_whole: WhyWhole = _as_the_manifest_says
+    """Says why a layer of a repository cannot be lazy; empty if it can."""
 
     def node(self, key: bytes, make: Callable[[int], N]) -> N:
         """Return the virtual node called *key*, made if the kernel does not know it."""

@@ -15,7 +15,7 @@ import trio
 from layerfs.errors import DigestMismatch, LayerfsError, Unreachable
 from layerfs.extract.client import ExtractorPool
 from layerfs.fetch import Fetcher, open_fetcher
-from layerfs.fetch.lazy import LAZY, Laziness
+from layerfs.fetch.laziness import LAZY, Laziness
 from layerfs.fetch.origin import InProcess
 from layerfs.layer.budgets import Budgets
 from layerfs.layer.toc import Content

@@ -1,9 +1,12 @@
 """Lazy layers in the mount: what waits for what, and that it shows what the extracted layer shows."""
 
 import gc
+import gzip
+import json
 import os
 from dataclasses import replace
 from errno import EIO
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -13,6 +16,7 @@ from layerfs.needs import BlobNeed, FileNeed, LayersNeed, Need, TocNeed
 from layerfs.oci import Digest, Image, ImageConfig, Manifest, parse_manifest
 from layerfs.oci.image import LayerKey
 from layerfs.view.nodes import Node
+from tests.support.clients import wait_until
 from tests.support.images import (
     BuiltImage,
     directory,
@@ -50,6 +54,8 @@ TOP = estargz(tar([whiteout("etc/gone"), opaque("implied"), file("implied/new", 
 PLAIN = layer(file("plain", b"plain"))
 IMAGE = image(BASE.built, PLAIN, TOP.built)
 FORMS = ("diff", "lower")
+BASE_TOC = gzip.decompress(BASE.toc)[512:].rstrip(b"\0")
+"""eStargz has its TOC as a file of the layer."""
 
 
 def parsed(built: BuiltImage) -> Image:
@@ -322,3 +328,44 @@ def compare(directories: pytest.TempPathFactory, stack: Stack) -> None:
         assert all_of_it == show(scene.node("rootfs", parsed(built).stack.short_id))
     finally:
         scene.close()
+
+
+def described(scene: Scene, one: LazyLayer) -> dict[str, Any]:
+    """Return what layer.json says of a lazy layer, once all of it was counted."""
+    node = scene.node("layers", key(one).name, "layer.json")
+    wait_until(lambda: one.place.digest in scene.storage.lazy._counts._known or not skeleton_of(scene, one))
+    found: dict[str, Any] = json.loads(read(node))
+    return found
+
+
+def skeleton_of(scene: Scene, one: LazyLayer) -> bool:
+    """Say whether the skeleton is here; have its files counted."""
+    read(scene.node("layers", key(one).name, "layer.json"))
+    return scene.storage.lazy.open_skeleton(one.place.digest) is not None
+
+
+def test_layer_json_says_how_much_of_a_layer_is_here(scene: Scene, provider: Provider) -> None:
+    assert described(scene, BASE)["state"] == "absent"
+    provider.make_skeleton(BASE)
+    listed_ = described(scene, BASE)
+    files = {b"content", b"gone", bytes(100_000), BASE_TOC}
+    sizes = sum(map(len, files))
+    assert (listed_["state"], listed_["toc"]) == ("toc", str(BASE.place.digest))
+    assert listed_["here"] == {"files": 0, "bytes": 0, "of_files": len(files), "of_bytes": sizes}
+    assert listed_["whole_because"] is None
+    provider.opened(scene.node("layers", key(BASE).name, "diff", "etc", "a"))
+    scene.storage.lazy._counts._known.clear()
+    partly = described(scene, BASE)
+    assert (partly["state"], partly["here"]["files"], partly["here"]["bytes"]) == ("partial", 1, 7)
+    provider.extract(BASE)
+    assert described(scene, BASE)["state"] == "fetched"
+
+
+def test_history_says_which_layers_are_listed_and_layer_json_why_one_is_not_lazy(
+    scene: Scene, provider: Provider
+) -> None:
+    provider.make_skeleton(BASE)
+    lines = read(scene.image(IMAGE, "history")).decode().splitlines()
+    assert [line.split()[3] for line in lines] == ["toc", "absent", "absent"]
+    about = json.loads(read(scene.node("layers", PLAIN.digest.name, "layer.json")))
+    assert (about["state"], about["toc"], about["whole_because"]) == ("absent", None, "no TOC")
