@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from layerfs.cli import options
+from layerfs.cli import interrupts, options
 from layerfs.cli.app import app
+from layerfs.cli.here import kept_whole, opened
 from layerfs.cli.opening import reference_of
 from layerfs.cli.outputs import output_directory, output_file, require_output
 from layerfs.errors import DigestMismatch, NotInStore, SizeMismatch, StoreDamaged, StoreError, UsageError
@@ -68,41 +69,40 @@ def save(
     if form == "docker-archive" and all_platforms:
         raise UsageError("save: a docker-archive holds one platform (say --format oci-archive)")
     require_output("save", output)
-    with_provider(settings, partial(_save, named, output, form, every=all_platforms))
+    whole = with_provider(settings, partial(_fetch, named, every=all_platforms))
+    _save(settings, named, whole, output, form)
 
 
-async def _save(
-    reference: ImageReference, output: str, form: Form, machinery: "Machinery", *, every: bool
-) -> None:
-    import trio
+def _save(settings: Settings, named: ImageReference, whole: "Whole", output: str, form: Form) -> None:
+    """Write *whole*, which is in the store. Raises LayerfsError, Interrupted."""
+    with opened(settings) as storage, kept_whole(storage, whole.documents[0].digest):
+        contents = (_docker if form == "docker-archive" else _layout)(storage, named, whole)
+        try:
+            with interrupts.undoing():
+                _write(contents, output, form)
+        except OSError as exc:
+            raise StoreError(f"{named}: save to {output}: {exc.strerror or exc}") from exc
+        except (SizeMismatch, DigestMismatch) as exc:
+            raise StoreDamaged(f"{named}: {exc}; layerfs verify --repair {named} mends it") from exc
 
-    from layerfs.cli.here import kept_whole
+
+async def _fetch(reference: ImageReference, machinery: "Machinery", *, every: bool) -> "Whole":
     from layerfs.cli.running import pinned
     from layerfs.cli.whole import fetch_whole
 
     digest = await pinned(machinery, reference)
     with kept_whole(machinery.storage, digest):
-        whole = await fetch_whole(machinery, reference, digest, every=every)
-        contents = (_docker if form == "docker-archive" else _layout)(machinery.storage, reference, whole)
-        try:
-            await trio.to_thread.run_sync(_write, contents, output, form)
-        except OSError as exc:
-            raise StoreError(f"{reference}: save to {output}: {exc.strerror or exc}") from exc
-        except (SizeMismatch, DigestMismatch) as exc:
-            raise StoreDamaged(f"{reference}: {exc}; layerfs verify --repair {reference} mends it") from exc
+        return await fetch_whole(machinery, reference, digest, every=every)
 
 
 def _write(contents: "Iterator[SavedFile]", output: str, form: Form) -> None:
-    """Write *contents*, in a thread that trio may cancel. Raises OSError, LayerfsError, trio.Cancelled."""
-    import trio
-
-    check = trio.from_thread.check_cancelled
+    """Write *contents*. Raises OSError, LayerfsError, Interrupted."""
     if form == "oci-dir":
         with output_directory(output) as directory:
-            write_directory(contents, directory, check)
+            write_directory(contents, directory)
     else:
         with output_file(output) as write:
-            write_archive(contents, write, check)
+            write_archive(contents, write)
 
 
 def _layout(storage: "ImageStorage", reference: ImageReference, whole: "Whole") -> "Iterator[SavedFile]":

@@ -20,7 +20,6 @@ from layerfs.oci import Digest, ImageReference
 from layerfs.oci.config import ImageConfig
 
 Write = Callable[[bytes], object]
-Check = Callable[[], object]
 Opened = Callable[[], AbstractContextManager[Iterator[bytes]]]
 """Opens something to be read in chunks."""
 
@@ -48,15 +47,11 @@ class SavedFile(msgspec.Struct, frozen=True):
         """Make one of a file."""
         return cls(name, digest, size, lambda: _read(path))
 
-    def copy(self, write: Write, check: Check) -> None:
-        """Write all bytes. Raises SizeMismatch, DigestMismatch if they are others, OSError.
-
-        *check* is called again and again, and raises to end what nobody wants any more.
-        """
+    def copy(self, write: Write) -> None:
+        """Write all bytes. Raises SizeMismatch, DigestMismatch if they are others, OSError."""
         hasher, left = self.digest.hasher(), self.size
         with self.opened() as chunks:
             for chunk in chunks:
-                check()
                 left -= len(chunk)
                 if left < 0:
                     break
@@ -111,7 +106,7 @@ def layer_name(diff_id: Digest) -> str:
     return f"{diff_id.hex}.tar"
 
 
-def write_archive(contents: Iterable[SavedFile], write: Write, check: Check) -> None:
+def write_archive(contents: Iterable[SavedFile], write: Write) -> None:
     """Write *contents* as a tar: the same contents always give the same bytes. Raises as `SavedFile.copy`."""
     made: set[str] = set()
     for content in contents:
@@ -120,18 +115,18 @@ def write_archive(contents: Iterable[SavedFile], write: Write, check: Check) -> 
                 made.add(str(parent))
                 write(tarwriter.header(_member(f"{parent}/", Type.DIRECTORY, 0o755, 0)))
         write(tarwriter.header(_member(content.name, Type.FILE, 0o644, content.size)))
-        content.copy(write, check)
+        content.copy(write)
         write(tarwriter.padding(content.size))
     write(tarwriter.END)
 
 
-def write_directory(contents: Iterable[SavedFile], directory: Path, check: Check) -> None:
+def write_directory(contents: Iterable[SavedFile], directory: Path) -> None:
     """Write *contents* below an empty *directory*. Raises as `SavedFile.copy`."""
     for content in contents:
         path = directory / content.name
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("xb", buffering=_CHUNK) as file:
-            content.copy(file.write, check)
+            content.copy(file.write)
 
 
 def _member(name: str, kind: Type, mode: int, size: int) -> Member:

@@ -166,3 +166,19 @@ def test_a_damaged_stream_is_the_fault_of_its_bytes(tmp_path: Path) -> None:
         inflated(tmp_path / "cut", "layer x") as chunks,
     ):
         assert sum(map(len, chunks)) < 0
+
+
+@pytest.mark.parametrize("form", ["oci-archive", "docker-archive"])
+def test_a_save_that_nobody_reads_ends_by_a_signal(
+    layerfs: CommandLine, registry: Registry, form: str
+) -> None:
+    large = image(layer(file("a", os.urandom(3_000_000))))
+    reference = str(registry.push("save/large", "1", large))
+    layerfs("pull", "-q", reference)
+    with subprocess.Popen(
+        ["layerfs", "save", "--format", form, reference], env=layerfs.environment, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.read(1)
+        process.terminate()
+        assert process.wait(60) == 143
