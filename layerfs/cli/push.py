@@ -1,7 +1,6 @@
 """``layerfs push``: an image of the store into a registry, bit for bit."""
 
 import dataclasses
-import os
 from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,29 +12,19 @@ from layerfs.cli.app import app
 from layerfs.cli.completion import complete_reference
 from layerfs.cli.opening import reference_of
 from layerfs.cli.output import print_json
-from layerfs.errors import LayerfsError, NotInStore, Offline, StoreDamaged, UsageError
-from layerfs.oci import Digest, ImageReference, Repository
+from layerfs.errors import NotInStore, Offline, StoreDamaged, UsageError
+from layerfs.oci import Digest, ImageReference
 from layerfs.oci.mediatype import is_foreign
 from layerfs.settings import Access, Settings
 from layerfs.view.texts import human_size
 
 if TYPE_CHECKING:
+    from layerfs.cli.pushing import Upload
     from layerfs.cli.running import Machinery
     from layerfs.cli.whole import Whole
     from layerfs.registry.client import RegistryClient
     from layerfs.registry.upload import Way
     from layerfs.store import ImageStorage
-
-_AT_ONCE = 4
-"""Blobs that are pushed at the same time."""
-
-
-class Upload(msgspec.Struct, frozen=True):
-    """A blob or a config, and where the store has it."""
-
-    digest: Digest
-    size: int
-    path: str
 
 
 class Pushed(msgspec.Struct, frozen=True):
@@ -129,6 +118,7 @@ async def _push(
 ) -> Pushed:
     from layerfs import app as wiring
     from layerfs.cli.here import kept_whole
+    from layerfs.cli.pushing import Pushing
     from layerfs.cli.running import pinned
     from layerfs.cli.whole import fetch_whole
 
@@ -140,18 +130,22 @@ async def _push(
             raise UsageError(
                 f"{destination}: the image is {found} (expected DESTINATION with a tag, or that)"
             )
-        parts = _parts(machinery.storage, whole)
+        uploads = _uploads(machinery.storage, whole)
         try:
             async with wiring.asking(settings) as client:
-                done = await _push_parts(client, reference.repository, destination, parts, silent=silent)
+                source, target = reference.repository, destination.repository
+                mounted_from = source if source.registry == target.registry and source != target else None
+                done = await Pushing(client, target, mounted_from, silent=silent).push(uploads)
                 await _push_documents(client, destination, whole)
         except StoreDamaged as exc:
             raise StoreDamaged(f"{reference}: {exc}; layerfs verify --repair {reference} mends it") from exc
     return Pushed(reference, destination, found, done)
 
 
-def _parts(storage: "ImageStorage", whole: "Whole") -> list[Upload]:
+def _uploads(storage: "ImageStorage", whole: "Whole") -> "list[Upload]":
     """Return what the registry must have before the manifests. Raises NotInStore."""
+    from layerfs.cli.pushing import Upload
+
     parts = {
         one.digest: Upload(one.digest, one.size, str(storage.config_path(one.digest)))
         for one in whole.configs.values()
@@ -165,60 +159,6 @@ def _parts(storage: "ImageStorage", whole: "Whole") -> list[Upload]:
         if blob is not None:
             parts[layer.digest] = Upload(layer.digest, layer.size, str(blob.path))
     return list(parts.values())
-
-
-async def _push_parts(
-    client: "RegistryClient",
-    source: Repository,
-    destination: ImageReference,
-    parts: list[Upload],
-    *,
-    silent: bool,
-) -> "list[tuple[Upload, Way]]":
-    """Push blobs, some at a time. Raises the first error, once those that are under way have ended."""
-    import trio
-
-    from layerfs.fetch.tasks import outcome
-
-    target, limiter = destination.repository, trio.CapacityLimiter(_AT_ONCE)
-    mounted_from = source if source.registry == target.registry and source != target else None
-    done: dict[Digest, Way] = {}
-    errors: list[LayerfsError] = []
-
-    async def push_one(part: Upload) -> None:
-        async with limiter:
-            if errors:
-                return
-            way = await outcome(_push_part(client, target, part, mounted_from))
-        if isinstance(way, LayerfsError):
-            errors.append(way)
-            return
-        done[part.digest] = way
-        if not silent:
-            typer.echo(f"{part.digest.shown}  {human_size(part.size)}  {way}", err=True)
-
-    async with trio.open_nursery() as nursery:
-        for part in parts:
-            nursery.start_soon(push_one, part)
-    if errors:
-        raise errors[0]
-    return [(part, done[part.digest]) for part in parts]
-
-
-async def _push_part(
-    client: "RegistryClient", target: Repository, part: Upload, source: Repository | None
-) -> "Way":
-    from layerfs.registry.body import Body
-
-    try:
-        fd = os.open(part.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-    except OSError as exc:
-        raise NotInStore(f"{part.digest}: {exc.strerror} (was it removed meanwhile? try again)") from exc
-    try:
-        body = Body.of_file(fd, part.size, part.digest)
-        return await client.push_blob(target, part.digest, body, source)
-    finally:
-        os.close(fd)
 
 
 async def _push_documents(client: "RegistryClient", destination: ImageReference, whole: "Whole") -> None:

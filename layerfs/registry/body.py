@@ -27,25 +27,29 @@ class Body(msgspec.Struct, frozen=True):
         return cls(media_type, len(content), lambda: content)
 
     @classmethod
-    def of_file(cls, fd: int, size: int, digest: Digest) -> "Body":
-        """Make one of an open file, lent, that must hash to *digest*."""
-        return cls("application/octet-stream", size, lambda: _Pieces(fd, size, digest))
+    def of_file(
+        cls, fd: int, size: int, digest: Digest, told: Callable[[int], object] = lambda _: None
+    ) -> "Body":
+        """Make one of an open file, lent, that must hash to *digest*; *told* hears how much was sent."""
+        return cls("application/octet-stream", size, lambda: _Pieces(fd, size, digest, told))
 
 
 class _Pieces:
     """The bytes of a file. Raises StoreDamaged before the last ones if they are not what they should be."""
 
-    def __init__(self, fd: int, size: int, digest: Digest) -> None:
+    def __init__(self, fd: int, size: int, digest: Digest, told: Callable[[int], object]) -> None:
         self._fd = fd
         self._size = size
         self._digest = digest
         self._hasher = digest.hasher()
         self._position = 0
+        self._told = told
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> bytes:
+        self._told(self._position)  # what was handed out before has gone
         if self._position == self._size:
             raise StopAsyncIteration
         piece = await trio.to_thread.run_sync(self._read)

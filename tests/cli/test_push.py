@@ -5,10 +5,15 @@ import json
 import os
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
+import trio
+import trio.testing
 
-from layerfs.oci import Platform
+from layerfs.cli.pushing import Pushing, Upload
+from layerfs.oci import Digest, Platform, Repository
+from layerfs.registry.body import Body
 from layerfs.store import ImageStorage
 from tests.cli.conftest import CommandLine
 from tests.support.certificates import authority, issue
@@ -187,3 +192,27 @@ def test_a_login_for_the_destination_is_not_shown_to_the_source(
         layerfs("push", "--creds", f"{USER}:secret-of-destination", source, target, code=4)
     assert [asked.headers.get("authorization") for asked in faulty.asked] == [None] * len(faulty.asked)
     assert len(faulty.asked) > 0
+
+
+class SlowRegistry:
+    """Takes 70 seconds for each blob, of a clock that jumps."""
+
+    async def push_blob(self, target: Repository, digest: Digest, body: Body, source: None) -> str:
+        await trio.sleep(70)
+        return "uploaded"
+
+
+def test_a_long_push_says_every_half_minute_how_far_it_is(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "blob").touch()
+    uploads = [Upload(Digest.of(bytes([number])), 0, str(tmp_path / "blob")) for number in range(5)]
+    client: Any = SlowRegistry()
+
+    async def main() -> None:
+        pushing = Pushing(client, Repository.parse("a/b"), None, silent=False)
+        assert len(await pushing.push(uploads)) == 5
+
+    trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+    said = [line for line in capsys.readouterr().err.splitlines() if "blobs are there" in line]
+    assert said == [f"{done} of 5 blobs are there, 0 B sent" for done in (0, 0, 4, 4)]
