@@ -135,8 +135,7 @@ def require_same(entries: Iterable[Entry], found: Iterable[Member]) -> None:
 
 
 def _difference(listed: Member, found: Member) -> str:
-    for field in Member.__struct_fields__:
-        ours, theirs = getattr(listed, field), getattr(found, field)
-        if ours != theirs:
-            return f"{shown(listed.name)}: {field} {ours!r} in the TOC, {theirs!r} in tar-split"
-    raise AssertionError("two members differ in nothing")
+    """Say what is the first that two members differ in."""
+    both = ((name, getattr(listed, name), getattr(found, name)) for name in Member.__struct_fields__)
+    name, ours, theirs = next(each for each in both if each[1] != each[2])
+    return f"{shown(listed.name)}: {name} {ours!r} in the TOC, {theirs!r} in tar-split"

@@ -87,12 +87,10 @@ def toc_place(layer: Descriptor) -> TocPlace | None:
         )
     if new is not None:
         return _chunked(layer, _CHUNKED, TocKind.ZSTD_CHUNKED, new)
-    if old is not None and stargz is None:
-        return _chunked(layer, _CHUNKED_OLD, TocKind.ZSTD_CHUNKED, old)
-    if old is not None and stargz is not None:
-        return _chunked(layer, _CHUNKED_OLD, TocKind.STARGZ_ZSTD, stargz)
     if stargz is None:
-        return None
+        return None if old is None else _chunked(layer, _CHUNKED_OLD, TocKind.ZSTD_CHUNKED, old)
+    if old is not None:
+        return _chunked(layer, _CHUNKED_OLD, TocKind.STARGZ_ZSTD, stargz)
     is_zstd = mediatype.compression_of(layer.media_type) == "zstd"
     kind = TocKind.STARGZ_ZSTD if is_zstd else TocKind.ESTARGZ
     return TocPlace(kind, digest(stargz, f"layer {layer.digest}: annotation {_STARGZ}"))

@@ -44,6 +44,7 @@ NAMES = [
     refused(file("stargz.index.json/a"), why="no directory", id="an entry in the TOC"),
     refused(directory(".wh..wh..opq"), file(".wh..wh..opq/a"), why="below a marker", id="opaque content"),
     refused(file("a/.wh.b/c"), why="below a marker", id="content of a whiteout"),
+    refused(file(".wh."), why="hides nothing", id="a whiteout of nothing in the root"),
     refused(file("a/.wh."), why="hides nothing", id="a whiteout of nothing"),
     refused(file("a/.wh..."), why="hides nothing", id="a whiteout of the parent"),
 ]  # fmt: skip

@@ -62,6 +62,13 @@ def test_bytes_may_be_cut_anywhere() -> None:
     assert listed(header(b"d", b"5"), 0, END) == listed(whole[:100], whole[100:512], 0, END[:5], END[5:])
 
 
+def test_an_archive_may_end_without_its_mark_or_long_behind_it() -> None:
+    marked = listed(header(b"d", b"5"), 0, END)
+
+    assert listed(header(b"d", b"5"), 0) == marked
+    assert listed(header(b"d", b"5"), 0, END, bytes(5000), b"whatever") == marked
+
+
 def test_a_long_header_may_come_byte_by_byte() -> None:
     """In time that grows with its length, not with its square."""
     whole = pax((b"comment", b"x" * 100_000)) + header(b"d", b"5")
