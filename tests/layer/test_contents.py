@@ -53,3 +53,14 @@ def test_one_digest_of_two_sizes_is_refused() -> None:
     one, other = content(b"a"), content(b"a", 2)
     with pytest.raises(InvalidToc, match="5 and of 10 bytes"):
         contents_by_id([(one.id, one), (other.id, other)])
+
+
+def test_a_table_that_is_cut_off_ends_there() -> None:
+    one = content(b"a")
+    table = content_row(one.id, one)[:-1]
+
+    def read(offset: int, size: int) -> bytes:
+        return table[offset : offset + size]
+
+    assert list(rows_of(read, len(table) + 1)) == []
+    assert find_row(read, len(table), one.id) == table
