@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import cast
 
 from benchlib import machine
-from benchlib.inputs import NAMES, Compression
+from benchlib.inputs import COMPRESSIONS, NAMES, Compression
 from benchlib.results import Measurement, as_json, table
 
 _DEFAULT_INPUTS = "a,b,c,d,a:zstd,b:zstd"
+_WILD = "e,f,g,h,g:zstd,g:zstd-19"
+"""What `--inputs wild` means: layers in the shapes that builders write."""
 
 
 def main() -> int:
@@ -37,7 +39,8 @@ def _measurements(arguments: argparse.Namespace) -> Iterator[Measurement]:
     if arguments.command == "extract":
         from benchlib import extracting
 
-        chosen = [_input(text) for text in arguments.inputs.split(",")]
+        inputs = _WILD if arguments.inputs == "wild" else arguments.inputs
+        chosen = [_input(text) for text in inputs.split(",")]
         return extracting.measurements(chosen, arguments.filesystems.split(","), arguments.rounds, _progress)
     if arguments.command == "store":
         from benchlib import storing
@@ -76,7 +79,10 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     extract = commands.add_parser("extract", help="extract layers: GNU tar, bsdtar, umoci, podman")
     extract.add_argument(
-        "--inputs", default=_DEFAULT_INPUTS, help=f"name[:compression],... of {'/'.join(NAMES)} (%(default)s)"
+        "--inputs",
+        default=_DEFAULT_INPUTS,
+        help=f"name[:compression],... of {'/'.join(NAMES)} and {'/'.join(COMPRESSIONS)}; "
+        f"wild: {_WILD} (%(default)s)",
     )
     extract.add_argument("--filesystems", default="tmpfs,disk", help="tmpfs, disk (%(default)s)")
     mount = commands.add_parser("mount", help="serve a layer: fuse-overlayfs, ratarmount")
@@ -107,9 +113,10 @@ def _cpus(text: str) -> set[int]:
 
 def _input(text: str) -> tuple[str, Compression]:
     name, _, compression = text.partition(":")
-    if name not in NAMES or compression not in ("", "gzip", "zstd"):
+    if name not in NAMES or compression not in ("", *COMPRESSIONS):
         raise SystemExit(
-            f"scripts/bench: no input {text!r} (expected {'/'.join(NAMES)}, with :zstd or without)"
+            f"scripts/bench: no input {text!r} (expected {'/'.join(NAMES)}, with "
+            f"{' or '.join(f':{found}' for found in COMPRESSIONS)}, or without)"
         )
     return name, cast("Compression", compression or "gzip")
 

@@ -187,7 +187,7 @@ def _two_layers(pool: ExtractorPool, name: str, rounds: int, progress: Callable[
 
 
 def _tar(given: Input) -> list[str | Path]:
-    return ["tar", "--zstd" if given.compression == "zstd" else "--gzip"]
+    return ["tar", f"--{given.format}"]
 
 
 def _podman(target: Path) -> list[str | Path]:

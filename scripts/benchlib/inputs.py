@@ -18,14 +18,15 @@ from typing import IO, Any, Literal
 from benchlib import machine, trees
 from tests.support import images
 
-Compression = Literal["gzip", "zstd"]
+Compression = Literal["gzip", "zstd", "zstd-19"]
 _VERSION = 1
 _CHUNK = 1 << 20
-_COMPRESSORS = {"gzip": ["gzip", "-6", "-n", "-c"], "zstd": ["zstd", "-3", "-q", "-c"]}
-_MEDIA_TYPES = {
-    "gzip": "application/vnd.oci.image.layer.v1.tar+gzip",
-    "zstd": "application/vnd.oci.image.layer.v1.tar+zstd",
+_COMPRESSORS: dict[Compression, list[str]] = {
+    "gzip": ["gzip", "-6", "-n", "-c"],
+    "zstd": ["zstd", "-3", "-q", "-c"],
+    "zstd-19": ["zstd", "-19", "-T0", "-q", "-c"],
 }
+COMPRESSIONS = tuple(_COMPRESSORS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +54,14 @@ class Input:
         return self.layout / "blobs/sha256" / self.digest.removeprefix("sha256:")
 
     @property
+    def format(self) -> Literal["gzip", "zstd"]:
+        """How the blob is compressed, at whatever level."""
+        return "gzip" if self.compression == "gzip" else "zstd"
+
+    @property
     def media_type(self) -> str:
         """Of the blob."""
-        return _MEDIA_TYPES[self.compression]
+        return f"application/vnd.oci.image.layer.v1.tar+{self.format}"
 
     def describe(self) -> str:
         """Return name and sizes for a title."""
@@ -72,10 +78,14 @@ _SOURCES: dict[str, tuple[str, Writer]] = {
     "b": ("many small files", trees.small_files),
     "c": ("deep and wide, empty files and links", trees.links),
     "d": ("one file of 2 GiB", lambda out: trees.one_file(out, 2 << 30)),
+    "e": ("few large files", trees.large_files),
+    "f": ("many small files, GNU headers", trees.small_files_of_gnu_tar),
+    "g": ("many small files, as Go writes them", trees.small_files_of_go),
+    "h": ("many tiny files, ustar", trees.tiny_files),
     "big": ("one file of 1 GiB", lambda out: trees.one_file(out, 1 << 30)),
     "tiny": ("one file of one byte", lambda out: trees.one_file(out, 1)),
 }
-NAMES = ("a", "b", "c", "d")
+NAMES = ("a", "b", "c", "d", "e", "f", "g", "h")
 
 
 def get(name: str, compression: Compression, progress: Callable[[str], None]) -> Input:

@@ -152,4 +152,4 @@ def _foreground(command: Sequence[str | Path], target: Path) -> Iterator[int]:
 def built(given: Input) -> images.BuiltLayer:
     """Return an input as the layer of an image to push."""
     digest, diff_id = Digest.parse(given.digest), Digest.parse(given.diff_id)
-    return images.BuiltLayer(given.blob.read_bytes(), digest, diff_id, given.compression, given.about)
+    return images.BuiltLayer(given.blob.read_bytes(), digest, diff_id, given.format, given.about)

@@ -1,5 +1,6 @@
 """Writes the archives that inputs are made of: a distribution, this machine's files, made-up trees."""
 
+import io
 import os
 import random
 import shutil
@@ -16,6 +17,9 @@ from benchlib import machine
 
 _DISTRIBUTION_ENTRIES, _DISTRIBUTION_BYTES = 7_000, 200 << 20
 _SMALL_ENTRIES, _SMALL_BYTES, _SMALL_LIMIT = 60_000, 700 << 20, 4 << 20
+_WILD_ENTRIES, _WILD_LIMIT = 46_000, 64 << 10
+_TINY_DIRECTORIES, _TINY_FILES = 1_000, 100
+_LARGE_FILES, _LARGE_BYTES = 24, 64 << 20
 _LINKS_DIRECTORIES, _LINKS_FILES = 200, 20_000
 _BLOCK = 1 << 16
 
@@ -35,6 +39,48 @@ def distribution(out: IO[bytes]) -> None:
 def small_files(out: IO[bytes]) -> None:
     """Archive about 60,000 files of at most 4 MiB, 700 MB together at most, of those this machine has."""
     _pack(out, _files_of_this_machine(_SMALL_LIMIT), _SMALL_ENTRIES, _SMALL_BYTES)
+
+
+def small_files_of_gnu_tar(out: IO[bytes]) -> None:
+    """Archive 46,000 files of at most 64 KiB without PAX headers: long names have a header of GNU tar."""
+    _pack_wild(out, tarfile.GNU_FORMAT)
+
+
+def small_files_of_go(out: IO[bytes]) -> None:
+    """Archive the same files as docker, buildkit, podman and kaniko do, by Go's archive/tar.
+
+    Times are whole seconds, so that only names that do not fit into a header have a PAX header.
+    """
+    _pack_wild(out, tarfile.PAX_FORMAT)
+
+
+def _pack_wild(out: IO[bytes], form: int) -> None:
+    _pack(out, _files_of_this_machine(_WILD_LIMIT), _WILD_ENTRIES, 1 << 40, form, whole_seconds=True)
+
+
+def tiny_files(out: IO[bytes]) -> None:
+    """Archive 100,000 files of at most 780 bytes in 1,000 directories, in plain ustar."""
+    source = random.Random(21)
+    words = [source.randbytes(6).hex().encode() for _ in range(3000)]
+    with tarfile.open(fileobj=out, mode="w|", format=tarfile.USTAR_FORMAT) as archive:
+        for directory in range(_TINY_DIRECTORIES):
+            archive.addfile(_info(f"node_modules/package{directory}", tarfile.DIRTYPE))
+            for number in range(_TINY_FILES):
+                content = b" ".join(source.choices(words, k=source.randrange(60)))
+                info = _info(f"node_modules/package{directory}/file{number}.js")
+                info.size = len(content)
+                archive.addfile(info, io.BytesIO(content))
+            archive.members = []  # type: ignore[attr-defined]  # it remembers every member
+
+
+def large_files(out: IO[bytes]) -> None:
+    """Archive 24 files of 64 MiB that compress to about half."""
+    content = _HalfRandom()
+    with tarfile.open(fileobj=out, mode="w|", format=tarfile.USTAR_FORMAT) as archive:
+        for number in range(_LARGE_FILES):
+            info = _info(f"models/layer{number}.bin")
+            info.size = _LARGE_BYTES
+            archive.addfile(info, content)  # type: ignore[arg-type]  # it needs read() alone
 
 
 def links(out: IO[bytes]) -> None:
@@ -119,15 +165,28 @@ def _files_of_this_machine(limit: int) -> Iterator[tuple[str, os.stat_result]]:
                     yield path, found
 
 
-def _pack(out: IO[bytes], files: Iterator[tuple[str, os.stat_result]], entries: int, size: int) -> None:
+def _pack(
+    out: IO[bytes],
+    files: Iterator[tuple[str, os.stat_result]],
+    entries: int,
+    size: int,
+    form: int = tarfile.PAX_FORMAT,
+    *,
+    whole_seconds: bool = False,
+) -> None:
     """Archive *files*, several times over if there are too few, until one of the limits is reached."""
     known = dict(files)
-    with tarfile.open(fileobj=out, mode="w|", format=tarfile.PAX_FORMAT) as archive:
+
+    def changed(info: tarfile.TarInfo) -> tarfile.TarInfo:
+        info.mtime = int(info.mtime) if whole_seconds else info.mtime
+        return info
+
+    with tarfile.open(fileobj=out, mode="w|", format=form) as archive:
         for copy in range(100):
             for path, found in known.items():
                 if entries <= 0 or size <= 0:
                     return
-                archive.add(path, f"copy{copy}{path}", recursive=False)
+                archive.add(path, f"copy{copy}{path}", recursive=False, filter=changed)
                 archive.members = []  # type: ignore[attr-defined]  # it remembers every member
                 entries, size = entries - 1, size - (found.st_size if stat.S_ISREG(found.st_mode) else 0)
 
