@@ -47,6 +47,8 @@ def main() -> None:
         if fault := machine_fault(error):
             sys.exit(report(fault))
         raise
+    finally:
+        gc.freeze()  # what is left goes with the process: nobody need look through it for circles
 
 
 def _said_version() -> bool:
