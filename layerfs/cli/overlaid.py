@@ -2,9 +2,10 @@
 
 import dataclasses
 import os
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
+
+import msgspec
 
 from layerfs.cli.opening import open_store
 from layerfs.errors import LayerfsError, StoreError
@@ -18,8 +19,7 @@ if TYPE_CHECKING:
     from layerfs.store.scratch import Scratch
 
 
-@dataclass(frozen=True, slots=True)
-class ScratchSpace:
+class ScratchSpace(msgspec.Struct, frozen=True):
     """A scratch of a store, and what it takes."""
 
     path: str
@@ -30,8 +30,7 @@ class ScratchSpace:
         return f"{human_size(self.size)} in {self.path}"
 
 
-@dataclass(frozen=True, slots=True)
-class OverlayLook:
+class OverlayLook(msgspec.Struct, frozen=True):
     """An overlay of this mount namespace."""
 
     mountpoint: str
@@ -53,7 +52,7 @@ class OverlayLook:
             "store": self.store,
             "images": list(self.images),
             "writable": self.writable,
-            "scratch": None if self.scratch is None else dataclasses.asdict(self.scratch),
+            "scratch": None if self.scratch is None else msgspec.to_builtins(self.scratch),
         }
 
     def lines(self) -> list[str]:
@@ -63,8 +62,7 @@ class OverlayLook:
         return [f"{self.mountpoint}: overlay of {of} ({writes if self.writable else 'read-only'})"]
 
 
-@dataclass(frozen=True, slots=True)
-class ScratchLook:
+class ScratchLook(msgspec.Struct, frozen=True):
     """What an overlay wrote, of which this mount namespace shows none."""
 
     mountpoint: str
@@ -86,7 +84,7 @@ class ScratchLook:
         return (
             about
             | ({"reason": self.user} if self.user else {})
-            | {"scratch": dataclasses.asdict(self.scratch)}
+            | {"scratch": msgspec.to_builtins(self.scratch)}
         )
 
     def lines(self) -> list[str]:

@@ -1,6 +1,5 @@
 """``layerfs status``: the mounts of this machine, what they do, what went wrong lately, who uses them."""
 
-import dataclasses
 import os
 import time
 from datetime import datetime
@@ -78,7 +77,7 @@ def status(
     if as_json:
         print_json(
             [
-                one.builtins() | {"used_by": [dataclasses.asdict(user) for user in its]}
+                one.builtins() | {"used_by": [msgspec.to_builtins(user) for user in its]}
                 for one, its in zip(found, users, strict=True)
             ]
         )

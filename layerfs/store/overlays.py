@@ -3,8 +3,9 @@
 import os
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from layerfs.errors import InvalidDigest
 from layerfs.host.mounts import Mount
@@ -14,8 +15,7 @@ from layerfs.store.layout import COVERS, OVERLAYS
 from layerfs.store.usage import lower_directories
 
 
-@dataclass(frozen=True, slots=True)
-class OverlayMount:
+class OverlayMount(msgspec.Struct, frozen=True):
     """One overlay of ours: what its lower directories and its options say."""
 
     point: bytes
