@@ -131,6 +131,7 @@ def _overlaid(
     settings: Settings, name: str, directory: str, writing: Writing, trusted: Trusted, lazy: Laziness
 ) -> None:
     with Mountpoint.open(directory) as target, writing.held() as held:
+        _require_free(target)
         reference = reference_of(settings, name)
         if lazy == "never" or not _mounted_lazily(settings, reference, target, held, trusted, lazy):
             _mount(settings, reference, target, held, trusted)
@@ -170,6 +171,13 @@ def _mounted_lazily(
     if refusal and lazy == "always":
         raise UsageError(f"--lazy always: {refusal}")
     return not refusal
+
+
+def _require_free(target: Mountpoint) -> None:
+    """Raise MountError if an overlay of ours is there: --umount could not tell their scratches apart."""
+    there = target.mount()
+    if there is not None and (there.fstype, there.source) == (b"overlay", SOURCE):
+        raise MountError(f"{target}: an overlay is there already (layerfs overlay --umount {target})")
 
 
 def _mount(

@@ -17,7 +17,7 @@ from layerfs.store.disk import make_directories
 from layerfs.store.layout import StoreLayout
 from layerfs.store.locks import ByteLock, Locks
 from layerfs.store.removal import remove_tree
-from layerfs.store.usage import mounts_with
+from layerfs.store.usage import MountUse, mount_with
 
 
 class Scratch(msgspec.Struct, frozen=True):
@@ -50,20 +50,21 @@ class Scratch(msgspec.Struct, frozen=True):
 
     def user(self) -> str:
         """Say who uses it, or is about to; empty if nobody does."""
-        if self._is_mounted():
-            return "a mount uses it"
+        if use := self._use():
+            return f"{use} uses it"
         if not self.lock.try_acquire():
             return "being mounted"
         self.lock.release()
         return ""
 
-    def _is_mounted(self) -> bool:
-        return bool(mounts_with(os.fsencode(self.path.name)))
+    def _use(self) -> MountUse | None:
+        return mount_with(os.fsencode(self.path.name))
 
     def _remove(self) -> None:
-        if self._is_mounted():
+        if use := self._use():
             raise StoreError(
-                f"{self.path}: in use by a mount, maybe of another mount namespace (not removed)"
+                f"{self.path}: in use by {use}, maybe in another mount namespace (not removed; once that has "
+                "ended, layerfs overlay --umount or layerfs gc removes it)"
             )
         with disk_errors(f"{self.path}: cannot remove"):
             remove_tree(self.path)

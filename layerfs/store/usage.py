@@ -133,17 +133,20 @@ def _hidden(proc: Path) -> str:
     return ""
 
 
-def mounts_with(word: bytes, proc: Path = _PROC) -> list[Mount]:
-    """Return the mounts, of all namespaces, with *word* in what they show or in an option.
+def mount_with(word: bytes, proc: Path = _PROC) -> MountUse | None:
+    """Return a mount, of any namespace, with *word* in what it shows or in an option.
 
     For names that occur nowhere by chance, a random one for instance.
     """
-    return [
-        mount
-        for _, mounts in _namespaces(proc)
-        for mount in mounts or ()
-        if word in mount.root or any(word in option for option in mount.super_options)
-    ]
+    return next(
+        (
+            MountUse(mount.point, pid)
+            for pid, mounts in _namespaces(proc)
+            for mount in mounts or ()
+            if word in mount.root or any(word in option for option in mount.super_options)
+        ),
+        None,
+    )
 
 
 def lower_directories(mount: Mount) -> Iterator[bytes]:

@@ -123,9 +123,22 @@ def test_a_scratch_that_another_namespace_uses_stays(scene: Scene, target: Path)
         done = scene.overlay("--umount", target, check=False)
 
         assert done.returncode == 1
-        assert "in use" in done.stderr
+        assert f"in use by mount {target}, seen by process {other.pid}, maybe in another" in done.stderr
         assert len(scratches(scene)) == 1
         other.communicate(b"\n")
+    scene.overlay("--umount", target)
+    assert scratches(scene) == []
+
+
+def test_an_overlay_is_not_mounted_over_another(scene: Scene, target: Path) -> None:
+    place = scene.place("again", *TREE)
+    scene.overlay(str(place.reference), target, "--rw")
+
+    done = scene.overlay(str(place.reference), target, "--rw", check=False)
+
+    assert done.returncode == 1
+    assert f"{target}: an overlay is there already (layerfs overlay --umount {target})" in done.stderr
+    assert len(scratches(scene)) == 1
     scene.overlay("--umount", target)
     assert scratches(scene) == []
 
