@@ -64,7 +64,7 @@ def login(
             save_login(trial, host, name, password)
             _check(dataclasses.replace(settings, authfile=trial), host, name)
     save_login(path, _key(host, path), name, password)
-    typer.echo(f"logged in to {host} as {name}; kept in {path}")
+    typer.echo(f"logged in to {host} as {name}; kept in {path}{_until_boot(path)}")
 
 
 @app.command(epilog="Example: layerfs logout ghcr.io")
@@ -92,6 +92,13 @@ def logout(
     if not remove_login(path, host):
         raise NotFound(f"{host}: not logged in (no login for it in {path})")
     typer.echo(f"removed the login for {host} from {path}")
+
+
+def _until_boot(path: Path) -> str:
+    """Say that a login goes with the next boot, if its file lies in the directory of what does (hier(7))."""
+    if not path.resolve().is_relative_to("/run"):
+        return ""
+    return " until the next boot (--authfile FILE, or authfile = in the configuration, keeps it)"
 
 
 def _host(text: str) -> str:

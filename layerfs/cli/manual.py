@@ -1,7 +1,7 @@
 """``layerfs man``: the manual pages, made of the words of ``--help`` and the keys of the configuration.
 
-One source: what a verb says of itself is written once, at its function. Packages call this verb when they are
-built and install what it prints.
+One source: what a verb says of itself is written once, at its function. The wheel has them, and the
+completions, as data (scripts/lib/shared_data.py).
 """
 
 import re
@@ -13,7 +13,11 @@ import typer
 import layerfs
 from layerfs import config
 from layerfs.cli.app import app, load_verbs
+from layerfs.cli.completion import SCRIPTS
 from layerfs.cli.helping import flags, placeholder
+from layerfs.cli.mountoptions import IGNORED, KERNEL
+from layerfs.layer.budgets import Budgets
+from layerfs.settings import FLAG, ROWS
 
 Page = Literal["layerfs", "layerfs.toml"]
 
@@ -34,7 +38,21 @@ _FILES: Final = (
         "/etc/layerfs/config.toml, ~/.config/layerfs/config.toml",
         "Configuration, the second is stronger: layerfs.toml(5).",
     ),
-    ("/var/log/layerfs.log", "What a daemon in the background logs."),
+    (
+        "/var/log/layerfs.log, ~/.local/state/layerfs/layerfs.log",
+        "What a daemon of root in the background logs, and one of others, unless --log-file says otherwise. "
+        "A log that was moved away is made anew, so logrotate(8) needs neither copytruncate nor a signal.",
+    ),
+    (
+        "$REGISTRY_AUTH_FILE, $DOCKER_CONFIG/config.json, $XDG_RUNTIME_DIR/containers/auth.json, "
+        "/run/containers/UID/auth.json, ~/.config/containers/auth.json, ~/.docker/config.json",
+        "Logins, as podman and docker keep them (containers-auth.json(5)); the first two are read alone. "
+        "What lies in /run goes with the next boot.",
+    ),
+    (
+        "/etc/containers/certs.d/HOST:PORT, /etc/docker/certs.d/HOST:PORT",
+        "Certificates for one registry: authorities *.crt; *.cert with *.key to be shown.",
+    ),
 )
 
 
@@ -43,8 +61,24 @@ def man(
     page: Annotated[Page, typer.Argument(metavar="PAGE", help="layerfs or layerfs.toml")] = "layerfs",
 ) -> None:
     """Print a manual page, in the language of groff_man(7)."""
+    typer.echo(page_text(page), nl=False)
+
+
+def page_text(page: Page) -> str:
+    """Return a manual page."""
     lines = _command_page() if page == "layerfs" else _config_page()
-    typer.echo("\n".join(lines))
+    return "\n".join(lines) + "\n"
+
+
+def shared_data() -> dict[str, str]:
+    """Return the files that a package installs beside the program, by their place below its prefix."""
+    return {
+        "share/man/man1/layerfs.1": page_text("layerfs"),
+        "share/man/man5/layerfs.toml.5": page_text("layerfs.toml"),
+        "share/bash-completion/completions/layerfs": SCRIPTS["bash"],
+        "share/zsh/site-functions/_layerfs": SCRIPTS["zsh"],
+        "share/fish/vendor_completions.d/layerfs.fish": SCRIPTS["fish"],
+    }
 
 
 def _command_page() -> Iterator[str]:
@@ -62,6 +96,9 @@ def _command_page() -> Iterator[str]:
     yield ".SH VERBS"
     for name, command in _verbs(root):
         yield from _verb(name, command)
+    yield ".SH MOUNT OPTIONS"
+    yield _text("What layerfs mount -o takes, and a line of fstab(5), parted by commas:")
+    yield from _list(_words())
     yield ".SH EXIT STATUS"
     yield from _list(EXITS)
     yield ".SH ENVIRONMENT"
@@ -69,7 +106,21 @@ def _command_page() -> Iterator[str]:
     yield ".SH FILES"
     yield from _list(_FILES)
     yield ".SH SEE ALSO"
-    yield ".BR layerfs.toml (5), mount (8), podman (1), skopeo (1)"
+    yield ".BR layerfs.toml (5),"
+    yield ".BR mount (8),"
+    yield ".BR podman (1),"
+    yield ".BR skopeo (1)"
+
+
+def _words() -> Iterator[tuple[str, str]]:
+    for name, row in sorted(ROWS.items()):
+        if row.word:
+            yield (
+                f"[no]{name}" if row.kind is FLAG else f"{name}={row.metavar or 'VALUE'}",
+                row.help or row.about,
+            )
+    yield ", ".join(sorted(KERNEL)), "Passed on to the kernel."
+    yield ", ".join(sorted(IGNORED)), "Change nothing: a layerfs is always ro,nosuid,nodev."
 
 
 def _verbs(group: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -124,6 +175,10 @@ def _config_page() -> Iterator[str]:
         if table != current:
             yield f".SH {_escape(f'TABLE [{table}]' if table else 'KEYS')}"
             current = table
+        if table == "budgets":
+            description = (
+                f"{description.rstrip('.')}; {getattr(Budgets(), key):_} unless something else is said."
+            )
         yield from _list([(key, description)])
     yield ".SH EXAMPLE"
     yield ".nf"

@@ -12,10 +12,10 @@ import msgspec
 from layerfs.errors import UsageError
 from layerfs.settings import FLAG, ROWS
 
-_KERNEL: Final = frozenset({"noexec", "noatime", "nodiratime", "relatime", "strictatime", "sync", "dirsync"})
+KERNEL: Final = frozenset({"noexec", "noatime", "nodiratime", "relatime", "strictatime", "sync", "dirsync"})
 """Passed on."""
 
-_IGNORED: Final = frozenset(
+IGNORED: Final = frozenset(
     # Of mount(8) and fstab(5); nosuid, nodev and ro hold always, and their opposites never.
     {
         "ro", "rw", "suid", "nosuid", "dev", "nodev", "exec", "atime", "async", "defaults", "auto", "noauto",
@@ -45,10 +45,10 @@ def parse(texts: Iterable[str]) -> MountOptions:
             settings[name if kind else name.removeprefix("no")] = kind is FLAG
         elif equals and kind not in (None, FLAG):
             settings[name] = kind.of_word(value, f"-o {name}")
-        elif not equals and name in _KERNEL:
+        elif not equals and name in KERNEL:
             kernel[name] = None
-        elif name not in _IGNORED and not name.startswith(("x-", "X-", "comment")):
-            expected = f"{known()}, {', '.join(sorted(_KERNEL))}"
+        elif name not in IGNORED and not name.startswith(("x-", "X-", "comment")):
+            expected = f"{known()}, {', '.join(sorted(KERNEL))}"
             raise UsageError(f"-o {word}: not an option of layerfs (expected one of: {expected})")
     return MountOptions(settings, tuple(kernel))
 

@@ -4,6 +4,7 @@ import json
 import os
 import stat
 import subprocess
+import tempfile
 from base64 import b64decode
 from pathlib import Path
 
@@ -134,3 +135,15 @@ def test_a_helper_that_keeps_the_logins_is_not_gone_around(layerfs: CommandLine)
     arguments = ["login", "--offline", "--authfile", str(path), "-u", "me", "--password-stdin", "ghcr.io"]
     assert "docker-credential-pass" in layerfs(*arguments, stdin="x", code=2).stderr
     assert os.path.getsize(path) == len(json.dumps({"credHelpers": {"ghcr.io": "pass"}}))
+
+
+@pytest.mark.needs_root
+def test_a_login_that_goes_with_the_next_boot_says_so(layerfs: CommandLine, tmp_path: Path) -> None:
+    words = ["login", "--offline", "-u", "me", "-p", "secret", "registry.test"]
+    with tempfile.TemporaryDirectory(dir="/run", prefix="layerfs-test-") as runtime:
+        said = layerfs(*words, environment={"XDG_RUNTIME_DIR": runtime}).stdout
+        kept = layerfs(*words, "--authfile", str(tmp_path / "auth.json")).stdout
+    assert (
+        f"kept in {runtime}/containers/auth.json until the next boot (--authfile FILE, or authfile =" in said
+    )
+    assert kept.endswith(f"kept in {tmp_path}/auth.json\n")

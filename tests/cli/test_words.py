@@ -7,12 +7,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import typer
 
 import layerfs.cli
 from layerfs.cli.app import app, load_verbs
 from layerfs.cli.helping import GROUPS, summary
+from layerfs.cli.mountoptions import known
+from layerfs.layer.budgets import Budgets
 from tests.cli.conftest import CommandLine
 
 _SOURCE = Path(layerfs.cli.__file__).parents[1]
@@ -117,6 +120,15 @@ def test_the_manual_pages_are_good_roff_and_name_everything(layerfs: CommandLine
             for param in command.params:
                 for flag in param.opts if param.param_type_name == "option" else ():
                     assert flag.replace("-", "\\-") in source, f"{name} {flag}"
+
+
+def test_the_manual_has_every_word_of_mount_and_every_default_of_a_budget(layerfs: CommandLine) -> None:
+    page = layerfs("man", "layerfs").stdout.partition(".SH MOUNT OPTIONS")[2].partition(".SH")[0]
+    for word in known().split(", "):
+        assert f"\\fB{word}" in page
+    toml = layerfs("man", "layerfs.toml").stdout
+    for name, value in msgspec.structs.asdict(Budgets()).items():
+        assert re.search(rf"\\fB{name}\\fR\n.*; {value:_} unless", toml), name
 
 
 _NAMED = re.compile(r"\blayerfs ([a-z]+)(?= [A-Z`)/<-]|[`)]|$| says| lists| fetches)")
