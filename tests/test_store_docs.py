@@ -95,6 +95,7 @@ def make_lazy(storage: ImageStorage) -> None:
         staged.write(LAZY.toc, b"not looked at for this kind of TOC")
         storage.lazy.make_skeleton(staged, LAZY.place, len(LAZY.blob))
     storage.lazy.tocs.note_difference(toc, LAZY.digest, "a: missing")
+    storage.lazy.tocs.note_equal(toc, BASE.digest)
     content = storage.lazy.content(toc, Digest.of(b"content").object_id)
     with storage.lazy.objects.stage(content) as staged_object:
         staged_object.write(content.pieces[0], b"content")

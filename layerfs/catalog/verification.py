@@ -19,8 +19,9 @@ from layerfs.errors import LayerfsError, StoreError
 from layerfs.needs import BlobNeed, DocumentNeed, Need
 from layerfs.oci import Digest, ImageReference, Index, Manifest, documents_below, stack_digest
 from layerfs.store import ImageStorage, RefEntry
-from layerfs.store.checking import Checked, Checker, How, Stack
+from layerfs.store.checking import Checked, How, Stack
 from layerfs.store.layout import StagedName, StoreLayout
+from layerfs.store.lazychecking import LazyChecker
 from layerfs.store.records import MERGERS
 from layerfs.store.stock import Stored, StoredKind
 from layerfs.store.verify import Spent, unlimited
@@ -28,7 +29,9 @@ from layerfs.store.verify import Spent, unlimited
 Fetch = Callable[[Need], None]
 """Has a file in the store that was taken away. Raises LayerfsError."""
 
-_ORDER: Final[Sequence[StoredKind]] = ("manifest", "config", "blob", "layer", "cover")
+_ORDER: Final[Sequence[StoredKind]] = (
+    "manifest", "config", "blob", "toc", "layer", "skeleton", "cover",
+)  # fmt: skip
 
 
 class Finding(msgspec.Struct, frozen=True):
@@ -125,7 +128,7 @@ class Verification:
         self._storage = storage
         self._how = how
         self._fetch = fetch
-        self._checker = Checker(storage, how, spent)
+        self._checker = LazyChecker(storage, how, spent)
         self._checkpoint = Checkpoint(storage, resume=resume, quick=how.quick)
         self._found: dict[Stored, Checked] = {}
         self._needs: dict[Stored, tuple[Need, int | None]] = {}
@@ -230,6 +233,10 @@ class Verification:
             return None
         if what.kind == "layer":
             return self._checker.layer(what.digest, blob_is_right=what.digest not in self._wrong)
+        if what.kind == "skeleton":
+            return self._checker.skeleton(what.digest)
+        if what.kind == "toc":  # with what was made of it
+            return None
         if what.kind == "cover":
             return self._checker.cover(what.digest, self._stacks.get(what.digest), self._wrong)
         return self._file(what)

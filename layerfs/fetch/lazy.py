@@ -175,7 +175,9 @@ class LazyWork:
                 with trio.CancelScope(shield=True):
                     await trio.to_thread.run_sync(toc.close)
         else:
-            await self._publish_skeleton(blob, await self._located(repository, blob, place), None)
+            known = await trio.to_thread.run_sync(stored.place)
+            where = known[0] if known else await self._located(repository, blob, place)
+            await self._publish_skeleton(blob, where, None)
 
     async def _publish_skeleton(self, blob: Descriptor, place: TocPlace, toc: StagedToc | None) -> None:
         lazy = self._storage.lazy

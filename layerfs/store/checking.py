@@ -39,11 +39,11 @@ Verdict = Literal["right", "wrong", "repaired", "unchecked"]
 Stack = tuple[Sequence[Digest], Merger]
 """The layers of a cover, base first, and whom it is for."""
 
-_MOST: Final = 10
+MOST: Final = 10
 """Differences of one tree that are named."""
 
 
-_VOID: Final = "made before this boot, and maybe not all on the disk: it is made anew when it is needed"
+VOID: Final = "made before this boot, and maybe not all on the disk: it is made anew when it is needed"
 
 
 class Checked(msgspec.Struct, frozen=True):
@@ -89,20 +89,20 @@ class Checker:
     def layer(self, digest: Digest, *, blob_is_right: bool) -> Checked:
         """Check a layer directory, against its blob unless that is wrong, and repair it from that."""
         storage, shelf = self._storage, self._storage.stock.shelves["layer"]
-        problem = _shelf_problem(shelf, digest)
+        problem = shelf_problem(shelf, digest)
         if problem is None and self._how.quick:
             return self._blob_size(shelf, digest)
-        if problem and not self._how.repair and _is_void(shelf, LayerRecord, digest):
-            return Checked("unchecked", (), _VOID)
+        if problem and not self._how.repair and is_void(shelf, LayerRecord, digest):
+            return Checked("unchecked", (), VOID)
         blob = storage.open_blob(digest)
         if blob is None or not blob_is_right or storage.readonly:
-            return _unread(storage, problem, "its blob is not here, or wrong")
+            return unread(storage, problem, "its blob is not here, or wrong")
         with self._present(digest) as presence, storage.second_extraction(digest) as (again, extraction):
             self._spent(blob.size + extraction.file_bytes)
             record, path = shelf.read_record(digest), shelf.directory / digest.name
             found: Iterator[str] = iter([problem or "its record vanished"])
             if problem is None and record is not None:
-                found = islice(layer_differences(path, record, again, extraction, self._spent), _MOST)
+                found = islice(layer_differences(path, record, again, extraction, self._spent), MOST)
             return self._repaired(
                 Stored("layer", digest),
                 tuple(found),
@@ -116,19 +116,19 @@ class Checker:
         *stack* is what an image says that its layers are.
         """
         storage, shelf = self._storage, self._storage.stock.shelves["cover"]
-        problem, record = _shelf_problem(shelf, digest), shelf.read_record(digest)
+        problem, record = shelf_problem(shelf, digest), shelf.read_record(digest)
         if problem is None and self._how.quick:
             return Checked("right")
-        if problem and not self._how.repair and _is_void(shelf, CoverRecord, digest):
-            return Checked("unchecked", (), _VOID)
+        if problem and not self._how.repair and is_void(shelf, CoverRecord, digest):
+            return Checked("unchecked", (), VOID)
         if record is not None:
             stack = tuple(map(Digest.parse, record.layers)), record.merger
         whole = storage.stock.shelves["layer"].is_complete
         if stack is None or storage.readonly or any(one in wrong or not whole(one) for one in stack[0]):
-            return _unread(storage, problem, "a layer of it is not here, or wrong")
+            return unread(storage, problem, "a layer of it is not here, or wrong")
         layers, merger = stack
         with self._present(digest) as presence:
-            found = [problem] if problem else islice(self._cover_differences(digest, stack), _MOST)
+            found = [problem] if problem else islice(self._cover_differences(digest, stack), MOST)
             return self._repaired(
                 Stored("cover", digest),
                 tuple(found),
@@ -200,7 +200,7 @@ class Checker:
         return Checked("wrong", (f"made of {record.layer.blob_size} bytes (expected a blob of {blob.size})",))
 
 
-def _shelf_problem(shelf: TreeShelf[Any], digest: Digest) -> str | None:
+def shelf_problem(shelf: TreeShelf[Any], digest: Digest) -> str | None:
     """Say why a tree is not used, or what is wrong with its record; None if nothing is."""
     path = shelf.record_path(digest)
     record = shelf.read_record(digest)
@@ -216,7 +216,7 @@ def _shelf_problem(shelf: TreeShelf[Any], digest: Digest) -> str | None:
     return shelf.problem(digest)
 
 
-def _is_void(shelf: TreeShelf[Any], kind: type[Record], digest: Digest) -> bool:
+def is_void(shelf: TreeShelf[Any], kind: type[Record], digest: Digest) -> bool:
     """Say whether a loss of power may have hit a tree: its record is good, but of another boot."""
     try:
         with opened_file(shelf.record_path(digest)) as file:
@@ -226,7 +226,7 @@ def _is_void(shelf: TreeShelf[Any], kind: type[Record], digest: Digest) -> bool:
     return record is not None and not vouches(record, boot_id())
 
 
-def _unread(storage: "ImageStorage", problem: str | None, reason: str) -> Checked:
+def unread(storage: "ImageStorage", problem: str | None, reason: str) -> Checked:
     """Return what is known of a tree that there is nothing to compare with."""
     note = "the store may only be read" if storage.readonly else reason
     return Checked("wrong", (problem,), note) if problem else Checked("unchecked", (), note)

@@ -114,6 +114,8 @@ class LazyLayers:
         The caller works on the digest alone (`ImageStorage.lock`). Raises InvalidToc, BudgetExceeded,
         DigestMismatch, StoreFull, StoreReadOnly, StoreError, WorkerDied.
         """
+        if isinstance(toc, StagedToc):
+            toc.note_place(place, blob_size)
         stored = toc.stored if isinstance(toc, StagedToc) else toc
         with self.second_skeleton(stored, place, blob_size) as (tree, extraction):
             return self.publish_skeleton(tree, extraction, toc if isinstance(toc, StagedToc) else None)

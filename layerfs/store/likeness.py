@@ -76,13 +76,13 @@ class _LikeItsToc(Comparison):
     def same_bytes(self, here: bytes, there: bytes) -> bool:
         """Say whether a file holds what the TOC says. Raises OSError."""
         id_ = object_of(super().wanted_attributes(there).get(self._redirect, b""))
-        return os.stat(there).st_size == 0 if id_ is None else _holds(here, self._content(id_))
+        return os.stat(there).st_size == 0 if id_ is None else holds(here, self._content(id_))
 
     def _content(self, id_: str) -> Content:
         return self._storage.lazy.content(self._toc, id_)
 
 
-def _holds(path: bytes, content: Content) -> bool:
+def holds(path: bytes, content: Content) -> bool:
     """Say whether a file has the bytes of *content*: all of one digest, or piece by piece."""
     with open(path, "rb", buffering=0) as file:
         if content.digest:

@@ -1,4 +1,4 @@
-"""TOCs of lazy layers as they are in their blobs: ``tocs/<digest>/``, with ``toc``, maybe ``split``.
+"""TOCs as they are in their blobs: ``tocs/<digest>/``, with ``toc``, ``place``, maybe ``split``.
 
 The bytes were read by a worker before they have a name; it compared the digest and judged what they say. The
 skeleton that was made of them can be made anew from here, without a registry.
@@ -14,10 +14,10 @@ from typing import Final, Self
 
 import msgspec
 
-from layerfs.errors import InvalidDigest
+from layerfs.errors import InvalidDigest, StoreDamaged
 from layerfs.host.oserrors import disk_errors
 from layerfs.oci import Digest
-from layerfs.oci.toc import TOC_MAX
+from layerfs.oci.toc import TOC_MAX, TocPlace
 from layerfs.store.disk import file_size, read_small, sync_directory, write_durably
 from layerfs.store.layout import staged
 from layerfs.store.locks import ByteLock, Locks
@@ -25,6 +25,7 @@ from layerfs.store.removal import remove_tree
 
 _TOC: Final = "toc"
 _SPLIT: Final = "split"
+_PLACE: Final = "place"
 _DIFFERS: Final = "differs-"
 _EQUALS: Final = "equals-"
 _TEXT_MAX: Final = 64 << 10
@@ -46,6 +47,14 @@ class StoredToc(msgspec.Struct, frozen=True):
         """The file of its tar-split, None if there is none."""
         path = self.directory / _SPLIT
         return None if file_size(path) is None else path
+
+    def place(self) -> tuple[TocPlace, int] | None:
+        """Return where in its blob the TOC was, and the size of the blob; None if that is not known."""
+        raw = read_small(self.directory / _PLACE, _TEXT_MAX)
+        try:
+            return None if raw is None else msgspec.json.decode(raw, type=tuple[TocPlace, int])
+        except msgspec.DecodeError as exc:
+            raise StoreDamaged(f"{self.directory / _PLACE}: {exc} (expected the place of a TOC)") from exc
 
     @property
     def files(self) -> tuple[Path, Path | None]:
@@ -149,9 +158,16 @@ class StagedToc:
         for name, data in ((_TOC, toc), (_SPLIT, split)):
             assert len(data) <= TOC_MAX, "whoever fetched it has looked"
             if data:
-                path = self.stored.directory / name
-                with disk_errors(f"{path}: cannot write"):
-                    write_durably(path.with_name(f".{name}"), path, data)
+                self._write(name, data)
+
+    def note_place(self, place: TocPlace, blob_size: int) -> None:
+        """Remember where in a blob of *blob_size* bytes the TOC was. Raises StoreFull, StoreError."""
+        self._write(_PLACE, msgspec.json.encode((place, blob_size)))
+
+    def _write(self, name: str, data: bytes) -> None:
+        path = self.stored.directory / name
+        with disk_errors(f"{path}: cannot write"):
+            write_durably(path.with_name(f".{name}"), path, data)
 
     def close(self) -> None:
         """Remove what is still under the staged name; harmless after publication or a second time."""

@@ -7,6 +7,7 @@ import os
 import stat
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
+from errno import ENXIO
 from pathlib import Path
 from typing import Final
 
@@ -20,7 +21,7 @@ from layerfs.layer.record import Extraction, LayerRecord
 from layerfs.layer.tables import rows
 from layerfs.oci import Digest
 from layerfs.store.layout import RECORD_SUFFIX
-from layerfs.store.records import read_tables
+from layerfs.store.records import after_head, read_tables
 from layerfs.store.staging import StagedTree
 from layerfs.store.xattrs import read_all
 
@@ -143,6 +144,42 @@ class Comparison:
     def same_bytes(self, here: bytes, there: bytes) -> bool:
         """Say whether two files of one size hold the same. Raises OSError."""
         return _same_bytes(here, there, self.spent)
+
+
+class _Stubs(Comparison):
+    """Files without bytes: an attribute says which they have."""
+
+    reference = "the TOC"
+
+    def same_bytes(self, here: bytes, there: bytes) -> bool:
+        """Say whether neither has any. Raises OSError."""
+        return os.lstat(here).st_size == 0 or not _has_data(here)
+
+
+def skeleton_differences(
+    found: Path, record: LayerRecord, again: StagedTree, extraction: Extraction
+) -> Iterator[str]:
+    """Yield how the skeleton *found* and its *record* differ from a second one, *again*."""
+    if record.layer != extraction:
+        yield "the record says something else than its TOC"
+    path = found.with_name(found.name + RECORD_SUFFIX)
+    if b"".join(after_head(path)) != b"".join(again.tables.read()):
+        yield f"the record lists something else than its TOC ({path})"
+    untimed = frozenset(rows(read_tables(path).implied))
+    yield from _Stubs(untimed, unlimited).of(found, again.path)
+
+
+def _has_data(path: bytes) -> bool:
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        os.lseek(fd, 0, os.SEEK_DATA)
+    except OSError as exc:
+        if exc.errno == ENXIO:
+            return False
+        raise
+    finally:
+        os.close(fd)
+    return True
 
 
 @contextmanager
