@@ -5,9 +5,11 @@ verb that is called, and verbs import heavy libraries when they need them, so th
 and completion answer at once.
 """
 
+import atexit
 import gc
 import os
 import sys
+from contextlib import suppress
 from typing import Final
 
 from layerfs import __version__
@@ -20,6 +22,15 @@ def main() -> None:
     """Run the command line and exit with the code of `layerfs.cli.failures`."""
     if sys.argv[1:] == ["--version"] and _said_version():
         return
+    try:
+        _run()
+    except SystemExit as end:
+        if end.code is None or isinstance(end.code, int):
+            _leave(end.code or 0)
+        raise
+
+
+def _run() -> None:
     from layerfs.cli import interrupts
 
     interrupts.heed()
@@ -37,7 +48,11 @@ def main() -> None:
 
         completion_init()
     try:
-        app()  # leaves by SystemExit, and what it prints is flushed
+        try:
+            app()
+        except SystemExit:  # as it always leaves
+            sys.stdout.flush()
+            raise
     except LayerfsError as error:
         sys.exit(report(error))
     except interrupts.Interrupted as end:
@@ -49,6 +64,22 @@ def main() -> None:
         raise
     finally:
         gc.freeze()  # what is left goes with the process: nobody need look through it for circles
+
+
+def _leave(code: int) -> None:
+    """End the process as the interpreter would, but without taking all modules apart, which is for nobody.
+
+    Returns if there is a thread to wait for.
+    """
+    import threading
+
+    if any(thread is not threading.main_thread() and not thread.daemon for thread in threading.enumerate()):
+        return
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(Exception):  # what there was to say of it was said
+            stream.flush()
+    os._exit(code)
 
 
 def _said_version() -> bool:

@@ -166,6 +166,41 @@ main()
     assert [line.split()[-1] for line in found] == ["layerfs.extract.worker"]
 
 
+_ENDING = """
+import atexit, sys, threading, time
+class Module:
+    def __del__(self):
+        print("taken apart")
+def last():
+    while threading.main_thread().is_alive():
+        time.sleep(0.01)
+    print("thread")
+module = Module()
+atexit.register(print, "registered")
+if THREAD:
+    threading.Thread(target=last).start()
+from layerfs.cli import main
+main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("thread", "said"),
+    [
+        pytest.param(False, "registered", id="nothing is taken apart for nobody"),
+        pytest.param(True, "thread registered taken apart", id="a thread is waited for"),
+    ],
+)
+def test_a_command_ends_with_its_code_and_all_that_was_to_be_done(
+    filled: Filled, thread: bool, said: str
+) -> None:
+    code = _ENDING.replace("THREAD", str(thread))
+    argv = [sys.executable, "-c", code, "images", "--store", str(filled.store.with_name("missing"))]
+    done = subprocess.run(argv, capture_output=True, text=True)
+
+    assert (done.returncode, done.stdout.split()) == (3, said.split())
+
+
 def test_every_verb_is_in_the_module_that_the_table_says() -> None:
     load_verbs()
     commands: list[Any] = [*app.registered_commands, *app.registered_groups]
