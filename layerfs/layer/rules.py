@@ -10,6 +10,7 @@ from layerfs.errors import BudgetExceeded, InvalidArchive
 from layerfs.layer.member import Member, Type
 from layerfs.layer.metadata import ACL_DEFAULT, check_device
 from layerfs.layer.paths import shown
+from layerfs.layer.pax import RECORDS_MAX
 
 _FORMAT_MASK, _FORMAT_SOCKET = 0o170000, 0o140000
 PERMISSIONS: Final = 0o7777
@@ -47,6 +48,8 @@ def settle(member: Member, max_xattr_bytes: int) -> Member:
 
 
 def _check_xattrs(member: Member, xattrs: dict[bytes, bytes], most: int) -> None:
+    if len(xattrs) > RECORDS_MAX:  # of no more bytes than others, but each costs a system call
+        raise BudgetExceeded(f"{shown(member.name)}: {len(xattrs)} xattrs (expected at most {RECORDS_MAX})")
     if sum(len(name) + len(value) for name, value in xattrs.items()) > most:
         raise BudgetExceeded(f"{shown(member.name)}: more than {most} bytes of xattrs (max_pax_bytes)")
     if ACL_DEFAULT in xattrs and member.type is not Type.DIRECTORY:

@@ -258,6 +258,11 @@ def test_more_bytes_of_attributes_than_the_settings_allow_are_refused() -> None:
         read(file(xattrs={"user.a": "AAAA" * 100}), budgets=Budgets(max_pax_bytes=100))
 
 
+def test_more_attributes_than_an_archive_can_say_are_refused() -> None:
+    with pytest.raises(BudgetExceeded, match="20001 xattrs"):
+        read(file(xattrs={f"user.{number}": "" for number in range(20_001)}))
+
+
 def test_a_long_chain_of_hard_links_is_followed_once() -> None:
     """Not from each of its links again, which would take minutes; nor by calls, which would end at 1000."""
     chain = [link(f"{number}", f"{number + 1}") for number in range(50_000)]
