@@ -5,6 +5,7 @@ import select
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -157,6 +158,42 @@ def test_a_store_that_is_shared_serves_other_users(users_store: Path, household:
             assert "Permission denied" in refused.stderr
     finally:
         household.home.chmod(0o700)
+
+
+def test_users_fill_the_store_of_a_service_account(registry: Registry, household: Household) -> None:
+    """By the script of docs/hpc.md, which takes names and no options; of two at once neither fails."""
+    names = [
+        str(registry.push("rootless/filled", tag, images.image(images.layer(images.file(tag, tag.encode())))))
+        for tag in ("one", "two")
+    ]
+    store, work = household.place("account"), household.place("script")
+    text = (Path(__file__).parents[2] / "docs/hpc.md").read_text()
+    script = text.partition("<!-- layerfs-pull -->\n```bash\n")[2].partition("```")[0]
+    for written, ours in (
+        ("/apps/layerfs/0.1/bin/layerfs", f"{sys.executable} -m layerfs"),
+        ("/shared/layerfs", store),
+    ):
+        assert written in script
+        script = script.replace(written, str(ours))
+    account = household.room()
+    household.seen(work).joinpath("layerfs-pull").write_text(script)
+    household.home.chmod(0o711)
+    try:
+        with ThreadPoolExecutor() as pool:
+            list(
+                pool.map(lambda some: account.run("sh", f"{work}/layerfs-pull", *some), [names, names[::-1]])
+            )
+        refused = account.run("sh", f"{work}/layerfs-pull", "--authfile=/etc/hostname", names[0], check=False)
+        seen = (
+            household.room(STRANGER)
+            .layerfs("images", "--quiet", "--store", store, "--store-owner", str(UID))
+            .stdout
+        )
+    finally:
+        household.home.chmod(0o700)
+    assert refused.returncode == 2
+    assert "--authfile=/etc/hostname" in refused.stderr
+    assert sorted(seen.split()) == sorted(names)
 
 
 def test_a_home_without_locks_is_refused_with_a_way_out(household: Household) -> None:
