@@ -40,12 +40,16 @@ class Completer:
         self._waiting = waiting
         self._when = when
         self._urgent: list[LayersNeed] = []
+        self._hurried: set[Digest] = set()
+        """What is among them, or was, because it is read through: once is enough."""
         self._queue: dict[Digest, LayersNeed] = {}
         self._queued = trio.Event()
 
-    def looked_at(self, need: TocNeed | FileNeed) -> None:
-        """Take in that somebody looks at layers that may be lazy."""
+    def looked_at(self, need: TocNeed | FileNeed, *, at_once: bool = False) -> None:
+        """Take in that somebody looks at layers that may be lazy; *at_once*, that they are read through."""
         numbers = need.numbers if isinstance(need, TocNeed) else (need.number,)
+        if at_once and self._when != "never":
+            self._hurry(LayersNeed(need.repository, need.image, numbers))
         for number in numbers:
             if len(self._queue) < _QUEUE_MAX:
                 layer = need.image.layers[number]
@@ -56,6 +60,12 @@ class Completer:
         """Take in layers that containers use whose daemon has gone: they come first, whoever waits."""
         self._urgent += needs
         self._queued.set()
+
+    def _hurry(self, need: LayersNeed) -> None:
+        digest = need.image.layers[need.numbers[0]].digest
+        if digest not in self._hurried:
+            self._hurried.add(digest)
+            self._urgent.append(need)
 
     async def run(self) -> None:
         """Complete layers until cancelled."""

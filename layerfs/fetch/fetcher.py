@@ -120,7 +120,7 @@ class Fetcher:
                         whole = await self._lazy.obtain(need)
                         self._published.set()
                         if self._completer is not None:
-                            self._completer.looked_at(need)
+                            self._completer.looked_at(need, at_once=self._lazy.is_read_through(need))
                         if whole:
                             await self._layers(need.repository, need.image, whole)
                 case StackNeed():

@@ -125,6 +125,12 @@ class LazyWork:
         await _all(*(partial(have, layer) for layer in wanted.values()))
         return whole
 
+    def is_read_through(self, need: TocNeed | FileNeed) -> bool:
+        """Say whether the layer of *need* is being read file after file."""
+        if isinstance(need, TocNeed):
+            return False
+        return self.parts.is_all_wanted(need.image.layers[need.number].digest, need.repository.registry)
+
     async def _once(
         self, key: tuple[str, object], layer: ImageLayer, job: Callable[[], Awaitable[None]]
     ) -> bool:
@@ -258,7 +264,7 @@ class LazyWork:
 
     async def _make_object(self, repository: Repository, blob: Descriptor, content: Content) -> None:
         spans = [Span(piece.offset, piece.end) for piece in content.pieces if piece.digest]
-        parts = await self.parts.have(repository, blob, spans)
+        parts = await self.parts.have(repository, blob, spans, read_ahead=True)
         staged = await trio.to_thread.run_sync(self._storage.lazy.objects.stage, content)
         try:
             held = tuple(PartHere(part.start, part.end, str(part.path)) for part in parts)

@@ -14,7 +14,7 @@ from layerfs.errors import NoRanges, NotInStore, RegistryMisbehaved, RegistryTim
 from layerfs.fetch.backoff import Backoff
 from layerfs.fetch.operations import ReceiveRange
 from layerfs.fetch.origin import Origin
-from layerfs.fetch.spans import Span, requests
+from layerfs.fetch.spans import Readahead, Span, missing, requests
 from layerfs.oci import Descriptor, Digest, Repository
 from layerfs.store import ImageStorage
 from layerfs.store.parts import Part, StagedPart
@@ -38,14 +38,24 @@ class BlobParts:
         self._origin = origin
         self._known: dict[tuple[Digest, str], list[Part]] = {}
         """What is here, by blob and registry, as it was found at the first question and grew since."""
+        self._reading: dict[tuple[Digest, str], Readahead] = {}
 
-    async def have(self, repository: Repository, blob: Descriptor, wanted: Iterable[Span]) -> list[Part]:
-        """Have all of *wanted*; return the parts that hold it, and others. Raises LayerfsError, NoRanges."""
+    async def have(
+        self, repository: Repository, blob: Descriptor, wanted: Iterable[Span], *, read_ahead: bool = False
+    ) -> list[Part]:
+        """Have all of *wanted*, and with *read_ahead* what is likely to be wanted next.
+
+        Returns the parts that hold it, and others. Raises LayerfsError, NoRanges.
+        """
         whole = await trio.to_thread.run_sync(self._storage.open_blob, blob.digest)
         if whole is not None:
             return [Part(0, whole.size, whole.path)]
         here = await self.here(blob.digest, repository.registry)
         asked = requests(wanted, spans_of(here), REQUEST_MAX)
+        if asked and read_ahead:
+            reading = self._reading.setdefault((blob.digest, repository.registry), Readahead())
+            more = missing([reading.extended(asked[-1], blob.size)], spans_of(here))
+            asked = [*asked[:-1], *more[:1]]
         limit = trio.Semaphore(_AT_ONCE)
         failures: list[Exception] = []
 
@@ -64,6 +74,11 @@ class BlobParts:
             raise failures[0]
         return here
 
+    def is_all_wanted(self, digest: Digest, source: str) -> bool:
+        """Say whether a blob is being read file after file."""
+        reading = self._reading.get((digest, source))
+        return reading is not None and reading.is_all_wanted
+
     async def here(self, digest: Digest, source: str) -> list[Part]:
         """Return what is here of a blob from *source*, a registry; a collection may take it.
 
@@ -81,6 +96,7 @@ class BlobParts:
         """Remove what is here of a blob: from *source*, or all. Raises StoreError."""
         for key in [key for key in self._known if key[0] == digest and source in (None, key[1])]:
             del self._known[key]
+            self._reading.pop(key, None)
         await trio.to_thread.run_sync(self._storage.parts.discard, digest, source)
 
     async def forget(self, digest: Digest) -> None:

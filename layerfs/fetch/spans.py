@@ -59,6 +59,34 @@ def requests(wanted: Iterable[Span], here: Iterable[Span], most: int) -> list[Sp
     ]
 
 
+class Readahead:
+    """How far behind what is wanted of one blob a request goes on: twice as far each time that pays. Pure.
+
+    Whoever reads file after file in the order of the blob asks for the next before long; whoever picks files
+    here and there is asked for nothing more.
+    """
+
+    FIRST: Final = 256 << 10
+    MUCH: Final = 1 << 20
+    MOST: Final = 8 << 20
+
+    def __init__(self) -> None:
+        self._end = -(1 << 62)
+        self._window = 0
+
+    @property
+    def is_all_wanted(self) -> bool:
+        """Whether so much was read in the order of the blob that all of it is."""
+        return self._window >= self.MUCH
+
+    def extended(self, wanted: Span, size: int) -> Span:
+        """Return *wanted* and as much behind it as may be wanted next, in a blob of *size* bytes."""
+        near = 0 <= wanted.start - self._end <= max(self._window, GAP_MAX)
+        self._window = min(max(2 * self._window, self.FIRST), self.MOST) if near else 0
+        self._end = min(wanted.end + self._window, size)
+        return Span(wanted.start, self._end)
+
+
 def ahead(offset: int, size: int, here: Sequence[Span]) -> tuple[Span | None, int]:
     """Say how a download of *size* bytes that is at *offset* goes on.
 

@@ -105,13 +105,15 @@ class Source:
 class Throttle:
     """Forwards connections to a port of this machine, and lets *rate* bytes a second come back.
 
-    A context manager; ``host`` is where it listens. It runs in threads of the bench, whose other threads wait
-    meanwhile.
+    What goes there waits *delay* seconds. A context manager; ``host`` is where it listens, ``passed`` how
+    many bytes came back. It runs in threads of the bench, whose other threads wait meanwhile.
     """
 
-    def __init__(self, port: int, rate: float) -> None:
+    def __init__(self, port: int, rate: float, delay: float = 0) -> None:
+        self.passed = 0
         self._port = port
         self._rate = rate
+        self._delay = delay
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.host = f"127.0.0.1:{self._listener.getsockname()[1]}"
         self._free_at = 0.0
@@ -141,6 +143,8 @@ class Throttle:
             while count := source.recv_into(piece):
                 if limited:
                     self._wait(count)
+                elif self._delay:
+                    time.sleep(self._delay)
                 target.sendall(piece[:count])
         for one in (source, target):
             with contextlib.suppress(OSError):
@@ -150,6 +154,7 @@ class Throttle:
     def _wait(self, count: int) -> None:
         """Sleep until *count* bytes may pass; what was not used for a moment is lost."""
         with self._turn:
+            self.passed += count
             now = time.monotonic()
             self._free_at = max(self._free_at, now) + count / self._rate
             pause = self._free_at - now

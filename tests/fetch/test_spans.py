@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from layerfs.fetch import spans
-from layerfs.fetch.spans import GAP_MAX, WORTH, Span, ahead, merged, missing, requests
+from layerfs.fetch.spans import GAP_MAX, WORTH, Readahead, Span, ahead, merged, missing, requests
 
 SPANS = st.lists(
     st.tuples(st.integers(0, 200), st.integers(0, 30)).map(lambda pair: Span(pair[0], sum(pair))), max_size=8
@@ -77,3 +77,18 @@ def test_what_is_too_short_is_passed_over() -> None:
     assert ahead(0, 5 * WORTH, [Span(100, 200)]) == (None, 5 * WORTH)
     assert ahead(100, 5 * WORTH, [Span(100, 200)]) == (None, 5 * WORTH)
     assert spans.ahead(50, 5 * WORTH, [Span(0, WORTH)]) == (Span(50, WORTH), 5 * WORTH)
+
+
+def test_who_reads_on_is_read_ahead_for_twice_as_far_each_time() -> None:
+    reading, size = Readahead(), 1 << 30
+    assert reading.extended(Span(0, 10), size) == Span(0, 10), "one file says nothing"
+    at, asked = 10, 0
+    while at < 100 << 20:
+        span = reading.extended(Span(at, at + 1000), size)
+        assert span.start == at
+        assert 1000 < span.size <= 1000 + Readahead.MOST
+        at, asked = span.end, asked + 1
+    assert asked < 25
+    assert reading.extended(Span(5, 6), size) == Span(5, 6), "back at the front"
+    assert reading.extended(Span(size - 10, size - 5), size) == Span(size - 10, size - 5)
+    assert reading.extended(Span(size - 5, size - 1), size) == Span(size - 5, size)
