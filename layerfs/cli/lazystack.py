@@ -99,6 +99,7 @@ def _use(
         size = sum(sum(tree.record.layer.tables) for tree in trees)
         make_cover(cover, [tree.path for tree in trees], size, form=storage.capabilities, merger="")
         lowers = dict.fromkeys(str(tree.path) for tree in reversed(trees))  # a repeated one at its topmost
+        storage.lazy.objects.remove_void()  # the kernel would read them
         objects = str(storage.lazy.objects.directory)
         data = (f"{mount}/{BELL}/ring", objects, f"{mount}/{BELL}/direct")
         use(LazyStack((str(cover), *lowers), data), scratch)

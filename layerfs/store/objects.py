@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Final
 
 import msgspec
+import xattr
 
 from layerfs import host
 from layerfs.errors import StoreError
@@ -33,11 +34,14 @@ from layerfs.store.durability import Durability
 from layerfs.store.layout import staged
 from layerfs.store.locks import Locks
 from layerfs.store.newobjects import StagedObject, StoredObject
+from layerfs.store.xattrs import read_one
 
 _NEW: Final = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _OPEN: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 _SECOND: Final = 10**9
 _DURABLE: Final = 0
+_LOOKED: Final = "user.layerfs.boot"
+"""The attribute of the directory that names the boot in which void objects were removed from it."""
 LAST_USE_SECONDS: Final = 3600
 """How exact the last use of an object has to be."""
 
@@ -137,6 +141,22 @@ class ObjectShelf:
     def is_void(self, status: os.stat_result) -> bool:
         """Say whether a loss of power may have taken a part of what has this *status*."""
         return not stat.S_ISREG(status.st_mode) or not self._is_whole(status)
+
+    def remove_void(self) -> int:
+        """Remove what a loss of power left, once a boot; return how much it was. Raises StoreError.
+
+        For who has the kernel read objects by itself, and for sweepers: `find` shows no void one.
+        """
+        boot = host.boot_id().encode("ascii")
+        directory, removed = os.fsencode(self.directory), 0
+        with disk_errors(f"{self.directory}: cannot be looked through"):
+            if not self.directory.is_dir() or read_one(directory, _LOOKED) == boot:
+                return 0
+            for id_, status in self.all():
+                removed += self.is_void(status) and self.discard(id_)
+            with contextlib.suppress(OSError):  # then the next one looks again
+                xattr.setxattr(os.fspath(self.directory), _LOOKED, boot)
+        return removed
 
     def make_durable(self) -> int:
         """Write all pending objects to the disk, and have them say so; return how many they are.

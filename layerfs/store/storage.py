@@ -12,6 +12,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Self
 
+import msgspec
+
 from layerfs import host
 from layerfs.errors import (
     DigestMismatch,
@@ -412,7 +414,8 @@ class ImageStorage(StorePaths):
         """
         self._require_writable("a sweep")
         with disk_errors(f"{self.images_dir}: cannot sweep"):
-            return sweep(self._layout, self.locks, self._shelves(), self._mounts, max_age)
+            swept = sweep(self._layout, self.locks, self._shelves(), self._mounts, max_age)
+            return msgspec.structs.replace(swept, void=swept.void + self.lazy.objects.remove_void())
 
     def sweep_staged(self) -> Swept:
         """Remove as `sweep` does, but read no records: a store without leftovers takes moments."""

@@ -41,7 +41,7 @@ class Swept(msgspec.Struct, frozen=True):
     trees: int = 0
     """Staged and removed ones."""
     void: int = 0
-    """Trees without a record that can be believed, and records without a tree."""
+    """Trees without a record that can be believed, records without a tree, objects of another boot."""
 
     @property
     def total(self) -> int:

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from layerfs.errors import DigestMismatch, InvalidToc, NotInStore, StoreReadOnly
+from layerfs.errors import DigestMismatch, InvalidToc, NotInStore, StoreFull, StoreReadOnly
 from layerfs.layer.overlayfs import object_of
 from layerfs.oci import Digest
 from layerfs.store import ImageStorage, LayerDir
 from layerfs.store.copies import copy_entries
 from tests.store.helpers import child, leftovers
 from tests.support.images import directory, file, tar
-from tests.support.mounts import ramfs
+from tests.support.mounts import ramfs, tmpfs
 from tests.support.tocs import LazyLayer, estargz
 
 pytestmark = pytest.mark.needs_root
@@ -149,6 +149,19 @@ def test_a_store_that_can_hold_skeletons_says_no_problem(storage: ImageStorage) 
 def test_a_store_without_attributes_has_no_lazy_layers(tmp_path: Path) -> None:
     with ramfs(tmp_path / "bare") as place, ImageStorage(place / "store") as storage:
         assert "no attributes" in storage.lazy.problem()
+
+
+def test_a_full_disk_leaves_no_skeleton_and_no_toc(tmp_path: Path) -> None:
+    many = estargz(tar([file(f"{number}", b"x") for number in range(300)]))
+    with (
+        tmpfs(tmp_path / "small", "size=2m", "nr_inodes=150") as place,
+        ImageStorage(place / "store") as storage,
+    ):
+        with pytest.raises(StoreFull):
+            make(storage, many)
+        assert storage.lazy.open_skeleton(many.place.digest) is None
+        assert leftovers(storage.images_dir) == []
+        assert make(storage).path.exists()
 
 
 Calls = Callable[[ImageStorage], object]

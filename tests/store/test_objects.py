@@ -160,6 +160,22 @@ def test_a_reboot_voids_what_was_not_synced_and_keeps_the_rest(store: Path, anot
         assert lost.path.read_bytes() == b"lost"
 
 
+def test_what_a_loss_of_power_left_is_removed_before_the_kernel_reads_it(
+    store: Path, another_boot: Boot
+) -> None:
+    with ImageStorage(store) as storage:
+        kept = put(storage.lazy.objects, b"kept")
+        storage.make_durable()
+        lost = put(storage.lazy.objects, b"lost")
+        assert storage.lazy.objects.remove_void() == 0
+        assert lost.path.exists()
+    with another_boot() as storage:
+        new = put(storage.lazy.objects, b"new")
+        assert storage.sweep().void == 1
+        assert (kept.path.exists(), lost.path.exists(), new.path.exists()) == (True, False, True)
+        assert storage.lazy.objects.remove_void() == 0
+
+
 def test_what_another_process_left_pending_is_made_durable_by_who_uses_it(
     store: Path, another_boot: Boot
 ) -> None:
