@@ -77,7 +77,7 @@ def images(
             typer.echo(reference)
         return
     reader = DocumentReader(storage, settings.preferred_platform)
-    users = Collector(storage, counts=lambda _: False).users()
+    users = Collector(storage, counts=None).users()
     rows = [
         {"reference": str(reference), "digest": str(entry.digest), "resolved": entry.resolved_at}
         | _details(storage, reader, users, reference.repository, digest)

@@ -33,15 +33,15 @@ class Collector:
     """Removes what nobody needs from one store.
 
     A ref needs its image if *counts* says that it counts: all do for a collection, those that are pinned for
-    an eviction. With *force* a look at the mounts that may lack some is believed; what it shows as used
-    stays.
+    an eviction; with None none does, and none is read. With *force* a look at the mounts that may lack some
+    is believed; what it shows as used stays.
     """
 
     def __init__(
         self,
         storage: ImageStorage,
         *,
-        counts: Callable[[ImageReference], bool] = lambda _: True,
+        counts: Callable[[ImageReference], bool] | None = lambda _: True,
         force: bool = False,
     ) -> None:
         self._storage = storage
@@ -54,10 +54,11 @@ class Collector:
     def users(self) -> Users:
         """Look who needs what right now. Raises StoreError, also for a lease that cannot be read."""
         storage = self._storage
+        counts = self._counts
         roots = [
             Root(str(name), self.needs_of(entry.digest))
-            for name, entry in storage.refs.all()
-            if self._counts(name)
+            for name, entry in (storage.refs.all() if counts else ())
+            if counts and counts(name)
         ]
         for name, lease in storage.leases.holding():
             found = frozenset[Digest]().union(*map(self.needs_of, lease.needed()))

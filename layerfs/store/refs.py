@@ -141,6 +141,7 @@ class Refs:
         directory = self._directory(registry, prefix)
         names = _names(directory) if directory else []
         found: dict[str, list[str | Digest]] = {name: [] for name in names if is_component(name)}
+        directories = frozenset(found)
         for name, tag in _tags(names):
             found.setdefault(name, []).append(tag)
         for name, digest in _kept(names):
@@ -160,7 +161,8 @@ class Refs:
                 entry = self.read(reference)
                 if entry is not None:
                     yield reference, entry
-            yield from self._below(registry, path)
+            if name in directories:
+                yield from self._below(registry, path)
 
     def _directory(self, registry: str, prefix: str) -> Path | None:
         components = prefix.split("/") if prefix else []
