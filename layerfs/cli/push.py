@@ -13,7 +13,7 @@ from layerfs.cli.completion import complete_reference
 from layerfs.cli.opening import reference_of
 from layerfs.cli.output import print_json
 from layerfs.errors import NotInStore, Offline, StoreDamaged, UsageError
-from layerfs.oci import Digest, ImageReference
+from layerfs.oci import Descriptor, Digest, ImageReference
 from layerfs.oci.mediatype import is_foreign
 from layerfs.settings import Access, Settings
 from layerfs.view.texts import human_size
@@ -124,7 +124,7 @@ async def _push(
 
     digest = await pinned(machinery, reference)
     with kept_whole(machinery.storage, digest):
-        whole = await fetch_whole(machinery, reference, digest, every=every)
+        whole = await fetch_whole(machinery, reference, digest, every=every, needed=_is_pushed)
         found = whole.documents[0].digest
         if destination.digest not in (None, found):
             raise UsageError(
@@ -151,7 +151,7 @@ def _uploads(storage: "ImageStorage", whole: "Whole") -> "list[Upload]":
         for one in whole.configs.values()
     }
     for layer in whole.blobs.values():
-        if is_foreign(layer.media_type) and layer.urls:  # it stays where its URLs lead to
+        if not _is_pushed(layer):
             continue
         blob = storage.open_blob(layer.digest)
         if blob is None and layer.digest not in parts:
@@ -159,6 +159,11 @@ def _uploads(storage: "ImageStorage", whole: "Whole") -> "list[Upload]":
         if blob is not None:
             parts[layer.digest] = Upload(layer.digest, layer.size, str(blob.path))
     return list(parts.values())
+
+
+def _is_pushed(layer: Descriptor) -> bool:
+    """Say whether a registry gets a layer; a foreign one stays where its URLs lead to."""
+    return not (is_foreign(layer.media_type) and layer.urls)
 
 
 async def _push_documents(client: "RegistryClient", destination: ImageReference, whole: "Whole") -> None:

@@ -1,6 +1,6 @@
 """Everything below a digest: all platforms of an index, with what is listed beside them."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -101,11 +101,17 @@ async def fetch_blobs(machinery: "Machinery", repository: Repository, blobs: Ite
 
 
 async def fetch_whole(
-    machinery: "Machinery", reference: ImageReference, digest: Digest, *, every: bool
+    machinery: "Machinery",
+    reference: ImageReference,
+    digest: Digest,
+    *,
+    every: bool,
+    needed: Callable[[Descriptor], bool] = lambda _: True,
 ) -> Whole:
     """Have the documents and blobs of an image in the store, for one platform or *every* one.
 
-    Nothing is extracted; what has to be fetched is said on standard error. Raises LayerfsError.
+    Of blobs those that are *needed*. Nothing is extracted; what has to be fetched is said on standard error.
+    Raises LayerfsError.
     """
     from layerfs.cli.running import manifest_of
 
@@ -114,13 +120,12 @@ async def fetch_whole(
     else:
         whole = Whole((await manifest_of(machinery, reference, digest),))
     storage = machinery.storage
-    missing = [blob for blob in whole.blobs.values() if storage.open_blob(blob.digest) is None]
+    blobs = [blob for blob in whole.blobs.values() if needed(blob)]
+    missing = [blob for blob in blobs if storage.open_blob(blob.digest) is None]
     if missing:
         trees = sum(storage.has_tree(blob.digest) for blob in missing)
         kept = f" ({trees} of them are in the store as directories alone)" if trees else ""
         size = human_size(sum(blob.size for blob in missing))
-        typer.echo(
-            f"{reference}: fetching {len(missing)} of {len(whole.blobs)} blobs, {size}{kept}", err=True
-        )
+        typer.echo(f"{reference}: fetching {len(missing)} of {len(blobs)} blobs, {size}{kept}", err=True)
         await fetch_blobs(machinery, reference.repository, missing)
     return whole

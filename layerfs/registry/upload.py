@@ -6,7 +6,7 @@ from urllib.parse import urljoin, urlsplit
 
 import msgspec
 
-from layerfs.errors import DigestMismatch, RegistryError, RegistryMisbehaved
+from layerfs.errors import DigestMismatch, NotFound, RegistryError, RegistryMisbehaved
 from layerfs.oci import Digest, Repository
 from layerfs.registry.attempts import Outcome
 from layerfs.registry.body import Body
@@ -23,6 +23,7 @@ _ACTIONS: Final = "pull,push"
 _BEGUN: Final = frozenset({201, 202})
 _DONE: Final = frozenset({200, 201, 202, 204})
 """201 is what the specification has; others are what registries say and clients take."""
+_TOO_LARGE: Final = 413
 
 
 async def push_blob(
@@ -45,16 +46,21 @@ async def push_blob(
     begun = None if source is None else await _mount(requester, post, source)
     if begun is not None and begun.status == 201:
         return "mounted"
-    put = msgspec.structs.replace(post, method="PUT", statuses=_DONE, body=body)
+    put = msgspec.structs.replace(post, method="PUT", statuses=_DONE | {_TOO_LARGE}, body=body)
 
     async def attempt() -> Outcome:
         """Begin an upload, and send all: what a broken one has received nobody knows."""
         nonlocal begun
-        started, begun = begun or await _drained(requester, post), None
+        started, begun = begun or await _accepted(requester, post), None
         return await requester.send(put, _location(started, digest, what))
 
     reply = await requester.persist(attempt)
     await reply.drain()
+    if reply.status == _TOO_LARGE:
+        raise RegistryMisbehaved(
+            f"{what}: {reply.request.origin}, or a proxy before it, takes no {body.size} bytes at once "
+            "(status 413); raise its limit, client_max_body_size of nginx for instance"
+        )
     return "uploaded"
 
 
@@ -71,7 +77,7 @@ async def push_manifest(
         actions=_ACTIONS,
         body=body,
     )
-    reply = await _drained(requester, call)
+    reply = await _accepted(requester, call)
     announced = reply.headers.get("docker-content-digest", str(digest)).strip()
     if announced != str(digest) and announced.startswith(f"{digest.algorithm}:"):
         raise DigestMismatch(f"{what}: the registry took it as {announced[:100]!r} (expected {digest})")
@@ -87,6 +93,14 @@ async def _mount(requester: Requester, post: Call, source: Repository) -> Reply 
     except RegistryError as exc:  # no right to read there, or an old registry: bytes are sent instead
         _log.info("%s; not mounted from %s", exc, source)
         return None
+
+
+async def _accepted(requester: Requester, call: Call) -> Reply:
+    """Return the answer to what a registry may lack the place for. Raises RegistryError."""
+    try:
+        return await _drained(requester, call)
+    except NotFound as exc:
+        raise NotFound(f"{exc}; some registries want a repository made before anything is pushed") from exc
 
 
 async def _drained(requester: Requester, call: Call) -> Reply:

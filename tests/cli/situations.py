@@ -280,6 +280,15 @@ SITUATIONS: Final = {
         Situation("import of another kind", "import zip:/nope", 2),
         Situation("import of what is no archive", "import docker-archive:HOME/file", 1, _file),
     ],
+    "push and save": [
+        Situation("nothing listens", "push -q --retry 1 HOST/a/b:1 CLOSED/c:1", 5),
+        Situation("offline", "push --offline HOST/a/b:1 CLOSED/c:1", 5),
+        Situation("a registry that takes nothing", "push -q HOST/a/b:1 HOST/c:1", 3),
+        Situation("the digest of another image", f"push HOST/a/b:1 HOST/c@sha256:{'0' * 64}", 2),
+        Situation("a directory without a name", "save --format oci-dir HOST/a/b:1", 2),
+        Situation("E57 no such directory", "save HOST/a/b:1 -o /nope/x.tar", 2),
+        Situation("offline, and not here", "save --offline HOST/a/b:9 -o HOME/x", 5),
+    ],
     "options": [
         Situation("E52 two that exclude each other", "inspect --raw --config HOST/a/b:1", 2),
         Situation("E32 no option of mount", "mount -o foo HOME/m", 2, _directories),

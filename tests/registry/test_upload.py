@@ -129,7 +129,14 @@ async def test_an_upload_that_always_breaks_is_given_up(faulty: FaultyRegistry, 
 
 
 @pytest.mark.parametrize(
-    ("status", "error"), [(401, Denied), (403, Denied), (400, RegistryMisbehaved), (302, RegistryMisbehaved)]
+    ("status", "error"),
+    [
+        (401, Denied),
+        (403, Denied),
+        (400, RegistryMisbehaved),
+        (302, RegistryMisbehaved),
+        (413, RegistryMisbehaved),
+    ],
 )
 async def test_a_refusal_is_not_tried_again(
     faulty: FaultyRegistry, tmp_path: Path, status: int, error: type[Exception]
