@@ -17,7 +17,7 @@ Moment = Annotated[float, msgspec.Meta(ge=0, le=_YEAR_4147)]
 """Seconds since the epoch; bounded, as what a program of another user says must be convertible, too."""
 
 Phase = Literal["queued", "downloading", "extracting", "verifying", "done", "failed"]
-"""How far the work on a blob is."""
+"""How far the work on a blob is; what is queued waits for its download, or is here and for an extractor."""
 
 
 class Underway(msgspec.Struct, frozen=True, kw_only=True):

@@ -51,6 +51,8 @@ _ADVICE: Final = {
     "WorkerDied": "perhaps killed for lack of memory (see dmesg); the next access tries again",
 }
 """By the name of a class, as `status.json` has it."""
+_WAYS: Final = ("mount with --registries", "layerfs login")
+"""A message that has one of these says itself what to do."""
 
 _ROOM: Final = "make room"
 """Words of an error that says itself how."""
@@ -71,6 +73,7 @@ def report(error: errors.LayerfsError) -> int:
     return exit_code(error)
 
 
-def advice(error: str) -> str:
-    """Return what helps against the error class *error*, empty if nothing is known."""
-    return _ADVICE.get(error, "")
+def advice(error: str, message: str = "") -> str:
+    """Return what helps against the error class *error*, empty if nothing is known or *message* says it."""
+    known = _ADVICE.get(error, "")
+    return "" if known in message or any(way in message for way in _WAYS) else known

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import typer
 
 from layerfs.cli.tables import fitted
-from layerfs.cli.terminal import output_width, wrapped
+from layerfs.cli.terminal import output_width, squeeze, wrapped
 from layerfs.foreign import encode_json, escape_json, printable
 
 
@@ -30,11 +30,20 @@ def print_line(text: str) -> None:
     typer.echo(" " * (len(text) - len(line)) + printable(line))
 
 
-def print_text(text: str, indent: str = "", behind: str | None = None) -> None:
-    """Print *text* behind *indent*, one line; on a terminal several, broken at spaces, the rest *behind*."""
+def print_text(text: str, indent: str = "", behind: str | None = None, *, squeezed: bool = False) -> None:
+    """Print *text* behind *indent*, one line; on a terminal several, broken at spaces, the rest *behind*.
+
+    There a word that is too long for a line sticks out, so that it can be copied, or is *squeezed*.
+    """
     width = output_width()
     line = printable(text)
-    for each in [indent + line] if width is None else wrapped(line, width, indent, behind):
+    if width is None:
+        typer.echo(indent + line)
+        return
+    if squeezed:
+        room = width - len(indent if behind is None else behind)
+        line = " ".join(squeeze(word, room) for word in line.split(" "))
+    for each in wrapped(line, width, indent, behind):
         typer.echo(each)
 
 

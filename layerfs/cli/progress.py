@@ -1,25 +1,26 @@
-"""How a pull looks while it runs: bars on a terminal, a line for each finished layer elsewhere.
+"""How a pull looks while it runs: what is worked on, on a terminal; elsewhere a line for each finished layer.
 
-On standard error: standard output is for what came of it.
+On standard error: standard output is for what came of it. What is drawn is gone at the end.
 """
 
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import Final
 
 import trio
 import typer
 
+from layerfs.cli import terminal
+from layerfs.cli.frames import LayerState, Speed, frame, totals
 from layerfs.fetch import Journal
 from layerfs.oci import Digest, Image
 from layerfs.oci.image import ImageLayer
 from layerfs.view.texts import human_size
 
-if TYPE_CHECKING:
-    from rich.progress import Progress
-
-_REFRESH = 0.1
+_REFRESH: Final = 0.1
+_PATIENCE: Final = 30.0
+"""Seconds without a line, after which whoever watches a log should hear something."""
 
 
 @asynccontextmanager
@@ -30,62 +31,102 @@ async def shown(
     layers = [layer for layer in image.layers if layer.digest not in present]
     if silent or not layers:
         yield
-    elif sys.stderr.isatty():
-        async with _bars(journal, layers):
+        return
+    watch = Watch(journal, layers)
+    if terminal.size(sys.stderr) is None or terminal.is_dumb():
+        lines = _Lines()
+        async with _beside(lambda: lines.tell(watch)):
             yield
+        lines.tell(watch)
     else:
-        yield
-        for layer in layers:
-            typer.echo(f"{_label(layer)}  {human_size(layer.size)}  fetched", err=True)
+        async with _drawn(watch):
+            yield
+
+
+class Watch:
+    """What a journal says of some layers."""
+
+    def __init__(self, journal: Journal, layers: list[ImageLayer]) -> None:
+        self._journal = journal
+        self._layers = layers
+        self._speeds = {layer.digest: Speed() for layer in layers}
+        self._speed = Speed()
+        self._done: set[Digest] = set()
+
+    def look(self) -> tuple[list[LayerState], float | None]:
+        """Return how far each layer is, and the speed of all of them."""
+        now = trio.current_time()
+        self._done |= self._speeds.keys() & set(self._journal.finished)
+        states = [self._state(layer, now) for layer in self._layers]
+        received = sum(one.layer.size if one.phase == "done" else one.received for one in states)
+        return states, self._speed.measured(now, received)
+
+    def _state(self, layer: ImageLayer, now: float) -> LayerState:
+        progress = self._journal.of(layer.digest)
+        if progress is None:
+            return LayerState(layer, "done" if layer.digest in self._done else "queued")
+        speed = self._speeds[layer.digest].measured(now, progress.received)
+        return LayerState(layer, progress.phase, progress.received, speed)
+
+
+class _Lines:
+    """Tells of each layer when it is done, and after a long silence of all."""
+
+    def __init__(self) -> None:
+        self._told: set[Digest] = set()
+        self._last = trio.current_time()
+
+    def tell(self, watch: Watch) -> None:
+        states, speed = watch.look()
+        for one in states:
+            if one.phase == "done" and one.layer.digest not in self._told:
+                self._told.add(one.layer.digest)
+                label = f"{one.layer.number:02d} {one.layer.digest.shown}"
+                self._write(f"{label}  {human_size(one.layer.size)}  fetched")
+        if trio.current_time() - self._last >= _PATIENCE:
+            self._write(totals(states, speed))
+
+    def _write(self, line: str) -> None:
+        self._last = trio.current_time()
+        typer.echo(line, err=True)
 
 
 @asynccontextmanager
-async def _bars(journal: Journal, layers: list[ImageLayer]) -> AsyncIterator[None]:
-    with _display() as display:
-        tasks = {
-            layer.digest: display.add_task(_label(layer), total=layer.size, phase="queued")
-            for layer in layers
-        }
-
-        def refresh() -> None:
-            for digest, task in tasks.items():
-                if (progress := journal.of(digest)) is not None:
-                    display.update(task, completed=progress.received, phase=progress.phase)
-                elif display.tasks[task].fields["phase"] != "queued":
-                    display.update(task, completed=display.tasks[task].total, phase="done")
-
-        async def keep_refreshing() -> None:
-            while True:
-                refresh()
-                await trio.sleep(_REFRESH)
-
-        failure: Exception | None = None
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(keep_refreshing)
-            try:
-                yield
-            except Exception as exc:  # noqa: BLE001 - raised again below, not wrapped by the nursery
-                failure = exc
-            nursery.cancel_scope.cancel()
-        if failure is not None:
-            raise failure
-        for task in tasks.values():
-            display.update(task, completed=display.tasks[task].total, phase="done")
-
-
-def _label(layer: ImageLayer) -> str:
-    return f"{layer.number:02d} {layer.digest.shown}"
-
-
-def _display() -> "Progress":
+async def _drawn(watch: Watch) -> AsyncIterator[None]:
     from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+    from rich.live import Live
+    from rich.text import Text
 
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        TextColumn("{task.fields[phase]}"),
-    )
-    return Progress(*columns, console=Console(stderr=True))
+    stream, unicode = sys.stderr, terminal.draws_unicode()
+    console = Console(file=stream, highlight=False)
+    with Live(console=console, auto_refresh=False, transient=True, vertical_overflow="crop") as live:
+
+        def draw() -> None:
+            columns, lines = terminal.size(stream) or (80, 24)
+            text = Text("\n".join(frame(*watch.look(), columns, lines, unicode=unicode)), no_wrap=True)
+            text.highlight_regex("[━#]+", "green")
+            live.update(text, refresh=True)
+
+        async with _beside(draw):
+            yield
+
+
+@asynccontextmanager
+async def _beside(act: Callable[[], None]) -> AsyncIterator[None]:
+    """Call *act* again and again while the block runs."""
+
+    async def repeat() -> None:
+        while True:
+            act()
+            await trio.sleep(_REFRESH)
+
+    failure: Exception | None = None
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(repeat)
+        try:
+            yield
+        except Exception as exc:  # noqa: BLE001 - raised again below, not wrapped by the nursery
+            failure = exc
+        nursery.cancel_scope.cancel()
+    if failure is not None:
+        raise failure

@@ -8,7 +8,7 @@ import typer
 from layerfs.cli import options
 from layerfs.cli.app import app
 from layerfs.cli.completion import complete_reference
-from layerfs.cli.output import print_json
+from layerfs.cli.output import print_json, print_text
 from layerfs.cli.several import Unmet, each, end
 from layerfs.errors import UsageError
 from layerfs.oci import Descriptor, Digest, Image, ImageReference
@@ -118,7 +118,7 @@ async def _pull_each(
     async def pull_and_tell(text: str) -> Pulled:
         pulled = await _pull(machinery, ImageReference.parse(text), form, every=every)
         if form != "json":
-            typer.echo(pulled.digest if form == "digests" else pulled.summary())
+            print_text(str(pulled.digest) if form == "digests" else pulled.summary(), behind="  ")
         return pulled
 
     return await each(references, pull_and_tell)
@@ -136,7 +136,7 @@ async def _pull(machinery: "Machinery", reference: ImageReference, form: Form, *
     moved_from = before.digest if before and before.digest != digest else None
     if form == "lines":
         moved = f" (moved from {moved_from})" if moved_from else ""
-        typer.echo(f"{reference}: {digest}{moved}")
+        print_text(f"{reference}: {digest}{moved}", behind="  ")
     with kept_whole(storage, digest):
         if every:
             whole = await fetch_documents(machinery, reference.repository, digest)

@@ -2,6 +2,7 @@
 
 import os
 import time
+from collections.abc import Sequence
 from datetime import datetime
 from errno import ENOTCONN
 from functools import partial
@@ -15,7 +16,7 @@ from layerfs.cli import options
 from layerfs.cli.app import app
 from layerfs.cli.completion import complete_mountpoint
 from layerfs.cli.failures import advice
-from layerfs.cli.output import print_json, print_line
+from layerfs.cli.output import print_json, print_text
 from layerfs.cli.overlaid import OverlayLook, ScratchLook, overlay_looks
 from layerfs.errors import MountError
 from layerfs.host import mounts
@@ -85,12 +86,17 @@ def status(
         typer.echo("no layerfs mounts (layerfs mount DIRECTORY makes one)")
     else:
         for one, its in zip(found, users, strict=True):
-            for line in one.lines():
-                print_line(line)
-            if its:
-                print_line(f"  used by {named(its)}")
+            print_lines(one.lines() + ([f"  used by {named(its)}"] if its else []))
     if mountpoint is not None and not any(one.state in ("serving", "mounted") for one in found):
         raise typer.Exit(1)
+
+
+def print_lines(lines: Sequence[str]) -> None:
+    """Print lines, each with its indent also where a terminal breaks it."""
+    for line in lines:
+        text = line.lstrip(" ")
+        indent = " " * (len(line) - len(text))
+        print_text(text, indent, f"{indent}    ", squeezed=True)
 
 
 def _found(settings: Settings, wanted: Path | None) -> list[Look | OverlayLook | ScratchLook]:
@@ -142,7 +148,7 @@ def _lines(look: Look) -> list[str]:
     for failure in about.errors[-_SHOWN_ERRORS:]:
         when = datetime.fromtimestamp(failure.time).astimezone().strftime("%Y-%m-%d %H:%M:%S")
         lines.append(f"  {when}  {failure.what}: {failure.message}")
-        if (hint := advice(failure.error)) and hint not in failure.message:
+        if hint := advice(failure.error, failure.message):
             lines.append(f"    {hint}")
     return lines
 

@@ -48,6 +48,7 @@ class _Arrived:
 
     def __call__(self, received: int) -> None:
         self._last = trio.current_time()
+        self._progress.phase = "downloading"  # not before: it may wait for a place at the registry
         self._staged.grown(received)
         self._progress.advance(received)
 
@@ -68,7 +69,6 @@ async def download(
     Raises RegistryError once resuming does not help, SizeMismatch for excess bytes, StoreFull, WorkerDied.
     """
     arrived = _Arrived(staged, progress)
-    progress.phase = "downloading"
     progress.pieced = staged.offset > 0
     progress.advance(staged.offset)
     here = await parts.here(descriptor.digest, repository.registry) if parts else []

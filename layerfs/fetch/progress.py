@@ -16,6 +16,8 @@ from layerfs.oci import Descriptor, Digest, Repository
 from layerfs.status import Failure, Fetching, Phase, Underway
 
 _KEPT_FAILURES = 32
+_KEPT_FINISHED = 4096
+"""More than whoever looks ten times a second can miss."""
 
 
 class Progress:
@@ -57,7 +59,8 @@ class Progress:
         self._notify()
 
     def complete(self, size: int) -> None:
-        """End the download: the staged file holds all *size* bytes."""
+        """End the download: the staged file holds all *size* bytes, and waits for whoever takes them."""
+        self.phase = "queued"
         self.received = size
         self.ended = "complete"
         self._notify()
@@ -88,6 +91,8 @@ class Journal:
 
     def __init__(self) -> None:
         self.active: list[Progress] = []
+        self.finished: deque[Digest] = deque(maxlen=_KEPT_FINISHED)
+        """The blobs whose work ended well lately, the oldest first."""
         self.failures: deque[Failure] = deque(maxlen=_KEPT_FAILURES)
         self._fetched = self._fetched_bytes = self._failed = 0
 
@@ -105,6 +110,7 @@ class Journal:
             progress.phase = "done"
             self._fetched += 1
             self._fetched_bytes += descriptor.size
+            self.finished.append(descriptor.digest)
         except LayerfsError as exc:
             progress.phase = "failed"
             self.failed(f"{repository}@{descriptor.digest}", exc)

@@ -12,6 +12,8 @@ from layerfs.oci import Descriptor
 
 ANNOUNCED: Final = 1 << 20
 """Bytes after which it is told that they arrived: each time is a message, and a step of the daemon."""
+_ANNOUNCED_SECONDS: Final = 0.5
+"""Seconds after which fewer are told of: people look how far a slow download is."""
 
 
 async def write_down(
@@ -40,11 +42,11 @@ async def write_down(
                 file.write(memoryview(chunk)[passed:])
             else:
                 await trio.to_thread.run_sync(file.write, memoryview(chunk)[passed:])
-            file.announce(ANNOUNCED)
+            file.announce_some(trio.current_time())
             if end is not None and file.written >= end:
                 break
     finally:  # a broken connection takes away nothing that arrived
-        file.announce(1)
+        file.announce()
 
 
 async def write_range(stream: BlobChunks, span: tuple[int, int], at: int, name: str, means: Means) -> int:
@@ -88,6 +90,7 @@ class _File:
         self._told = told
         self.written = self._announced = offset
         """Bytes of the blob that it holds."""
+        self._announced_at = float("-inf")
 
     def check(self, more: int) -> None:
         """Raise SizeMismatch if *more* bytes are too many."""
@@ -100,8 +103,15 @@ class _File:
         _put(self._fd, data, self.written, self._name)
         self.written += len(data)
 
-    def announce(self, least: int) -> None:
-        """Tell how much is there, if that is at least *least* bytes more than was told."""
-        if self.written - self._announced >= least:
+    def announce(self) -> None:
+        """Tell how much is there, if that is more than was told."""
+        if self.written > self._announced:
             self._announced = self.written
             self._told(self.written)
+
+    def announce_some(self, now: float) -> None:
+        """Tell how much is there, if a piece more is, or if that was told some time before *now*."""
+        more = self.written // ANNOUNCED > self._announced // ANNOUNCED
+        if more or now - self._announced_at >= _ANNOUNCED_SECONDS:
+            self._announced_at = now
+            self.announce()

@@ -206,7 +206,7 @@ class RegistryClient:
         if allowed is not None and registry not in allowed:
             raise Denied(
                 f"{what}: the mount may not contact {registry} "
-                f"(only: {', '.join(sorted(allowed)) or 'none'}); "
+                f"({f'only {names}' if (names := ', '.join(sorted(allowed))) else 'it may contact none'}); "
                 f"mount with --registries {registry}"
             )
         if self._settings.offline:

@@ -4,6 +4,7 @@
 """
 
 import os
+import re
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 from layerfs.oci import Platform
 from tests.cli.conftest import CommandLine
 from tests.support.daemon import LAYERFS
+from tests.support.faulty_registry import FaultyRegistry
 from tests.support.forkserver import ForkServer
 from tests.support.images import (
     BuiltImage,
@@ -61,6 +63,12 @@ SHOWN: Final[dict[str, BuiltImage]] = {
     "web:1.1": image(BASE, MORE, platform=PLATFORM),
     LONG_NAME: image(BASE, platform=PLATFORM),
 }
+
+
+MANY: Final = image(
+    *(layer(file(str(number), b"x" * (400_000 + number)), compression="none") for number in range(41)),
+    platform=PLATFORM,
+)
 
 
 @pytest.fixture(scope="module")
@@ -121,3 +129,47 @@ def test_whoever_asks_for_all_gets_it(screen: Screen, filled: CommandLine) -> No
     shown = screen.lines(joined=True)
     assert shown == filled("images", "--no-trunc").stdout.splitlines()
     assert all(str(built.digest) in "".join(shown) for built in SHOWN.values())
+
+
+@pytest.mark.parametrize(("columns", "lines", "environment", "bar"), [
+    (80, 24, {}, "─"),
+    (80, 24, {"LC_ALL": "C", "NO_COLOR": "1"}, "...."),
+    (40, 10, {}, ""),
+])  # fmt: skip
+def test_a_pull_shows_all_of_it_in_front_and_is_gone_after_ctrl_c(
+    layerfs: CommandLine,
+    faulty: FaultyRegistry,
+    columns: int,
+    lines: int,
+    environment: dict[str, str],
+    bar: str,
+) -> None:
+    faulty.push("a/b", "1", MANY)
+    faulty.faults.stall_blobs = [300_000] * 41
+    with opened(layerfs.environment) as screen:
+        screen.start([*LAYERFS, "pull", f"{faulty.host}/a/b:1"], columns, lines, environment)
+        found = screen.wait_for(lambda found: any("downloading" in line for line in found))
+        head = next(number for number, line in enumerate(found) if line.startswith("0 of 41 layers"))
+        assert len(found) - head < lines
+        assert bar in found[head]
+        assert all(re.fullmatch(_ROW, line) for line in found[head + 1 :]), found
+        screen.press("C-c")
+        assert screen.wait() == 130
+        joined = " ".join(" ".join(screen.lines(joined=True)).split())
+    assert joined == (
+        f"{faulty.host}/a/b:1: {MANY.digest} layerfs: interrupted by SIGINT; run it again to go on"
+    )
+
+
+_ROW: Final = r"\d\d .*of 409\.6 kB .*(downloading|extracting|waiting|verifying)|and \d+ more"
+
+
+def test_a_terminal_that_only_writes_lines_gets_lines(layerfs: CommandLine, faulty: FaultyRegistry) -> None:
+    faulty.push("a/b", "1", SHOWN["web:1.1"])
+    with opened(layerfs.environment) as screen:
+        screen.start([*LAYERFS, "pull", f"{faulty.host}/a/b:1"], 80, 24, {"TERM": "dumb"})
+        assert screen.wait() == 0
+        shown = screen.lines()
+    fetched = [line for line in shown if line.endswith("fetched")]
+    assert sorted(line[:2] for line in fetched) == ["00", "01"]
+    assert shown[-1].endswith("2 layers, 2 fetched (41.0 kB)")

@@ -8,9 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from layerfs.cli import output
 from layerfs.cli.failures import advice
+from layerfs.cli.status import Look, print_lines
 from layerfs.host.patience import read_within
 from layerfs.oci import Digest, Repository
+from layerfs.status import Failure, Status, Underway
 from layerfs.store import ImageStorage
 from layerfs.view.texts import human_size
 from tests.cli.conftest import CommandLine
@@ -42,7 +45,7 @@ def test_a_mount_tells_what_it_fetches_who_waits_and_what_went_wrong(
             about = json.loads(layerfs("status", "--json", mountpoint).stdout)[0]
             assert about["waiting"] == 1
             assert [one["digest"] for one in about["fetching"]] == [str(BASE.digest)]
-            assert f"downloading {own_registry.host}/a@{BASE.digest}: " in layerfs("status").stdout
+            assert f"queued {own_registry.host}/a@{BASE.digest}: " in layerfs("status").stdout
 
         clients.run("ls", daemon_images(mountpoint, own_registry) / "missing:1/")
         shown = layerfs("status", mountpoint).stdout
@@ -113,7 +116,8 @@ def test_overlays_are_known_with_what_they_wrote_and_who_uses_them(
         f"{writing}: no overlay any more, but what one wrote: {human_size(du(scratch))} in {scratch}",
         f"  layerfs overlay --umount {writing} removes it, or layerfs gc",
     ]
-    found = [one for one in json.loads(layerfs("status", "--json").stdout) if one["kind"] == "scratch"]
+    listed = json.loads(layerfs("status", "--json").stdout)
+    found = [one for one in listed if (one["kind"], one["mountpoint"]) == ("scratch", str(writing))]
     assert found == [
         {"kind": "scratch", "mountpoint": str(writing), "state": "left", "scratch": kept, "used_by": []}
     ]
@@ -189,3 +193,49 @@ def test_df_counts_what_is_shared_and_what_nothing_needs(layerfs: CommandLine, t
     table = layerfs("df", "-v").stdout.splitlines()
     assert table[0].split() == ["WHAT", "COUNT", "SIZE", "SHARED", "IN", "USE", "RECLAIMABLE"]
     assert table[-1].startswith("docker.io/library/one:1")
+
+
+@pytest.mark.parametrize("width", [None, 80, 40])
+def test_what_a_mount_says_fits_the_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], width: int | None
+) -> None:
+    name = "registry.example.org:5000/department/shop/web-frontend"
+    working = Underway(
+        repository=name, digest=str(BASE.digest), phase="downloading", received=1, size=4, since=0.0
+    )
+    failure = Failure(
+        time=0.0,
+        what=f"{name}:1.1",
+        error="Denied",
+        message="the registry refuses it to user 'alice' of a.json",
+    )
+    about = Status(
+        version="1",
+        pid=7,
+        mountpoint="/images",
+        store="/var/lib/layerfs",
+        platform="linux/amd64",
+        offline=True,
+        waiting=2,
+        fetching=(working,),
+        errors=(failure,),
+    )
+    monkeypatch.setattr(output, "output_width", lambda: width)
+    print_lines(Look("/images", (0, 1), "serving", status=about).lines())
+    lines = capsys.readouterr().out.splitlines()
+    if width is None:
+        assert len(lines) == 5
+        assert f"  downloading {name}@{BASE.digest}: 1 B of 4 B (25 %), " in lines[2]
+    else:
+        assert max(map(len, lines)) <= width
+        text = " ".join(" ".join(lines).split())
+        assert "refuses it to user 'alice' of a.json" in text
+        assert advice("Denied") in text
+
+
+def test_what_says_itself_what_to_do_gets_no_other_advice() -> None:
+    assert (
+        advice("Denied", "the mount may not contact a (it may contact none); mount with --registries a") == ""
+    )
+    assert advice("Denied", "found no credentials; log in: layerfs login a") == ""
+    assert advice("Denied", "refused") == advice("Denied") != ""

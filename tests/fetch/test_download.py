@@ -120,7 +120,8 @@ async def test_a_download(name: str, inline: bool, store: Path, autojump_clock: 
 
 async def test_what_arrives_is_told_while_it_does(store: Path) -> None:
     hold = trio.Event()
-    origin = FakeOrigin((BUILT,), deliveries=[Delivery(hold=hold)])
+    deliveries = [Delivery(until=HALF, hold=hold), Delivery()]
+    origin = FakeOrigin((BUILT,), deliveries=deliveries, inline=True)
     descriptor = LAYER.descriptor()
     progress = Progress(REPOSITORY, descriptor.digest, descriptor.size)
     with ImageStorage(store).stage_layer_download(descriptor.digest, descriptor.size) as staged:
@@ -129,7 +130,9 @@ async def test_what_arrives_is_told_while_it_does(store: Path) -> None:
             nursery.cancel_scope.deadline = trio.current_time() + 30
             await trio.testing.wait_all_tasks_blocked()
             assert (progress.phase, progress.ended) == ("downloading", None)
+            assert 0 < progress.received < len(BLOB)
             hold.set()
+        assert progress.phase == "queued"  # for an extractor
         assert progress.received == staged.offset == len(BLOB)
 
 

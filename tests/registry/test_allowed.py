@@ -35,8 +35,15 @@ QUESTIONS: dict[str, Question] = {
 @pytest.mark.parametrize(
     ("changes", "error", "advice"),
     [
-        pytest.param({"allowed": frozenset()}, Denied, "--registries", id="none"),
-        pytest.param({"allowed": frozenset({"other.example"})}, Denied, "other.example", id="another"),
+        pytest.param(
+            {"allowed": frozenset()},
+            Denied,
+            r"contact none\); mount with --registries",
+            id="none",
+        ),
+        pytest.param(
+            {"allowed": frozenset({"other.example"})}, Denied, r"\(only other.example\)", id="another"
+        ),
         pytest.param({"offline": True}, Offline, "--offline", id="offline"),
     ],
 )

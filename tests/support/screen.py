@@ -52,8 +52,8 @@ class Screen:
         return [line.rstrip() for line in found.rstrip("\n").split("\n")]
 
     def wraps(self) -> list[str]:
-        """Return the lines that were too long for the screen."""
-        return [line for line in self.lines(joined=True) if line not in self.lines()]
+        """Return the lines that were too long for the screen, which does not change any more."""
+        return sorted({*self.lines(joined=True)} - {*self.lines()})
 
     def wait(self) -> int:
         """Wait until the program has ended; return its exit code."""
