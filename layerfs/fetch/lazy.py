@@ -224,6 +224,7 @@ class LazyWork:
 
         def write() -> None:
             toc.write(*(read_span(parts, span) for span in spans))
+            toc.note_place(place, blob.size)
 
         await trio.to_thread.run_sync(write)
         return place

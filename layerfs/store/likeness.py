@@ -19,6 +19,7 @@ from layerfs.layer.overlayfs import object_of, stub_xattrs
 from layerfs.layer.tables import Tables, rows
 from layerfs.layer.toc import Content, Piece
 from layerfs.oci import Digest
+from layerfs.oci.toc import TocKind
 from layerfs.processes.once import answer_once, ask_once
 from layerfs.store.storage import ImageStorage
 from layerfs.store.verify import Comparison, unlimited
@@ -26,7 +27,7 @@ from layerfs.store.verify import Comparison, unlimited
 SHOWN: Final = 3
 """Differences that are told of one pair."""
 _SECOND: Final = 10**9
-"""The times of a TOC of eStargz have no more, and are rounded."""
+"""The times of stargz-snapshotter's TOCs have no more, and are rounded."""
 _CHUNK: Final = 1 << 20
 
 
@@ -59,10 +60,12 @@ class _LikeItsToc(Comparison):
     """The files of the skeleton have no bytes: what these must be, its table of contents says."""
 
     reference = "the TOC"
-    times_ns = _SECOND
 
     def __init__(self, storage: ImageStorage, toc: Digest, untimed: frozenset[bytes]) -> None:
         super().__init__(untimed, unlimited)
+        stored = storage.lazy.tocs.find(toc)
+        place = stored.place() if stored else None
+        self.times_ns = 1 if place and place[0].kind is TocKind.ZSTD_CHUNKED else _SECOND
         self._storage = storage
         self._toc = toc
         names = stub_xattrs(storage.capabilities.owner)

@@ -1,7 +1,11 @@
 """Layers with TOCs, read in memory: the TOC, the archive, and files made of pieces of the blob alone."""
 
 import io
-from collections.abc import Iterator
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import zstandard
 
 from layerfs.compression.formats import sniff
 from layerfs.extract.tocs import MemoryArchive, read_toc
@@ -12,7 +16,7 @@ from layerfs.layer.tar import TarReader
 from layerfs.layer.toc import Content, Entry
 from layerfs.oci import Digest, Manifest, parse_manifest
 from layerfs.oci.toc import TocKind, TocPlace, toc_place
-from tests.support.images import BuiltImage
+from tests.support.images import BuiltImage, to_json
 
 SECOND = 10**9
 
@@ -73,3 +77,24 @@ def rounded(member: Member, kind: TocKind) -> Member:
     if kind is not TocKind.ZSTD_CHUNKED:
         member.mtime_ns = (member.mtime_ns + SECOND // 2) // SECOND * SECOND
     return member
+
+
+def retold(built: BuiltImage, change: Callable[[bytes], bytes]) -> BuiltImage:
+    """Return an image of containers/storage whose first layer's TOC is *change* of the JSON that it was."""
+    place, layer = place_of(built, 0), built.layers[0]
+    stretch = place.stretch
+    assert stretch is not None
+    before, after = layer.blob[: stretch.start - 8], layer.blob[stretch.end :]
+    text = change(zstandard.decompress(layer.blob[stretch.start : stretch.end]))
+    toc = zstandard.compress(text)
+    blob = before + b"\x50\x2a\x4d\x18" + len(toc).to_bytes(4, "little") + toc + after
+    manifest = json.loads(built.manifest)
+    told = manifest["layers"][0]
+    told |= {"digest": str(Digest.of(blob)), "size": len(blob)}
+    (prefix,) = (key.removesuffix("checksum") for key in told["annotations"] if key.endswith("checksum"))
+    told["annotations"] = {
+        f"{prefix}checksum": str(Digest.of(toc)),
+        f"{prefix}position": f"{stretch.start}:{len(toc)}:{len(text)}:1",
+    }
+    layers = (replace(layer, blob=blob, digest=Digest.of(blob)), *built.layers[1:])
+    return replace(built, layers=layers, manifest=to_json(manifest))
