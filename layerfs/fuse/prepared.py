@@ -10,7 +10,7 @@ from typing import Final, TypeAlias, cast
 from pyfuse3 import EntryAttributes, FileInfo
 
 from layerfs.host.objects import places_of, put_number
-from layerfs.view.nodes import FOREVER, Attributes, Entries, FileStatus, Node, blocks_shown
+from layerfs.view.nodes import FOREVER, Attributes, Entries, FileStatus, Node
 
 BLOCK_SIZE: Final = 4096
 
@@ -106,7 +106,7 @@ def _make_entry(node: Node) -> EntryAttributes:
     if status is None:
         _describe(entry, node.attributes())
     else:
-        _copy(entry, status)
+        _copy(entry, status, node)
     if is_lasting(node):
         entry.entry_timeout = entry.attr_timeout = FOREVER
     else:
@@ -128,14 +128,14 @@ def _describe(entry: EntryAttributes, attributes: Attributes) -> None:
     entry.st_ctime_ns = attributes.ctime_ns
 
 
-def _copy(entry: EntryAttributes, status: FileStatus) -> None:
+def _copy(entry: EntryAttributes, status: FileStatus, node: Node) -> None:
     entry.st_mode = status.st_mode
     entry.st_nlink = status.st_nlink
     entry.st_uid = status.st_uid
     entry.st_gid = status.st_gid
     entry.st_rdev = status.st_rdev
     entry.st_size = status.st_size
-    entry.st_blocks = blocks_shown(status.st_size, status.st_blocks)
+    entry.st_blocks = node.blocks(status)
     entry.st_atime_ns = status.st_atime_ns
     entry.st_mtime_ns = status.st_mtime_ns
     entry.st_ctime_ns = status.st_ctime_ns

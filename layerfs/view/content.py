@@ -60,8 +60,9 @@ class LayerTree:
         self._is_skeleton = extraction.objects > 0
         self._keys: dict[bytes, tuple[bytes, int]] = {}
         self._file_key, self._file_base = self._key(FILE)
-        self.is_plain = not (self._has_lost or self._owned_by_user or self._is_skeleton)
-        """Whether the disk says all of every file."""
+        self.is_plain = not (self._has_lost or self._owned_by_user)
+        """Whether the disk says all of every file, blocks aside."""
+        self._file_type = StubFile if self._is_skeleton else ContentFile
 
     @property
     def marks(self) -> LayerMarks:
@@ -116,7 +117,7 @@ class LayerTree:
         found = self.inodes.find((self._file_base + ino) & LAST_NUMBER, identity)
         if type(found) is not int:
             return found  # type: ignore[return-value]  # one identity has one class
-        return self.inodes.add(ContentFile(found, self, directory, name, status), identity)
+        return self.inodes.add(self._file_type(found, self, directory, name, status), identity)
 
     def node(self, form: bytes, status: FileStatus, make: Callable[[int], N]) -> N:
         """Return the one node of what *status* describes, in one of the forms that a layer is shown in."""
@@ -248,6 +249,16 @@ class ContentFile(Node):
     def forgotten(self) -> None:
         """Drop the attributes that are on disk."""
         self._xattrs = None
+
+
+class StubFile(ContentFile):
+    """A file of a skeleton, which has no blocks on the disk: shown are those of its bytes."""
+
+    __slots__ = ()
+
+    def blocks(self, status: FileStatus) -> int:
+        """Return how many blocks the bytes fill."""
+        return super().blocks(status) if self._size is None else blocks_of(self._size)
 
 
 def is_directory(status: FileStatus) -> bool:

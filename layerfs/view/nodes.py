@@ -193,6 +193,10 @@ class Node:
         """
         return None
 
+    def blocks(self, status: FileStatus) -> int:
+        """Return how many blocks of 512 bytes to show of what `pop_status` returned."""
+        return blocks_shown(status.st_size, status.st_blocks)
+
     def lookup(self, name: bytes) -> "Node | Need | None":
         """Return the entry *name* of this directory, None if there is none. Raises OSError."""
         raise NotADirectoryError(ENOTDIR, "not a directory")
