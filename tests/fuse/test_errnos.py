@@ -1,7 +1,10 @@
 """Every error of layerfs has an errno, found by its class or its family; nothing hangs a caller."""
 
 import errno
+import os
+import re
 from collections.abc import Coroutine
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -69,3 +72,16 @@ async def test_a_cancelled_request_is_not_answered() -> None:
     with trio.move_on_after(0) as scope:
         await handler()
     assert scope.cancelled_caught
+
+
+def test_readme_explains_the_words_that_ls_has_for_what_happens() -> None:
+    text = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
+    told = re.findall(
+        r"^\| ([^|]+?) \|", text.partition("## When something fails")[2].partition("## ")[0], re.MULTILINE
+    )
+    expected = (
+        errors.NotFound, errors.Denied, errors.Unreachable, errors.RegistryTimeout, errors.Offline,
+        errors.DigestMismatch, errors.StoreFull,
+    )  # fmt: skip
+    words = [os.strerror(errno_of(cls("")) or 0) for cls in expected]
+    assert told[1:] == [*words, os.strerror(errno.ENOTCONN)]
