@@ -172,8 +172,7 @@ class TreeWriter:
         """Put all members in their place. Raises LayerfsError, OSError, Aborted."""
         root = self._directories.root
         root.set_mode(_IMPLIED_MODE)
-        if self._job.owner == "root":
-            os.chown(root.fd, 0, 0)
+        self._ownership.begin(root.fd)
         most = self._job.budgets.max_entries
         place = self._placer.place
         read = self._reader.next

@@ -12,7 +12,8 @@ from layerfs.errors import StoreFull, StoreReadOnly
 from layerfs.layer.tables import lost_at
 from tests.conftest import skip_for_lack_of
 from tests.extract.extracting import Extract, run_alone
-from tests.support.images import file, symlink, tar
+from tests.support.images import directory, file, symlink, tar
+from tests.support.mounts import mounted
 
 pytestmark = pytest.mark.needs_root
 
@@ -88,3 +89,23 @@ def test_a_tree_may_be_removed_once_its_worker_is_closed(extract: Extract) -> No
         extract.pool.release(extractor)
 
         assert sum(len(names) for _, _, names in os.walk(job.target)) == before
+
+
+def test_a_disk_that_gives_files_the_group_of_their_directory_has_those_of_the_archive(
+    extract: Extract, tmp_path: Path
+) -> None:
+    image = tmp_path / "image"
+    with image.open("wb") as opened:
+        opened.truncate(16 << 20)
+    try:
+        subprocess.run(["mkfs.ext4", "-q", image], check=True, capture_output=True)
+    except FileNotFoundError:
+        skip_for_lack_of("mkfs.ext4")
+    entries = [directory("d", gid=50), file("d/f"), symlink("d/l", "f"), directory("d/e")]
+    with mounted("ext4", str(image), tmp_path / "disk", "loop", "grpid") as disk:
+        target = disk / "tree"
+        target.mkdir()
+        extract.run(msgspec.structs.replace(extract.job(tar(entries)), target=str(target)))
+
+        groups = {name: os.lstat(target / name).st_gid for name in ("d", "d/f", "d/l", "d/e")}
+        assert groups == {"d": 50, "d/f": 0, "d/l": 0, "d/e": 0}
