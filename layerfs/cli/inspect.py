@@ -11,7 +11,7 @@ from layerfs.cli import options
 from layerfs.cli.app import app
 from layerfs.cli.here import image_here, image_of, opened
 from layerfs.cli.opening import is_store, reference_of
-from layerfs.cli.output import print_document, print_json
+from layerfs.cli.output import print_cut, print_document, print_json
 from layerfs.cli.several import Unmet, each, end
 from layerfs.errors import UsageError
 from layerfs.oci import Digest, Image, ImageReference, Manifest, Repository
@@ -79,7 +79,8 @@ def inspect(
 def history(settings: Settings, reference: options.Reference, as_json: options.Json = False) -> None:
     """Show the layers of an image: size, state, command that made it.
 
-    The numbers are the names in layers/ of a mount: what layer 03 has is in layers/03/diff/.
+    The numbers are the names in layers/ of a mount: what layer 03 has is in layers/03/diff/. On a terminal a
+    long command is cut; a pipe, into less(1) for instance, gets all of it.
     """
 
     def show(storage: ImageStorage, _: ImageReference, __: Digest, manifest: Manifest) -> None:
@@ -88,8 +89,8 @@ def history(settings: Settings, reference: options.Reference, as_json: options.J
             print_json(_layers(storage, image))
         else:
             states = {layer.digest: _status(storage, layer).state for layer in image.layers}
-            text = history_text(image, states.__getitem__)
-            typer.echo(text.decode(), nl=False)
+            for line in history_text(image, states.__getitem__).decode().splitlines():
+                print_cut(line)
 
     _with_documents(settings, [reference], show)
 

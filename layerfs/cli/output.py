@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import typer
 
 from layerfs.cli.tables import fitted
-from layerfs.cli.terminal import output_width, squeeze, wrapped
+from layerfs.cli.terminal import cut, output_width, squeeze, wrapped
 from layerfs.foreign import encode_json, escape_json, printable
 
 
@@ -28,6 +28,12 @@ def print_line(text: str) -> None:
     """Print *text* as one line, whatever of it came from elsewhere; spaces in front stay."""
     line = text.lstrip(" ")
     typer.echo(" " * (len(text) - len(line)) + printable(line))
+
+
+def print_cut(line: str) -> None:
+    """Print a line, on a terminal no more of it than fits."""
+    width = output_width()
+    typer.echo(line if width is None else cut(line, width))
 
 
 def print_text(text: str, indent: str = "", behind: str | None = None, *, squeezed: bool = False) -> None:

@@ -88,7 +88,7 @@ def screen(filled: CommandLine) -> Iterator[Screen]:
         yield found
 
 
-COMMANDS: Final = ["images", "tree web:1.1", "tree web:1.1 --setuid"]
+COMMANDS: Final = ["images", "tree web:1.1", "tree web:1.1 --setuid", "history web:1.1"]
 
 
 @pytest.mark.parametrize(("name", "columns", "environment"), [
