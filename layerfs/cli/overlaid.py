@@ -40,7 +40,7 @@ class OverlayLook(msgspec.Struct, frozen=True):
     """The references of the store that it shows; none if the store has forgotten them, or cannot be read."""
     writable: bool
     scratch: ScratchSpace | None
-    """What ``--rw`` keeps in the store."""
+    """What it has of its own in the store: with ``--rw`` what was written to it."""
     state: Literal["mounted"] = "mounted"
 
     def builtins(self) -> dict[str, Any]:
@@ -58,8 +58,8 @@ class OverlayLook(msgspec.Struct, frozen=True):
     def lines(self) -> list[str]:
         """Return what people read."""
         of = ", ".join(self.images) or "an image that the store has no name of"
-        writes = f"read-write, {self.scratch}" if self.scratch else "read-write"
-        return [f"{self.mountpoint}: overlay of {of} ({writes if self.writable else 'read-only'})"]
+        how = ["read-write" if self.writable else "read-only"] + ([str(self.scratch)] if self.scratch else [])
+        return [f"{self.mountpoint}: overlay of {of} ({', '.join(how)})"]
 
 
 class ScratchLook(msgspec.Struct, frozen=True):
@@ -130,18 +130,14 @@ def _overlay_look(settings: Settings, found: "OverlayMount") -> OverlayLook:
 
 
 def _images(settings: Settings, found: "OverlayMount") -> tuple[str, ...]:
-    """Return the references of the images that have the stack of an overlay."""
-    from layerfs.catalog.inventory import needs_of
+    """Return the references of the images that an overlay shows."""
+    from layerfs.catalog.mounted import images_with
 
-    if found.store is None or found.stack is None:
+    if found.store is None:
         return ()
     try:
         with open_store(dataclasses.replace(settings, store=found.store), make=False) as storage:
-            return tuple(
-                str(name)
-                for name, entry in storage.refs.all()
-                if found.stack in needs_of(storage, entry.digest)
-            )
+            return tuple(map(str, images_with(storage, found.layers)))
     except LayerfsError:
         return ()
 

@@ -1,9 +1,10 @@
 """The overlays that ``layerfs overlay`` made, as the table of mounts of this namespace shows them."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Self
 
 import msgspec
 
@@ -11,7 +12,7 @@ from layerfs.errors import InvalidDigest
 from layerfs.host.mounts import Mount
 from layerfs.host.overlay import SOURCE
 from layerfs.oci import Digest
-from layerfs.store.layout import COVERS, OVERLAYS
+from layerfs.store.layout import COVERS, EXTRACTED, OVERLAYS, SKELETONS
 from layerfs.store.usage import lower_directories
 
 
@@ -21,36 +22,41 @@ class OverlayMount(msgspec.Struct, frozen=True):
     point: bytes
     device: tuple[int, int]
     store: Path | None
-    """The store that its layers are in; None if no lower directory looks like one of a store."""
-    stack: Digest | None
-    """The digest of the stack (`oci.stack_digest`) that its cover is named by."""
+    """The store that its layers are in; None if no directory looks like one of a store."""
+    layers: tuple[Digest, ...]
+    """What names the trees of its layers, topmost first: a blob, or the TOC of a skeleton."""
     writable: bool
     scratch: Path | None
-    """The directory in the store that it writes into."""
+    """Its own directory in the store: what it writes into, or the cover of a lazy one."""
 
     @classmethod
-    def of(cls, mount: Mount) -> "OverlayMount | None":
+    def of(cls, mount: Mount) -> Self | None:
         """Read a mount; None if it is no overlay of ours."""
         if (mount.fstype, mount.source) != (b"overlay", SOURCE):
             return None
-        store, stack = _stack(lower_directories(mount))
-        upper = next((Path(os.fsdecode(value)) for value in _values(mount, b"upperdir")), None)
-        scratch = upper.parent if upper is not None and upper.parent.parent.name == OVERLAYS else None
-        return cls(mount.point, mount.device, store, stack, upper is not None, scratch)
+        uppers = [Path(os.fsdecode(upper)) for upper in _uppers(mount)]
+        lowers = [Path(os.fsdecode(lower)) for lower in lower_directories(mount)]
+        trees = [path for path in lowers if path.parent.name in (EXTRACTED, SKELETONS)]
+        scratch = next((path.parent for path in uppers + lowers if path.parent.parent.name == OVERLAYS), None)
+        of_store = [path.parent for path in lowers if path.parent.name in (COVERS, EXTRACTED, SKELETONS)]
+        return cls(
+            mount.point,
+            mount.device,
+            of_store[0].parent if of_store else None,
+            tuple(_digests(trees)),
+            bool(uppers),
+            scratch,
+        )
 
 
-def _values(mount: Mount, wanted: bytes) -> Iterable[bytes]:
+def _uppers(mount: Mount) -> Iterator[bytes]:
     for option in mount.super_options:
         name, _, value = option.partition(b"=")
-        if name == wanted:
+        if name == b"upperdir":
             yield value
 
 
-def _stack(lowers: Iterable[bytes]) -> tuple[Path | None, Digest | None]:
-    """Return the store and the stack that the cover among *lowers* names."""
-    for lower in lowers:
-        path = Path(os.fsdecode(lower))
-        if path.parent.name == COVERS:
-            with suppress(InvalidDigest):
-                return path.parent.parent, Digest.from_name(path.name)
-    return None, None
+def _digests(trees: list[Path]) -> Iterator[Digest]:
+    for path in trees:
+        with suppress(InvalidDigest):
+            yield Digest.from_name(path.name)

@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -72,13 +73,20 @@ def test_a_hanging_and_a_dead_mount_are_told_apart(layerfs: CommandLine, mountpo
         assert states[str(mountpoint)] == "dead"
 
 
+@pytest.fixture
+def cleared(tmp_path: Path) -> Iterator[Path]:
+    """A directory below which nothing stays mounted, however the test ends."""
+    yield tmp_path
+    mounts.clear(tmp_path)
+
+
 @pytest.mark.needs_root
 def test_overlays_are_known_with_what_they_wrote_and_who_uses_them(
-    layerfs: CommandLine, tmp_path: Path
+    layerfs: CommandLine, cleared: Path
 ) -> None:
     # An image of its own: another test's new mount namespace may keep a copy of these mounts for a while.
-    imported(layerfs, tmp_path, "one", image(layer(file("seen", os.urandom(100)))))
-    reading, writing = tmp_path / "reading", tmp_path / "writing"
+    imported(layerfs, cleared, "one", image(layer(file("seen", os.urandom(100)))))
+    reading, writing = cleared / "reading", cleared / "writing"
     for target in (reading, writing):
         target.mkdir()
     layerfs("overlay", "one:1", reading)

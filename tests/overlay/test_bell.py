@@ -77,6 +77,13 @@ def root(mounted: Daemon, pushed: Tag, tmp_path: Path) -> Iterator[Path]:
         mounts.clear(path)
 
 
+def test_status_knows_the_image_of_a_lazy_overlay(root: Path, mounted: Daemon, pushed: Tag) -> None:
+    said = daemon.layerfs("status", "--store", mounted.store, root).stdout
+
+    assert said.startswith(f"{root}: overlay of {pushed} (read-only, ")
+    assert f" in {mounted.store}/overlays/" in said
+
+
 def test_names_cost_no_bytes_and_a_file_costs_itself(root: Path, mounted: Daemon, registry: Registry) -> None:
     mark = registry.mark()
     listed = subprocess.run(["find", root, "-printf", "%P %y %m %s %n\n"], check=True, capture_output=True)
