@@ -103,14 +103,18 @@ def _new_backoff(access: Access) -> Backoff:
     return Backoff(patience=patience) if access.retry is None else Backoff(access.retry, patience=patience)
 
 
-def _allowed_registries(settings: Settings) -> RegistrySettings:
-    """Say what may be asked, and how; a mount that others may read asks configured registries only."""
-    found, allowed = _registries(settings), settings.registries
-    if allowed is None and settings.allow_other:
+def allowed_registries(settings: Settings) -> frozenset[str] | None:
+    """Return which registries may be asked, None for all; for a mount open to others, configured ones."""
+    if settings.registries is None and settings.allow_other:
         from layerfs.registry.keychain import registries_with_logins
 
-        allowed = settings.insecure_registries | registries_with_logins(found)
-    return dataclasses.replace(found, allowed=allowed)
+        return settings.insecure_registries | registries_with_logins(_registries(settings))
+    return settings.registries
+
+
+def _allowed_registries(settings: Settings) -> RegistrySettings:
+    """Say what may be asked, and how."""
+    return dataclasses.replace(_registries(settings), allowed=allowed_registries(settings))
 
 
 @asynccontextmanager

@@ -68,6 +68,8 @@ def mount(
         from layerfs.app import open_bundle
 
         settings, local = open_bundle(settings, source)
+    elif settings.allow_other and not settings.offline:
+        _warn_of_registries(settings)
     if foreground:
         _in_foreground(settings, local, where, log_file)
     else:
@@ -107,6 +109,16 @@ def _unmount(mountpoint: Path, *, lazy: bool) -> None:
                 f"{mountpoint}: a mount of type {os.fsdecode(found.fstype)}, not one of layerfs (use umount)"
             )
         where.unmount(lazy=lazy)
+
+
+def _warn_of_registries(settings: Settings) -> None:
+    from layerfs.app import allowed_registries
+
+    if allowed_registries(settings) == frozenset():
+        sys.stderr.write(
+            "layerfs: others may enter this mount, so it contacts configured registries alone, and none is "
+            "(expected --registries HOST, or a login)\n"
+        )
 
 
 def _in_foreground(

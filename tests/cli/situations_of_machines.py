@@ -56,6 +56,7 @@ _WITHOUT_FUSE: Final = (
 )
 _NOBODY_READS: Final = '"$@" | true; exit ${PIPESTATUS[0]}'
 _TWICE: Final = '"$@" && "$@"; code=$?; layerfs umount HOME/m; exit $code'
+_AND_BACK: Final = '"$@"; code=$?; layerfs umount HOME/m; exit $code'
 _BUSY: Final = """layerfs mount --log-file HOME/log HOME/m; cd HOME/m; "$@"; code=$?
 cd /; layerfs umount HOME/m; exit $code"""
 
@@ -84,6 +85,7 @@ OF_MACHINES: Final[Mapping[str, Sequence[Situation]]] = {
     "mounts": [
         Situation("E108 no /dev/fuse", _MOUNT, 1, _mountpoint, shell=_WITHOUT_FUSE),
         Situation("E26 mounted already", _MOUNT, 1, _mountpoint, shell=_TWICE),
+        Situation("A5 nothing to contact", f"{_MOUNT} --allow-other", 0, _mountpoint, shell=_AND_BACK),
         Situation("A15 in use", "umount HOME/m", 1, _mountpoint, shell=_BUSY),
     ],
 }
