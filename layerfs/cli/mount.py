@@ -165,7 +165,10 @@ def _in_background(settings: Settings, local: "LocalOrigin | None", mountpoint: 
 
 
 def _no_log(file: Path, exc: OSError) -> MountError:
-    return MountError(f"{file}: cannot log to it: {exc.strerror} (give --log-file FILE)")
+    return MountError(
+        f"{file}: cannot log to it: {exc.strerror} "
+        "(expected --log-file FILE in a directory that is there and may be written)"
+    )
 
 
 def _places(places: list[str]) -> "tuple[SourceName | None, Path]":

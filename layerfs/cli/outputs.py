@@ -21,6 +21,8 @@ def require_output(verb: str, name: str) -> None:
         raise UsageError(f"{verb}: standard output is a terminal (say -o FILE, or pipe it into a program)")
     if not Path(name).parent.is_dir():
         raise UsageError(f"--output {name}: no directory {Path(name).parent} (expected an existing one)")
+    if Path(name).is_dir():
+        raise UsageError(f"--output {name}: a directory (expected a file, or a name that is free)")
 
 
 @contextmanager

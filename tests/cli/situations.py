@@ -267,7 +267,7 @@ SITUATIONS: Final = {
         Situation("a store that others may change", "images --store HOME/open", 0, _open_to_others),
         Situation("a store of the future", "images --store HOME/future", 1, _of_the_future),
         Situation("a damaged document", "inspect --offline HOST/a/b:1", 5, _damaged),
-        Situation("E57 an output that is a directory", "export HOST/a/b:1 -o HOME/run", 1),
+        Situation("E57 an output that is a directory", "export HOST/a/b:1 -o HOME/run", 2),
         Situation("import of nothing", "import oci:/nope", 3),
         Situation("E61 import of a layout that is none", "import oci:HOME/run", 1),
         Situation("E62 import of no such tag", "import oci:HOME/layout:nope", 3, _layout),
