@@ -29,6 +29,8 @@ _FORBIDDEN = {
 _PATHS = {
     ("directories.py", "open_root"): "opens the target that the job names, before anything of the archive",
     ("tail.py", "__init__"): "opens the blob that the job names",
+    ("skeletons.py", "_move"): "reads the TOC that the job names, before anything of the archive",
+    ("unpacking.py", "read"): "opens a part of the blob that the job names",
     ("ownership.py", "_is_too_large"): "asks about the directory whose descriptor the path begins with",
     ("worker.py", "held"): "reads what the kernel says of this process",
 }
