@@ -66,10 +66,10 @@ def verify(
 ) -> None:
     """Check what is in the store, and repair it.
 
-    Blobs and documents are checked against their digests, layers against their blobs, covers against layers.
-    Each layer is extracted once more and compared: type, mode, owner, size, times, attributes, hard links and
-    content of each entry. Exits with 6 if something is wrong. --repair makes layers and covers from what is
-    here, and fetches blobs and documents; what a mount uses stays as it is, and it is said who uses it.
+    Blobs and documents are checked against their digests, layers against their blobs, covers against layers,
+    lazy ones against their TOCs. Each layer is extracted once more and compared: type, mode, owner, size,
+    times, attributes, hard links and content of each entry. Exits with 6 if something is wrong. --repair has
+    layers and covers made from what is here, the rest fetched; what a mount uses stays, and is said to.
     """
     from layerfs.host.priority import give_way
     from layerfs.store.checking import How
