@@ -62,8 +62,6 @@ def _run() -> None:
         if fault := machine_fault(error):
             sys.exit(report(fault))
         raise
-    finally:
-        gc.freeze()  # what is left goes with the process: nobody need look through it for circles
 
 
 def _leave(code: int) -> None:

@@ -121,6 +121,19 @@ AREAS: Final = (
         ),
     ),
     Area(
+        "lazy layers",
+        "TOCs that lie: of another image's blob, of other bytes, of attributes that are the kernel's",
+        (
+            "view/test_lazy.py",
+            "store/test_objects.py",
+            "extract/test_skeletons.py",
+            "layer/test_overlayfs.py",
+            "fetch/test_agreement.py",
+            "fetch/test_lazy.py",
+            "fetch/test_lazy_kills.py",
+        ),
+    ),
+    Area(
         "peers",
         "random archives and stacks beside other tools and the kernel",
         (

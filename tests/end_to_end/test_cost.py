@@ -201,6 +201,10 @@ def test_a_long_listing_goes_back_to_where_it_was_told(
                 assert directory.read_all() == [*first, *rest]
 
 
+_ARENA = 1 << 20
+"""Bytes that Python asks for at a time."""
+
+
 def test_names_that_only_the_grammar_allows_cost_little(store: Path, mountpoint: Path) -> None:
     forms = ("r{}.example", "a.example/b/c{}", "a.example/b/c:{}")
 
@@ -213,11 +217,11 @@ def test_names_that_only_the_grammar_allows_cost_little(store: Path, mountpoint:
         before = resident(running.pid)
         ask(range(9_000))  # the last 8,192 of each form are known, which is what they may cost
         known = resident(running.pid)
-        ask(range(9_000, 12_000))
+        ask(range(9_000, 21_000))
         after = resident(running.pid)
 
     assert known - before <= 600 * 8_192 * len(forms)
-    assert after - known <= 50 * 3_000 * len(forms)
+    assert after - known <= 50 * 12_000 * len(forms) + 2 * _ARENA
 
 
 class _Directory:

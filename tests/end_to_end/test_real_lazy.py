@@ -47,4 +47,7 @@ def told(kind: str, whole: Snapshot) -> Snapshot:
     """Return what a TOC can tell of *whole*: stargz's have no fractions of seconds."""
     if kind in CHUNKED or kind == EXTERNAL:
         return whole
-    return {path: replace(fact, mtime_ns=fact.mtime_ns // _SECOND * _SECOND) for path, fact in whole.items()}
+    return {
+        path: replace(fact, mtime_ns=(fact.mtime_ns + _SECOND // 2) // _SECOND * _SECOND)
+        for path, fact in whole.items()
+    }
