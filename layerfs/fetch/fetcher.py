@@ -115,14 +115,11 @@ class Fetcher:
                 case LayersNeed(repository, image, numbers):
                     async with self._wants.of(image):
                         await self._layers(repository, image, [image.layers[number] for number in numbers])
-                case TocNeed() | FileNeed():
+                case TocNeed():
                     async with self._wants.of(need.image):
-                        whole = await self._lazy.obtain(need)
-                        self._published.set()
-                        if self._completer is not None:
-                            self._completer.looked_at(need, at_once=self._lazy.is_read_through(need))
-                        if whole:
-                            await self._layers(need.repository, need.image, whole)
+                        await self._lazily(need)
+                case FileNeed():  # no lease: whoever finds the object collected asks again
+                    await self._lazily(need)
                 case StackNeed():
                     async with self._wants.of(need.image):
                         await self._stack(need)
@@ -262,6 +259,16 @@ class Fetcher:
         self._published.set()
         if errors:
             raise errors[0]
+
+    async def _lazily(self, need: TocNeed | FileNeed) -> None:
+        """Have what *need* says, or the layers whole that cannot be lazy."""
+        whole = await self._lazy.obtain(need)
+        self._published.set()
+        if self._completer is not None:
+            self._completer.looked_at(need, at_once=self._lazy.is_read_through(need))
+        if whole:
+            async with self._wants.of(need.image):
+                await self._layers(need.repository, need.image, whole)
 
     async def _stack(self, need: StackNeed) -> None:
         """Have all layers and their cover; again if a layer was removed before the cover was made."""

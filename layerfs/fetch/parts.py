@@ -14,7 +14,7 @@ from layerfs.errors import NoRanges, NotInStore, RegistryMisbehaved, RegistryTim
 from layerfs.fetch.backoff import Backoff
 from layerfs.fetch.operations import ReceiveRange
 from layerfs.fetch.origin import Origin
-from layerfs.fetch.spans import Readahead, Span, missing, requests
+from layerfs.fetch.spans import Readahead, Span, merged, missing, requests
 from layerfs.oci import Descriptor, Digest, Repository
 from layerfs.store import ImageStorage
 from layerfs.store.parts import Part, StagedPart
@@ -45,34 +45,42 @@ class BlobParts:
     ) -> list[Part]:
         """Have all of *wanted*, and with *read_ahead* what is likely to be wanted next.
 
-        Returns the parts that hold it, and others. Raises LayerfsError, NoRanges.
+        Returns the parts that hold it. Raises LayerfsError, NoRanges.
         """
         whole = await trio.to_thread.run_sync(self._storage.open_blob, blob.digest)
         if whole is not None:
             return [Part(0, whole.size, whole.path)]
-        here = await self.here(blob.digest, repository.registry)
-        asked = requests(wanted, spans_of(here), REQUEST_MAX)
+        spans = merged(wanted)
+        here = await self._all(blob.digest, repository.registry)
+        found = _usable(here, spans)
+        asked = requests(spans, spans_of(found), REQUEST_MAX)
         if asked and read_ahead:
             reading = self._reading.setdefault((blob.digest, repository.registry), Readahead())
             more = missing([reading.extended(asked[-1], blob.size)], spans_of(here))
             asked = [*asked[:-1], *more[:1]]
+        fresh = await self._receive_all(repository, blob, asked)
+        here += fresh
+        return found + fresh
+
+    async def _receive_all(self, repository: Repository, blob: Descriptor, spans: list[Span]) -> list[Part]:
         limit = trio.Semaphore(_AT_ONCE)
         failures: list[Exception] = []
+        found: list[Part] = []
 
         async def ask(span: Span) -> None:
             async with limit:
                 try:
                     if not failures:
-                        here.append(await self._receive(repository, blob, span))
+                        found.append(await self._receive(repository, blob, span))
                 except Exception as exc:  # noqa: BLE001 - raised below
                     failures.append(exc)
 
         async with trio.open_nursery() as nursery:
-            for span in asked:
+            for span in spans:
                 nursery.start_soon(ask, span)
         if failures:
             raise failures[0]
-        return here
+        return found
 
     def is_all_wanted(self, digest: Digest, source: str) -> bool:
         """Say whether a blob is being read file after file."""
@@ -84,13 +92,14 @@ class BlobParts:
 
         Raises StoreError.
         """
+        return _usable(await self._all(digest, source), [Span(0, 1 << 62)])
+
+    async def _all(self, digest: Digest, source: str) -> list[Part]:
         key = digest, source
         if key not in self._known:
             found = await trio.to_thread.run_sync(self._storage.parts.of, digest, source)
             self._known.setdefault(key, found)
-        known = self._known[key]
-        _drop_gone(known)
-        return known
+        return self._known[key]
 
     async def discard(self, digest: Digest, source: str | None = None) -> None:
         """Remove what is here of a blob: from *source*, or all. Raises StoreError."""
@@ -155,8 +164,13 @@ class _Broken(Exception):
         self.cause = cause
 
 
-def _drop_gone(parts: list[Part]) -> None:
-    parts[:] = [part for part in parts if os.path.lexists(part.path)]
+def _usable(parts: list[Part], spans: Sequence[Span]) -> list[Part]:
+    """Return those of *parts* that hold bytes of *spans*; what a collection took is dropped from *parts*."""
+    found = [part for part in parts if any(part.start < span.end and span.start < part.end for span in spans)]
+    gone = [part for part in found if not os.path.lexists(part.path)]
+    for part in gone:
+        parts.remove(part)
+    return [part for part in found if part not in gone] if gone else found
 
 
 def spans_of(parts: Sequence[Part]) -> list[Span]:

@@ -102,3 +102,12 @@ async def test_what_a_collection_took_is_asked_for_again(
         path.unlink()
     check(await parts.have(repository, blob, [span]), span)
     assert len(ranges(faulty)) == 2
+
+
+async def test_only_what_holds_the_wanted_bytes_is_returned(
+    blob: Descriptor, repository: Repository, parts: BlobParts
+) -> None:
+    await parts.have(repository, blob, [Span(0, 1000)])
+    (part,) = await parts.have(repository, blob, [Span(500_000, 500_010)])
+    assert (part.start, part.end) == (500_000, 500_010)
+    assert len(await parts.here(blob.digest, repository.registry)) == 2
