@@ -93,7 +93,7 @@ def make_lazy(storage: ImageStorage) -> None:
     toc = LAZY.place.digest
     with storage.lazy.stage_toc(toc) as staged:
         staged.write(LAZY.toc, b"not looked at for this kind of TOC")
-        storage.lazy.make_skeleton(staged, LAZY.place, len(LAZY.blob))
+        storage.lazy.make_skeleton(staged, LAZY.blob_place)
     storage.lazy.tocs.note_difference(toc, LAZY.digest, "a: missing")
     storage.lazy.tocs.note_equal(toc, BASE.digest)
     content = storage.lazy.content(toc, Digest.of(b"content").object_id)

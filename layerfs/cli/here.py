@@ -12,7 +12,7 @@ from layerfs.errors import LayerfsError, PlatformMissing, StoreError, StoreFull
 from layerfs.oci import Digest, Image, ImageReference, Manifest, Platform, stack_digest
 from layerfs.oci.config import UNKNOWN
 from layerfs.settings import Settings
-from layerfs.store import ImageStorage
+from layerfs.store import ImageStorage, LayerDir
 from layerfs.store.records import Merger
 
 
@@ -41,6 +41,20 @@ def image_here(
     except LayerfsError:
         return None
     return (digest, found.image) if isinstance(found, ImageDocuments) and found.image else None
+
+
+def layers_here(storage: ImageStorage, image: Image) -> list[LayerDir] | None:
+    """Return the layer directories of *image*, base first; None unless all are here and are what it claims.
+
+    Whoever fetches what seems to be missing then is told what is wrong.
+    """
+    found = [storage.open_layer(layer.digest) for layer in image.layers]
+    sound = [
+        one
+        for layer, one in zip(image.layers, found, strict=True)
+        if one is not None and str(layer.diff_id) in one.record.layer.diff_ids
+    ]
+    return sound if len(sound) == len(found) else None
 
 
 def image_of(storage: ImageStorage, manifest: Manifest, wanted: Platform | None) -> Image:

@@ -6,7 +6,7 @@ What is here already needs neither trio nor HTTP nor a worker, which take most o
 from collections.abc import Callable
 
 from layerfs.cli import interrupts
-from layerfs.cli.here import image_here, kept, opened, require_platform, stack_paths
+from layerfs.cli.here import image_here, kept, layers_here, opened, require_platform, stack_paths
 from layerfs.cli.opening import is_store
 from layerfs.oci import Image, ImageReference
 from layerfs.oci.image import ImageLayer
@@ -58,7 +58,7 @@ def _use_as_it_is(
         _, image = here
         with kept(storage, image, merger, named=named):
             layers = [layer.digest for layer in image.layers]  # looked for again, now that nobody takes them
-            if storage.cover(layers, merger) is None or not all(map(storage.open_layer, layers)):
+            if storage.cover(layers, merger) is None or layers_here(storage, image) is None:
                 return False
             require_platform(image, settings.platform)
             use(stack_paths(storage, image, merger))
@@ -75,7 +75,7 @@ def is_here(settings: Settings, reference: ImageReference) -> bool:
         if image is None:
             return False
         layers = [layer.digest for layer in image.layers]
-        return storage.cover(layers) is not None and all(map(storage.open_layer, layers))
+        return storage.cover(layers) is not None and layers_here(storage, image) is not None
 
 
 def have_layers(settings: Settings, reference: ImageReference) -> list[LayerDir]:
@@ -90,11 +90,10 @@ def have_image(
     if is_store(settings.store):
         with opened(settings) as storage:
             _, image = image_here(settings, storage, reference) or (None, None)
-            layers = [(layer, storage.open_layer(layer.digest)) for layer in image.layers] if image else []
-        found = [(layer, directory) for layer, directory in layers if directory is not None]
-        if image and len(found) == len(layers):
+            found = layers_here(storage, image) if image else None
+        if image and found is not None:
             require_platform(image, settings.platform)
-            return image, found
+            return image, list(zip(image.layers, found, strict=True))
     from layerfs.cli import running
 
     return running.fetched_image(settings, reference)

@@ -15,13 +15,19 @@ Write = Callable[[bytes], object]
 _CHUNK: Final = 1 << 20
 
 
-def require_output(verb: str, name: str) -> None:
+def require_output(verb: str, name: str, *, directory: bool = False) -> None:
     """Raise UsageError if *verb* cannot write to *name*; ``-`` is standard output."""
-    if name == "-" and sys.stdout.isatty():
-        raise UsageError(f"{verb}: standard output is a terminal (say -o FILE, or pipe it into a program)")
+    if name == "-":
+        if sys.stdout.isatty():
+            raise UsageError(
+                f"{verb}: standard output is a terminal (say -o FILE, or pipe it into a program)"
+            )
+        return
     if not Path(name).parent.is_dir():
         raise UsageError(f"--output {name}: no directory {Path(name).parent} (expected an existing one)")
-    if Path(name).is_dir():
+    if directory:
+        _require_empty(name)
+    elif Path(name).is_dir():
         raise UsageError(f"--output {name}: a directory (expected a file, or a name that is free)")
 
 
@@ -54,9 +60,8 @@ def output_directory(name: str) -> Iterator[Path]:
 
     Raises UsageError for one that is not empty, OSError.
     """
+    _require_empty(name)
     final = Path(name)
-    if final.exists() and (not final.is_dir() or any(final.iterdir())):
-        raise UsageError(f"--output {name}: is there already (expected a new or an empty directory)")
     temporary = _beside(final)
     temporary.mkdir()
     try:
@@ -65,6 +70,12 @@ def output_directory(name: str) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
+
+
+def _require_empty(name: str) -> None:
+    final = Path(name)
+    if final.exists() and (not final.is_dir() or any(final.iterdir())):
+        raise UsageError(f"--output {name}: is there already (expected a new or an empty directory)")
 
 
 def _beside(final: Path) -> Path:

@@ -68,7 +68,7 @@ def save(
         raise UsageError("save: an oci-dir needs a name (say -o DIR)")
     if form == "docker-archive" and all_platforms:
         raise UsageError("save: a docker-archive holds one platform (say --format oci-archive)")
-    require_output("save", output)
+    require_output("save", output, directory=form == "oci-dir")
     whole = with_provider(settings, partial(_fetch, named, every=all_platforms))
     _save(settings, named, whole, output, form)
 

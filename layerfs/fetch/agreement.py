@@ -40,9 +40,12 @@ class Agreement:
         """
         place = _announced(layer)
         lazy = self._storage.lazy
-        if place is None or await trio.to_thread.run_sync(lazy.open_skeleton, place.digest) is None:
+        if place is None:
             return
         self.require(layer, place)
+        open_skeleton = lazy.open_skeleton_of
+        if await trio.to_thread.run_sync(open_skeleton, place.digest, layer.digest) is None:
+            return
         pair = place.digest, layer.digest
         if self._storage.readonly or lazy.tocs.is_equal(*pair):
             return

@@ -24,6 +24,8 @@ IDLE_SECONDS: Final = 2.0
 """How long nobody must have waited."""
 _LOOK: Final = 0.25
 """Seconds between two looks whether somebody waits."""
+_AGAIN_SECONDS: Final = 30.0
+"""Seconds after which what containers wait for is tried again."""
 _QUEUE_MAX: Final = 10_000
 """Layers that may be left to be completed; who looks at more of them later has them queued again."""
 
@@ -76,11 +78,15 @@ class Completer:
                 continue
             if not self._urgent:
                 await self._until_idle()
-            need = self._urgent.pop(0) if self._urgent else self._queue.pop(next(iter(self._queue)))
+            urgent = bool(self._urgent)
+            need = self._urgent.pop(0) if urgent else self._queue.pop(next(iter(self._queue)))
             try:
                 await self._complete(need)
-            except LayerfsError as exc:  # whoever looks at it again has it queued again
+            except LayerfsError as exc:
                 log.info("%s: not completed: %s", need.repository, exc)
+                if urgent:  # containers wait for it; whoever looks at another again has it queued again
+                    self._urgent.append(need)
+                    await trio.sleep(_AGAIN_SECONDS)
 
     async def _until_idle(self) -> None:
         """Wait until nobody has waited for some seconds."""

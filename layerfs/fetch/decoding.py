@@ -27,6 +27,8 @@ class Decoders:
 
     def __init__(self, pool: ExtractorPool) -> None:
         self._pool = pool
+        self._free = trio.CapacityLimiter(_COUNT)
+        """Whoever waits for an extractor holds no thread: those who have one need them."""
 
     async def skeleton(self, job: SkeletonJob, keep: Keep) -> Extraction:
         """Have a skeleton made; *keep* gets the record's tables, in a thread. Raises what the worker says."""
@@ -49,18 +51,19 @@ class Decoders:
 
     @asynccontextmanager
     async def _extractor(self) -> AsyncIterator[Extractor]:
-        extractor = await trio.to_thread.run_sync(self._pool.acquire)
-        answered = False
-        try:
-            yield extractor
-            answered = True
-        except LayerfsError:
-            answered = True
-            raise
-        finally:
-            if not answered:  # it may be in the middle of a job; the pool starts another
-                extractor.close()
-            self._pool.release(extractor)
+        async with self._free:
+            extractor = await trio.to_thread.run_sync(self._pool.acquire)
+            answered = False
+            try:
+                yield extractor
+                answered = True
+            except LayerfsError:
+                answered = True
+                raise
+            finally:
+                if not answered:  # it may be in the middle of a job; the pool starts another
+                    extractor.close()
+                self._pool.release(extractor)
 
 
 @contextmanager

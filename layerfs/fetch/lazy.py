@@ -6,8 +6,10 @@ neither network nor logins. Why a layer cannot be lazy is remembered as long as 
 """
 
 import logging
+import time
 from collections.abc import Awaitable, Callable
 from functools import partial
+from typing import Final
 
 import trio
 
@@ -26,7 +28,7 @@ from layerfs.fetch.laziness import Laziness
 from layerfs.fetch.parts import BlobParts, read_span
 from layerfs.fetch.progress import Journal
 from layerfs.fetch.spans import Span
-from layerfs.fetch.tasks import make_once, outcome
+from layerfs.fetch.tasks import all_of, make_once
 from layerfs.flights import SingleFlight
 from layerfs.layer import footer
 from layerfs.layer.budgets import Budgets
@@ -37,7 +39,9 @@ from layerfs.oci.image import ImageLayer
 from layerfs.oci.toc import Stretch, TocPlace, toc_place
 from layerfs.store import ImageStorage
 from layerfs.store.extraction import skeleton_job_for
-from layerfs.store.tocs import StagedToc
+from layerfs.store.tocs import BlobPlace, StagedToc
+
+_RANGELESS_SECONDS: Final = 600.0
 
 log = logging.getLogger(__name__)
 
@@ -68,10 +72,10 @@ class LazyWork:
         self._budgets = budgets
         self._laziness = laziness
         self._agreement = agreement
-        self._refused: dict[Digest, str] = {}
-        """By TOC: what is wrong with it."""
-        self._rangeless: set[str] = set()
-        """Registries that send whole blobs only."""
+        self._refused: dict[tuple[Digest, Digest], str] = {}
+        """By TOC and blob: what is wrong with it."""
+        self._rangeless: dict[str, float] = {}
+        """Registries that sent whole blobs only, and when that was: it may have been a bad moment."""
 
     def place(self, repository: Repository, layer: ImageLayer) -> TocPlace:
         """Return where the TOC of *layer* is.
@@ -87,10 +91,11 @@ class LazyWork:
         if place is None:
             raise NotLazy("no TOC")
         self._agreement.require(layer, place)
-        problem = self._refused.get(place.digest) or self._storage.lazy.problem()
+        lazy = self._storage.lazy
+        problem = self._refused.get((place.digest, layer.digest)) or lazy.problem()
         if problem:
             raise NotLazy(problem)
-        if repository.registry in self._rangeless and not self._storage.lazy.open_skeleton(place.digest):
+        if self._is_rangeless(repository) and not lazy.open_skeleton_of(place.digest, layer.digest):
             raise NotLazy(f"{repository.registry} answers no ranges")
         return place
 
@@ -98,9 +103,13 @@ class LazyWork:
         """Say why *layer* cannot be lazy, as far as it is known by now; empty if it can, or may."""
         try:
             self.place(repository, layer)
-        except NotLazy as exc:
+        except (NotLazy, ImageError) as exc:
             return str(exc)
         return ""
+
+    def _is_rangeless(self, repository: Repository) -> bool:
+        since = self._rangeless.get(repository.registry)
+        return since is not None and time.monotonic() - since < _RANGELESS_SECONDS
 
     async def obtain(self, need: TocNeed | FileNeed) -> list[ImageLayer]:
         """Meet *need*, as far as layers can be lazy; return those that have to be had whole.
@@ -118,11 +127,11 @@ class LazyWork:
         wanted = {layers[number].digest: layers[number] for number in need.numbers}
 
         async def have(layer: ImageLayer) -> None:
-            key = repository.registry, layer.digest
+            key = repository.registry, layer.key
             if not await self._once(key, layer, lambda: self._skeleton(repository, layer)):
                 whole.append(layer)
 
-        await _all(*(partial(have, layer) for layer in wanted.values()))
+        await all_of(*(partial(have, layer) for layer in wanted.values()))
         return whole
 
     def is_read_through(self, need: TocNeed | FileNeed) -> bool:
@@ -154,7 +163,8 @@ class LazyWork:
         place = await trio.to_thread.run_sync(self.place, repository, layer)
 
         async def has() -> bool:
-            return await trio.to_thread.run_sync(self._storage.lazy.open_skeleton, place.digest) is not None
+            open_skeleton = self._storage.lazy.open_skeleton_of
+            return await trio.to_thread.run_sync(open_skeleton, place.digest, layer.digest) is not None
 
         async def make() -> None:
             await self._make_skeleton(repository, layer.descriptor, place)
@@ -162,10 +172,11 @@ class LazyWork:
         try:
             await make_once(self._storage, repository.registry, place.digest, has, make)
         except NoRanges as exc:
-            self._rangeless.add(repository.registry)
+            self._rangeless[repository.registry] = time.monotonic()
             raise NotLazy(str(exc)) from exc
         except ImageError as exc:  # the layer may be sound all the same
-            self._refused[place.digest] = str(exc)
+            self._refused[place.digest, layer.digest] = str(exc)
+            await self.parts.discard(layer.digest, repository.registry)
             log.warning("%s: its TOC is refused, it is fetched whole: %s", layer.digest, exc)
             raise NotLazy(str(exc)) from exc
 
@@ -182,8 +193,9 @@ class LazyWork:
                     await trio.to_thread.run_sync(toc.close)
         else:
             known = await trio.to_thread.run_sync(stored.place)
-            where = known[0] if known else await self._located(repository, blob, place)
-            await self._publish_skeleton(blob, where, None)
+            if known is None or known.blob != str(blob.digest):
+                raise NotLazy("its TOC is that of another layer of this store")
+            await self._publish_skeleton(blob, known.toc, None)
 
     async def _publish_skeleton(self, blob: Descriptor, place: TocPlace, toc: StagedToc | None) -> None:
         lazy = self._storage.lazy
@@ -224,7 +236,7 @@ class LazyWork:
 
         def write() -> None:
             toc.write(*(read_span(parts, span) for span in spans))
-            toc.note_place(place, blob.size)
+            toc.note_place(BlobPlace(place, str(blob.digest), blob.size))
 
         await trio.to_thread.run_sync(write)
         return place
@@ -246,7 +258,7 @@ class LazyWork:
         try:
             await make_once(self._storage, repository.registry, Digest.of(id_.encode()), has, make)
         except NoRanges as exc:
-            self._rangeless.add(repository.registry)
+            self._rangeless[repository.registry] = time.monotonic()
             raise NotLazy(str(exc)) from exc
 
     async def release(self, repository: Repository, layer: ImageLayer) -> None:
@@ -278,22 +290,6 @@ class LazyWork:
         finally:
             with trio.CancelScope(shield=True):
                 await trio.to_thread.run_sync(staged.close)
-
-
-async def _all(*jobs: Callable[[], Awaitable[None]]) -> None:
-    """Do all *jobs* at the same time. Raises the first LayerfsError, once all have ended."""
-    failures: list[LayerfsError] = []
-
-    async def run(job: Callable[[], Awaitable[None]]) -> None:
-        found = await outcome(job())
-        if isinstance(found, LayerfsError):
-            failures.append(found)
-
-    async with trio.open_nursery() as nursery:
-        for job in jobs:
-            nursery.start_soon(run, job)
-    if failures:
-        raise failures[0]
 
 
 def _span(stretch: Stretch) -> Span:

@@ -110,8 +110,13 @@ class BlobParts:
 
     async def forget(self, digest: Digest) -> None:
         """Remove what was met here of a blob that is whole now. Raises StoreError."""
-        if any(parts for (blob, _), parts in self._known.items() if blob == digest):
-            await self.discard(digest)
+        keys = [key for key in self._known if key[0] == digest]
+        has_some = any(self._known[key] for key in keys)
+        for key in keys:
+            del self._known[key]
+            self._reading.pop(key, None)
+        if has_some:
+            await trio.to_thread.run_sync(self._storage.parts.discard, digest)
 
     async def _receive(self, repository: Repository, blob: Descriptor, span: Span) -> Part:
         """Ask for one range, and go on where an answer broke off as long as that helps."""

@@ -106,3 +106,19 @@ def naming(repository: Repository, image: Image, layer: ImageLayer) -> Iterator[
     except LayerfsError as exc:
         place = f"layer {layer.number + 1} of {len(image.layers)} ({layer.digest.shown})"
         raise type(exc)(f"{place} of {repository}@{image.manifest.digest.shown}: {exc}") from exc
+
+
+async def all_of(*jobs: Callable[[], Awaitable[None]]) -> None:
+    """Do all *jobs* at the same time. Raises the first LayerfsError, once all have ended."""
+    failures: list[LayerfsError] = []
+
+    async def run(job: Callable[[], Awaitable[None]]) -> None:
+        found = await outcome(job())
+        if isinstance(found, LayerfsError):
+            failures.append(found)
+
+    async with trio.open_nursery() as nursery:
+        for job in jobs:
+            nursery.start_soon(run, job)
+    if failures:
+        raise failures[0]

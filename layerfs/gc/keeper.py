@@ -91,7 +91,9 @@ class Keeper:
         inventory, users = take_inventory(storage), collector.users()
         chosen = plan_eviction(inventory.things, users, goal, self._limits.order)
         freed = collector.collect(chosen).freed
-        objects = oldest_objects(storage, inventory.objects, Needed(users).digests, goal - freed)
+        tocs, _ = storage.lazy.skeletons.names()
+        used = {toc for toc in tocs if users.blind or users.usage.uses(toc)}
+        objects = oldest_objects(storage, inventory.objects, Needed(users).digests | used, goal - freed)
         return freed + total(remove_objects(storage, objects).values())
 
 

@@ -10,7 +10,8 @@ import trio
 from layerfs.errors import StoreDamaged
 from layerfs.oci import Digest
 
-_PIECE: Final = 256 * 1024
+_PIECE: Final = 16 * 1024
+"""Bytes that are sent at a time: each time has to end before the registry counts as silent."""
 
 
 class Body(msgspec.Struct, frozen=True):

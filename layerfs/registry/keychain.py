@@ -86,12 +86,19 @@ class Keychain:
     settings: RegistrySettings
     _answers: dict[tuple[str, str], tuple[float, Credential | None]] = field(default_factory=dict, repr=False)
     _complained: set[str] = field(default_factory=set)
+    _login_for: str = ""
+    """The registry that the login of the settings is for: the first that asks, and no other."""
 
     async def find(self, registry: str, repository: str) -> Lookup:
         """Return the login for a repository. Never raises for a broken file or helper: it is logged once."""
         if not self.settings.use_credentials:
             return Lookup.nothing("they are switched off")
         if self.settings.login is not None:
+            self._login_for = self._login_for or registry
+            if registry != self._login_for:
+                return Lookup.nothing(
+                    f"those that were given are for {self._login_for}, which was asked first"
+                )
             return Lookup(self.settings.login, str(self.settings.login))
         why = ""
         for path, legacy in places(self.settings):

@@ -35,7 +35,7 @@ def context(directory: Path | None, *, verify: bool, own: bool = True) -> ssl.SS
     if not verify:
         made.check_hostname = False
         made.verify_mode = ssl.CERT_NONE
-    for path in sorted(directory.iterdir()) if directory else ():
+    for path in _listed(directory):
         try:
             _add(made, path, own=own)
         except ssl.SSLError as exc:  # its text names places in the source of Python
@@ -44,6 +44,15 @@ def context(directory: Path | None, *, verify: bool, own: bool = True) -> ssl.SS
         except OSError as exc:
             raise InvalidSettings(f"{path}: not a readable certificate: {exc.strerror}") from exc
     return made
+
+
+def _listed(directory: Path | None) -> list[Path]:
+    try:
+        return sorted(directory.iterdir()) if directory else []
+    except OSError as exc:
+        raise InvalidSettings(
+            f"{directory}: cannot be listed: {exc.strerror} (expected certificates)"
+        ) from exc
 
 
 def _add(made: ssl.SSLContext, path: Path, *, own: bool) -> None:

@@ -17,7 +17,6 @@ from layerfs.layer.contents import Read, find_row, parse_row, rows_of
 from layerfs.layer.record import Extraction, LayerRecord
 from layerfs.layer.toc import Content
 from layerfs.oci import Digest
-from layerfs.oci.toc import TocPlace
 from layerfs.store.disk import opened_file
 from layerfs.store.durability import Durability
 from layerfs.store.extraction import Extractors
@@ -29,7 +28,7 @@ from layerfs.store.probe import stub_problem
 from layerfs.store.records import LayerDir, read_head
 from layerfs.store.soundness import TreeJudge
 from layerfs.store.staging import StagedTree
-from layerfs.store.tocs import StagedToc, StoredToc, TocShelf
+from layerfs.store.tocs import BlobPlace, StagedToc, StoredToc, TocShelf
 from layerfs.store.trees import InUse, TreeShelf
 
 _ID_LENGTH: Final = 22
@@ -63,7 +62,10 @@ class LazyLayers:
     def problem(self) -> str:
         """Say why no layer of this store can be lazy; empty if they can. Tries the disk when asked first."""
         if self._problem is None:
-            self._problem = self._try()
+            try:
+                self._problem = self._try()
+            except StoreError as exc:  # a full disk, for instance: it may be another the next time
+                return str(exc)
             if self._problem:
                 log.info("%s: no lazy layers: %s", self._layout.root, self._problem)
         return self._problem
@@ -72,6 +74,16 @@ class LazyLayers:
         """Return the complete skeleton of *toc*, None if it is not there. Costs one lstat when known."""
         tree = self.skeletons.find(toc)
         return None if tree is None else LayerDir(toc, tree.path, tree.record)
+
+    def open_skeleton_of(self, toc: Digest, blob: Digest) -> LayerDir | None:
+        """Return the skeleton of *toc* if it was made for the layer *blob*; None if not.
+
+        What it says follows from where in its blob the TOC was, too, and any image may claim any TOC.
+        """
+        found = self.open_skeleton(toc)
+        stored = None if found is None else self.tocs.find(toc)
+        place = None if stored is None else stored.place()
+        return None if place is None or place.blob != str(blob) else found
 
     def stage_toc(self, toc: Digest) -> StagedToc:
         """Make a private place for the bytes of a TOC. Raises StoreFull, StoreReadOnly, StoreError."""
@@ -108,29 +120,27 @@ class LazyLayers:
         published = self.skeletons.publish(tree, record)
         return LayerDir(found, published.path, published.record)
 
-    def make_skeleton(self, toc: StagedToc | StoredToc, place: TocPlace, blob_size: int) -> LayerDir:
+    def make_skeleton(self, toc: StagedToc | StoredToc, place: BlobPlace) -> LayerDir:
         """Make and publish the skeleton of a TOC, with a worker of this store's own.
 
         The caller works on the digest alone (`ImageStorage.lock`). Raises InvalidToc, BudgetExceeded,
         DigestMismatch, StoreFull, StoreReadOnly, StoreError, WorkerDied.
         """
         if isinstance(toc, StagedToc):
-            toc.note_place(place, blob_size)
+            toc.note_place(place)
         stored = toc.stored if isinstance(toc, StagedToc) else toc
-        with self.second_skeleton(stored, place, blob_size) as (tree, extraction):
+        with self.second_skeleton(stored, place) as (tree, extraction):
             return self.publish_skeleton(tree, extraction, toc if isinstance(toc, StagedToc) else None)
 
     @contextmanager
-    def second_skeleton(
-        self, toc: StoredToc, place: TocPlace, blob_size: int
-    ) -> Iterator[tuple[StagedTree, Extraction]]:
+    def second_skeleton(self, toc: StoredToc, place: BlobPlace) -> Iterator[tuple[StagedTree, Extraction]]:
         """Make a skeleton beside the one that may be there; removed unless it is published.
 
         Raises as `make_skeleton` does.
         """
         with self.stage_skeleton(toc.digest) as tree:
             make = self._extractors.make_skeleton
-            yield tree, make(toc.files, place, blob_size, tree.path, tree.tables.write)
+            yield tree, make(toc.files, place.toc, place.blob_size, tree.path, tree.tables.write)
 
     def content(self, toc: Digest, id_: str) -> Content:
         """Return where in its blob an object of a skeleton is. Raises NotInStore, StoreDamaged."""
@@ -145,7 +155,7 @@ class LazyLayers:
         try:
             with self._table(toc) as (read, size):
                 return find_row(read, size, id_) is not None
-        except NotInStore:
+        except (NotInStore, StoreDamaged):  # of one skeleton, which says nothing of the others
             return False
 
     def contents(self, toc: Digest) -> Iterator[tuple[str, Content]]:
@@ -213,10 +223,7 @@ class LazyLayers:
         capabilities = self._extractors.capabilities()
         if not capabilities.whiteout_devices or not capabilities.marker_names:
             return "the filesystem of the store holds no whiteouts, no markers or no attributes of overlayfs"
-        try:
-            return stub_problem(self._layout.skeletons, self._locks, capabilities.owner)
-        except StoreError as exc:
-            return str(exc)
+        return stub_problem(self._layout.skeletons, self._locks, capabilities.owner)
 
     def _require_writable(self, what: str) -> None:
         if self._readonly:

@@ -37,7 +37,7 @@ class LazyChecker(Checker):
         if toc is None or place is None or storage.readonly:
             return unread(storage, problem, "its TOC is not here")
         try:
-            with self._present(digest) as presence, storage.lazy.second_skeleton(toc, *place) as made:
+            with self._present(digest) as presence, storage.lazy.second_skeleton(toc, place) as made:
                 again, extraction = made
                 record, path = shelf.read_record(digest), shelf.directory / digest.name
                 found: list[str] = [problem or "its record vanished"]

@@ -65,7 +65,7 @@ class _LikeItsToc(Comparison):
         super().__init__(untimed, unlimited)
         stored = storage.lazy.tocs.find(toc)
         place = stored.place() if stored else None
-        self.times_ns = 1 if place and place[0].kind is TocKind.ZSTD_CHUNKED else _SECOND
+        self.times_ns = 1 if place and place.toc.kind is TocKind.ZSTD_CHUNKED else _SECOND
         self._storage = storage
         self._toc = toc
         names = stub_xattrs(storage.capabilities.owner)

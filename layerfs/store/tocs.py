@@ -31,6 +31,15 @@ _EQUALS: Final = "equals-"
 _TEXT_MAX: Final = 64 << 10
 
 
+class BlobPlace(msgspec.Struct, frozen=True):
+    """Where a TOC was read from."""
+
+    toc: TocPlace
+    blob: str
+    """Digest of the blob."""
+    blob_size: int
+
+
 class StoredToc(msgspec.Struct, frozen=True):
     """The bytes of one TOC."""
 
@@ -48,11 +57,11 @@ class StoredToc(msgspec.Struct, frozen=True):
         path = self.directory / _SPLIT
         return None if file_size(path) is None else path
 
-    def place(self) -> tuple[TocPlace, int] | None:
-        """Return where in its blob the TOC was, and the size of the blob; None if that is not known."""
+    def place(self) -> "BlobPlace | None":
+        """Return where in which blob the TOC was; None if that is not known. Raises StoreDamaged."""
         raw = read_small(self.directory / _PLACE, _TEXT_MAX)
         try:
-            return None if raw is None else msgspec.json.decode(raw, type=tuple[TocPlace, int])
+            return None if raw is None else msgspec.json.decode(raw, type=BlobPlace)
         except msgspec.DecodeError as exc:
             raise StoreDamaged(f"{self.directory / _PLACE}: {exc} (expected the place of a TOC)") from exc
 
@@ -160,9 +169,9 @@ class StagedToc:
             if data:
                 self._write(name, data)
 
-    def note_place(self, place: TocPlace, blob_size: int) -> None:
-        """Remember where in a blob of *blob_size* bytes the TOC was. Raises StoreFull, StoreError."""
-        self._write(_PLACE, msgspec.json.encode((place, blob_size)))
+    def note_place(self, place: BlobPlace) -> None:
+        """Remember where the TOC was. Raises StoreFull, StoreError."""
+        self._write(_PLACE, msgspec.json.encode(place))
 
     def _write(self, name: str, data: bytes) -> None:
         path = self.stored.directory / name

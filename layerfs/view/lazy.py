@@ -36,13 +36,17 @@ def open_lazy(context: MountContext, key: LayerKey) -> LayerTree | None:
     storage = context.storage
     assert key.toc is not None, "it is lazy"
     require_same(storage, key)
-    skeleton = storage.lazy.open_skeleton(key.toc)
+    skeleton = storage.lazy.open_skeleton_of(key.toc, key.digest)
     if skeleton is None or context.trees.used(_called(SKELETON, key)) is None:
         whole = storage.open_layer(key.digest)
-        if whole is not None:
+        # Where the TOC has shown what the files are, the two are compared first.
+        if whole is not None and (skeleton is None or storage.lazy.tocs.is_equal(key.toc, key.digest)):
             return _open_whole(context, key, whole)
-    if skeleton is None or not context.lazy(context.known.views.repository(key)):
+    if skeleton is None:
         return None
+    if not context.lazy(context.known.views.repository(key)):
+        whole = storage.open_layer(key.digest)
+        return None if whole is None else _open_whole(context, key, whole)
     return _open_skeleton(context, key, skeleton)
 
 

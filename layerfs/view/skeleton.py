@@ -60,7 +60,13 @@ class LayerBytes:
         return whole.content(path, size)
 
     def _whole(self) -> DiskSource | None:
-        """Return the extracted layer, if it is here."""
+        """Return the extracted layer, if it is here and was found to be what the TOC says.
+
+        Until then it may be another one, with links out of it where the TOC has directories.
+        """
+        toc = self._key.toc
+        if toc is None or not self._storage.lazy.tocs.is_equal(toc, self._key.digest):
+            return None
         layer = self._storage.open_layer(self._key.digest)
         if layer is None:
             return None

@@ -10,6 +10,7 @@ from layerfs.extract.client import ExtractorPool
 from layerfs.fetch import Fetcher
 from layerfs.needs import FileNeed, LayersNeed, TocNeed
 from layerfs.oci import Digest, Image, Repository
+from layerfs.store.tocs import BlobPlace
 from tests.fetch.test_lazy import Scene
 from tests.support import lazy_images
 from tests.support.faulty_registry import FaultyRegistry
@@ -43,7 +44,9 @@ async def test_each_file_can_be_read_alone_and_the_whole_is_what_was_listed(scen
             toc = place_of(built, number).digest
             stored = lazy.tocs.find(toc)
             assert stored is not None
-            assert stored.place() == (place_of(built, number), built.layers[number].size)
+            assert stored.place() == BlobPlace(
+                place_of(built, number), str(built.layers[number].digest), built.layers[number].size
+            )
             assert scene.storage.open_layer(built.layers[number].digest) is None
             for id_, content in list(lazy.contents(toc)):
                 await fetcher.obtain(FileNeed(repository, image, number, toc, id_))

@@ -32,7 +32,7 @@ def have(storage: ImageStorage, lazy: LazyLayer, *contents: bytes) -> None:
     toc = lazy.place.digest
     with storage.lazy.stage_toc(toc) as staged:
         staged.write(lazy.toc)
-        storage.lazy.make_skeleton(staged, lazy.place, len(lazy.blob))
+        storage.lazy.make_skeleton(staged, lazy.blob_place)
     for content in contents:
         found = storage.lazy.content(toc, Digest.of(content).object_id)
         with storage.lazy.objects.stage(found) as one:

@@ -56,7 +56,7 @@ class Workshop:
         if lazy.open_skeleton(toc) is None:
             with lazy.stage_toc(toc) as staged:
                 staged.write(layer.toc)
-                lazy.make_skeleton(staged, layer.place, len(layer.blob))
+                lazy.make_skeleton(staged, layer.blob_place)
         for id_, content in lazy.contents(toc):
             if lazy.objects.find(id_) is None:
                 with lazy.objects.stage(content) as fresh:

@@ -344,7 +344,7 @@ def make_skeleton_here(storage: ImageStorage) -> None:
     storage.lazy._extractors = here  # type: ignore[assignment]  # see there
     with storage.lazy.stage_toc(LAZY.place.digest) as staged:
         staged.write(LAZY.toc)
-        storage.lazy.make_skeleton(staged, LAZY.place, len(LAZY.blob))
+        storage.lazy.make_skeleton(staged, LAZY.blob_place)
     storage.make_durable()
 
 

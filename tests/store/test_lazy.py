@@ -27,7 +27,7 @@ def make(storage: ImageStorage, layer: LazyLayer = LAYER) -> LayerDir:
     """Make the skeleton of a layer whose TOC was fetched."""
     with storage.lazy.stage_toc(layer.place.digest) as staged:
         staged.write(layer.toc)
-        return storage.lazy.make_skeleton(staged, layer.place, len(layer.blob))
+        return storage.lazy.make_skeleton(staged, layer.blob_place)
 
 
 def test_a_skeleton_is_found_with_its_toc(storage: ImageStorage) -> None:
@@ -67,7 +67,7 @@ def test_a_skeleton_is_made_anew_from_the_toc_in_the_store(storage: ImageStorage
     toc = storage.lazy.tocs.find(TOC)
     assert toc is not None
 
-    made = storage.lazy.make_skeleton(toc, LAYER.place, len(LAYER.blob))
+    made = storage.lazy.make_skeleton(toc, LAYER.blob_place)
 
     assert storage.lazy.open_skeleton(TOC) == made
 
@@ -102,7 +102,7 @@ def test_a_skeleton_of_another_boot_is_void_and_its_toc_is_not(storage: ImageSto
         assert later.sweep().void == 1
         toc = later.lazy.tocs.find(TOC)
         assert toc is not None
-        later.lazy.make_skeleton(toc, LAYER.place, len(LAYER.blob))
+        later.lazy.make_skeleton(toc, LAYER.blob_place)
         assert later.lazy.open_skeleton(TOC) is not None
 
 

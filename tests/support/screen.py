@@ -40,6 +40,8 @@ class Screen:
         more = [f"{name}={value}" for name, value in (environment or {}).items()]
         self._code.unlink(missing_ok=True)
         line = shlex.join(["env", "LC_ALL=C.UTF-8", *more, *command])
+        # tmux may give a window its size when what runs in it has begun.
+        line = f'until [ "$(stty size)" = "{lines} {columns}" ]; do sleep 0.02; done; {line}'
         line += f"; echo $? >{shlex.quote(str(self._code))}"  # what tmux says of it is missing at times
         self._tmux("new-session", "-d", "-s", self._target, "-x", str(columns), "-y", str(lines), line)
 

@@ -16,6 +16,7 @@ from typing import Any
 
 from layerfs.oci import Digest
 from layerfs.oci.toc import Stretch, TocKind, TocPlace
+from layerfs.store.tocs import BlobPlace
 from tests.support.images import BuiltLayer, Entry
 
 TOC_NAME = "stargz.index.json"
@@ -53,6 +54,11 @@ class LazyLayer:
         """It as a layer of an image whose manifest says that it has a TOC."""
         diff_id = Digest.of(self.archive)
         return BuiltLayer(self.blob, self.digest, diff_id, "gzip", "COPY . /", self.annotations)
+
+    @property
+    def blob_place(self) -> BlobPlace:
+        """Where the TOC is, and in what."""
+        return BlobPlace(self.place, str(self.digest), len(self.blob))
 
     @property
     def annotations(self) -> dict[str, str]:

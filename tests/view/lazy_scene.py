@@ -3,8 +3,11 @@
 import gzip
 from dataclasses import dataclass, field
 
+import msgspec
+
 from layerfs.layer.toc import Piece
 from layerfs.needs import FileNeed, LayersNeed, Need, TocNeed
+from layerfs.oci import Digest
 from layerfs.view.nodes import Node
 from tests.support.tocs import LazyLayer
 from tests.view.scene import Scene
@@ -43,12 +46,15 @@ class Provider:
             found = node.open()
         return found
 
-    def make_skeleton(self, layer: LazyLayer) -> None:
-        """Have the skeleton of *layer*."""
+    def make_skeleton(self, layer: LazyLayer, blob: Digest | None = None) -> None:
+        """Have the skeleton of *layer*, made for *blob* if that is given."""
         lazy = self.scene.storage.lazy
         with lazy.stage_toc(layer.place.digest) as staged:
             staged.write(layer.toc)
-            lazy.make_skeleton(staged, layer.place, len(layer.blob))
+            place = layer.blob_place
+            if blob is not None:
+                place = msgspec.structs.replace(place, blob=str(blob))
+            lazy.make_skeleton(staged, place)
 
     def extract(self, layer: LazyLayer) -> None:
         """Have *layer* whole."""

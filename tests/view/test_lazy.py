@@ -192,6 +192,8 @@ def test_numbers_stay_while_a_layer_becomes_whole_and_bytes_come_from_it(
     provider.extract(BASE)
 
     assert {name: node.ino for name, node in listed(root(scene, BASE))} == numbers
+    assert isinstance(one.open(), FileNeed), "it may be another layer than the TOC says"
+    scene.storage.lazy.tocs.note_equal(BASE.place.digest, BASE.digest)
     assert read(one) == b"content"
     assert etc.lookup(b"a") is one
     del before, etc, one
@@ -199,6 +201,12 @@ def test_numbers_stay_while_a_layer_becomes_whole_and_bytes_come_from_it(
     scene.storage.lazy.skeletons.discard(BASE.place.digest)
     assert read(scene.node("layers", key(BASE).name, "diff", "etc", "a")) == b"content"
     assert provider.met == []
+
+
+def test_a_skeleton_serves_the_blob_that_it_was_made_for(scene: Scene, provider: Provider) -> None:
+    """Any image may claim the TOC of another, for a blob in which it lies elsewhere."""
+    provider.make_skeleton(BASE, TOP.digest)
+    assert root(scene, BASE).lookup(b"etc") == TocNeed(DEMO, parsed(IMAGE), (0,))
 
 
 def listed(node: Node) -> list[tuple[bytes, Node]]:
@@ -232,7 +240,7 @@ def test_an_image_cannot_claim_a_toc_for_the_blob_of_another(scene: Scene) -> No
     scene.knows(image(lying), "evil")
     scene.knows(image(honest), "honest")
     liar, provider = LayerKey(honest.digest, evil.place.digest), Provider(scene, (evil,))
-    provider.make_skeleton(evil)
+    provider.make_skeleton(evil, honest.digest)
     shown = scene.node("layers", liar.name, "diff", "etc", "shadow")
     assert shown.attributes().size == 4
 
