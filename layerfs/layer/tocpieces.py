@@ -19,6 +19,9 @@ SKIP_MAX: Final = 64 << 20
 """Bytes that may have to be decompressed before a chunk begins; stargz-snapshotter puts at most some
 megabytes of small files together (``--estargz-min-chunk-size``)."""
 
+_SKIPPED_FOR_EACH: Final = 8
+"""Bytes in front of all chunks of a file for each byte of it: each chunk is decompressed alone."""
+
 _DIGEST: Final = re.compile(r"sha256:[0-9a-f]{64}").fullmatch
 _OF_NOTHING: Final = str(Digest.of(b""))
 _ZEROS: Final = "zeros"
@@ -72,6 +75,9 @@ class PieceReader:
             self._place(piece, json)
         if at != json.size:
             raise _wrong(json, f"chunks of {at} bytes together (expected {json.size})")
+        passed, most = sum(piece.skip for piece in pieces), SKIP_MAX + _SKIPPED_FOR_EACH * json.size
+        if passed > most:
+            raise _wrong(json, f"{passed} bytes in front of its chunks (expected at most {most})")
         if self._says_ends:
             self._end(pieces[-1], json)
         return Content(json.digest, json.size, pieces)

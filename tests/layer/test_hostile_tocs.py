@@ -20,6 +20,8 @@ def refused(*entries: tocs.Json, why: str, id: str, **more: Any) -> Any:
     return pytest.param(entries, why, more, id=id)
 
 
+OF_BYTE = "sha256:" + "1" * 64
+
 NAMES = [
     refused(directory("a"), directory("a"), why="a: listed twice", id="one name twice"),
     refused(file("a"), directory("a/", offset=300), why="a: listed twice", id="one name, two types"),
@@ -84,6 +86,12 @@ PLACES = [
     refused(file(offset=1 << 62), why="in front of the TOC", id="an offset outside of the blob"),
     refused(file(innerOffset=-1), why="inner offset -1", id="a negative inner offset"),
     refused(file(innerOffset=SKIP_MAX + 1), why="inner offset", id="a file behind a bomb"),
+    refused(
+        file("a", size=2, chunkSize=1, chunkDigest=OF_BYTE, innerOffset=SKIP_MAX - 9),
+        {"name": "a", "type": "chunk", "offset": 100, "chunkOffset": 1, "chunkSize": 1,
+         "chunkDigest": OF_BYTE, "innerOffset": SKIP_MAX},
+        why="in front of its chunks", id="a file whose chunks all lie behind a bomb",
+    ),
     refused(
         chunked("a"), chunked("b", offset=199, end=300),
         kind=CHUNKED, why="offset 199", id="data that overlaps",
