@@ -39,7 +39,8 @@ class Screen:
         self._session += 1
         more = [f"{name}={value}" for name, value in (environment or {}).items()]
         self._code.unlink(missing_ok=True)
-        line = shlex.join(["env", "LC_ALL=C.UTF-8", *more, *command])
+        # pytest's workers have a size of their own in the environment, which is stronger than the screen's.
+        line = shlex.join(["env", "-u", "COLUMNS", "-u", "LINES", "LC_ALL=C.UTF-8", *more, *command])
         # tmux may give a window its size when what runs in it has begun.
         line = f'until [ "$(stty size)" = "{lines} {columns}" ]; do sleep 0.02; done; {line}'
         line += f"; echo $? >{shlex.quote(str(self._code))}"  # what tmux says of it is missing at times
