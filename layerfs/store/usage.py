@@ -15,6 +15,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
+from errno import EINVAL
 from pathlib import Path
 from typing import Final
 
@@ -180,8 +181,9 @@ def _namespaces(proc: Path) -> Iterator[tuple[int, list[Mount] | None]]:
             yield int(name), parse_mountinfo((directory / "mountinfo").read_bytes())
         except (FileNotFoundError, ProcessLookupError):
             continue  # it ended
-        except OSError:
-            yield int(name), None
+        except OSError as exc:
+            if exc.errno != EINVAL:  # what the kernel says of a process that has let go of its namespaces
+                yield int(name), None
 
 
 def _paths(mounts: Iterable[Mount], root: Path, looked: _Looked) -> Iterator[tuple[bytes, bytes]]:

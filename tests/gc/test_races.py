@@ -107,7 +107,7 @@ def test_eight_processes_use_and_remove_at_random_and_nobody_loses_anything(
 
 def nothing_is_left_once_nobody_needs_anything(store: Path) -> None:
     with ImageStorage(store) as storage:
-        assert storage.usage().digests == {}
+        assert not any(map(storage.usage().uses, DIGESTS)), "of other tests there may be mounts"
         numbers_agree_with_du(storage)
         remove_images(storage, dict(storage.refs.all()))
         for name, _ in list(storage.leases.all()):  # those with a time

@@ -199,7 +199,10 @@ def test_nothing_that_a_container_uses_is_collected(
     assert clients.read(root / "plain") == b"plain"
     assert clients.read(root / "other") == b"other", "the daemon knows where it came from"
     mounts.clear(root)
-    command("gc", "--store", mounted.store)
-    assert [path for path in (mounted.store / "objects").rglob("*") if path.is_file()] == []
-    assert list((mounted.store / "skeletons").iterdir()) == []
-    assert list((mounted.store / "overlays").iterdir()) == []
+
+    def is_empty() -> bool:
+        command("gc", "--store", mounted.store)
+        places = (mounted.store / name for name in ("objects", "skeletons", "overlays"))
+        return not any(path.is_file() for place in places for path in place.rglob("*"))
+
+    clients.wait_until(is_empty)  # a mount namespace of another test may have a copy of the mount
