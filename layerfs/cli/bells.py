@@ -1,4 +1,4 @@
-"""Which mount of a store can be asked for files that are not here. Cheap: no trio, no HTTP."""
+"""What a mount says of itself, and which one can be asked for files that are not here. No trio, no HTTP."""
 
 import os
 from contextlib import suppress
@@ -7,14 +7,24 @@ from typing import Final
 
 import msgspec
 
-from layerfs.host.mounts import read_mounts
+from layerfs.host.mounts import Mount, read_mounts
 from layerfs.host.patience import read_within
-from layerfs.status import parse_status
+from layerfs.status import Status, parse_status
 
 BELL: Final = ".layerfs/bell"
 """What of a mount an overlay names, with ``/ring`` and ``/direct`` in it."""
+STATUS_SECONDS: Final = 3.0
+"""How long a mount may take to answer."""
 _STATUS: Final = b"/.layerfs/status.json"
-_SECONDS: Final = 3.0
+
+
+def read_status(mount: Mount) -> Status:
+    """Return what *mount* says of itself.
+
+    Raises OSError if it is dead or others must not look, TimeoutError if it hangs; DecodeError,
+    RecursionError if it is somebody else's.
+    """
+    return parse_status(read_within(mount.point + _STATUS, STATUS_SECONDS))
 
 
 def bell_mount(store: Path) -> str | None:
@@ -24,9 +34,7 @@ def bell_mount(store: Path) -> str | None:
     """
     for mount in read_mounts():
         if mount.is_layerfs and mount.root == b"/" and mount.user in (0, os.geteuid()):
-            with suppress(OSError, msgspec.DecodeError):  # dead, hanging, or somebody else's
-                status = parse_status(read_within(mount.point + _STATUS, _SECONDS))
-                point = Path(os.fsdecode(mount.point))
-                if Path(status.store).samefile(store):
-                    return str(point)
+            with suppress(OSError, msgspec.DecodeError, RecursionError):  # dead, hanging, or somebody else's
+                if Path(read_status(mount).store).samefile(store):
+                    return os.fsdecode(mount.point)
     return None

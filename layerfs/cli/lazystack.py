@@ -5,7 +5,7 @@ from collections.abc import Callable
 import msgspec
 import trio
 
-from layerfs.cli.bells import BELL, bell_mount
+from layerfs.cli.bells import BELL
 from layerfs.cli.here import image_of, kept_whole
 from layerfs.cli.running import Machinery, manifest_of, pinned, with_provider
 from layerfs.errors import NotInStore
@@ -32,11 +32,16 @@ class LazyStack(msgspec.Struct, frozen=True):
 
 
 def use_lazy_stack(
-    settings: Settings, reference: ImageReference, target: bytes, use: Callable[[LazyStack, Scratch], object]
+    settings: Settings,
+    reference: ImageReference,
+    mount: str | None,
+    target: bytes,
+    use: Callable[[LazyStack, Scratch], object],
 ) -> str:
     """Call *use* with the stack of an image for an overlay at *target*, and the scratch that it lies in.
 
-    Nothing removes what it names meanwhile. Returns why the image has to be here before it is mounted, and
+    *mount* can be asked for files of the store (`layerfs.cli.bells`); None if there is no such mount. Nothing
+    removes what the stack names meanwhile. Returns why the image has to be here before it is mounted, and
     then *use* was not called; empty if all is well. Raises LayerfsError.
     """
 
@@ -49,7 +54,7 @@ def use_lazy_stack(
 
     async def lazily(machinery: Machinery) -> None:
         storage = machinery.storage
-        mount = _require_ability(settings, storage)
+        bell = _require_ability(settings, storage, mount)
         manifest = await manifest_of(machinery, reference, await pinned(machinery, reference))
         image = image_of(storage, manifest, machinery.platform)
         tocs = [layer.key.toc for layer in image.layers if layer.key.toc is not None]
@@ -58,13 +63,13 @@ def use_lazy_stack(
         with kept_whole(storage, image.view, *tocs, *(layer.digest for layer in image.layers)):
             numbers = tuple(range(len(image.layers)))
             await machinery.provider.obtain(TocNeed(reference.repository, image, numbers))
-            await trio.to_thread.run_sync(_use, settings, storage, image, target, mount, use)
+            await trio.to_thread.run_sync(_use, settings, storage, image, target, bell, use)
 
     return with_provider(settings, work)
 
 
-def _require_ability(settings: Settings, storage: ImageStorage) -> str:
-    """Return the mount of this store that can be asked. Raises _Refusal."""
+def _require_ability(settings: Settings, storage: ImageStorage, mount: str | None) -> str:
+    """Return what of *mount* answers. Raises _Refusal."""
     if settings.lazy == "never":
         raise _Refusal("switched off in the configuration")
     if not in_initial_user_namespace():
@@ -72,10 +77,9 @@ def _require_ability(settings: Settings, storage: ImageStorage) -> str:
     problem = storage.lazy.problem()
     if problem:
         raise _Refusal(problem)
-    mount = bell_mount(settings.store)
     if mount is None:
         raise _Refusal(f"no mount serves {settings.store} (layerfs mount DIR makes one)")
-    return mount
+    return f"{mount}/{BELL}"
 
 
 def _use(
@@ -83,7 +87,7 @@ def _use(
     storage: ImageStorage,
     image: Image,
     target: bytes,
-    mount: str,
+    bell: str,
     use: Callable[[LazyStack, Scratch], object],
 ) -> None:
     shown = {layer.key: _shown(storage, image, layer.number) for layer in image.layers}
@@ -101,7 +105,7 @@ def _use(
         lowers = dict.fromkeys(str(tree.path) for tree in reversed(trees))  # a repeated one at its topmost
         storage.lazy.objects.remove_void()  # the kernel would read them
         objects = str(storage.lazy.objects.directory)
-        data = (f"{mount}/{BELL}/ring", objects, f"{mount}/{BELL}/direct")
+        data = (f"{bell}/ring", objects, f"{bell}/direct")
         use(LazyStack((str(cover), *lowers), data), scratch)
     except BaseException:
         scratch.remove()

@@ -156,7 +156,8 @@ def _mounted_lazily(
     lazy: Laziness,
 ) -> bool:
     """Mount an image before it is here; False where that cannot be. Raises UsageError if it must be."""
-    if lazy == "auto" and (bell_mount(settings.store) is None or is_here(settings, reference)):
+    served = bell_mount(settings.store)
+    if lazy == "auto" and (served is None or is_here(settings, reference)):
         return False
     from layerfs.cli.lazystack import LazyStack, use_lazy_stack
 
@@ -167,7 +168,7 @@ def _mounted_lazily(
         _require_all(reference, list(stack.lowers), target)
         scratch.lock.release()  # it shows in the list of mounts now
 
-    refusal = use_lazy_stack(settings, reference, target.path, mount)
+    refusal = use_lazy_stack(settings, reference, served, target.path, mount)
     if refusal and lazy == "always":
         raise UsageError(f"--lazy always: {refusal}")
     return not refusal

@@ -14,6 +14,7 @@ import typer
 
 from layerfs.cli import options
 from layerfs.cli.app import app
+from layerfs.cli.bells import STATUS_SECONDS, read_status
 from layerfs.cli.completion import complete_mountpoint
 from layerfs.cli.failures import advice
 from layerfs.cli.output import print_json, print_text
@@ -21,13 +22,10 @@ from layerfs.cli.overlaid import OverlayLook, ScratchLook, overlay_looks
 from layerfs.errors import MountError
 from layerfs.host import mounts
 from layerfs.host.occupants import Device, named, read_occupants
-from layerfs.host.patience import read_within
 from layerfs.settings import Settings
-from layerfs.status import Status, Underway, parse_status
+from layerfs.status import Status, Underway
 from layerfs.view.texts import human_size
 
-_STATUS_FILE: Final = b"/.layerfs/status.json"
-_SECONDS: Final = 3.0
 _SHOWN_ERRORS: Final = 5
 
 
@@ -121,7 +119,7 @@ def _look(mount: mounts.Mount) -> Look:
     """Return what a mount says of itself, and its state."""
     look = partial(Look, os.fsdecode(mount.point), mount.device)
     try:
-        return look("serving", status=parse_status(read_within(mount.point + _STATUS_FILE, _SECONDS)))
+        return look("serving", status=read_status(mount))
     except TimeoutError:
         return look("hanging")
     except (OSError, msgspec.DecodeError, RecursionError) as exc:
@@ -136,7 +134,7 @@ def _lines(look: Look) -> list[str]:
         case "dead":
             return [f"{point}: dead, its daemon has ended (layerfs umount {point})"]
         case "hanging":
-            return [f"{point}: no answer within {_SECONDS:g} s (is its daemon stopped?)"]
+            return [f"{point}: no answer within {STATUS_SECONDS:g} s (is its daemon stopped?)"]
     about = look.status
     if about is None:
         return [f"{point}: {look.reason} (only the user who mounted it may look)"]

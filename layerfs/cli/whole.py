@@ -1,6 +1,7 @@
 """Everything below a digest: all platforms of an index, with what is listed beside them."""
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -81,23 +82,10 @@ def images_of(machinery: "Machinery", whole: Whole) -> tuple[Image, ...]:
 
 async def fetch_blobs(machinery: "Machinery", repository: Repository, blobs: Iterable[Descriptor]) -> None:
     """Have blobs in the store, verified; nothing is extracted. Raises the first error once all have ended."""
-    import trio
+    from layerfs.fetch.tasks import all_of
 
-    from layerfs.errors import LayerfsError
-    from layerfs.fetch.tasks import outcome
-
-    errors: list[LayerfsError] = []
-
-    async def have(blob: Descriptor) -> None:
-        error = await outcome(machinery.provider.obtain(BlobNeed(repository, blob)))
-        if error is not None:
-            errors.append(error)
-
-    async with trio.open_nursery() as nursery:
-        for blob in blobs:
-            nursery.start_soon(have, blob)
-    if errors:
-        raise errors[0]
+    obtain = machinery.provider.obtain
+    await all_of(*(partial(obtain, BlobNeed(repository, blob)) for blob in blobs))
 
 
 async def fetch_whole(

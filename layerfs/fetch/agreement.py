@@ -5,15 +5,14 @@ again.
 """
 
 import logging
-from contextlib import suppress
 
 import trio
 
-from layerfs.errors import InvalidDocument, InvalidToc
+from layerfs.errors import InvalidToc
 from layerfs.flights import SingleFlight
 from layerfs.oci import Digest
 from layerfs.oci.image import ImageLayer
-from layerfs.oci.toc import TocPlace, toc_place
+from layerfs.oci.toc import TocPlace
 from layerfs.store import ImageStorage
 from layerfs.store.likeness import differences
 
@@ -38,7 +37,7 @@ class Agreement:
 
         Raises InvalidToc if they differ, StoreError.
         """
-        place = _announced(layer)
+        place = layer.place
         lazy = self._storage.lazy
         if place is None:
             return
@@ -60,10 +59,3 @@ class Agreement:
             await trio.to_thread.run_sync(tocs.note_difference, toc, blob, "; ".join(found))
         else:
             await trio.to_thread.run_sync(tocs.note_equal, toc, blob)
-
-
-def _announced(layer: ImageLayer) -> TocPlace | None:
-    """Return where the TOC of *layer* is; None if it has none that makes sense."""
-    with suppress(InvalidDocument):
-        return toc_place(layer.descriptor)
-    return None

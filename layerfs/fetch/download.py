@@ -21,7 +21,7 @@ from layerfs.fetch.spans import Span, ahead
 from layerfs.host.oserrors import disk_errors
 from layerfs.oci import Descriptor, Repository
 from layerfs.store import StagedDownload, VerifiedBlob
-from layerfs.store.newobjects import write_all_at
+from layerfs.store.disk import write_all_at
 from layerfs.store.parts import Part
 
 _COPIED: Final = 1 << 20

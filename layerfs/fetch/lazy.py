@@ -64,7 +64,7 @@ class LazyWork:
         laziness: Laziness,
         agreement: Agreement,
     ) -> None:
-        self.parts = parts
+        self._parts = parts
         self._flights: SingleFlight[tuple[str, object], bool] = SingleFlight(nursery)
         self._journal = journal
         self._storage = storage
@@ -138,7 +138,7 @@ class LazyWork:
         """Say whether the layer of *need* is being read file after file."""
         if isinstance(need, TocNeed):
             return False
-        return self.parts.is_all_wanted(need.image.layers[need.number].digest, need.repository.registry)
+        return self._parts.is_all_wanted(need.image.layers[need.number].digest, need.repository.registry)
 
     async def _once(
         self, key: tuple[str, object], layer: ImageLayer, job: Callable[[], Awaitable[None]]
@@ -176,7 +176,7 @@ class LazyWork:
             raise NotLazy(str(exc)) from exc
         except ImageError as exc:  # the layer may be sound all the same
             self._refused[place.digest, layer.digest] = str(exc)
-            await self.parts.discard(layer.digest, repository.registry)
+            await self._parts.discard(layer.digest, repository.registry)
             log.warning("%s: its TOC is refused, it is fetched whole: %s", layer.digest, exc)
             raise NotLazy(str(exc)) from exc
 
@@ -218,7 +218,7 @@ class LazyWork:
         if place.stretch is not None:
             return place
         tail = Span(max(0, blob.size - footer.TAIL), blob.size)
-        parts = await self.parts.have(repository, blob, [tail])
+        parts = await self._parts.have(repository, blob, [tail])
         raw = await trio.to_thread.run_sync(read_span, parts, tail)
         return footer.locate(place, raw, blob.size)
 
@@ -232,7 +232,7 @@ class LazyWork:
         for span in spans:
             if span.end > blob.size:
                 raise InvalidLayer(f"TOC: bytes {span.start} to {span.end} of a blob of {blob.size}")
-        parts = await self.parts.have(repository, blob, spans)
+        parts = await self._parts.have(repository, blob, spans)
 
         def write() -> None:
             toc.write(*(read_span(parts, span) for span in spans))
@@ -277,7 +277,7 @@ class LazyWork:
 
     async def _make_object(self, repository: Repository, blob: Descriptor, content: Content) -> None:
         spans = [Span(piece.offset, piece.end) for piece in content.pieces if piece.digest]
-        parts = await self.parts.have(repository, blob, spans, read_ahead=True)
+        parts = await self._parts.have(repository, blob, spans, read_ahead=True)
         staged = await trio.to_thread.run_sync(self._storage.lazy.objects.stage, content)
         try:
             held = tuple(PartHere(part.start, part.end, str(part.path)) for part in parts)
@@ -285,7 +285,8 @@ class LazyWork:
             await self._decoders.unpack(job, staged)
             await trio.to_thread.run_sync(staged.commit)
         except (ImageError, NotInStore):
-            await self.parts.discard(blob.digest, repository.registry)  # one of them is not what it should be
+            # One of them is not what it should be.
+            await self._parts.discard(blob.digest, repository.registry)
             raise
         finally:
             with trio.CancelScope(shield=True):

@@ -22,9 +22,7 @@ from layerfs.fetch.sharing import LocatingOrigin, WaitShares
 from layerfs.fetch.tasks import background
 from layerfs.fetch.workers import Workers
 from layerfs.layer.budgets import Budgets
-from layerfs.needs import (
-    WAITERS,
-)
+from layerfs.needs import WAITERS
 from layerfs.oci import Platform
 from layerfs.store import ImageStorage
 

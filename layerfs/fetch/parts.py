@@ -6,6 +6,7 @@ Judges no bytes: whoever makes a file of them does, and the blob's digest once t
 import logging
 import os
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Final
 
 import trio
@@ -15,6 +16,7 @@ from layerfs.fetch.backoff import Backoff
 from layerfs.fetch.operations import ReceiveRange
 from layerfs.fetch.origin import Origin
 from layerfs.fetch.spans import Readahead, Span, merged, missing, requests
+from layerfs.fetch.tasks import all_of
 from layerfs.oci import Descriptor, Digest, Repository
 from layerfs.store import ImageStorage
 from layerfs.store.parts import Part, StagedPart
@@ -63,23 +65,12 @@ class BlobParts:
         return found + fresh
 
     async def _receive_all(self, repository: Repository, blob: Descriptor, spans: list[Span]) -> list[Part]:
-        limit = trio.Semaphore(_AT_ONCE)
-        failures: list[Exception] = []
         found: list[Part] = []
 
         async def ask(span: Span) -> None:
-            async with limit:
-                try:
-                    if not failures:
-                        found.append(await self._receive(repository, blob, span))
-                except Exception as exc:  # noqa: BLE001 - raised below
-                    failures.append(exc)
+            found.append(await self._receive(repository, blob, span))
 
-        async with trio.open_nursery() as nursery:
-            for span in spans:
-                nursery.start_soon(ask, span)
-        if failures:
-            raise failures[0]
+        await all_of(*(partial(ask, span) for span in spans), at_once=_AT_ONCE)
         return found
 
     def is_all_wanted(self, digest: Digest, source: str) -> bool:

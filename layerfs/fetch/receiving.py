@@ -1,6 +1,5 @@
 """A stream of a blob, or of a part of one, into a file. Moves bytes; verifies nothing but their number."""
 
-import os
 from typing import Final
 
 import trio
@@ -9,6 +8,7 @@ from layerfs.errors import SizeMismatch
 from layerfs.fetch.origin import BlobChunks, Listener, Means
 from layerfs.host.oserrors import disk_errors
 from layerfs.oci import Descriptor
+from layerfs.store.disk import write_all_at
 
 ANNOUNCED: Final = 1 << 20
 """Bytes after which it is told that they arrived: each time is a message, and a step of the daemon."""
@@ -74,10 +74,7 @@ async def write_range(stream: BlobChunks, span: tuple[int, int], at: int, name: 
 
 def _put(fd: int, data: memoryview, at: int, name: str) -> None:
     with disk_errors(f"{name}: cannot write"):
-        while data:
-            taken = os.pwrite(fd, data, at)
-            at += taken
-            data = data[taken:]
+        write_all_at(fd, data, at)
 
 
 class _File:

@@ -108,12 +108,17 @@ def naming(repository: Repository, image: Image, layer: ImageLayer) -> Iterator[
         raise type(exc)(f"{place} of {repository}@{image.manifest.digest.shown}: {exc}") from exc
 
 
-async def all_of(*jobs: Callable[[], Awaitable[None]]) -> None:
-    """Do all *jobs* at the same time. Raises the first LayerfsError, once all have ended."""
-    failures: list[LayerfsError] = []
+async def all_of(*jobs: Callable[[], Awaitable[object]], at_once: int | None = None) -> None:
+    """Do all *jobs* at the same time. Raises the first LayerfsError, once all have ended.
 
-    async def run(job: Callable[[], Awaitable[None]]) -> None:
-        found = await outcome(job())
+    No more than *at_once* are under way if that is given, and then none begins after one has failed.
+    """
+    failures: list[LayerfsError] = []
+    turns = trio.Semaphore(at_once or max(1, len(jobs)))
+
+    async def run(job: Callable[[], Awaitable[object]]) -> None:
+        async with turns:
+            found = None if at_once and failures else await outcome(job())
         if isinstance(found, LayerfsError):
             failures.append(found)
 

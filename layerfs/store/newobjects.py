@@ -13,6 +13,7 @@ from layerfs.errors import DigestMismatch, SizeMismatch
 from layerfs.host.oserrors import disk_errors
 from layerfs.layer.toc import Content, Piece
 from layerfs.oci import Digest
+from layerfs.store.disk import write_all_at
 from layerfs.store.locks import ByteLock
 
 _CHUNK: Final = 1 << 20
@@ -139,12 +140,3 @@ class PieceWriter:
 
     def _what(self) -> str:
         return f"object {self._target.id}, piece at {self._piece.start}"
-
-
-def write_all_at(fd: int, data: bytes | memoryview, offset: int) -> None:
-    """Write all of *data* at *offset*. Raises OSError."""
-    rest = memoryview(data)
-    while rest:
-        taken = os.pwrite(fd, rest, offset)
-        offset += taken
-        rest = rest[taken:]

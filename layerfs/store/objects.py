@@ -29,7 +29,7 @@ from layerfs.errors import StoreError
 from layerfs.host.oserrors import disk_errors
 from layerfs.layer.overlayfs import object_path
 from layerfs.layer.toc import Content
-from layerfs.store.disk import FILE_MODE, make_directories
+from layerfs.store.disk import FILE_MODE, make_directories, unlink
 from layerfs.store.durability import Durability
 from layerfs.store.layout import staged
 from layerfs.store.locks import Locks
@@ -118,14 +118,8 @@ class ObjectShelf:
 
     def discard(self, id_: str) -> bool:
         """Remove an object; True if there was one. Raises StoreReadOnly, StoreError."""
-        path = self.directory / object_path(id_)
         self._pending.pop(id_, None)
-        with disk_errors(f"{path}: cannot remove"):
-            try:
-                os.unlink(path)
-            except FileNotFoundError:
-                return False
-        return True
+        return unlink(self.directory / object_path(id_))
 
     def all(self) -> Iterator[tuple[str, os.stat_result]]:
         """Yield the id and the status of each object, void ones too, in no order. Raises OSError."""
