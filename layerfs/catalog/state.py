@@ -38,7 +38,7 @@ def layer_status(storage: ImageStorage, key: LayerKey, count: Count) -> LayerSta
     """Say how much of a layer the store has; no registry is asked. Raises StoreError if *count* does."""
     if storage.open_layer(key.digest) is not None or storage.open_blob(key.digest) is not None:
         return LayerStatus(FETCHED)
-    if key.toc is None or storage.lazy.open_skeleton(key.toc) is None:
+    if key.toc is None or storage.lazy.open_skeleton_of(key.toc, key.digest) is None:
         return LayerStatus(ABSENT)
     here = count(key.toc)
     return LayerStatus(PARTIAL if here is not None and here.files else TOC, here)

@@ -154,7 +154,7 @@ def _details(
 
 def _is_listed(storage: ImageStorage, key: LayerKey) -> bool:
     """Say whether the files of a layer are listed that is not whole."""
-    listed = key.toc is not None and storage.lazy.open_skeleton(key.toc) is not None
+    listed = key.toc is not None and storage.lazy.open_skeleton_of(key.toc, key.digest) is not None
     return listed and storage.open_layer(key.digest) is None
 
 

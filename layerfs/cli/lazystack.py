@@ -115,7 +115,8 @@ def _use(
 def _shown(storage: ImageStorage, image: Image, number: int) -> LayerDir:
     """Return the directory of one layer: its skeleton, or all of it. Raises NotInStore."""
     layer = image.layers[number]
-    skeleton = None if layer.key.toc is None else storage.lazy.open_skeleton(layer.key.toc)
+    toc = layer.key.toc
+    skeleton = None if toc is None else storage.lazy.open_skeleton_of(toc, layer.digest)
     found = skeleton or storage.open_layer(layer.digest)
     if found is None:
         raise NotInStore(f"layer {layer.digest}: fetched, but removed again meanwhile; try again")

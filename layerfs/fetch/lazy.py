@@ -46,7 +46,7 @@ _RANGELESS_SECONDS: Final = 600.0
 log = logging.getLogger(__name__)
 
 
-class NotLazy(Exception):
+class _NotLazy(LayerfsError):
     """A layer has to be fetched whole; the text says why."""
 
 
@@ -80,30 +80,30 @@ class LazyWork:
     def place(self, repository: Repository, layer: ImageLayer) -> TocPlace:
         """Return where the TOC of *layer* is.
 
-        Raises NotLazy where it has none, or none that may be used; InvalidToc if it tells of another layer.
+        Raises _NotLazy where it has none, or none that may be used; InvalidToc if it tells of another layer.
         """
         if not self._laziness.allows(repository):
-            raise NotLazy("switched off")
+            raise _NotLazy("switched off")
         try:
             place = toc_place(layer.descriptor)
         except InvalidDocument as exc:
-            raise NotLazy(str(exc)) from exc
+            raise _NotLazy(str(exc)) from exc
         if place is None:
-            raise NotLazy("no TOC")
+            raise _NotLazy("no TOC")
         self._agreement.require(layer, place)
         lazy = self._storage.lazy
         problem = self._refused.get((place.digest, layer.digest)) or lazy.problem()
         if problem:
-            raise NotLazy(problem)
+            raise _NotLazy(problem)
         if self._is_rangeless(repository) and not lazy.open_skeleton_of(place.digest, layer.digest):
-            raise NotLazy(f"{repository.registry} answers no ranges")
+            raise _NotLazy(f"{repository.registry} answers no ranges")
         return place
 
     def why_whole(self, repository: Repository, layer: ImageLayer) -> str:
         """Say why *layer* cannot be lazy, as far as it is known by now; empty if it can, or may."""
         try:
             self.place(repository, layer)
-        except (NotLazy, ImageError) as exc:
+        except (_NotLazy, ImageError) as exc:
             return str(exc)
         return ""
 
@@ -148,7 +148,7 @@ class LazyWork:
         async def run() -> bool:
             try:
                 await job()
-            except NotLazy as exc:
+            except _NotLazy as exc:
                 log.debug("%s: fetched whole: %s", layer.digest, exc)
                 return False
             except LayerfsError as exc:
@@ -159,7 +159,7 @@ class LazyWork:
         return await self._flights.do(key, run)
 
     async def _skeleton(self, repository: Repository, layer: ImageLayer) -> None:
-        """Have the skeleton of *layer*. Raises NotLazy; LayerfsError where a whole layer would fail, too."""
+        """Have the skeleton of *layer*. Raises _NotLazy; LayerfsError where a whole layer would fail, too."""
         place = await trio.to_thread.run_sync(self.place, repository, layer)
 
         async def has() -> bool:
@@ -173,12 +173,12 @@ class LazyWork:
             await make_once(self._storage, repository.registry, place.digest, has, make)
         except NoRanges as exc:
             self._rangeless[repository.registry] = time.monotonic()
-            raise NotLazy(str(exc)) from exc
+            raise _NotLazy(str(exc)) from exc
         except ImageError as exc:  # the layer may be sound all the same
             self._refused[place.digest, layer.digest] = str(exc)
             await self._parts.discard(layer.digest, repository.registry)
             log.warning("%s: its TOC is refused, it is fetched whole: %s", layer.digest, exc)
-            raise NotLazy(str(exc)) from exc
+            raise _NotLazy(str(exc)) from exc
 
     async def _make_skeleton(self, repository: Repository, blob: Descriptor, place: TocPlace) -> None:
         lazy = self._storage.lazy
@@ -194,7 +194,7 @@ class LazyWork:
         else:
             known = await trio.to_thread.run_sync(stored.place)
             if known is None or known.blob != str(blob.digest):
-                raise NotLazy("its TOC is that of another layer of this store")
+                raise _NotLazy("its TOC is that of another layer of this store")
             await self._publish_skeleton(blob, known.toc, None)
 
     async def _publish_skeleton(self, blob: Descriptor, place: TocPlace, toc: StagedToc | None) -> None:
@@ -244,7 +244,7 @@ class LazyWork:
     async def _object(self, repository: Repository, layer: ImageLayer, toc: Digest, id_: str) -> None:
         """Have what a file of a lazy layer holds. Raises LayerfsError.
 
-        NotLazy where the registry answers no ranges any more: then the layer has to be had whole.
+        _NotLazy where the registry answers no ranges any more: then the layer has to be had whole.
         """
         lazy = self._storage.lazy
 
@@ -259,7 +259,7 @@ class LazyWork:
             await make_once(self._storage, repository.registry, Digest.of(id_.encode()), has, make)
         except NoRanges as exc:
             self._rangeless[repository.registry] = time.monotonic()
-            raise NotLazy(str(exc)) from exc
+            raise _NotLazy(str(exc)) from exc
 
     async def release(self, repository: Repository, layer: ImageLayer) -> None:
         """Have all files of a whole layer as objects, if a mount uses its skeleton: it waits for them alone.

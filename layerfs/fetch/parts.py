@@ -47,7 +47,7 @@ class BlobParts:
     ) -> list[Part]:
         """Have all of *wanted*, and with *read_ahead* what is likely to be wanted next.
 
-        Returns the parts that hold it. Raises LayerfsError, NoRanges.
+        Returns the parts that hold it. Raises LayerfsError, as NoRanges.
         """
         whole = await trio.to_thread.run_sync(self._storage.open_blob, blob.digest)
         if whole is not None:

@@ -120,7 +120,7 @@ def _table_differences(found: Tables, expected: Tables) -> Iterator[str]:
 def _compare(question: _Question) -> tuple[str, ...]:
     storage = ImageStorage(question.store, maker=question.maker)
     toc, blob = Digest.parse(question.toc), Digest.parse(question.blob)
-    layer, skeleton = storage.open_layer(blob), storage.lazy.open_skeleton(toc)
+    layer, skeleton = storage.open_layer(blob), storage.lazy.open_skeleton_of(toc, blob)
     if layer is None or skeleton is None:
         raise StoreError(f"{blob}: gone, or its skeleton is, before they were compared")
     tables = layer.tables(), skeleton.tables()

@@ -72,7 +72,8 @@ def _open_skeleton(context: MountContext, key: LayerKey, skeleton: LayerDir) -> 
         return SkeletonSource(directory, name, called, owner, files)
 
     def lacking() -> Need | None:
-        return known.views.toc_need(key) if storage.lazy.open_skeleton(toc) is None else None
+        gone = storage.lazy.open_skeleton_of(toc, key.digest) is None
+        return known.views.toc_need(key) if gone else None
 
     return context.trees.open_as(called, skeleton, source, lacking)
 

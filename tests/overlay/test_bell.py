@@ -6,6 +6,7 @@ import os
 import random
 import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -165,6 +166,21 @@ def test_rw_copies_up_what_is_written(mounted: Daemon, pushed: Tag, tmp_path: Pa
         assert not (path / "etc").exists()
         command("overlay", "--umount", "--store", mounted.store, path)
         assert os.listdir(mounted.store / "overlays") == []
+    finally:
+        mounts.clear(path)
+
+
+def test_a_toc_that_an_image_claims_for_another_blob_shows_nothing_in_it(
+    root: Path, mounted: Daemon, tmp_path: Path, registry: Registry
+) -> None:
+    """The skeleton of that TOC is here, of the layer that it belongs to."""
+    lying = registry.push("overlay/lying", "1", image(replace(PLAIN, annotations=BASE.annotations)))
+    path = tmp_path / "lying"
+    path.mkdir()
+    try:
+        command("overlay", "--lazy", "always", "--store", mounted.store, str(lying), path)
+        assert os.listdir(path) == ["plain"]
+        assert clients.read(path / "plain") == b"plain"
     finally:
         mounts.clear(path)
 
