@@ -31,7 +31,7 @@ def isolate() -> None:
     """Give this process a mount namespace of its own, for root, before it starts another.
 
     Two who run tests at once are seen by each other else: a namespace that one makes would hold a copy of
-    what the other has mounted, and that would be in use until it ends. Root without that right mounts nothing.
+    what the other has mounted, and that would be in use until it ends. Root without that right cannot mount.
     """
     libc = ctypes.CDLL(None, use_errno=True)
     if not libc.unshare(_CLONE_NEWNS):
