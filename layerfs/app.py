@@ -51,10 +51,10 @@ def asking(settings: Settings) -> "RegistryClient":
     """Return a client for any registry, to be entered. Brings HTTP along."""
     from layerfs.registry.client import RegistryClient
 
-    return RegistryClient(_registries(settings))
+    return RegistryClient(registry_settings(settings))
 
 
-def _registries(settings: Settings) -> RegistrySettings:
+def registry_settings(settings: Settings) -> RegistrySettings:
     """Say how registries are asked, whichever they are. Raises InvalidSettings for a missing authfile."""
     if settings.authfile is not None and not settings.authfile.exists():
         raise InvalidSettings(
@@ -108,13 +108,13 @@ def allowed_registries(settings: Settings) -> frozenset[str] | None:
     if settings.registries is None and settings.allow_other:
         from layerfs.registry.keychain import registries_with_logins
 
-        return settings.insecure_registries | registries_with_logins(_registries(settings))
+        return settings.insecure_registries | registries_with_logins(registry_settings(settings))
     return settings.registries
 
 
 def _allowed_registries(settings: Settings) -> RegistrySettings:
     """Say what may be asked, and how."""
-    return dataclasses.replace(_registries(settings), allowed=allowed_registries(settings))
+    return dataclasses.replace(registry_settings(settings), allowed=allowed_registries(settings))
 
 
 @asynccontextmanager

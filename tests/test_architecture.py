@@ -30,6 +30,7 @@ ARROWS: dict[str, set[str]] = {
     "store": {"errors", "oci", "layer", "extract", "host", "processes"},
     "catalog": {"errors", "oci", "needs", "store"},
     "gc": {"errors", "oci", "settings", "store", "catalog"},
+    "doctor": {"errors", "foreign", "host", "layer", "registry", "store"},
     "flights": {"errors"},
     "fetch": {
         "errors", "oci", "needs", "layer", "extract", "processes", "registry", "store", "host", "flights",
@@ -46,7 +47,7 @@ ARROWS: dict[str, set[str]] = {
     },
     "cli": {
         "errors", "foreign", "oci", "needs", "layer", "host", "registry", "local", "store", "catalog", "view",
-        "fetch", "gc", "settings", "status", "config", "app",
+        "doctor", "fetch", "gc", "settings", "status", "config", "app",
     },
     "__main__": {"cli"},
 }  # fmt: skip

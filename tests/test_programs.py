@@ -52,8 +52,8 @@ IN_EXAMPLES = {"pass", "apt", "pip", "echo", "apptainer", "singularity", "srun",
 # Words that begin lists of arguments, or come first in a call, without being programs.
 NO_PROGRAMS = frozenset(
     _words(
-        "absent capget capset docker.io ghcr.io latest login lowerdir none overlay prctl read relative req "
-        "statx syncfs syscall tgkill umount2 x509"
+        "absent adjtimex capget capset docker.io ghcr.io latest login lowerdir none overlay prctl read "
+        "relative req statx syncfs syscall tgkill umount2 x509"
     )
 )
 _STARTS = frozenset(

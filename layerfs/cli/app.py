@@ -59,6 +59,7 @@ app.command(epilog="Example: layerfs completion bash > layerfs.bash")(completion
 VERBS: Final = {
     "config": "config",
     "df": "df",
+    "doctor": "doctor",
     "export": "export",
     "images": "images",
     "gc": "removal",

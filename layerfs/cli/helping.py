@@ -18,7 +18,7 @@ GROUPS: Final = {
     "Fetch": ("pull", "import", "push", "login", "logout"),
     "Run": ("mount", "umount", "status", "overlay", "lowerdir", "export", "save"),
     "Store": ("df", "rm", "gc", "lease", "verify"),
-    "Set up": ("config", "completion", "man"),
+    "Set up": ("config", "doctor", "completion", "man"),
 }
 """Where each verb stands in ``layerfs --help``."""
 

@@ -89,7 +89,7 @@ def test_creds_are_stronger_than_a_login_that_is_kept(layerfs: CommandLine, priv
 def test_no_repr_shows_the_password_and_helpers_get_it_as_a_message() -> None:
     access = Access(creds=UserPassword("robot", PASSWORD), retry=9, timeout=2.5, tls_verify=False)
     settings = Settings(store=Path("/s"), access=access)
-    asked = app._registries(settings)
+    asked = app.registry_settings(settings)
 
     assert asked.login is not None
     assert (asked.login.username, asked.login.password) == ("robot", PASSWORD)

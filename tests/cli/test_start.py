@@ -62,6 +62,7 @@ _NEEDS: dict[str, set[str]] = {
     "changes IMAGE": _SHORT,
     "config show": _SHORT,
     "df": _SHORT,
+    "doctor": _TRIO,
     "digest nobody.invalid/a --retry 0": _ASKING,
     "export IMAGE -o /dev/null": _SHORT,
     "gc --dry-run": _SHORT,
