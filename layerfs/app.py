@@ -6,6 +6,7 @@ The only place that knows all parts; decides nothing that a package below could 
 import dataclasses
 import logging
 import os
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from functools import partial
@@ -15,7 +16,6 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 import trio
 
-from layerfs import __version__
 from layerfs.errors import InvalidSettings, LayerfsError, StoreError
 from layerfs.extract.client import WORKERS_MAX, ExtractorPool
 from layerfs.fetch import Fetcher, open_fetcher
@@ -27,7 +27,7 @@ from layerfs.fetch.tasks import background, held
 from layerfs.host.mountpoint import Mountpoint
 from layerfs.registry import RegistrySettings
 from layerfs.settings import Access, Settings
-from layerfs.status import Fetching, Status
+from layerfs.status import Fetching
 from layerfs.store import ImageStorage
 from layerfs.store.layout import StoreLayout
 
@@ -237,7 +237,8 @@ async def serve(
 
     Calls *ready* once the mount answers. Raises MountError, StoreError.
     """
-    from layerfs.fuse import session  # no other command needs FUSE
+    from layerfs.fuse import session, tallies  # no other command needs FUSE
+    from layerfs.reporting import Reporter
     from layerfs.view import tree
 
     storage = ImageStorage(settings.store, shared=settings.share_store, maker=settings.store_owner)
@@ -253,7 +254,8 @@ async def serve(
         keeping(keeper, provider.statistics),
     ):
         provider.sweep_soon()
-        status = _Reporter(provider, settings, Path(str(mountpoint)))
+        place = Path(str(mountpoint))
+        status = Reporter(provider, keeper, settings, place, tallies.requests, time.time())
         view = tree.build(
             storage,
             mountpoint.path,
@@ -264,24 +266,3 @@ async def serve(
             why_whole=provider.why_whole,
         )
         await session.serve(view, provider, mountpoint, settings, ready=ready)
-
-
-class _Reporter(msgspec.Struct, frozen=True):
-    """What the view asks for ``.layerfs/status.json``."""
-
-    fetcher: Fetcher
-    settings: Settings
-    mountpoint: Path
-
-    def read(self) -> bytes:
-        """Return the file as of now."""
-        about = Status(
-            version=__version__,
-            pid=os.getpid(),
-            mountpoint=str(self.mountpoint),
-            store=str(self.settings.store),
-            platform=str(self.settings.preferred_platform),
-            offline=self.settings.offline,
-            **msgspec.structs.asdict(self.fetcher.statistics()),
-        )
-        return about.encode()

@@ -2,7 +2,7 @@
 
 ``status.json`` is read by `layerfs status` and by scripts: a field that is here stays, and a new one has a
 default, so that a command can read what an older daemon wrote. Times are seconds since the epoch, sizes are
-bytes. Requests are not counted: a counter in `fuse_request` is a cost of each, and nothing shows it yet.
+bytes. Counts begin with the daemon.
 """
 
 from typing import Annotated, Final, Literal
@@ -43,6 +43,25 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True):
     message: str
 
 
+BUCKETS: Final = (0.001, 0.01, 0.1, 0.5, 1.0, 5.0, 30.0, 120.0)
+"""Seconds; upper bounds of what `Requests.waits` tells apart."""
+
+
+class Requests(msgspec.Struct, frozen=True, kw_only=True):
+    """What the kernel asked of a mount, of one operation."""
+
+    operation: str
+    """``lookup``, ``open`` and so on, as libfuse calls them."""
+    asked: int
+    failed: dict[str, int] = {}
+    """How many were answered with an errno, by its name."""
+    waits: tuple[int, ...] = ()
+    """How many could not be answered at once: for each of `BUCKETS` those that took so long at most, but
+    longer than the one before it; then the rest."""
+    seconds: float = 0.0
+    """What those took together."""
+
+
 class Fetching(msgspec.Struct, frozen=True, kw_only=True):
     """What a fetcher does and did."""
 
@@ -57,6 +76,8 @@ class Fetching(msgspec.Struct, frozen=True, kw_only=True):
     """Their bytes, compressed."""
     failed: int = 0
     """Failures since the start, those that `errors` has forgotten included."""
+    failures: dict[str, int] = {}
+    """The same by the name of a class in `layerfs.errors`."""
 
 
 class Status(Fetching, frozen=True, kw_only=True):
@@ -68,6 +89,14 @@ class Status(Fetching, frozen=True, kw_only=True):
     store: str
     platform: str
     offline: bool
+    started: Moment = 0.0
+    requests: tuple[Requests, ...] = ()
+    removed: Bytes = 0
+    """Bytes that went to keep the store within its limits."""
+    disk_size: Bytes = 0
+    """How large the filesystem is that the store is on."""
+    disk_free: Bytes = 0
+    """How many of these bytes an ordinary user may write."""
 
     def encode(self) -> bytes:
         """Return the file."""

@@ -4,7 +4,7 @@ One task advances a `Progress`; extraction follows it, `status.json` and progres
 """
 
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Literal
@@ -94,7 +94,9 @@ class Journal:
         self.finished: deque[Digest] = deque(maxlen=_KEPT_FINISHED)
         """The blobs whose work ended well lately, the oldest first."""
         self.failures: deque[Failure] = deque(maxlen=_KEPT_FAILURES)
-        self._fetched = self._fetched_bytes = self._failed = 0
+        self._fetched = self._fetched_bytes = 0
+        self._failed: Counter[str] = Counter()
+        """Failures by the name of their class."""
 
     def of(self, digest: Digest) -> Progress | None:
         """Return the work on *digest* that is under way, for whichever image."""
@@ -120,7 +122,7 @@ class Journal:
 
     def failed(self, what: str, error: LayerfsError) -> None:
         """Remember a failure; old ones fall out."""
-        self._failed += 1
+        self._failed[type(error).__name__] += 1
         self.failures.append(
             Failure(time=time.time(), what=what, error=type(error).__name__, message=str(error))
         )
@@ -143,5 +145,6 @@ class Journal:
             errors=tuple(self.failures),
             fetched=self._fetched,
             fetched_bytes=self._fetched_bytes,
-            failed=self._failed,
+            failed=self._failed.total(),
+            failures=dict(self._failed),
         )

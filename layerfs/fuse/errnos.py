@@ -32,6 +32,7 @@ import trio
 from pyfuse3 import FUSEError
 
 from layerfs import errors
+from layerfs.fuse.tallies import tally_of
 
 log = logging.getLogger(__name__)
 
@@ -141,17 +142,26 @@ def fuse_request(
     of the mount passes through.
     """
     operation: str = getattr(handler, "__name__", "request")
+    tally = tally_of(operation)
 
     @wraps(handler)
     async def wrapper(*args: P.args, **kwargs: P.kwargs) -> T:
+        tally.asked += 1
         try:
             answer = handler(*args, **kwargs)
             if type(answer) is CoroutineType:
-                return await answer  # type: ignore[no-any-return]  # of T
+                began = monotonic()
+                try:
+                    return await answer  # type: ignore[no-any-return]  # of T
+                finally:
+                    tally.waited(monotonic() - began)
             return answer  # type: ignore[return-value]  # no coroutine
-        except FUSEError:
+        except FUSEError as error:
+            tally.refused(error.errno)
             raise
         except Exception as error:  # the one catch-all of the edge; logs what is unexpected
-            raise translate(operation, error) from error
+            refusal = translate(operation, error)
+            tally.refused(refusal.errno)
+            raise refusal from error
 
     return wrapper

@@ -28,12 +28,14 @@ from layerfs.fuse.prepared import (
 )
 from layerfs.fuse.prepared import forget as forget_prepared
 from layerfs.fuse.served import Inodes, ServedTree
+from layerfs.fuse.tallies import tally_of
 from layerfs.fuse.waiting import Waits
 from layerfs.host.namespaces import in_initial_user_namespace
 from layerfs.needs import Need, Provider
 from layerfs.view.nodes import Entries, LongEntries, Node
 
 log = logging.getLogger(__name__)
+_lookups: Final = tally_of("lookup")
 
 T = TypeVar("T")
 
@@ -136,6 +138,7 @@ class Operations(ReadOnly):
         if node is None:
             timeout = parent.negative_timeout
             if timeout > 0:
+                _lookups.refused(ENOENT)
                 return absent_entry(timeout)
             raise FUSEError(ENOENT)
         entry = entry_of(node)  # everything that can fail is above this line

@@ -26,6 +26,16 @@ class Keeper:
         self._looking = threading.Lock()
         self.is_limited = limits.max_size is not None or limits.min_free is not None
         """Whether there is anything to keep to."""
+        self.freed = 0
+        """Bytes that went, since this keeper was made."""
+
+    def disk(self) -> tuple[int, int]:
+        """Return the bytes of the filesystem of the store, and those that are free; 0 if nobody can say."""
+        try:
+            room = room_of(self._storage)
+        except StoreError:
+            return 0, 0
+        return room.size, room.free
 
     def keep(self) -> int:
         """Have the store within its limits, as far as what may go suffices; return the bytes freed."""
@@ -80,6 +90,7 @@ class Keeper:
                 self._storage.images_dir,
                 goal - freed,
             )
+        self.freed += freed
         if freed:
             log.info("%s: freed %d bytes", self._storage.images_dir, freed)
         return freed

@@ -28,6 +28,9 @@ class StatusSource(Protocol):
     def read(self) -> bytes:
         """Return ``status.json`` as of now. Never waits."""
 
+    def metrics(self) -> bytes:
+        """Return the counts of now in the text format of Prometheus. Never waits."""
+
 
 class MountTree(msgspec.Struct, frozen=True):
     """What is served."""
@@ -82,13 +85,12 @@ def _top(context: MountContext, status: StatusSource) -> dict[bytes, Node]:
     about = context.node(
         b".layerfs/status.json", lambda ino: ChangingText(ino, context, status.read, mode=PRIVATE_MODE)
     )
+    metrics = context.node(b".layerfs/metrics", lambda ino: ChangingText(ino, context, status.metrics))
+    entries = {b"status.json": about, b"metrics": metrics, b"bell": bell(context)}
     return {
         images.KEY: context.node(images.KEY, lambda ino: images.ImagesDirectory(ino, context)),
         layers.KEY: context.node(layers.KEY, lambda ino: layers.LayersDirectory(ino, context)),
         rootfs.KEY: context.node(rootfs.KEY, lambda ino: rootfs.RootfsDirectory(ino, context)),
         lowers.KEY: context.node(lowers.KEY, lambda ino: lowers.LowersDirectory(ino, context)),
-        b".layerfs": context.node(
-            b".layerfs",
-            lambda ino: FixedDirectory(ino, context, {b"status.json": about, b"bell": bell(context)}),
-        ),
+        b".layerfs": context.node(b".layerfs", lambda ino: FixedDirectory(ino, context, entries)),
     }

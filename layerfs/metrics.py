@@ -1,0 +1,86 @@
+"""What a daemon counts, in the text format of Prometheus (OpenMetrics' predecessor, version 0.0.4).
+
+Labels have few values: operations, errnos, classes of errors, phases. Never a name that an image, a registry
+or a user has made. `prometheus_client` writes the text; it is imported when somebody reads it first.
+"""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Final
+
+from layerfs.status import BUCKETS, Requests, Status
+
+if TYPE_CHECKING:
+    from prometheus_client.core import Metric
+
+CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
+
+
+class _Collected:
+    """What `prometheus_client` asks for the metrics of one moment."""
+
+    def __init__(self, about: Status) -> None:
+        self._about = about
+
+    def collect(self) -> "Iterator[Metric]":
+        yield from _metrics(self._about)
+
+
+def exposition(about: Status) -> bytes:
+    """Return the text of one moment."""
+    from prometheus_client import exposition as library
+
+    collected: Any = _Collected(about)  # duck-typed there
+    return library.generate_latest(collected)
+
+
+def _metrics(about: Status) -> "Iterator[Metric]":
+    from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily
+
+    build = {"version": about.version, "platform": about.platform}
+    yield InfoMetricFamily("layerfs_build", "Of the daemon.", value=build)
+    yield GaugeMetricFamily("layerfs_start_time_seconds", "When it began to serve.", value=about.started)
+    yield GaugeMetricFamily("layerfs_waiting", "Callers whose need is not met yet.", value=about.waiting)
+    queue = GaugeMetricFamily("layerfs_underway", "Blobs that are worked on.", labels=["phase"])
+    for phase in ("queued", "downloading", "extracting", "verifying"):
+        queue.add_metric([phase], sum(one.phase == phase for one in about.fetching))
+    yield queue
+    yield CounterMetricFamily("layerfs_fetched_blobs", "Blobs that were fetched.", value=about.fetched)
+    yield CounterMetricFamily("layerfs_fetched_bytes", "Their bytes, compressed.", value=about.fetched_bytes)
+    failures = CounterMetricFamily(
+        "layerfs_failures", "Work that failed, by the class of the error.", labels=["error"]
+    )
+    for error, count in sorted(about.failures.items()):
+        failures.add_metric([error], count)
+    yield failures
+    yield CounterMetricFamily("layerfs_evicted_bytes", "Removed to keep to limits.", value=about.removed)
+    yield GaugeMetricFamily("layerfs_disk_bytes", "Of the disk that the store is on.", value=about.disk_size)
+    yield GaugeMetricFamily("layerfs_disk_free_bytes", "Of them free.", value=about.disk_free)
+    yield from _requests(about.requests)
+
+
+def _requests(requests: tuple[Requests, ...]) -> "Iterator[Metric]":
+    from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
+
+    asked = CounterMetricFamily("layerfs_requests", "Of the kernel.", labels=["operation"])
+    failed = CounterMetricFamily(
+        "layerfs_request_errors", "Requests that were answered with an errno.", labels=["operation", "errno"]
+    )
+    waits = HistogramMetricFamily(
+        "layerfs_request_wait_seconds",
+        "How long requests took that could not be answered at once.",
+        labels=["operation"],
+    )
+    for one in requests:
+        asked.add_metric([one.operation], one.asked)
+        for name, count in sorted(one.failed.items()):
+            failed.add_metric([one.operation, name], count)
+        waits.add_metric([one.operation], list(_cumulated(one.waits)), one.seconds)
+    yield from (asked, failed, waits)
+
+
+def _cumulated(waits: tuple[int, ...]) -> Iterator[tuple[str, float]]:
+    """Yield the upper bound of each bucket, and how many were no longer than that."""
+    total = 0
+    for bound, count in zip((*map(str, BUCKETS), "+Inf"), waits, strict=True):
+        total += count
+        yield bound, total

@@ -1,0 +1,50 @@
+"""What a daemon says of itself: put together from those who count, for the view to show."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from layerfs import __version__
+from layerfs.fetch import Fetcher
+from layerfs.gc.keeper import Keeper
+from layerfs.metrics import exposition
+from layerfs.settings import Settings
+from layerfs.status import Requests, Status
+
+
+class Reporter(msgspec.Struct, frozen=True):
+    """What the view asks for ``.layerfs/status.json`` and ``.layerfs/metrics``."""
+
+    fetcher: Fetcher
+    keeper: Keeper
+    settings: Settings
+    mountpoint: Path
+    requests: Callable[[], tuple[Requests, ...]]
+    started: float
+
+    def read(self) -> bytes:
+        """Return the status as of now."""
+        return self._about().encode()
+
+    def metrics(self) -> bytes:
+        """Return the metrics as of now."""
+        return exposition(self._about())
+
+    def _about(self) -> Status:
+        size, free = self.keeper.disk()
+        return Status(
+            version=__version__,
+            pid=os.getpid(),
+            mountpoint=str(self.mountpoint),
+            store=str(self.settings.store),
+            platform=str(self.settings.preferred_platform),
+            offline=self.settings.offline,
+            started=self.started,
+            requests=self.requests(),
+            removed=self.keeper.freed,
+            disk_size=size,
+            disk_free=free,
+            **msgspec.structs.asdict(self.fetcher.statistics()),
+        )

@@ -1,0 +1,72 @@
+"""The text of metrics: what a Prometheus server reads in it."""
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from layerfs.fuse.tallies import Tally
+from layerfs.metrics import exposition
+from layerfs.status import BUCKETS, Requests, Status, Underway
+
+ABOUT = Status(
+    version="1.2", pid=2, mountpoint="/m", store="/s", platform="linux/amd64", offline=False, waiting=3,
+    fetching=(
+        Underway(repository="a/b", digest="sha256:00", phase="queued", received=1, size=4, since=5.0),
+        Underway(repository="a/c", digest="sha256:01", phase="queued", received=1, size=4, since=5.0),
+    ),
+    errors=(), fetched=5, fetched_bytes=600, failed=3, failures={"NotFound": 2, "DigestMismatch": 1},
+    started=7.0, removed=8, disk_size=1000, disk_free=100,
+    requests=(
+        Requests(
+            operation="lookup", asked=9, failed={"ENOENT": 4}, waits=(1, 0, 2, *[0] * 5, 1), seconds=9.5
+        ),
+    ),
+)  # fmt: skip
+
+
+def values(text: bytes) -> dict[tuple[str, ...], float]:
+    """Return the samples of a text by name and labels."""
+    return {
+        (sample.name, *sorted(f"{name}={value}" for name, value in sample.labels.items())): sample.value
+        for family in text_string_to_metric_families(text.decode())
+        for sample in family.samples
+    }
+
+
+def test_what_is_counted_is_what_a_server_reads() -> None:
+    found = values(exposition(ABOUT))
+
+    expected = {
+        ("layerfs_build_info", "platform=linux/amd64", "version=1.2"): 1,
+        ("layerfs_waiting",): 3,
+        ("layerfs_underway", "phase=queued"): 2,
+        ("layerfs_underway", "phase=extracting"): 0,
+        ("layerfs_fetched_blobs_total",): 5,
+        ("layerfs_fetched_bytes_total",): 600,
+        ("layerfs_failures_total", "error=DigestMismatch"): 1,
+        ("layerfs_failures_total", "error=NotFound"): 2,
+        ("layerfs_evicted_bytes_total",): 8,
+        ("layerfs_disk_free_bytes",): 100,
+        ("layerfs_requests_total", "operation=lookup"): 9,
+        ("layerfs_request_errors_total", "errno=ENOENT", "operation=lookup"): 4,
+        ("layerfs_request_wait_seconds_bucket", "le=0.001", "operation=lookup"): 1,
+        ("layerfs_request_wait_seconds_bucket", "le=0.01", "operation=lookup"): 1,
+        ("layerfs_request_wait_seconds_bucket", "le=0.1", "operation=lookup"): 3,
+        ("layerfs_request_wait_seconds_bucket", "le=+Inf", "operation=lookup"): 4,
+        ("layerfs_request_wait_seconds_count", "operation=lookup"): 4,
+        ("layerfs_request_wait_seconds_sum", "operation=lookup"): 9.5,
+    }
+    assert {key: found[key] for key in expected} == expected
+
+
+def test_no_name_that_somebody_made_is_a_label() -> None:
+    text = exposition(ABOUT).decode()
+
+    for name in ("a/b", "sha256", "/m", "/s"):
+        assert name not in text
+
+
+def test_a_wait_counts_where_it_belongs() -> None:
+    tally = Tally()
+    for seconds in (0.0, BUCKETS[0], BUCKETS[0] * 1.5, BUCKETS[-1] * 2):
+        tally.waited(seconds)
+    assert tally.waits == [2, 1, *[0] * (len(BUCKETS) - 2), 1]
+    assert tally.seconds == BUCKETS[0] * 2.5 + BUCKETS[-1] * 2
