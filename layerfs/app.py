@@ -6,7 +6,6 @@ The only place that knows all parts; decides nothing that a package below could 
 import dataclasses
 import logging
 import os
-import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from functools import partial
@@ -22,12 +21,12 @@ from layerfs.fetch import Fetcher, open_fetcher
 from layerfs.fetch.backoff import Backoff
 from layerfs.fetch.laziness import Laziness
 from layerfs.fetch.origin import InProcess, Origin
+from layerfs.fetch.progress import Journal
 from layerfs.fetch.remote import open_remote
 from layerfs.fetch.tasks import background, held
 from layerfs.host.mountpoint import Mountpoint
 from layerfs.registry import RegistrySettings
 from layerfs.settings import Access, Settings
-from layerfs.status import Fetching
 from layerfs.store import ImageStorage
 from layerfs.store.layout import StoreLayout
 
@@ -197,17 +196,19 @@ def keeper_of(settings: Settings, storage: ImageStorage) -> "Keeper":
 
 
 @asynccontextmanager
-async def keeping(keeper: "Keeper", statistics: Callable[[], Fetching]) -> AsyncIterator[None]:
+async def keeping(keeper: "Keeper", journal: Journal) -> AsyncIterator[None]:
     """Keep a store within its limits while the block runs: looks at the start, and after each fetch."""
 
     async def keep() -> None:
         seen = -1
         while True:
-            fetched = statistics().fetched
+            fetched = journal.fetched
             if fetched != seen:
                 seen = fetched
                 try:
-                    await trio.to_thread.run_sync(keeper.keep, abandon_on_cancel=True)
+                    freed = await trio.to_thread.run_sync(keeper.keep, abandon_on_cancel=True)
+                    if freed:
+                        journal.happening.add("evict", str(keeper.store), size=freed)
                 except StoreError as exc:
                     log.warning("the store could not be kept within its limits: %s", exc)
             await trio.sleep(KEEP_PERIOD)
@@ -251,11 +252,12 @@ async def serve(
     async with (
         serving,
         providing(settings, storage, keeper, local, serving=True) as provider,
-        keeping(keeper, provider.statistics),
+        keeping(keeper, provider.journal),
     ):
         provider.sweep_soon()
+        provider.journal.happening.add("start", str(settings.store))
         place = Path(str(mountpoint))
-        status = Reporter(provider, keeper, settings, place, tallies.requests, time.time())
+        status = Reporter(provider, keeper, settings, place, tallies.requests)
         view = tree.build(
             storage,
             mountpoint.path,

@@ -22,11 +22,14 @@ class Reporter(msgspec.Struct, frozen=True):
     settings: Settings
     mountpoint: Path
     requests: Callable[[], tuple[Requests, ...]]
-    started: float
 
     def read(self) -> bytes:
         """Return the status as of now."""
         return self._about().encode()
+
+    def events(self) -> bytes:
+        """Return the latest events."""
+        return self.fetcher.journal.happening.latest().encode()
 
     def metrics(self) -> bytes:
         """Return the metrics as of now."""
@@ -41,7 +44,7 @@ class Reporter(msgspec.Struct, frozen=True):
             store=str(self.settings.store),
             platform=str(self.settings.preferred_platform),
             offline=self.settings.offline,
-            started=self.started,
+            started=self.fetcher.journal.happening.started,
             requests=self.requests(),
             removed=self.keeper.freed,
             disk_size=size,

@@ -43,6 +43,42 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True):
     message: str
 
 
+EventKind = Literal["start", "fetch", "failure", "evict"]
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True):
+    """Something that a daemon did, or that befell it."""
+
+    number: int
+    """Counted by each daemon, the first is 1: whoever looks again knows what is new."""
+    time: Moment
+    kind: EventKind
+    what: str
+    """The store for a start and an eviction; else the image or the blob."""
+    size: Bytes = 0
+    """Bytes of a blob that was fetched, or that went."""
+    error: str = ""
+    """Name of a class in `layerfs.errors`, of a failure."""
+    message: str = ""
+
+
+class Events(msgspec.Struct, frozen=True, kw_only=True):
+    """Content of ``.layerfs/events.json``: the latest events of a daemon, the oldest first."""
+
+    started: Moment
+    """When the daemon began: another one counts anew."""
+    events: tuple[Event, ...]
+
+    def encode(self) -> bytes:
+        """Return the file."""
+        return encode_json(self).encode() + b"\n"
+
+
+def parse_events(raw: bytes) -> Events:
+    """Read the file. Raises msgspec.DecodeError."""
+    return decode_json(raw, Events)
+
+
 BUCKETS: Final = (0.001, 0.01, 0.1, 0.5, 1.0, 5.0, 30.0, 120.0)
 """Seconds; upper bounds of what `Requests.waits` tells apart."""
 

@@ -32,9 +32,10 @@ ARROWS: dict[str, set[str]] = {
     "gc": {"errors", "oci", "settings", "store", "catalog"},
     "doctor": {"errors", "foreign", "host", "layer", "registry", "store"},
     "flights": {"errors"},
+    "happening": {"status"},
     "fetch": {
         "errors", "oci", "needs", "layer", "extract", "processes", "registry", "store", "host", "flights",
-        "status",
+        "status", "happening",
     },
     "view": {"errors", "oci", "needs", "layer", "store", "catalog"},
     "fuse": {"errors", "needs", "view", "host", "settings", "status"},
@@ -45,7 +46,7 @@ ARROWS: dict[str, set[str]] = {
     "reporting": {"fetch", "gc", "metrics", "settings", "status"},
     "app": {"host", "needs", "catalog",
         "errors", "gc", "extract", "registry", "local", "store", "view",
-        "fetch", "fuse", "reporting", "settings", "status",
+        "fetch", "fuse", "reporting", "settings",
     },
     "cli": {
         "errors", "foreign", "oci", "needs", "layer", "host", "registry", "local", "store", "catalog", "view",

@@ -60,6 +60,7 @@ VERBS: Final = {
     "config": "config",
     "df": "df",
     "doctor": "doctor",
+    "events": "events",
     "export": "export",
     "images": "images",
     "gc": "removal",

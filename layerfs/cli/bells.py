@@ -9,13 +9,14 @@ import msgspec
 
 from layerfs.host.mounts import Mount, read_mounts
 from layerfs.host.patience import read_within
-from layerfs.status import Status, parse_status
+from layerfs.status import Events, Status, parse_events, parse_status
 
 BELL: Final = ".layerfs/bell"
 """What of a mount an overlay names, with ``/ring`` and ``/direct`` in it."""
 STATUS_SECONDS: Final = 3.0
 """How long a mount may take to answer."""
 _STATUS: Final = b"/.layerfs/status.json"
+_EVENTS: Final = b"/.layerfs/events.json"
 
 
 def read_status(mount: Mount) -> Status:
@@ -25,6 +26,11 @@ def read_status(mount: Mount) -> Status:
     RecursionError if it is somebody else's.
     """
     return parse_status(read_within(mount.point + _STATUS, STATUS_SECONDS))
+
+
+def read_events(mount: Mount) -> Events:
+    """Return what happened in *mount* lately. Raises as `read_status`."""
+    return parse_events(read_within(mount.point + _EVENTS, STATUS_SECONDS))
 
 
 def bell_mount(store: Path) -> str | None:

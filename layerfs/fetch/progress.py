@@ -12,6 +12,7 @@ from typing import Literal
 import trio
 
 from layerfs.errors import LayerfsError
+from layerfs.happening import Happening
 from layerfs.oci import Descriptor, Digest, Repository
 from layerfs.status import Failure, Fetching, Phase, Underway
 
@@ -94,7 +95,9 @@ class Journal:
         self.finished: deque[Digest] = deque(maxlen=_KEPT_FINISHED)
         """The blobs whose work ended well lately, the oldest first."""
         self.failures: deque[Failure] = deque(maxlen=_KEPT_FAILURES)
-        self._fetched = self._fetched_bytes = 0
+        self.happening = Happening()
+        self.fetched = self._fetched_bytes = 0
+        """How many blobs were fetched, and their bytes."""
         self._failed: Counter[str] = Counter()
         """Failures by the name of their class."""
 
@@ -110,9 +113,10 @@ class Journal:
         try:
             yield progress
             progress.phase = "done"
-            self._fetched += 1
+            self.fetched += 1
             self._fetched_bytes += descriptor.size
             self.finished.append(descriptor.digest)
+            self.happening.add("fetch", f"{repository}@{descriptor.digest}", size=descriptor.size)
         except LayerfsError as exc:
             progress.phase = "failed"
             self.failed(f"{repository}@{descriptor.digest}", exc)
@@ -123,6 +127,7 @@ class Journal:
     def failed(self, what: str, error: LayerfsError) -> None:
         """Remember a failure; old ones fall out."""
         self._failed[type(error).__name__] += 1
+        self.happening.add("failure", what, error=type(error).__name__, message=str(error))
         self.failures.append(
             Failure(time=time.time(), what=what, error=type(error).__name__, message=str(error))
         )
@@ -143,7 +148,7 @@ class Journal:
                 for progress in self.active
             ),
             errors=tuple(self.failures),
-            fetched=self._fetched,
+            fetched=self.fetched,
             fetched_bytes=self._fetched_bytes,
             failed=self._failed.total(),
             failures=dict(self._failed),

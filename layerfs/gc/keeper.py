@@ -4,6 +4,7 @@ import logging
 import os
 import threading
 import time
+from pathlib import Path
 
 from layerfs.catalog.inventory import take_inventory
 from layerfs.errors import StoreError, StoreFull
@@ -28,6 +29,11 @@ class Keeper:
         """Whether there is anything to keep to."""
         self.freed = 0
         """Bytes that went, since this keeper was made."""
+
+    @property
+    def store(self) -> Path:
+        """Where the store is."""
+        return self._storage.images_dir
 
     def disk(self) -> tuple[int, int]:
         """Return the bytes of the filesystem of the store, and those that are free; 0 if nobody can say."""

@@ -28,6 +28,9 @@ class StatusSource(Protocol):
     def read(self) -> bytes:
         """Return ``status.json`` as of now. Never waits."""
 
+    def events(self) -> bytes:
+        """Return ``events.json`` as of now. Never waits."""
+
     def metrics(self) -> bytes:
         """Return the counts of now in the text format of Prometheus. Never waits."""
 
@@ -86,7 +89,10 @@ def _top(context: MountContext, status: StatusSource) -> dict[bytes, Node]:
         b".layerfs/status.json", lambda ino: ChangingText(ino, context, status.read, mode=PRIVATE_MODE)
     )
     metrics = context.node(b".layerfs/metrics", lambda ino: ChangingText(ino, context, status.metrics))
-    entries = {b"status.json": about, b"metrics": metrics, b"bell": bell(context)}
+    events = context.node(
+        b".layerfs/events.json", lambda ino: ChangingText(ino, context, status.events, mode=PRIVATE_MODE)
+    )
+    entries = {b"status.json": about, b"events.json": events, b"metrics": metrics, b"bell": bell(context)}
     return {
         images.KEY: context.node(images.KEY, lambda ino: images.ImagesDirectory(ino, context)),
         layers.KEY: context.node(layers.KEY, lambda ino: layers.LayersDirectory(ino, context)),

@@ -64,6 +64,7 @@ _NEEDS: dict[str, set[str]] = {
     "df": _SHORT,
     "doctor": _TRIO,
     "digest nobody.invalid/a --retry 0": _ASKING,
+    "events": _SHORT,
     "export IMAGE -o /dev/null": _SHORT,
     "gc --dry-run": _SHORT,
     "history IMAGE": _SHORT,

@@ -36,6 +36,9 @@ class _Silence:
     def read(self) -> bytes:
         return b"{}\n"
 
+    def events(self) -> bytes:
+        return b"{}\n"
+
     def metrics(self) -> bytes:
         return b""
 

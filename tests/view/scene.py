@@ -32,6 +32,9 @@ class Status:
     def read(self) -> bytes:
         return self.text
 
+    def events(self) -> bytes:
+        return b"{}\n"
+
     def metrics(self) -> bytes:
         return b"requests 1\n"
 

@@ -529,7 +529,7 @@ def test_the_top_is_what_the_design_says(scene: Scene) -> None:
     assert names(scene.tree.root.entries()) == [b".layerfs", b"images", b"layers", b"lower", b"rootfs"]
     assert scene.tree.root.ino == 1
     assert scene.tree.root.negative_timeout == FOREVER
-    assert names(scene.node(".layerfs").entries()) == [b"bell", b"metrics", b"status.json"]
+    assert names(scene.node(".layerfs").entries()) == [b"bell", b"events.json", b"metrics", b"status.json"]
 
 
 def test_status_is_read_when_it_is_asked_for(scene: Scene) -> None:
