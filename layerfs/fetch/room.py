@@ -1,6 +1,7 @@
 """Work that finds the disk full: once more if something could go, and else the numbers."""
 
 import logging
+import time
 from collections.abc import Awaitable, Callable
 
 import trio
@@ -9,13 +10,13 @@ from layerfs.errors import StoreFull
 from layerfs.store import ImageStorage
 from layerfs.store.measure import room_left
 
-MakeRoom = Callable[[], bool]
-"""Removes what may go from the store; False if there is nothing. Blocking."""
+MakeRoom = Callable[[float], bool]
+"""Removes what may go from the store; False if nothing does, and nothing has since then. Blocking."""
 
 log = logging.getLogger(__name__)
 
 
-def no_room() -> bool:
+def no_room(_: float) -> bool:
     """Remove nothing."""
     return False
 
@@ -27,10 +28,11 @@ async def with_room(
 
     Raises StoreFull with what the disk has when nothing of the attempt is left on it.
     """
+    began = time.monotonic()
     try:
         await attempt()
     except StoreFull as exc:
-        if not await trio.to_thread.run_sync(make_room):
+        if not await trio.to_thread.run_sync(make_room, began):
             raise await _with_numbers(exc, storage) from exc
         log.info("once more, with room that was made: %s", exc)
     else:

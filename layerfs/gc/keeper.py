@@ -29,6 +29,7 @@ class Keeper:
         """Whether there is anything to keep to."""
         self.freed = 0
         """Bytes that went, since this keeper was made."""
+        self._last_freed = float("-inf")
 
     @property
     def store(self) -> Path:
@@ -49,14 +50,15 @@ class Keeper:
             goal = self._excess()
             return self._free(goal) if goal > 0 else 0
 
-    def make_room(self) -> bool:
+    def make_room(self, began: float) -> bool:
         """Remove what can go for somebody whom the disk is full for; False if there is nothing.
 
-        Garbage, and if there are limits, what was not used for longest as well.
+        Garbage, and if there are limits, what was not used for longest as well. What went for others since the
+        work *began*, by the clock of time.monotonic, counts: of two who fail together one finds nothing left.
         """
         with self._looking:
             wanted = room_of(self._storage).size // 20 if self.is_limited else 0
-            return self._free(max(wanted, self._excess())) > 0
+            return self._free(max(wanted, self._excess())) > 0 or self._last_freed >= began
 
     def require_room(self, what: str, size: int) -> None:
         """Raise StoreFull, with the numbers, if *size* bytes more do not fit even when all goes that may."""
@@ -98,6 +100,7 @@ class Keeper:
             )
         self.freed += freed
         if freed:
+            self._last_freed = time.monotonic()
             log.info("%s: freed %d bytes", self._storage.images_dir, freed)
         return freed
 

@@ -90,3 +90,15 @@ def test_a_pull_that_cannot_fit_says_so_with_the_numbers(storage: ImageStorage) 
         StoreFull, match=r"needs 1,000,000,000,\d{3}\.\d MB .* has [\d,.]+ MB, and 0\.0 MB can go"
     ):
         Keeper(storage, Limits()).require_room("r.example/a:1", 10**18)
+
+
+def test_of_two_whom_the_disk_is_full_for_both_are_told_of_the_room(storage: ImageStorage) -> None:
+    made = fill(storage, 1)
+    storage.refs.remove(REPOSITORY.with_tag("0"))
+    keeper = Keeper(storage, Limits())
+    began = time.monotonic()
+
+    assert keeper.make_room(began)
+    assert here(storage, made) == []
+    assert keeper.make_room(began), "the room was made while it worked"
+    assert not keeper.make_room(time.monotonic())
