@@ -53,8 +53,8 @@ class Keeper:
     def make_room(self, began: float) -> bool:
         """Remove what can go for somebody whom the disk is full for; False if there is nothing.
 
-        Garbage, and if there are limits, what was not used for longest as well. What went for others since the
-        work *began*, by the clock of time.monotonic, counts: of two who fail together one finds nothing left.
+        Garbage, and if there are limits, what was not used for longest as well. What went for others since
+        the work *began*, by time.monotonic, counts: of two who fail together one finds nothing left.
         """
         with self._looking:
             wanted = room_of(self._storage).size // 20 if self.is_limited else 0

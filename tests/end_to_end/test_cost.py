@@ -120,6 +120,7 @@ def test_record_memory_at_the_limit(
             clients.run("cat", image / "history")
 
 
+@pytest.mark.long
 def test_record_memory_of_a_cover(
     registry: Registry, memory: Path, mountpoint: Path, marked: list[images.BuiltLayer]
 ) -> None:
@@ -205,6 +206,7 @@ _ARENA = 1 << 20
 """Bytes that Python asks for at a time."""
 
 
+@pytest.mark.long
 def test_names_that_only_the_grammar_allows_cost_little(store: Path, mountpoint: Path) -> None:
     forms = ("r{}.example", "a.example/b/c{}", "a.example/b/c:{}")
 

@@ -51,7 +51,7 @@ def test_the_user_sees_what_root_sees(
     assert inside.call(link_counts, mounted.images / str(reference) / part) == counts
 
 
-@settings(patiently, max_examples=40, database=None, suppress_health_check=list(HealthCheck))
+@settings(patiently, max_examples=20, database=None, suppress_health_check=list(HealthCheck))
 @given(stack=stacks())
 def test_random_stacks_show_the_specification(
     registry: Registry, mounted: Mounted, inside: Inside, stack: Stack

@@ -249,7 +249,7 @@ def test_everything_survives_a_kill_at_every_system_call(
 ) -> None:
     counts = {}
     for name, (prepare, work, check) in SCENARIOS.items():
-        counts[name] = survive(place / name, prepare, work, check, at_most(50, request))
+        counts[name] = survive(place / name, prepare, work, check, at_most(32, request))
         tried(counts[name])
     with capsys.disabled():
         report(counts)
@@ -331,7 +331,7 @@ def test_an_extraction_survives_a_kill_at_every_system_call(
         download_blob,
         extract_here,
         is_there,
-        at_most(40, request),
+        at_most(16, request),
         descendants=True,
     )
     with capsys.disabled():
@@ -373,7 +373,7 @@ def test_a_skeleton_survives_a_kill_at_every_system_call(
         return True
 
     count = survive(
-        place / "attempts", nothing, make_skeleton_here, is_there, at_most(50, request), descendants=True
+        place / "attempts", nothing, make_skeleton_here, is_there, at_most(20, request), descendants=True
     )
     with capsys.disabled():
         report({"skeleton": count})
