@@ -12,6 +12,7 @@ from layerfs.cli.app import app
 from layerfs.cli.failures import report
 from layerfs.cli.helping import Verbs
 from layerfs.cli.output import print_json
+from layerfs.cli.sample import sample, toml
 from layerfs.errors import InvalidSettings
 
 config_app = typer.Typer(
@@ -59,14 +60,12 @@ def show(as_json: options.Json = False) -> None:
         print_json(merged)
         return
     for key, entry in merged.items():
-        typer.echo(f"{key} = {_toml(entry['value'])}  # {entry['file']}")
+        typer.echo(f"{key} = {toml(entry['value'])}  # {entry['file']}")
     if not merged:
         typer.echo("nothing is configured: all defaults (layerfs.toml(5) lists the keys)")
 
 
-def _toml(value: object) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, list):
-        return f"[{', '.join(map(_toml, value))}]"
-    return f'"{value}"' if isinstance(value, str) else str(value)
+@config_app.command(epilog="Example: layerfs config example > ~/.config/layerfs/config.toml")
+def example() -> None:
+    """Print a configuration file with every key, explained and commented out."""
+    typer.echo(sample(), nl=False)

@@ -25,6 +25,8 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     """The variable of the environment. It stands for the option, and is weaker than a word of ``-o``."""
     word: bool = False
     """Whether the field's name is a word of ``-o``."""
+    example: Any = None
+    """What a file may say, as TOML has it, for a field without a default that a file could say."""
 
 
 def by(kind: ValueKind, about: str, **more: Any) -> dict[str, Row]:

@@ -2,6 +2,8 @@
 
 import contextlib
 import json
+import re
+from dataclasses import fields
 from pathlib import Path
 
 import msgspec
@@ -14,10 +16,11 @@ from layerfs.cli.manual import EXAMPLE
 from layerfs.errors import InvalidSettings
 from layerfs.layer.budgets import Budgets
 from layerfs.oci import Platform
-from layerfs.settings import ROWS
+from layerfs.settings import ROWS, Settings
 from layerfs.store import ImageStorage
 from tests.cli.conftest import CommandLine
 
+_FIELDS = {one.name: one for one in fields(Settings)}
 EVERYTHING = """\
 store = "~/layers"
 platform = "linux/arm64"
@@ -180,3 +183,33 @@ def test_config_check_and_show(layerfs: CommandLine, tmp_path: Path) -> None:
     assert layerfs("--config", good, "config", "show").stdout.splitlines()[0] == f"offline = true  # {good}"
     shown = json.loads(layerfs("--config", good, "config", "show", "--json").stdout)
     assert shown["log.level"] == {"value": "error", "file": str(good)}
+
+
+def test_the_example_names_every_key_and_sets_none(tmp_path: Path, layerfs: CommandLine) -> None:
+    text = layerfs("config", "example").stdout
+    untouched, used = tmp_path / "untouched.toml", tmp_path / "used.toml"
+    untouched.write_text(text)
+    used.write_text(re.sub(r"^#(?=\w)", "", text, flags=re.MULTILINE))
+    assert max(map(len, text.splitlines())) <= 100
+
+    [nothing] = config.load({"LAYERFS_CONFIG": str(untouched)})
+    [everything] = config.load({"LAYERFS_CONFIG": str(used)})
+
+    assert list(config.values([nothing])) == []
+    named = [key for _, key, _ in config.values([everything])]
+    assert named == [f"{table}.{key}" if table else key for table, key, _ in config.described()]
+
+
+def test_what_the_example_says_is_the_default_where_there_is_one(
+    tmp_path: Path, layerfs: CommandLine
+) -> None:
+    text = re.sub(r"^#(?=\w)", "", layerfs("config", "example").stdout, flags=re.MULTILINE)
+    path = tmp_path / "config.toml"
+    path.write_text(text)
+
+    said = config.settings_of({"LAYERFS_CONFIG": str(path), "HOME": str(tmp_path)}, 0)
+
+    for name, row in ROWS.items():
+        if row.example is None:
+            assert getattr(said, name) == _FIELDS[name].default, name
+    assert said.budgets == Budgets()

@@ -41,9 +41,9 @@ ALPINE = image(
 )
 
 ORDER = (
-    "completion", "config check", "config show", "man", "pull", "images", "digest", "tags", "inspect",
-    "history", "tree", "export", "save", "push", "lowerdir", "mount", "status", "umount", "df", "rm",
-    "import", "login", "logout",
+    "completion", "config check", "config show", "config example", "man", "pull", "images", "digest",
+    "tags", "inspect", "history", "tree", "export", "save", "push", "lowerdir", "mount", "status",
+    "umount", "df", "rm", "import", "login", "logout",
 )  # fmt: skip
 """Some need what others leave behind; verbs that are not listed here run last."""
 

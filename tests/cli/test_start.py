@@ -61,6 +61,7 @@ _NEEDS: dict[str, set[str]] = {
     "--version": set(),
     "changes IMAGE": _SHORT,
     "config show": _SHORT,
+    "config example": _SHORT,
     "df": _SHORT,
     "doctor": _TRIO,
     "digest nobody.invalid/a --retry 0": _ASKING,
