@@ -55,7 +55,10 @@ def _value(table: str, key: str) -> Any:
     if table == "budgets":
         return getattr(Budgets(), key)
     name = _FIELD[f"{table}.{key}" if table else key]
-    if (example := ROWS[name].example) is not None:
-        return example
     default = _DEFAULTS[name]
-    return int(default) if isinstance(default, float) and default.is_integer() else default
+    if isinstance(default, bool | str):
+        return default
+    if isinstance(default, float):
+        return int(default) if default.is_integer() else default
+    row = ROWS[name]
+    return row.kind.example if row.example is None else row.example

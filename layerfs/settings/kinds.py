@@ -82,6 +82,8 @@ class ValueKind(msgspec.Struct, frozen=True, kw_only=True):
     """For the text behind ``=`` after ``-o``."""
     least: int | None = None
     """The smallest number, of an option; *toml* says it for a file."""
+    example: Any = None
+    """What a file may say, as TOML has it, for a field that has no default to show."""
 
 
 def _path_of_file(written: str, _: str) -> Path:
@@ -182,10 +184,10 @@ def _duration(text: str, what: str) -> float:
     return seconds
 
 
-FLAG: Final = ValueKind(toml=bool, option=bool)
+FLAG: Final = ValueKind(toml=bool, option=bool, example=True)
 """Yes or no. Its words are the name, and the name behind ``no``, as of mount(8)."""
 SECONDS: Final = ValueKind(
-    toml=Annotated[float, msgspec.Meta(ge=1)], option=float, of_word=_seconds_of_word, least=1
+    toml=Annotated[float, msgspec.Meta(ge=1)], option=float, of_word=_seconds_of_word, least=1, example=3600
 )
 PATH: Final = ValueKind(
     toml=str,
@@ -200,6 +202,7 @@ PLATFORM: Final = ValueKind(
     of_file=lambda text, _: Platform.parse(text),
     of_option=lambda text, _: Platform.parse(text),
     of_word=lambda text, _: Platform.parse(text),
+    example="linux/arm64",
 )
 HOSTS: Final = ValueKind(
     toml=list[str],
@@ -207,6 +210,7 @@ HOSTS: Final = ValueKind(
     of_file=_hosts_of_file,
     of_option=_hosts_between(","),
     of_word=_hosts_between("+"),  # a comma ends the word, a colon the host
+    example=["docker.io", "ghcr.io"],
 )
 """Hosts with something between them, which as an option may be none."""
 HOSTS_EACH: Final = ValueKind(
@@ -214,24 +218,35 @@ HOSTS_EACH: Final = ValueKind(
     option=list[str],
     of_file=_hosts_of_file,
     of_option=lambda hosts, _: frozenset(hosts),
+    example=["registry.lan:5000"],
 )
 """Hosts, one each time that the option is given."""
-NETWORKS: Final = ValueKind(toml=list[str], option=list[str], of_file=_networks_of_file)
+NETWORKS: Final = ValueKind(
+    toml=list[str], option=list[str], of_file=_networks_of_file, example=["10.0.0.0/8"]
+)
 AMOUNT: Final = ValueKind(
     toml=str | Annotated[int, msgspec.Meta(ge=0)],
     option=str,
     of_file=_amount,
     of_option=_amount,
     of_word=_amount,
+    example="80%",
 )
 """Bytes, or a part of the filesystem."""
-PATTERNS: Final = ValueKind(toml=list[str], option=list[str], of_file=lambda texts, _: tuple(texts))
+PATTERNS: Final = ValueKind(
+    toml=list[str], option=list[str], of_file=lambda texts, _: tuple(texts), example=["ghcr.io/team/*"]
+)
 """Patterns of references, as a shell's."""
 ORDER: Final = ValueKind(toml=Order, option=Order)
 LAZY: Final = ValueKind(toml=Lazy, option=Lazy, of_word=_one_of(get_args(Lazy)))
 BACKGROUND: Final = ValueKind(toml=Background, option=Background)
 USER: Final = ValueKind(
-    toml=str | Annotated[int, msgspec.Meta(ge=0)], option=str, of_file=_user, of_option=_user, of_word=_user
+    toml=str | Annotated[int, msgspec.Meta(ge=0)],
+    option=str,
+    of_file=_user,
+    of_option=_user,
+    of_word=_user,
+    example="root",
 )
 """A user of this machine by name or uid; a uid as value."""
 LEVEL: Final = ValueKind(toml=Level, option=Level)

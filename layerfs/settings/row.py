@@ -26,7 +26,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     word: bool = False
     """Whether the field's name is a word of ``-o``."""
     example: Any = None
-    """What a file may say, as TOML has it, for a field without a default that a file could say."""
+    """What a file may say, as TOML has it, where that of the kind means nothing."""
 
 
 def by(kind: ValueKind, about: str, **more: Any) -> dict[str, Row]:

@@ -61,7 +61,6 @@ class Settings:
             flags="--store-owner",
             metavar="USER",
             word=True,
-            example="root",
         ),
     )
     """A uid."""
@@ -73,7 +72,6 @@ class Settings:
             help="Let other users read the store, or no longer (default: as said last; at first no).",
             flags="--share-store/--private-store",
             word=True,
-            example=True,
         ),
     )
     """None: as the store remembers it."""
@@ -87,7 +85,6 @@ class Settings:
             metavar="OS/ARCH[/VARIANT]",
             variable="LAYERFS_PLATFORM",
             word=True,
-            example="linux/arm64",
         ),
     )
     """None: this machine's, and of an image that has only one, that."""
@@ -100,7 +97,6 @@ class Settings:
             flags="--insecure-registry",
             metavar="HOST[:PORT]",
             variable="LAYERFS_INSECURE_REGISTRY",
-            example=["registry.lan:5000"],
         ),
     )
     """Hosts that are spoken to over plain HTTP, beside the loopback ones."""
@@ -150,7 +146,6 @@ class Settings:
             flags="--tag-ttl",
             metavar="SECONDS",
             word=True,
-            example=3600,
         ),
     )
     """Seconds after which a pinned tag is resolved anew; None for never."""
@@ -167,7 +162,6 @@ class Settings:
             flags="--registries",
             metavar="HOST,...",
             word=True,
-            example=["docker.io", "ghcr.io"],
         ),
     )
     """Those that may be contacted. None: any by a private mount, and by one that others may read only those
@@ -178,7 +172,6 @@ class Settings:
             NETWORKS,
             "NETWORK/BITS of networks that are not public, into which a registry elsewhere may lead: "
             "by redirects, its token server, URLs of foreign layers.",
-            example=["10.0.0.0/8"],
         ),
     )
     max_size: Amount | None = field(
@@ -191,7 +184,6 @@ class Settings:
             flags="--max-size",
             metavar="SIZE",
             word=True,
-            example="80%",
         ),
     )
     min_free: Amount | None = field(
@@ -203,7 +195,6 @@ class Settings:
             flags="--min-free",
             metavar="SIZE",
             word=True,
-            example="20GB",
         ),
     )
     pin: tuple[str, ...] = field(
@@ -211,7 +202,6 @@ class Settings:
         metadata=by(
             PATTERNS,
             "Images that are never evicted, as docker.io/library/python:3.12 or registry/team/*.",
-            example=["docker.io/library/python:3.12", "ghcr.io/team/*"],
         ),
     )
     evict: Order = field(
@@ -239,7 +229,6 @@ class Settings:
         metadata=by(
             PATTERNS,
             "Repositories, as registry/team/*, whose layers are verified whole before any of it is shown.",
-            example=["ghcr.io/team/*"],
         ),
     )
     background: Background = field(

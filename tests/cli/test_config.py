@@ -209,7 +209,8 @@ def test_what_the_example_says_is_the_default_where_there_is_one(
 
     said = config.settings_of({"LAYERFS_CONFIG": str(path), "HOME": str(tmp_path)}, 0)
 
-    for name, row in ROWS.items():
-        if row.example is None:
-            assert getattr(said, name) == _FIELDS[name].default, name
+    for name in ROWS:
+        default = _FIELDS[name].default
+        if isinstance(default, bool | str | float):
+            assert getattr(said, name) == default, name
     assert said.budgets == Budgets()
