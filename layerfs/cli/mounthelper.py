@@ -27,7 +27,7 @@ NOTHING: Final = frozenset({"none", "layerfs"})
 _EXPECTED: Final = "expected SOURCE DIRECTORY [-sfnv] [-t TYPE] [-o OPTIONS], as mount(8) says it"
 
 
-class Call(msgspec.Struct, frozen=True):
+class Wanted(msgspec.Struct, frozen=True):
     """What mount(8) asks for."""
 
     source: str
@@ -42,7 +42,7 @@ class Call(msgspec.Struct, frozen=True):
     """Words that nobody knows are left out."""
 
 
-def parse(arguments: Sequence[str]) -> Call:
+def parse(arguments: Sequence[str]) -> Wanted:
     """Read the arguments behind the name of the program. Raises UsageError."""
     places: list[str] = []
     words: list[str] = []
@@ -70,7 +70,7 @@ def parse(arguments: Sequence[str]) -> Call:
     return _call(places[0], places[1], words, letters)
 
 
-def _call(source: str, directory: str, words: list[str], letters: str) -> Call:
+def _call(source: str, directory: str, words: list[str], letters: str) -> Wanted:
     if "remount" in words:
         raise UsageError(
             f"{directory}: a mount of layerfs cannot be mounted anew with other options (expected umount, "
@@ -79,7 +79,7 @@ def _call(source: str, directory: str, words: list[str], letters: str) -> Call:
     files = [word.removeprefix("config=") for word in words if word.startswith("config=")]
     if "" in files:
         raise UsageError("-o config=: no file named (expected config=/etc/layerfs/config.toml)")
-    return Call(
+    return Wanted(
         source=source,
         directory=directory,
         options=tuple(word for word in words if not word.startswith("config=")),
@@ -89,7 +89,7 @@ def _call(source: str, directory: str, words: list[str], letters: str) -> Call:
     )
 
 
-def command_line(call: Call) -> list[str]:
+def command_line(call: Wanted) -> list[str]:
     """Return the arguments of ``layerfs`` that do it. Raises UsageError, InvalidSettings."""
     from layerfs.cli import mountoptions
 

@@ -230,7 +230,7 @@ AMOUNT: Final = ValueKind(
     of_file=_amount,
     of_option=_amount,
     of_word=_amount,
-    example="80%",
+    example="20GB",
 )
 """Bytes, or a part of the filesystem."""
 PATTERNS: Final = ValueKind(
