@@ -1,5 +1,12 @@
 """The text of metrics: what a Prometheus server reads in it."""
 
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from layerfs.fuse.tallies import Tally
@@ -55,6 +62,48 @@ def test_what_is_counted_is_what_a_server_reads() -> None:
         ("layerfs_request_wait_seconds_sum", "operation=lookup"): 9.5,
     }
     assert {key: found[key] for key in expected} == expected
+
+
+_PAPERS = Path(__file__).parents[1] / "docs"
+_SUFFIXES = re.compile(r"(_total|_info|_bucket|_sum|_count)$")
+
+
+@pytest.mark.parametrize("paper", ["monitoring.md", "monitoring/rules.yml", "monitoring/dashboard.json"])
+def test_what_papers_ask_for_is_counted(paper: str) -> None:
+    named = set(re.findall(r"\blayerfs_[a-z_]+", (_PAPERS / paper).read_text("utf-8")))
+    known = {key[0] for key in values(exposition(ABOUT))}
+
+    assert len(named) >= 5
+    assert {_SUFFIXES.sub("", name) for name in named} <= {_SUFFIXES.sub("", name) for name in known}
+
+
+def test_the_paper_names_every_metric() -> None:
+    text = (_PAPERS / "monitoring.md").read_text("utf-8")
+    families = {_SUFFIXES.sub("", key[0]) for key in values(exposition(ABOUT))}
+
+    assert [name for name in families if name not in text] == []
+
+
+def test_the_dashboard_is_one_and_asks_one_instance_at_a_time() -> None:
+    board = json.loads((_PAPERS / "monitoring/dashboard.json").read_text("utf-8"))
+    asked = [target["expr"] for panel in board["panels"] for target in panel["targets"]]
+
+    assert len({panel["id"] for panel in board["panels"]}) == len(board["panels"])
+    assert [text for text in asked if '{instance=~"$instance"}' not in text] == []
+
+
+def test_the_paper_names_every_field_of_status_json() -> None:
+    text = (_PAPERS / "monitoring.md").read_text("utf-8").partition("## status.json")[2]
+
+    assert [name for name in Status.__struct_fields__ if f"`{name}`" not in text] == []
+    assert [name for name in Requests.__struct_fields__ if f"`{name}`" not in text] == []
+
+
+@pytest.mark.long
+def test_prometheus_takes_the_rules() -> None:
+    if shutil.which("promtool") is None:
+        pytest.skip("promtool is not installed (package prometheus)")
+    subprocess.run(["promtool", "check", "rules", _PAPERS / "monitoring/rules.yml"], check=True)
 
 
 def test_no_name_that_somebody_made_is_a_label() -> None:

@@ -41,6 +41,7 @@ OURS = {
     "ctr": "beside containerd",
     "ctr-remote": "of stargz-snapshotter",
     "sudo": "only where the user is not root, with an error that names it",
+    "promtool": "19 MB for one test, which says that it skips without",
     "systemctl": "only on a machine that systemd runs",
     "python3": "what a newcomer must have",
     "ruff": "in .venv",
