@@ -71,6 +71,10 @@ class FileNeed(msgspec.Struct, Need, frozen=True):
     """The TOC that lists the file; its skeleton is here."""
     id: str
     """The object that its bytes are."""
+    is_sure: bool = True
+    """Whether the TOC is known to name the object; else it is looked up, and need not."""
+    others: tuple["FileNeed", ...] = ()
+    """What has the same bytes: tried in turn where this fails."""
 
 
 class StackNeed(msgspec.Struct, Need, frozen=True):

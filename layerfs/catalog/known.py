@@ -35,7 +35,7 @@ class KnownImages:
         self._without_id: list[Digest] = []
         """Layers that `_layer_ids` lacks so far: ids cost more than all else in a scan."""
         self._stacks: dict[str, StackPlace] = {}
-        self.views = KnownViews(self._scan, self._image, storage.lazy.names)
+        self.views = KnownViews(self._scan, self._image, storage.lazy.indexes.names)
         """Lazy layers, and stacks that have some."""
         self._seen: set[tuple[Repository, Digest]] = set()
         self._no_scan_before = 0.0

@@ -67,14 +67,15 @@ class PartHere(msgspec.Struct, frozen=True):
 
 
 class UnpackJob(msgspec.Struct, frozen=True, kw_only=True, tag="unpack"):
-    """Say the bytes of one file, whose pieces lie in the parts *held* of a blob.
+    """Say the bytes of files, one after another, whose pieces lie in the parts *held* of a blob.
 
-    They travel as `Listed`, without those of holes; the answer is `Unpacked` or `Failed`.
+    They travel as `Listed`, without those of holes; the answer is `Unpacked` or `Failed`: then those of the
+    files before the one that it is about have come.
     """
 
     digest: str
     """That of the blob: error texts name it."""
-    content: Content
+    contents: tuple[Content, ...]
     held: tuple[PartHere, ...]
 
 

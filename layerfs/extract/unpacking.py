@@ -1,4 +1,4 @@
-"""One `UnpackJob` in the inflating process: parts of a blob to the bytes of one file.
+"""One `UnpackJob` in the inflating process: parts of a blob to the bytes of files.
 
 Decodes with a cap: of each piece as many bytes as the TOC gives it. Judges no digest, for whoever keeps the
 bytes does.
@@ -16,7 +16,7 @@ from layerfs import errors
 from layerfs.compression import CHUNK, Prefixed, sniff
 from layerfs.compression.faults import JudgedStream
 from layerfs.compression.formats import SNIFFED
-from layerfs.errors import InvalidArchive, LayerfsError, OutOfMemory
+from layerfs.errors import InvalidArchive, LayerfsError, NotInStore, OutOfMemory
 from layerfs.extract.job import Failed, Listed, PartHere, Unpacked, UnpackJob
 from layerfs.host.oserrors import disk_errors
 from layerfs.layer.toc import Piece
@@ -26,13 +26,12 @@ _SAID: Final = 1 << 20
 
 
 def run(job: UnpackJob, relay: Callable[[bytes], None]) -> Unpacked | Failed:
-    """Unpack the pieces of one file that are no holes, in order; *relay* their bytes."""
+    """Unpack the pieces of files that are no holes, in order; *relay* their bytes."""
     try:
         with closing(_Parts(job.held)) as parts:
-            for piece in job.content.pieces:
-                if piece.digest:
-                    for some in _unpacked(parts, piece):
-                        relay(msgspec.json.encode(Listed(some)))
+            for piece in (piece for content in job.contents for piece in content.pieces if piece.digest):
+                for some in _unpacked(parts, piece):
+                    relay(msgspec.json.encode(Listed(some)))
     except LayerfsError as exc:
         return Failed(errors.name_of(exc), f"{job.digest}: {exc}")
     except MemoryError:
@@ -74,7 +73,7 @@ def _exactly(stream: JudgedStream, size: int, piece: Piece) -> bytes:
 
 
 class _Parts:
-    """The parts of one blob that are here. Raises StoreError, InvalidArchive for bytes that are not."""
+    """The parts of one blob that are here. Raises StoreError, as NotInStore, InvalidArchive for others."""
 
     def __init__(self, held: Sequence[PartHere]) -> None:
         self._held = sorted(held, key=lambda one: one.start)
@@ -92,7 +91,10 @@ class _Parts:
         if self._open is None or self._open[0] is not part:
             self.close()
             with disk_errors(f"{part.path}: cannot read"):
-                self._open = part, os.open(part.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+                try:
+                    self._open = part, os.open(part.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+                except FileNotFoundError:  # a collection took it, or the blob that it was of is whole
+                    raise NotInStore(f"{part.path}: not here any more; try again") from None
         with disk_errors(f"{part.path}: cannot read"):
             data = os.pread(self._open[1], min(most, part.end - at), at - part.start)
             if not data:

@@ -46,28 +46,41 @@ class Completer:
         """What is among them, or was, because it is read through: once is enough."""
         self._queue: dict[Digest, LayersNeed] = {}
         self._queued = trio.Event()
+        self._hurrying = trio.Event()
 
     def looked_at(self, need: TocNeed | FileNeed, *, at_once: bool = False) -> None:
         """Take in that somebody looks at layers that may be lazy; *at_once*, that they are read through."""
         numbers = need.numbers if isinstance(need, TocNeed) else (need.number,)
-        if at_once and self._when != "never":
-            self._hurry(LayersNeed(need.repository, need.image, numbers))
         for number in numbers:
             if len(self._queue) < _QUEUE_MAX:
                 layer = need.image.layers[number]
                 self._queue.setdefault(layer.digest, LayersNeed(need.repository, need.image, (number,)))
+        if at_once and self._when != "never":
+            self._hurry(LayersNeed(need.repository, need.image, numbers))
         self._queued.set()
 
     def in_use(self, needs: Iterable[LayersNeed]) -> None:
         """Take in layers that containers use whose daemon has gone: they come first, whoever waits."""
         self._urgent += needs
+        self._hurrying.set()
         self._queued.set()
 
     def _hurry(self, need: LayersNeed) -> None:
-        digest = need.image.layers[need.numbers[0]].digest
-        if digest not in self._hurried:
-            self._hurried.add(digest)
-            self._urgent.append(need)
+        """Have one layer whole, and then the others of its image that somebody looked at, all at once."""
+        layers, (number,) = need.image.layers, need.numbers
+        if layers[number].digest in self._hurried:
+            return
+        self._urgent.append(need)
+        self._hurrying.set()
+        self._hurried.add(layers[number].digest)
+        others = tuple(
+            layer.number
+            for layer in layers
+            if layer.digest in self._queue and layer.digest not in self._hurried
+        )
+        if others:
+            self._urgent.append(LayersNeed(need.repository, need.image, others))
+            self._hurried.update(layers[one].digest for one in others)
 
     async def run(self) -> None:
         """Complete layers until cancelled."""
@@ -77,6 +90,7 @@ class Completer:
                 await self._queued.wait()
                 continue
             if not self._urgent:
+                self._hurrying = trio.Event()
                 await self._until_idle()
             urgent = bool(self._urgent)
             need = self._urgent.pop(0) if urgent else self._queue.pop(next(iter(self._queue)))
@@ -89,9 +103,10 @@ class Completer:
                     await trio.sleep(_AGAIN_SECONDS)
 
     async def _until_idle(self) -> None:
-        """Wait until nobody has waited for some seconds."""
+        """Wait until nobody has waited for some seconds, or something is urgent."""
         since = trio.current_time()
-        while self._when == "idle" and trio.current_time() - since < IDLE_SECONDS:
-            await trio.sleep(_LOOK)
+        while self._when == "idle" and trio.current_time() - since < IDLE_SECONDS and not self._urgent:
+            with trio.move_on_after(_LOOK):
+                await self._hurrying.wait()
             if self._waiting():
                 since = trio.current_time()

@@ -3,23 +3,23 @@
 Moves messages between `layerfs.extract.client`, which blocks, and trio.
 """
 
-import logging
 from collections import deque
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
-from typing import Final
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, closing, contextmanager
+from typing import Final, TypeVar
 
 import trio
 
 from layerfs.errors import LayerfsError, SizeMismatch
-from layerfs.extract.client import Extractor, ExtractorPool, Keep
-from layerfs.extract.job import SkeletonJob, UnpackJob
-from layerfs.layer.record import Extraction
+from layerfs.extract.client import Extractor, ExtractorPool
+from layerfs.extract.job import UnpackJob
+from layerfs.fetch.tasks import outcome
+from layerfs.layer.toc import Content, Piece
 from layerfs.store.newobjects import PieceWriter, StagedObject
 
-_COUNT: Final = 2
+T = TypeVar("T")
 
-log = logging.getLogger(__name__)
+_COUNT: Final = 2
 
 
 class Decoders:
@@ -30,24 +30,33 @@ class Decoders:
         self._free = trio.CapacityLimiter(_COUNT)
         """Whoever waits for an extractor holds no thread: those who have one need them."""
 
-    async def skeleton(self, job: SkeletonJob, keep: Keep) -> Extraction:
-        """Have a skeleton made; *keep* gets the record's tables, in a thread. Raises what the worker says."""
-        async with self._extractor() as extractor:
-            extractor.start(job)
-            found = await trio.to_thread.run_sync(extractor.result, keep, abandon_on_cancel=True)
-            for warning in extractor.warnings:
-                log.warning("%s: %s", job.digest, warning)
-            return found
+    async def run(self, work: Callable[[Extractor], T]) -> T:
+        """Return what *work* returns, which runs in a thread with an extractor, and has it answer its jobs.
 
-    async def unpack(self, job: UnpackJob, staged: StagedObject) -> None:
-        """Have a file unpacked into *staged*, each piece verified.
+        Whoever is cancelled has the extractor end, and waits for *work* to see it. Raises what *work* does.
+        """
+        async with self._extractor() as extractor, trio.open_nursery() as nursery:
+            nursery.start_soon(_end_if_cancelled, nursery.cancel_scope, extractor)
+            answer = await outcome(trio.to_thread.run_sync(work, extractor))
+            await trio.lowlevel.checkpoint_if_cancelled()
+            nursery.cancel_scope.cancel()
+        if isinstance(answer, LayerfsError):
+            raise answer
+        return answer
+
+    async def unpack(self, job: UnpackJob, stage: Callable[[Content], StagedObject]) -> None:
+        """Have files unpacked and published, one after another, each piece verified; *stage* begins one.
 
         Raises what the worker says, SizeMismatch, DigestMismatch, StoreFull, StoreError.
         """
-        async with self._extractor() as extractor:
-            extractor.start(job)
-            keep = _Filling(staged).write
-            await trio.to_thread.run_sync(extractor.unpacked, keep, abandon_on_cancel=True)
+
+        def work(extractor: Extractor) -> None:
+            with closing(_Filling(job.contents, stage)) as filling:
+                extractor.start(job)
+                extractor.unpacked(filling.write)
+                filling.finish()
+
+        await self.run(work)
 
     @asynccontextmanager
     async def _extractor(self) -> AsyncIterator[Extractor]:
@@ -73,12 +82,22 @@ def open_decoders() -> Iterator[Decoders]:
         yield Decoders(pool)
 
 
-class _Filling:
-    """Takes the bytes of a file as an extractor says them: those of its pieces, one after another."""
+async def _end_if_cancelled(own: trio.CancelScope, extractor: Extractor) -> None:
+    try:
+        await trio.sleep_forever()
+    finally:
+        if not own.cancel_called:
+            extractor.close()
 
-    def __init__(self, staged: StagedObject) -> None:
-        self._staged = staged
-        self._pieces = deque(piece for piece in staged.content.pieces if piece.digest)
+
+class _Filling:
+    """Takes the bytes of files as an extractor says them: those of their pieces, one after another."""
+
+    def __init__(self, contents: Sequence[Content], stage: Callable[[Content], StagedObject]) -> None:
+        self._contents = deque(contents)
+        self._stage = stage
+        self._staged: StagedObject | None = None
+        self._pieces: deque[Piece] = deque()
         self._lacks = 0
         self._writer: PieceWriter | None = None
 
@@ -87,13 +106,48 @@ class _Filling:
         rest = memoryview(data)
         while rest:
             if self._writer is None:
-                if not self._pieces:
-                    raise SizeMismatch(f"object {self._staged.id}: more bytes than its pieces have")
-                piece = self._pieces.popleft()
-                self._writer, self._lacks = self._staged.piece(piece), piece.size
+                self._begin_piece()
+            assert self._writer is not None
             some, rest = rest[: self._lacks], rest[self._lacks :]
             self._writer.write(some)
             self._lacks -= len(some)
             if not self._lacks:
                 self._writer.finish()
                 self._writer = None
+                if not self._pieces:
+                    self._publish()
+
+    def finish(self) -> None:
+        """Publish what has no bytes and is left. Raises SizeMismatch, StoreFull, StoreError."""
+        if self._staged is not None:
+            raise SizeMismatch(f"object {self._staged.id}: ended before all bytes of its pieces")
+        while self._contents:
+            self._begin()
+            self._publish()
+
+    def close(self) -> None:
+        """Remove what is not published."""
+        if self._staged is not None:
+            self._staged.close()
+            self._staged = None
+
+    def _begin_piece(self) -> None:
+        while not self._pieces:
+            if not self._contents:
+                raise SizeMismatch("more bytes came than the pieces of these files have")
+            self._begin()
+            if not self._pieces:  # a hole and nothing else
+                self._publish()
+        assert self._staged is not None
+        piece = self._pieces.popleft()
+        self._writer, self._lacks = self._staged.piece(piece), piece.size
+
+    def _begin(self) -> None:
+        content = self._contents.popleft()
+        self._staged = self._stage(content)
+        self._pieces.extend(piece for piece in content.pieces if piece.digest)
+
+    def _publish(self) -> None:
+        assert self._staged is not None
+        self._staged.commit()
+        self.close()

@@ -26,6 +26,7 @@ from layerfs.fetch.completing import Completer, When
 from layerfs.fetch.documents import DocumentFetcher
 from layerfs.fetch.layers import LayerWork
 from layerfs.fetch.lazy import LazyWork
+from layerfs.fetch.objects import first_of
 from layerfs.fetch.progress import Journal
 from layerfs.fetch.sharing import WaitShares
 from layerfs.fetch.sums import ImageSums
@@ -119,7 +120,7 @@ class Fetcher:
                     async with self._wants.of(need.image):
                         await self._lazily(need)
                 case FileNeed():  # no lease: whoever finds the object collected asks again
-                    await self._lazily(need)
+                    await first_of(need, self._lazy.names, self._lazily)
                 case StackNeed():
                     async with self._wants.of(need.image):
                         await self._stack(need)

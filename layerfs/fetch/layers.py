@@ -180,7 +180,10 @@ class LayerWork:
         """Download and extract at the same time, and publish. The extractor's digest is the blob's proof."""
         descriptor = layer.descriptor
         async with self._tree(descriptor.digest) as tree:
-            with await self._staged(descriptor, progress) as staged:
+            with (
+                await self._staged(descriptor, progress) as staged,
+                self._parts.arriving(staged.staged_path, progress),
+            ):
                 failed, found = await self._both(repository, layer, staged, tree, progress)
                 broken = found if isinstance(found, LayerfsError) else None
                 verdict = judge(failed, broken)

@@ -11,35 +11,38 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Final
 
+import msgspec
 import trio
 
 from layerfs.errors import (
+    Denied,
     ImageError,
     InvalidDocument,
     InvalidLayer,
     LayerfsError,
     NoRanges,
-    NotInStore,
 )
-from layerfs.extract.job import PartHere, UnpackJob
+from layerfs.extract.client import Extractor, Keep
+from layerfs.extract.job import SkeletonJob
 from layerfs.fetch.agreement import Agreement
 from layerfs.fetch.decoding import Decoders
 from layerfs.fetch.laziness import Laziness
-from layerfs.fetch.parts import BlobParts, read_span
+from layerfs.fetch.objects import ObjectWork
+from layerfs.fetch.parts import BlobParts, Found, read_span
 from layerfs.fetch.progress import Journal
+from layerfs.fetch.room import MakeRoom, no_room, with_room
 from layerfs.fetch.spans import Span
 from layerfs.fetch.tasks import all_of, make_once
 from layerfs.flights import SingleFlight
 from layerfs.layer import footer
 from layerfs.layer.budgets import Budgets
-from layerfs.layer.toc import Content
+from layerfs.layer.record import Extraction
 from layerfs.needs import FileNeed, TocNeed
 from layerfs.oci import Descriptor, Digest, Repository
 from layerfs.oci.image import ImageLayer
 from layerfs.oci.toc import Stretch, TocPlace, toc_place
 from layerfs.store import ImageStorage
-from layerfs.store.extraction import skeleton_job_for
-from layerfs.store.tocs import BlobPlace, StagedToc
+from layerfs.store.tocs import BlobPlace, StagedToc, StoredToc
 
 _RANGELESS_SECONDS: Final = 600.0
 
@@ -63,8 +66,11 @@ class LazyWork:
         budgets: Budgets,
         laziness: Laziness,
         agreement: Agreement,
+        make_room: MakeRoom = no_room,
     ) -> None:
         self._parts = parts
+        self._objects = ObjectWork(storage, parts, decoders, make_room)
+        self._make_room = make_room
         self._flights: SingleFlight[tuple[str, object], bool] = SingleFlight(nursery)
         self._journal = journal
         self._storage = storage
@@ -134,6 +140,13 @@ class LazyWork:
         await all_of(*(partial(have, layer) for layer in wanted.values()))
         return whole
 
+    async def names(self, need: FileNeed) -> bool:
+        """Say whether the TOC of *need* names its object."""
+        indexes = self._storage.lazy.indexes
+        if not need.is_sure:
+            await trio.to_thread.run_sync(indexes.load, need.toc)
+        return need.is_sure or bool(indexes.names(need.toc, need.id))
+
     def is_read_through(self, need: TocNeed | FileNeed) -> bool:
         """Say whether the layer of *need* is being read file after file."""
         if isinstance(need, TocNeed):
@@ -144,11 +157,16 @@ class LazyWork:
         self, key: tuple[str, object], layer: ImageLayer, job: Callable[[], Awaitable[None]]
     ) -> bool:
         """Do *job*, or wait for whoever does it; False if the layer has to be had whole."""
+        registry, _ = key
 
         async def run() -> bool:
             try:
                 await job()
-            except _NotLazy as exc:
+            except NoRanges as exc:
+                self._rangeless[registry] = time.monotonic()
+                log.debug("%s: fetched whole: %s", layer.digest, exc)
+                return False
+            except (_NotLazy, Denied) as exc:  # who refuses ranges alone may send the whole, and says so else
                 log.debug("%s: fetched whole: %s", layer.digest, exc)
                 return False
             except LayerfsError as exc:
@@ -159,7 +177,10 @@ class LazyWork:
         return await self._flights.do(key, run)
 
     async def _skeleton(self, repository: Repository, layer: ImageLayer) -> None:
-        """Have the skeleton of *layer*. Raises _NotLazy; LayerfsError where a whole layer would fail, too."""
+        """Have the skeleton of *layer*.
+
+        Raises _NotLazy, NoRanges, Denied; LayerfsError where a whole layer would fail, too.
+        """
         place = await trio.to_thread.run_sync(self.place, repository, layer)
 
         async def has() -> bool:
@@ -170,10 +191,8 @@ class LazyWork:
             await self._make_skeleton(repository, layer.descriptor, place)
 
         try:
-            await make_once(self._storage, repository.registry, place.digest, has, make)
-        except NoRanges as exc:
-            self._rangeless[repository.registry] = time.monotonic()
-            raise _NotLazy(str(exc)) from exc
+            room = partial(with_room, self._storage, self._make_room, make)
+            await make_once(self._storage, repository.registry, place.digest, has, room)
         except ImageError as exc:  # the layer may be sound all the same
             self._refused[place.digest, layer.digest] = str(exc)
             await self._parts.discard(layer.digest, repository.registry)
@@ -183,35 +202,34 @@ class LazyWork:
     async def _make_skeleton(self, repository: Repository, blob: Descriptor, place: TocPlace) -> None:
         lazy = self._storage.lazy
         stored = await trio.to_thread.run_sync(lazy.tocs.find, place.digest)
-        if stored is None:
-            toc = await trio.to_thread.run_sync(lazy.stage_toc, place.digest)
-            try:
-                place = await self._fetch_toc(repository, blob, place, toc)
-                await self._publish_skeleton(blob, place, toc)
-            finally:
-                with trio.CancelScope(shield=True):
-                    await trio.to_thread.run_sync(toc.close)
-        else:
+        if stored is not None:
             known = await trio.to_thread.run_sync(stored.place)
             if known is None or known.blob != str(blob.digest):
                 raise _NotLazy("its TOC is that of another layer of this store")
-            await self._publish_skeleton(blob, known.toc, None)
-
-    async def _publish_skeleton(self, blob: Descriptor, place: TocPlace, toc: StagedToc | None) -> None:
-        lazy = self._storage.lazy
-        stored = toc.stored if toc else lazy.tocs.find(place.digest)
-        if stored is None:
-            raise NotInStore(f"TOC {place.digest}: removed meanwhile; try again")
-        tree = await trio.to_thread.run_sync(lazy.stage_skeleton, place.digest)
+            await self._made_of(stored, known)
+            return
+        toc = await trio.to_thread.run_sync(lazy.stage_toc, place.digest)
         try:
-            job = skeleton_job_for(
-                self._storage.capabilities, self._budgets, stored.files, place, blob.size, tree.path
-            )
-            extraction = await self._decoders.skeleton(job, tree.tables.write)
-            await trio.to_thread.run_sync(lazy.publish_skeleton, tree, extraction, toc)
+            place = await self._fetch_toc(repository, blob, place, toc)
+            await self._made_of(toc, BlobPlace(place, str(blob.digest), blob.size))
         finally:
             with trio.CancelScope(shield=True):
-                await trio.to_thread.run_sync(tree.close)
+                await trio.to_thread.run_sync(toc.close)
+
+    async def _made_of(self, toc: StagedToc | StoredToc, place: BlobPlace) -> None:
+        lazy, budgets = self._storage.lazy, self._budgets
+
+        def work(extractor: Extractor) -> None:
+            def run(job: SkeletonJob, keep: Keep) -> Extraction:
+                extractor.start(msgspec.structs.replace(job, budgets=budgets))
+                extraction = extractor.result(keep)
+                for warning in extractor.warnings:
+                    log.warning("%s: %s", job.digest, warning)
+                return extraction
+
+            lazy.make_skeleton(toc, place, run)
+
+        await self._decoders.run(work)
 
     async def _located(self, repository: Repository, blob: Descriptor, place: TocPlace) -> TocPlace:
         """Return *place* with where its TOC is, which the end of the blob may have to say."""
@@ -236,30 +254,26 @@ class LazyWork:
 
         def write() -> None:
             toc.write(*(read_span(parts, span) for span in spans))
-            toc.note_place(BlobPlace(place, str(blob.digest), blob.size))
 
         await trio.to_thread.run_sync(write)
         return place
 
     async def _object(self, repository: Repository, layer: ImageLayer, toc: Digest, id_: str) -> None:
-        """Have what a file of a lazy layer holds. Raises LayerfsError.
-
-        _NotLazy where the registry answers no ranges any more: then the layer has to be had whole.
-        """
+        """Have what a file of a lazy layer holds. Raises LayerfsError, as `ObjectWork.make`."""
         lazy = self._storage.lazy
 
         async def has() -> bool:
             return await trio.to_thread.run_sync(lazy.objects.find, id_) is not None
 
-        async def make() -> None:
-            content = await trio.to_thread.run_sync(lazy.content, toc, id_)
-            await self._make_object(repository, layer.descriptor, content)
+        found: Found | None = None
 
-        try:
-            await make_once(self._storage, repository.registry, Digest.of(id_.encode()), has, make)
-        except NoRanges as exc:
-            self._rangeless[repository.registry] = time.monotonic()
-            raise _NotLazy(str(exc)) from exc
+        async def make() -> None:
+            nonlocal found
+            found = await self._objects.make(repository, layer.descriptor, toc, id_)
+
+        await make_once(self._storage, repository.registry, Digest.of(id_.encode()), has, make)
+        if found is not None:
+            await self._objects.advance(layer.descriptor, toc, found)
 
     async def release(self, repository: Repository, layer: ImageLayer) -> None:
         """Have all files of a whole layer as objects, if a mount uses its skeleton: it waits for them alone.
@@ -274,23 +288,6 @@ class LazyWork:
                 await self._once(
                     (repository.registry, id_), layer, partial(self._object, repository, layer, toc, id_)
                 )
-
-    async def _make_object(self, repository: Repository, blob: Descriptor, content: Content) -> None:
-        spans = [Span(piece.offset, piece.end) for piece in content.pieces if piece.digest]
-        parts = await self._parts.have(repository, blob, spans, read_ahead=True)
-        staged = await trio.to_thread.run_sync(self._storage.lazy.objects.stage, content)
-        try:
-            held = tuple(PartHere(part.start, part.end, str(part.path)) for part in parts)
-            job = UnpackJob(digest=str(blob.digest), content=content, held=held)
-            await self._decoders.unpack(job, staged)
-            await trio.to_thread.run_sync(staged.commit)
-        except (ImageError, NotInStore):
-            # One of them is not what it should be.
-            await self._parts.discard(blob.digest, repository.registry)
-            raise
-        finally:
-            with trio.CancelScope(shield=True):
-                await trio.to_thread.run_sync(staged.close)
 
 
 def _span(stretch: Stretch) -> Span:

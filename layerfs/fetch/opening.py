@@ -54,7 +54,7 @@ async def open_fetcher(
     with open_decoders() as small:
         async with background() as nursery:
             agreement = Agreement(nursery, storage)
-            lazy = LazyWork(nursery, storage, parts, small, journal, budgets, laziness, agreement)
+            lazy = LazyWork(nursery, storage, parts, small, journal, budgets, laziness, agreement, make_room)
             fetcher = Fetcher(
                 nursery,
                 storage,

@@ -5,16 +5,20 @@ Judges no bytes: whoever makes a file of them does, and the blob's digest once t
 
 import logging
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from typing import Final
 
+import msgspec
 import trio
 
 from layerfs.errors import NoRanges, NotInStore, RegistryMisbehaved, RegistryTimeout, Unreachable
 from layerfs.fetch.backoff import Backoff
 from layerfs.fetch.operations import ReceiveRange
 from layerfs.fetch.origin import Origin
+from layerfs.fetch.progress import Progress
 from layerfs.fetch.spans import Readahead, Span, merged, missing, requests
 from layerfs.fetch.tasks import all_of
 from layerfs.oci import Descriptor, Digest, Repository
@@ -25,8 +29,21 @@ REQUEST_MAX: Final = 64 << 20
 """Bytes that one request asks for: what came before it broke off is kept in pieces of this size."""
 _AT_ONCE: Final = 4
 """Requests of one caller at the same time."""
+_SOON: Final = 8 << 20
+"""Bytes that a download of the whole may lack to what is wanted: it is waited for, nothing asked beside."""
+_MORE: Final = 1 << 20
+"""Bytes behind it that are waited for, too: each time that somebody is woken costs some milliseconds."""
 
 log = logging.getLogger(__name__)
+
+
+class Found(msgspec.Struct, frozen=True):
+    """What a need for bytes has led to."""
+
+    parts: list[Part]
+    """They hold the bytes, and maybe others."""
+    ahead: Span
+    """From the first wanted byte on, those that are likely to be wanted next: *parts* may hold some."""
 
 
 class BlobParts:
@@ -41,28 +58,61 @@ class BlobParts:
         self._known: dict[tuple[Digest, str], list[Part]] = {}
         """What is here, by blob and registry, as it was found at the first question and grew since."""
         self._reading: dict[tuple[Digest, str], Readahead] = {}
+        self._arriving: dict[tuple[Digest, str], tuple[Path, Progress]] = {}
+        """Blobs that are being downloaded whole, by where."""
 
-    async def have(
-        self, repository: Repository, blob: Descriptor, wanted: Iterable[Span], *, read_ahead: bool = False
-    ) -> list[Part]:
-        """Have all of *wanted*, and with *read_ahead* what is likely to be wanted next.
+    async def have(self, repository: Repository, blob: Descriptor, wanted: Iterable[Span]) -> list[Part]:
+        """Have all of *wanted*; return the parts that hold it. Raises LayerfsError, as NoRanges."""
+        return (await self._have(repository, blob, merged(wanted), None)).parts
 
-        Returns the parts that hold it. Raises LayerfsError, as NoRanges.
-        """
+    async def have_ahead(self, repository: Repository, blob: Descriptor, wanted: Iterable[Span]) -> Found:
+        """Have all of *wanted*, and what is likely to be wanted next. Raises as `have`."""
+        reading = self._reading.setdefault((blob.digest, repository.registry), Readahead())
+        return await self._have(repository, blob, merged(wanted), reading)
+
+    async def _have(
+        self, repository: Repository, blob: Descriptor, spans: list[Span], reading: Readahead | None
+    ) -> Found:
+        ahead = Span(0, 0)
+        if reading and spans:
+            ahead = reading.extended(Span(spans[0].start, spans[-1].end), blob.size)
         whole = await trio.to_thread.run_sync(self._storage.open_blob, blob.digest)
         if whole is not None:
-            return [Part(0, whole.size, whole.path)]
-        spans = merged(wanted)
+            return Found([Part(0, whole.size, whole.path)], ahead)
         here = await self._all(blob.digest, repository.registry)
-        found = _usable(here, spans)
+        found = _usable(here, [*spans, ahead])
+        coming = await self._coming(blob.digest, repository.registry, missing(spans, spans_of(found)))
+        if coming is not None:
+            found.append(coming)
         asked = requests(spans, spans_of(found), REQUEST_MAX)
-        if asked and read_ahead:
-            reading = self._reading.setdefault((blob.digest, repository.registry), Readahead())
-            more = missing([reading.extended(asked[-1], blob.size)], spans_of(here))
+        if asked and ahead.end > asked[-1].end:
+            more = missing([Span(asked[-1].start, ahead.end)], spans_of(here))
             asked = [*asked[:-1], *more[:1]]
         fresh = await self._receive_all(repository, blob, asked)
         here += fresh
-        return found + fresh
+        return Found(found + fresh, ahead)
+
+    @contextmanager
+    def arriving(self, path: Path, progress: Progress) -> Iterator[None]:
+        """Let parts of a blob be taken out of the file *path* while it arrives there whole."""
+        key = progress.digest, progress.source
+        self._arriving[key] = path, progress
+        try:
+            yield
+        finally:
+            del self._arriving[key]
+
+    async def _coming(self, digest: Digest, source: str, lacking: list[Span]) -> Part | None:
+        """Return what a download of the whole has, once it has what is *lacking*; None if that is far."""
+        path, progress = self._arriving.get((digest, source), (None, None))
+        if path is None or progress is None or not lacking:
+            return None
+        end = lacking[-1].end
+        if end > progress.received:
+            if end - progress.received > _SOON:
+                return None
+            await progress.wait_beyond(min(end + _MORE, progress.size) - 1)
+        return Part(0, progress.received, path) if progress.received >= end else None
 
     async def _receive_all(self, repository: Repository, blob: Descriptor, spans: list[Span]) -> list[Part]:
         found: list[Part] = []

@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
 import trio
 
@@ -13,6 +14,8 @@ from layerfs.store.measure import room_left
 MakeRoom = Callable[[float], bool]
 """Removes what may go from the store; False if nothing does, and nothing has since then. Blocking."""
 
+T = TypeVar("T")
+
 log = logging.getLogger(__name__)
 
 
@@ -21,24 +24,20 @@ def no_room(_: float) -> bool:
     return False
 
 
-async def with_room(
-    storage: ImageStorage, make_room: MakeRoom, attempt: Callable[[], Awaitable[None]]
-) -> None:
-    """Run *attempt*; once more if the disk was full and something could go.
+async def with_room(storage: ImageStorage, make_room: MakeRoom, attempt: Callable[[], Awaitable[T]]) -> T:
+    """Return what *attempt* does; once more if the disk was full and something could go.
 
     Raises StoreFull with what the disk has when nothing of the attempt is left on it.
     """
     began = time.monotonic()
     try:
-        await attempt()
+        return await attempt()
     except StoreFull as exc:
         if not await trio.to_thread.run_sync(make_room, began):
             raise await _with_numbers(exc, storage) from exc
         log.info("once more, with room that was made: %s", exc)
-    else:
-        return
     try:
-        await attempt()
+        return await attempt()
     except StoreFull as exc:
         raise await _with_numbers(exc, storage) from exc
 

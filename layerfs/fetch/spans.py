@@ -63,27 +63,37 @@ class Readahead:
     """How far behind what is wanted of one blob a request goes on: twice as far each time that pays. Pure.
 
     Whoever reads file after file in the order of the blob asks for the next before long; whoever picks files
-    here and there is asked for nothing more.
+    here and there is asked for nothing more. Whoever reads in another order has read a large share some day.
     """
 
-    FIRST: Final = 256 << 10
+    FIRST: Final = 512 << 10
     MUCH: Final = 1 << 20
     MOST: Final = 8 << 20
+    SHARE: Final = 8
+    """Who has asked for an eighth of a blob wants all of it."""
 
     def __init__(self) -> None:
-        self._end = -(1 << 62)
+        self._last = self._end = -(1 << 62)
         self._window = 0
+        self._asked = 0
+        self._is_much = False
 
     @property
     def is_all_wanted(self) -> bool:
-        """Whether so much was read in the order of the blob that all of it is."""
-        return self._window >= self.MUCH
+        """Whether so much was read, or so much in the order of the blob, that all of it is."""
+        return self._is_much or self._window >= self.MUCH
 
     def extended(self, wanted: Span, size: int) -> Span:
         """Return *wanted* and as much behind it as may be wanted next, in a blob of *size* bytes."""
-        near = 0 <= wanted.start - self._end <= max(self._window, GAP_MAX)
-        self._window = min(max(2 * self._window, self.FIRST), self.MOST) if near else 0
-        self._end = min(wanted.end + self._window, size)
+        self._asked += wanted.size
+        self._is_much |= self._asked >= max(self.MUCH, size // self.SHARE)
+        if self._last <= wanted.start <= self._end + max(self._window, GAP_MAX):
+            if wanted.end > self._end:  # else what was brought was not all used, for whatever reason
+                self._window = min(max(2 * self._window, self.FIRST), self.MOST)
+        else:
+            self._window = 0
+        self._last = wanted.start
+        self._end = max(self._end if self._window else 0, min(wanted.end + self._window, size))
         return Span(wanted.start, self._end)
 
 

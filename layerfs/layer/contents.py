@@ -56,9 +56,9 @@ def find_row(read: Read, size: int, id_: str) -> bytes | None:
         start = _row_start(read, low, (low + high) // 2)
         key = read(start, len(wanted))
         if key == wanted:
-            return _row_from(read, start)
+            return row_at(read, start)
         if key < wanted:
-            low = start + len(_row_from(read, start)) + len(END)
+            low = start + len(row_at(read, start)) + len(END)
         else:
             high = start
     return None
@@ -87,7 +87,8 @@ def _row_start(read: Read, low: int, at: int) -> int:
     return low
 
 
-def _row_from(read: Read, start: int) -> bytes:
+def row_at(read: Read, start: int) -> bytes:
+    """Return the row that begins at *start*."""
     parts = []
     while part := read(start, _PART):
         row, end, _ = part.partition(END)

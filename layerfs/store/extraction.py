@@ -86,7 +86,7 @@ class Extractors:
     def __init__(self, capabilities: Callable[[], Capabilities], budgets: Budgets) -> None:
         self.capabilities = capabilities
         """Says in which form the trees are."""
-        self._budgets = budgets
+        self.budgets = budgets
         self._mutex = threading.Lock()
         self._pool: ExtractorPool | None = None
 
@@ -98,17 +98,10 @@ class Extractors:
         """
         if not blob.is_file():
             raise NotInStore(f"{blob}: no such file (expected the layer {digest})")
-        return self._run(job_for(self.capabilities(), self._budgets, blob, digest, target), keep)
+        return self._run(job_for(self.capabilities(), self.budgets, blob, digest, target), keep)
 
-    def make_skeleton(
-        self, toc: tuple[Path, Path | None], place: TocPlace, blob_size: int, target: Path, keep: "Keep"
-    ) -> Extraction:
-        """Make a skeleton in the empty directory *target*, as `skeleton_job_for` describes it.
-
-        *keep* gets the record's tables. Raises InvalidToc, BudgetExceeded, DigestMismatch, StoreFull,
-        WorkerDied.
-        """
-        job = skeleton_job_for(self.capabilities(), self._budgets, toc, place, blob_size, target)
+    def make_skeleton(self, job: SkeletonJob, keep: "Keep") -> Extraction:
+        """Make a skeleton in an empty directory. For `layerfs.store.lazy.RunSkeleton`."""
         return self._run(job, keep)
 
     def _run(self, job: TreeJob, keep: "Keep") -> Extraction:

@@ -5,24 +5,25 @@ in it are without content (`layerfs.extract.stubs`): what one holds is an object
 """
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Final
 
 import msgspec
 
 from layerfs import host
 from layerfs.errors import DigestMismatch, NotInStore, StoreDamaged, StoreError, StoreReadOnly
+from layerfs.extract.job import SkeletonJob
 from layerfs.layer.contents import Read, find_row, parse_row, rows_of
 from layerfs.layer.record import Extraction, LayerRecord
 from layerfs.layer.toc import Content
 from layerfs.oci import Digest
 from layerfs.store.disk import opened_file
 from layerfs.store.durability import Durability
-from layerfs.store.extraction import Extractors
+from layerfs.store.extraction import Extractors, skeleton_job_for
 from layerfs.store.here import Here, LastCounts
 from layerfs.store.layout import StoreLayout
 from layerfs.store.locks import Locks
+from layerfs.store.objectindex import ID_LENGTH, ObjectIndexes
 from layerfs.store.objects import ObjectShelf
 from layerfs.store.probe import stub_problem
 from layerfs.store.records import LayerDir, read_head
@@ -31,7 +32,8 @@ from layerfs.store.staging import StagedTree
 from layerfs.store.tocs import BlobPlace, StagedToc, StoredToc, TocShelf
 from layerfs.store.trees import InUse, TreeShelf
 
-_ID_LENGTH: Final = 22
+RunSkeleton = Callable[[SkeletonJob, Callable[[bytes], object]], Extraction]
+"""Has a worker make a skeleton; the function takes the tables of the record."""
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +60,7 @@ class LazyLayers:
         self.skeletons: TreeShelf[LayerRecord] = TreeShelf(layout.skeletons, LayerRecord, *judged)
         self.objects = ObjectShelf(layout.objects, locks, durability)
         self._counts = LastCounts(self.count)
+        self.indexes = ObjectIndexes(self._table, self._identity)
 
     def problem(self) -> str:
         """Say why no layer of this store can be lazy; empty if they can. Tries the disk when asked first."""
@@ -120,27 +123,34 @@ class LazyLayers:
         published = self.skeletons.publish(tree, record)
         return LayerDir(found, published.path, published.record)
 
-    def make_skeleton(self, toc: StagedToc | StoredToc, place: BlobPlace) -> LayerDir:
-        """Make and publish the skeleton of a TOC, with a worker of this store's own.
+    def make_skeleton(
+        self, toc: StagedToc | StoredToc, place: BlobPlace, run: RunSkeleton | None = None
+    ) -> LayerDir:
+        """Make and publish the skeleton of a TOC: by *run*, or with a worker of this store's own.
 
         The caller works on the digest alone (`ImageStorage.lock`). Raises InvalidToc, BudgetExceeded,
-        DigestMismatch, StoreFull, StoreReadOnly, StoreError, WorkerDied.
+        DigestMismatch, NotInStore, StoreFull, StoreReadOnly, StoreError, WorkerDied.
         """
         if isinstance(toc, StagedToc):
             toc.note_place(place)
         stored = toc.stored if isinstance(toc, StagedToc) else toc
-        with self.second_skeleton(stored, place) as (tree, extraction):
+        with self.second_skeleton(stored, place, run) as (tree, extraction):
             return self.publish_skeleton(tree, extraction, toc if isinstance(toc, StagedToc) else None)
 
     @contextmanager
-    def second_skeleton(self, toc: StoredToc, place: BlobPlace) -> Iterator[tuple[StagedTree, Extraction]]:
+    def second_skeleton(
+        self, toc: StoredToc, place: BlobPlace, run: RunSkeleton | None = None
+    ) -> Iterator[tuple[StagedTree, Extraction]]:
         """Make a skeleton beside the one that may be there; removed unless it is published.
 
         Raises as `make_skeleton` does.
         """
         with self.stage_skeleton(toc.digest) as tree:
-            make = self._extractors.make_skeleton
-            yield tree, make(toc.files, place.toc, place.blob_size, tree.path, tree.tables.write)
+            workers = self._extractors
+            job = skeleton_job_for(
+                workers.capabilities(), workers.budgets, toc.files, place.toc, place.blob_size, tree.path
+            )
+            yield tree, (run or workers.make_skeleton)(job, tree.tables.write)
 
     def content(self, toc: Digest, id_: str) -> Content:
         """Return where in its blob an object of a skeleton is. Raises NotInStore, StoreDamaged."""
@@ -149,14 +159,6 @@ class LazyLayers:
             if row is None:
                 raise NotInStore(f"object {id_}: no file of the TOC {toc} has this content")
             return self._parsed(toc, row)[1]
-
-    def names(self, toc: Digest, id_: str) -> bool:
-        """Say whether a file of a skeleton is the object *id_*; False if the skeleton is not here."""
-        try:
-            with self._table(toc) as (read, size):
-                return find_row(read, size, id_) is not None
-        except (NotInStore, StoreDamaged):  # of one skeleton, which says nothing of the others
-            return False
 
     def contents(self, toc: Digest) -> Iterator[tuple[str, Content]]:
         """Yield what the files of a skeleton hold, each content once, by object. As `content` raises."""
@@ -189,7 +191,11 @@ class LazyLayers:
         """
         with self._table(toc) as (read, size):
             for row in rows_of(read, size):
-                yield row[:_ID_LENGTH].decode("ascii")
+                yield row[:ID_LENGTH].decode("ascii")
+
+    def _identity(self, toc: Digest) -> object:
+        tree = self.skeletons.find(toc)
+        return None if tree is None else tree.record.identity
 
     @contextmanager
     def _table(self, toc: Digest) -> Iterator[tuple[Read, int]]:

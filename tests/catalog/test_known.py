@@ -7,11 +7,12 @@ import pytest
 
 from layerfs.catalog.known import KnownImages
 from layerfs.errors import NotInStore
-from layerfs.needs import BlobNeed, DocumentNeed, LayersNeed, TagNeed
+from layerfs.needs import BlobNeed, DocumentNeed, FileNeed, LayersNeed, TagNeed
 from layerfs.oci import Digest, Platform, Repository
 from layerfs.store import ImageStorage
 from tests.support.clients import wait_until
-from tests.support.images import file, image, index, layer
+from tests.support.images import file, image, index, layer, tar
+from tests.support.tocs import estargz
 
 LOWER, UPPER = layer(file("a", b"lower")), layer(file("b", b"upper"))
 IMAGE = image(LOWER, UPPER)
@@ -109,3 +110,35 @@ def test_of_an_index_the_manifest_of_the_platform_is_needed(store: Path) -> None
         for platform, one in zip(platforms, built, strict=True):
             known = KnownImages(storage, platform)
             assert known.enter(REPOSITORY, both.digest) == DocumentNeed(REPOSITORY, one.digest)
+
+
+def test_an_object_can_be_had_from_whatever_names_it(store: Path) -> None:
+    """Three layers: two have the file, one of them in two registries; a third is not read yet."""
+    first, second = (estargz(tar([file("a", b"same"), file("b", one)])) for one in (b"1", b"2"))
+    third, fourth = (estargz(tar([file("b", one)])) for one in (b"3", b"4"))
+    object_ = Digest.of(b"same").object_id
+    names = {first.place.digest: True, second.place.digest: True, fourth.place.digest: None}
+    elsewhere = Repository.parse("other.example/b")
+    with ImageStorage(store) as storage:
+        known = KnownImages(storage, PLATFORM)
+        known.views._names = lambda toc, id_: id_ == object_ and names.get(toc, False)
+        for repository, layers in ((REPOSITORY, (first, third)), (elsewhere, (first, second, fourth))):
+            built = image(*(one.built for one in layers))
+            storage.save_manifest(built.manifest, built.digest)
+            storage.save_config(built.config, built.config_digest)
+            storage.refs.write(repository.with_tag("1"), built.digest)
+        need = known.views.object_need(object_)
+        assert known.views.object_need(Digest.of(b"stranger").object_id) is None
+    assert isinstance(need, FileNeed)
+    found = [(one.repository, one.toc, one.is_sure) for one in (need, *need.others)]
+    assert set(found[:3]) == {
+        (REPOSITORY, first.place.digest, True),
+        (elsewhere, first.place.digest, True),
+        (elsewhere, second.place.digest, True),
+    }
+    assert found[3:] == [(elsewhere, fourth.place.digest, False)]
+    assert all(one.id == object_ for one in need.others)
+    for one in (need, *need.others):
+        place = one.image.layers[one.number].place
+        assert place is not None
+        assert place.digest == one.toc

@@ -37,8 +37,12 @@ TOP = estargz(tar([whiteout("etc/gone"), opaque("many"), file("many/new", b"cont
 PLAIN = layer(file("plain", b"plain"))
 IMAGE = image(BASE.built, PLAIN, TOP.built)
 
-NOT_BEHIND = {"LAYERFS_BACKGROUND": "never"}
-"""Nothing is fetched but what a test looks at."""
+
+def not_behind(place: Path) -> dict[str, str]:
+    """Return the environment of a daemon that fetches nothing but what a test looks at."""
+    path = place / "layerfs.toml"
+    path.write_text('background = "never"\n')
+    return {"LAYERFS_CONFIG": str(path)}
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +52,7 @@ def pushed(_session_registry: Registry) -> Tag:
 
 @pytest.fixture
 def mounted(pushed: Tag, tmp_path: Path) -> Iterator[Daemon]:
-    with daemon.running(tmp_path / "store", tmp_path / "mount", environment=NOT_BEHIND) as running:
+    with daemon.running(tmp_path / "store", tmp_path / "mount", environment=not_behind(tmp_path)) as running:
         yield running
 
 
@@ -101,7 +105,7 @@ def test_a_merged_root_is_as_of_whole_layers(mounted: Daemon, pushed: Tag) -> No
 
 def test_a_mount_on_the_same_store_needs_no_registry_for_what_is_here(pushed: Tag, tmp_path: Path) -> None:
     store = tmp_path / "store"
-    with daemon.running(store, tmp_path / "mount", environment=NOT_BEHIND) as first:
+    with daemon.running(store, tmp_path / "mount", environment=not_behind(tmp_path)) as first:
         assert clients.read(shown(first, pushed, "layers", "00", "diff", "etc", "motd")) == b"content"
     with daemon.running(store, tmp_path / "again", "--offline") as second:
         root = shown(second, pushed, "layers", "00", "diff")

@@ -27,7 +27,7 @@ def unpack(held: list[PartHere], *pieces: Piece) -> tuple[bytes, Unpacked | Fail
         said.append(msgspec.json.decode(message, type=Listed).piece)
 
     content = Content("", sum(one.size for one in pieces), list(pieces))
-    answer = run(UnpackJob(digest=str(Digest.of(b"")), content=content, held=tuple(held)), relay)
+    answer = run(UnpackJob(digest=str(Digest.of(b"")), contents=(content,), held=tuple(held)), relay)
     return b"".join(said), answer
 
 

@@ -3,24 +3,27 @@
 import json
 import os
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 import trio
 
-from layerfs.errors import DigestMismatch, LayerfsError, Unreachable
+from layerfs.errors import DigestMismatch, LayerfsError, NotInStore, StoreFull, Unreachable
 from layerfs.extract.client import ExtractorPool
+from layerfs.extract.job import UnpackJob
 from layerfs.fetch import Fetcher, open_fetcher
+from layerfs.fetch.decoding import Decoders
 from layerfs.fetch.laziness import LAZY, Laziness
 from layerfs.fetch.origin import InProcess
 from layerfs.layer.budgets import Budgets
 from layerfs.layer.toc import Content
 from layerfs.needs import FileNeed, LayersNeed, TocNeed
-from layerfs.oci import Image, Platform, Repository
+from layerfs.oci import Digest, Image, Platform, Repository
 from layerfs.oci.toc import toc_place
 from layerfs.registry.client import RegistryClient
 from layerfs.store import ImageStorage
@@ -112,6 +115,10 @@ class Scene:
             for one in self.faulty.asked
             if one.method == "GET" and one.path.rpartition("/")[2] in layers
         ]
+
+    def asked_of(self, layer: LazyLayer) -> int:
+        """Return how many times bytes of *layer* were asked for."""
+        return sum(one.method == "GET" and one.path.endswith(str(layer.digest)) for one in self.faulty.asked)
 
     def here(self) -> tuple[bool, bool]:
         """Say whether the store has the skeleton, and the layer."""
@@ -261,6 +268,130 @@ async def test_a_part_that_lies_costs_one_more_download(scene: Scene) -> None:
             os.truncate(path, path.stat().st_size + 5)
         await fetcher.obtain(LayersNeed(repository, image, (0,)))
     assert scene.here() == (True, True)
+
+
+MANY = estargz(
+    images.tar([images.file(f"many/{number:03}", _NOISE.randbytes(9000)) for number in range(300)])
+)
+
+
+async def test_who_reads_on_has_the_next_files_before_he_asks(scene: Scene) -> None:
+    async with scene.fetching() as fetcher:
+        repository, image = await listed(fetcher, scene, MANY)
+        toc = MANY.place.digest
+        lazy = scene.storage.lazy
+        contents = sorted((one for _, one in lazy.contents(toc)), key=lambda one: one.pieces[0].offset)
+        for content in contents[:2]:
+            await fetcher.obtain(FileNeed(repository, image, 0, toc, content.id))
+        here = [lazy.objects.find(one.id) is not None for one in contents]
+        assert sum(here) > 50
+        assert here == sorted(here, reverse=True), "those that follow"
+        needs = 2
+        for content in contents:
+            if lazy.objects.find(content.id) is None:
+                await fetcher.obtain(FileNeed(repository, image, 0, toc, content.id))
+                needs += 1
+        assert needs < 6
+        assert scene.asked_of(MANY) == needs + 1
+        sizes = [found.size for one in contents if (found := lazy.objects.find(one.id))]
+        assert sizes == [one.size for one in contents]
+
+
+async def test_who_picks_files_has_those_alone(scene: Scene) -> None:
+    async with scene.fetching() as fetcher:
+        repository, image = await listed(fetcher, scene, MANY)
+        toc = MANY.place.digest
+        lazy = scene.storage.lazy
+        contents = sorted((one for _, one in lazy.contents(toc)), key=lambda one: one.pieces[0].offset)
+        for content in (contents[200], contents[100], contents[30]):
+            await fetcher.obtain(FileNeed(repository, image, 0, toc, content.id))
+        assert sum(lazy.objects.find(one.id) is not None for one in contents) == 3
+
+
+@pytest.mark.parametrize("is_sure", [True, False])
+async def test_an_object_comes_from_another_image_if_the_first_fails(scene: Scene, *, is_sure: bool) -> None:
+    async with scene.fetching() as fetcher:
+        repository, image = await listed(fetcher, scene)
+        first = need(repository, image, content_of(scene, len(SMALL)))
+        nowhere = Repository("127.0.0.1:1", "a/b")
+        wrong = msgspec.structs.replace(first, toc=Digest.of(b"another"), is_sure=False)
+        lost = msgspec.structs.replace(first, repository=nowhere)
+        with pytest.raises(Unreachable):
+            await fetcher.obtain(lost)
+        last = msgspec.structs.replace(first, is_sure=is_sure)
+        await fetcher.obtain(msgspec.structs.replace(lost, others=(wrong, last)))
+        assert scene.storage.lazy.objects.find(first.id) is not None
+        unnamed = msgspec.structs.replace(first, id=Digest.of(b"nothing").object_id, is_sure=False)
+        await fetcher.obtain(unnamed)  # who asks again finds that nobody names it
+        with pytest.raises(NotInStore, match="no file of the TOC"):
+            await fetcher.obtain(msgspec.structs.replace(unnamed, is_sure=True))
+
+
+async def test_a_full_disk_has_a_collection_and_another_try(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk is full for whoever begins to write, until something was collected."""
+    room = [True]
+    storage = ImageStorage(scene.path)
+
+    def full_at_times(begin: Callable[..., Any]) -> Callable[..., Any]:
+        def full(*arguments: Any) -> Any:
+            if not room.pop():
+                raise StoreFull("no space left on device")
+            return begin(*arguments)
+
+        return full
+
+    monkeypatch.setattr(storage.lazy, "stage_skeleton", full_at_times(storage.lazy.stage_skeleton))
+    monkeypatch.setattr(storage.lazy.objects, "stage", full_at_times(storage.lazy.objects.stage))
+
+    def make_room() -> bool:
+        room.append(True)
+        return True
+
+    async with (
+        RegistryClient(quick()) as client,
+        open_fetcher(
+            storage,
+            InProcess(client),
+            scene.pool,
+            platform=PLATFORM,
+            budgets=Budgets(),
+            workers=2,
+            make_room=make_room,
+        ) as fetcher,
+    ):
+        repository, image = await scene.image(fetcher)
+        room[:] = [False]
+        await fetcher.obtain(TocNeed(repository, image, (0,)))
+        assert scene.here() == (True, False)
+        room[:] = [False]
+        small = need(repository, image, content_of(scene, len(SMALL)))
+        await fetcher.obtain(small)
+        assert storage.lazy.objects.find(small.id) is not None
+
+
+async def test_a_part_that_goes_between_look_and_use_is_asked_for_again(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with scene.fetching() as fetcher:
+        repository, image = await listed(fetcher, scene)
+        small = need(repository, image, content_of(scene, len(SMALL)))
+        stage = Decoders.unpack
+        lost: list[Path] = []
+
+        async def unpack(self: Decoders, job: UnpackJob, begin: Any) -> None:
+            if not lost:
+                lost.extend(Path(part.path) for part in job.held)
+                for path in lost:
+                    path.unlink()
+            await stage(self, job, begin)
+
+        monkeypatch.setattr(Decoders, "unpack", unpack)
+        await fetcher.obtain(small)
+        assert lost
+        assert scene.storage.lazy.objects.find(small.id) is not None
+        assert len(scene.asked()) == 3
 
 
 def test_the_layer_is_what_the_tests_take_it_for() -> None:

@@ -4,10 +4,13 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+import trio
+import trio.testing
 
 from layerfs.errors import NoRanges, NotFound, Unreachable
 from layerfs.fetch.origin import InProcess
 from layerfs.fetch.parts import BlobParts
+from layerfs.fetch.progress import Progress
 from layerfs.fetch.spans import GAP_MAX, Span
 from layerfs.oci import Descriptor, Digest, Repository
 from layerfs.registry.client import RegistryClient
@@ -102,6 +105,33 @@ async def test_what_a_collection_took_is_asked_for_again(
         path.unlink()
     check(await parts.have(repository, blob, [span]), span)
     assert len(ranges(faulty)) == 2
+
+
+async def test_what_a_download_of_the_whole_is_about_to_bring_is_not_asked_for(
+    faulty: FaultyRegistry, blob: Descriptor, repository: Repository, parts: BlobParts, tmp_path: Path
+) -> None:
+    path, progress = tmp_path / "growing", Progress(repository, blob.digest, blob.size)
+    path.write_bytes(CONTENT[:500_000])
+    span = Span(700_000, 700_100)
+    got: list[Part] = []
+
+    async def want() -> None:
+        got.extend(await parts.have(repository, blob, [span]))
+
+    with parts.arriving(path, progress):
+        async with trio.open_nursery() as nursery:
+            progress.advance(500_000)
+            nursery.start_soon(want)
+            await trio.testing.wait_all_tasks_blocked(0.05)
+            assert not got
+            path.write_bytes(CONTENT[:2_500_000])
+            progress.advance(2_500_000)
+        check(got, span)
+        check(await parts.have(repository, blob, [Span(5, 9)]), Span(5, 9))
+        assert not ranges(faulty)
+        progress.abort()
+        check(await parts.have(repository, blob, [Span(2_600_000, 2_600_009)]), Span(2_600_000, 2_600_009))
+    assert len(ranges(faulty)) == 1, "who is left alone asks"
 
 
 async def test_only_what_holds_the_wanted_bytes_is_returned(

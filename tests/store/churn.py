@@ -43,7 +43,7 @@ class Churn:
     def __init__(self, store: Path, blobs: Path, seed: int) -> None:
         self.storage = ImageStorage(store)
         self.storage._extractors = Reporting(
-            lambda: self.storage.capabilities, self.storage._extractors._budgets
+            lambda: self.storage.capabilities, self.storage._extractors.budgets
         )
         self.blobs = {Digest.of(path.read_bytes()): path.read_bytes() for path in sorted(blobs.iterdir())}
         self.random = random.Random(seed)
