@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.end_to_end.test_lazy import not_behind
 from tests.support import daemon
 from tests.support.canary import Snapshot, assert_same, snapshot
 from tests.support.lazy_images import CHUNKED, EXTERNAL, LAZY, load
@@ -19,8 +20,7 @@ _SECOND = 10**9
 def test_each_kind_is_shown_as_its_whole_layers_are(kind: str, registry: Registry, tmp_path: Path) -> None:
     built = load(kind)
     tag, store = registry.push(f"e2e/real/{kind}", "1", built), tmp_path / "store"
-    environment = {"LAYERFS_BACKGROUND": "never"}
-    with daemon.running(store, tmp_path / "mount", environment=environment) as mounted:
+    with daemon.running(store, tmp_path / "mount", environment=not_behind(tmp_path)) as mounted:
         shown = mounted.images / str(tag)
         places = [(number, form) for number in range(len(built.layers)) for form in ("diff", "lower")]
         before = [look(shown / f"layers/{number:02}/{form}") for number, form in places]

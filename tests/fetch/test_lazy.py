@@ -345,7 +345,7 @@ async def test_a_full_disk_has_a_collection_and_another_try(
     monkeypatch.setattr(storage.lazy, "stage_skeleton", full_at_times(storage.lazy.stage_skeleton))
     monkeypatch.setattr(storage.lazy.objects, "stage", full_at_times(storage.lazy.objects.stage))
 
-    def make_room() -> bool:
+    def make_room(_since: float) -> bool:
         room.append(True)
         return True
 
