@@ -63,7 +63,7 @@ OWNERS: dict[str, set[str]] = {
     "ctypes": {"host"},
     "xattr": {"store"},
     "trio": {"app", "flights", "processes", "registry", "local", "fetch", "fuse", "cli"},
-    "typer": {"cli"},
+    "click": {"cli"},
     "rich": {"cli"},
     "isal": {"compression", "layer"},
     "zstandard": {"compression"},

@@ -7,6 +7,7 @@ import ast
 import inspect
 import io
 import re
+import subprocess
 import sys
 import tomllib
 from importlib import import_module
@@ -77,18 +78,18 @@ def test_isal_has_the_reader_that_takes_any_object_with_read() -> None:
     assert target[: reader.readinto(target)] == b"some bytes"
 
 
-def test_typer_has_the_classes_of_its_completion() -> None:
-    """`layerfs.cli` starts without importing what only completion needs."""
-    assert callable(import_module("typer._completion_classes").completion_init)
+def test_httpx_and_httpcore_do_without_what_cannot_be_imported() -> None:
+    """`layerfs.registry.http` spares them what takes longer to import than they do."""
+    code = (
+        "from layerfs.registry.http import httpcore, httpx\n"
+        "import sys\n"
+        "print(*sys.modules.keys() & {'anyio', 'asyncio', 'click', 'rich', 'pygments', 'zstandard'})\n"
+        "import anyio, zstandard\n"
+        "print(httpx.Client.__module__, httpcore.AsyncConnectionPool.__module__)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
-
-def test_typer_asks_its_own_name_for_who_reads_values() -> None:
-    """`layerfs.cli.values` stands in for it there; `tests/cli/test_values.py` compares the two."""
-    core, coercion = import_module("typer.core"), import_module("typer._coercion")
-
-    assert core.build_runtime_param.__module__ in (coercion.__name__, "layerfs.cli.values")
-    assert coercion.RuntimeParam.__abstractmethods__ == {"_coerce_value"}
-    assert "build_runtime_param(self.type_descriptor)" in inspect.getsource(core)
+    assert done.stdout.splitlines() == ["", "httpx httpcore"]
 
 
 def test_httpcore_reads_by_a_number_of_its_class() -> None:

@@ -1,8 +1,8 @@
 """The command line: a module for each family of verbs, and the one place that prints.
 
-`main` is the entry point of the ``layerfs`` script and of ``python -m layerfs``. It imports the module of the
-verb that is called, and verbs import heavy libraries when they need them, so that a mount, ``layerfs --help``
-and completion answer at once.
+`main` is the entry point of the ``layerfs`` script and of ``python -m layerfs``. A verb's module is
+imported when it is called, and verbs import heavy libraries when they need them, so that a mount,
+``layerfs --help`` and completion answer at once.
 """
 
 import atexit
@@ -38,17 +38,16 @@ def _run() -> None:
     from layerfs.cli import streams
 
     streams.prepare()
-    from layerfs.cli.app import app, load_verbs
+    from layerfs.cli.app import app
+    from layerfs.cli.completion import answer
     from layerfs.cli.failures import report
     from layerfs.errors import LayerfsError, machine_fault
 
-    load_verbs(sys.argv[1] if len(sys.argv) > 1 else "")
-    if "_LAYERFS_COMPLETE" in os.environ:  # the Tab key: see layerfs.cli.completion
-        from typer._completion_classes import completion_init
-
-        completion_init()
     try:
         try:
+            if "_LAYERFS_COMPLETE" in os.environ:  # the Tab key
+                answer(app)
+                sys.exit()
             app()
         except SystemExit:  # as it always leaves
             sys.stdout.flush()

@@ -2,7 +2,7 @@
 
 import sys
 
-import typer
+import click
 
 from layerfs.cli import interrupts
 from layerfs.errors import UsageError
@@ -16,7 +16,7 @@ def ask(what: str, advice: str, *, hidden: bool = False) -> str:
     if not sys.stdin.isatty():
         raise UsageError(f"{advice}, or run it on a terminal)")
     with interrupts.undoing():  # a terminal that does not echo
-        answer: str = typer.prompt(what, hide_input=hidden, err=True)
+        answer: str = click.prompt(what, hide_input=hidden, err=True)
     return answer
 
 

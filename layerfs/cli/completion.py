@@ -10,8 +10,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
-import typer
+import click
 
+from layerfs.cli import takes
 from layerfs.errors import LayerfsError
 
 Shell = Literal["bash", "zsh", "fish"]
@@ -27,8 +28,7 @@ _layerfs() {
     IFS=$' \\t' read -ra words <<< "$line"
     [[ $line == *[[:space:]] ]] && words+=("")
     current=${words[-1]}
-    mapfile -t COMPREPLY < <(COMP_WORDS="${words[*]}" COMP_CWORD=$((${#words[@]} - 1)) \\
-        _LAYERFS_COMPLETE=complete_bash "$1" 2>/dev/null)
+    mapfile -t COMPREPLY < <(_LAYERFS_COMPLETE=words _LAYERFS_LINE="$line" "$1" 2>/dev/null)
     [[ -n ${COMPREPLY[*]} ]] || COMPREPLY=()
     [[ ${words[1]} == @(umount|status) ]] && compopt +o default
     if [[ $current == *:* && $COMP_WORDBREAKS == *:* ]]; then
@@ -37,14 +37,12 @@ _layerfs() {
 }
 complete -o default -F _layerfs layerfs
 """,
-    # Typer's script for zsh evaluates the answer. This one takes what fish gets: a word, a tab, its meaning.
     "zsh": """\
 #compdef layerfs
 _layerfs() {
     local line
     local -a found offered shown
-    found=(${(f)"$(_LAYERFS_COMPLETE=complete_fish _TYPER_COMPLETE_FISH_ACTION=get-args \\
-        _TYPER_COMPLETE_ARGS="${words[1,CURRENT]}" layerfs 2>/dev/null)"})
+    found=(${(f)"$(_LAYERFS_COMPLETE=meanings _LAYERFS_LINE="${words[1,CURRENT]}" layerfs 2>/dev/null)"})
     for line in $found; do
         offered+=("${line%%$'\\t'*}")
         shown+=("${line/$'\\t'/  -- }")
@@ -63,8 +61,8 @@ fi
 """,
     "fish": """\
 function __layerfs_complete
-    set --local found (env _LAYERFS_COMPLETE=complete_fish _TYPER_COMPLETE_FISH_ACTION=get-args \\
-        _TYPER_COMPLETE_ARGS=(commandline -cp | string collect) layerfs 2>/dev/null)
+    set --local found (env _LAYERFS_COMPLETE=meanings \\
+        _LAYERFS_LINE=(commandline -cp | string collect) layerfs 2>/dev/null)
     if set --query found[1]
         printf '%s\\n' $found
     else if not __fish_seen_subcommand_from umount status
@@ -80,14 +78,30 @@ _HARMLESS: Final = re.compile(r"[\w/][\w/.:@%+,=-]*")
 
 
 def completion(
-    shell: Annotated[Shell, typer.Argument(metavar="SHELL", help="bash, zsh or fish")],
+    shell: Annotated[Shell, takes.argument(metavar="SHELL", help="bash, zsh or fish")],
 ) -> None:
     """Print the completion script for a shell.
 
     Put it where the shell looks: ~/.local/share/bash-completion/completions/layerfs for bash, a file
     _layerfs in a directory of $fpath for zsh, ~/.config/fish/completions/layerfs.fish for fish.
     """
-    typer.echo(SCRIPTS[shell], nl=False)
+    click.echo(SCRIPTS[shell], nl=False)
+
+
+def answer(program: click.Command) -> None:
+    """Print what may stand in the place of the last word of the line that a script of `SCRIPTS` has.
+
+    Each with a tab and its meaning, if the script asks for meanings.
+    """
+    from click.shell_completion import ShellComplete, split_arg_string
+
+    line = os.environ.get("_LAYERFS_LINE", "")
+    _, *words = split_arg_string(line) or [""]
+    last = words.pop() if words and not line[-1:].isspace() else ""
+    meanings = os.environ["_LAYERFS_COMPLETE"] == "meanings"
+    for one in ShellComplete(program, {}, "layerfs", "").get_completions(words, last):
+        if one.type == "plain":  # the shell itself knows the names of files
+            click.echo(f"{one.value}\t{' '.join(one.help.split())}" if meanings and one.help else one.value)
 
 
 def is_harmless(word: str) -> bool:
@@ -95,13 +109,13 @@ def is_harmless(word: str) -> bool:
     return _HARMLESS.fullmatch(word) is not None
 
 
-def complete_reference(ctx: typer.Context, incomplete: str) -> list[str]:
+def complete_reference(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
     """Return the references of the store that begin with what was typed."""
     given = ctx.params.get("references") or ()
     return [name for name in _offered(_references(ctx.params), incomplete) if name not in given]
 
 
-def complete_mountpoint(incomplete: str) -> list[str]:
+def complete_mountpoint(_: click.Context, __: click.Parameter, incomplete: str) -> list[str]:
     """Return the mountpoints of the user's own layerfs that begin with what was typed."""
     from layerfs.host import mounts
 

@@ -4,10 +4,10 @@ import os
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
+import click
 
 from layerfs import config as files
-from layerfs.cli import options
+from layerfs.cli import options, takes
 from layerfs.cli.app import app
 from layerfs.cli.failures import report
 from layerfs.cli.helping import Verbs
@@ -15,20 +15,19 @@ from layerfs.cli.output import print_json
 from layerfs.cli.sample import sample, toml
 from layerfs.errors import InvalidSettings
 
-config_app = typer.Typer(
-    cls=Verbs,
+config_app = Verbs(
+    "config",
     help="Check the configuration files, or show what is in force.",
     epilog="Files: /etc/layerfs/config.toml, then $XDG_CONFIG_HOME/layerfs/config.toml; see layerfs.toml(5).",
     no_args_is_help=True,
-    rich_markup_mode=None,
 )
-app.add_typer(config_app, name="config")
+app.add_command(config_app)
 
 
-@config_app.command(epilog="Example: layerfs config check")
+@config_app.verb(epilog="Example: layerfs config check")
 def check(
     paths: Annotated[
-        list[Path] | None, typer.Argument(metavar="FILE", help="Files to check (default: those in use).")
+        list[Path] | None, takes.argument(metavar="FILE", help="Files to check (default: those in use).")
     ] = None,
 ) -> None:
     """Check configuration files; an error names file, key and line."""
@@ -44,13 +43,13 @@ def check(
             continue
         if found:
             seen += 1
-            typer.echo(f"{path}: ok")
+            click.echo(f"{path}: ok")
     if not seen and not code:
-        typer.echo(f"no configuration file (looked for {', '.join(map(str, wanted))})")
-    raise typer.Exit(code)
+        click.echo(f"no configuration file (looked for {', '.join(map(str, wanted))})")
+    raise click.exceptions.Exit(code)
 
 
-@config_app.command(epilog="Example: layerfs config show --json")
+@config_app.verb(epilog="Example: layerfs config show --json")
 def show(as_json: options.Json = False) -> None:
     """Show what the configuration files set, and which file says so. Flags and variables are stronger."""
     merged: dict[str, dict[str, Any]] = {}
@@ -60,12 +59,12 @@ def show(as_json: options.Json = False) -> None:
         print_json(merged)
         return
     for key, entry in merged.items():
-        typer.echo(f"{key} = {toml(entry['value'])}  # {entry['file']}")
+        click.echo(f"{key} = {toml(entry['value'])}  # {entry['file']}")
     if not merged:
-        typer.echo("nothing is configured: all defaults (layerfs.toml(5) lists the keys)")
+        click.echo("nothing is configured: all defaults (layerfs.toml(5) lists the keys)")
 
 
-@config_app.command(epilog="Example: layerfs config example > ~/.config/layerfs/config.toml")
+@config_app.verb(epilog="Example: layerfs config example > ~/.config/layerfs/config.toml")
 def example() -> None:
     """Print a configuration file with every key, explained and commented out."""
-    typer.echo(sample(), nl=False)
+    click.echo(sample(), nl=False)

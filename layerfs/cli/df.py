@@ -2,9 +2,9 @@
 
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
-import typer
+import click
 
-from layerfs.cli import options
+from layerfs.cli import options, takes
 from layerfs.cli.app import app
 from layerfs.cli.output import print_json, print_table
 from layerfs.oci import Digest
@@ -22,12 +22,12 @@ Json = dict[str, Any]
 _COLUMNS: Final = ("count", "size", "shared", "in_use", "reclaimable")
 
 
-@app.command(epilog="Example: layerfs df --verbose")
+@app.verb(epilog="Example: layerfs df --verbose")
 @options.configured(*options.STORE)
 def df(
     settings: Settings,
     verbose: Annotated[
-        bool, typer.Option("--verbose", "-v", help="List each image: its size, shared and its own.")
+        bool, takes.option("--verbose", "-v", help="List each image: its size, shared and its own.")
     ] = False,
     as_json: options.Json = False,
 ) -> None:
@@ -62,7 +62,7 @@ def df(
         spare=("COUNT", "SHARED", "IN USE"),
     )
     if verbose:
-        typer.echo()
+        click.echo()
         _print_images(images)
 
 

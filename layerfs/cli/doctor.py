@@ -6,10 +6,10 @@ import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Final
 
+import click
 import msgspec
-import typer
 
-from layerfs.cli import options
+from layerfs.cli import options, takes
 from layerfs.cli.app import app
 from layerfs.cli.output import print_json, print_text
 from layerfs.doctor.observation import Observation, State, failure, ok, worst
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 _COLOURS: Final[dict[State, str]] = {"ok": "green", "warning": "yellow", "failure": "red"}
 
 
-@app.command(epilog="Example: layerfs doctor --registry docker.io")
+@app.verb(epilog="Example: layerfs doctor --registry docker.io")
 @options.configured(*options.STORE, *options.REGISTRY)
 def doctor(
     settings: Settings,
     asked: Annotated[
         list[str] | None,
-        typer.Option(
+        takes.option(
             "--registry", metavar="HOST", help="Ask this registry, too; may be given several times."
         ),
     ] = None,
@@ -50,7 +50,7 @@ def doctor(
     if as_json:
         print_json({"state": worst(found), "checks": [msgspec.to_builtins(one) for one in found]})
     if worst(found) == "failure":
-        raise typer.Exit(1)
+        raise click.exceptions.Exit(1)
 
 
 def _observations(settings: Settings, asked: list[str]) -> Iterator[Observation]:
@@ -98,8 +98,8 @@ def _answer(settings: Settings, registry: str) -> Observation:
 def _print(one: Observation) -> None:
     state = f"{one.state:7}"
     if sys.stdout.isatty() and "NO_COLOR" not in os.environ:
-        state = typer.style(state, fg=_COLOURS[one.state])
-    typer.echo(f"{state}  ", nl=False)
+        state = click.style(state, fg=_COLOURS[one.state])
+    click.echo(f"{state}  ", nl=False)
     print_text(f"{one.check}: {one.found}", behind=" " * 9)
     if one.mend:
         print_text(one.mend, " " * 9 + "-> ", " " * 12)

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Annotated, Any, Final
 
 import msgspec
-import typer
 
+from layerfs.cli import takes
 from layerfs.cli.app import app
 from layerfs.cli.bells import read_events
 from layerfs.cli.completion import complete_mountpoint
@@ -26,16 +26,16 @@ _PAUSE: Final = 0.5
 """Seconds between two looks of those who follow."""
 
 
-@app.command(epilog="Example: layerfs events --json | jq -r .what")
+@app.verb(epilog="Example: layerfs events --json | jq -r .what")
 def events(
     mountpoint: Annotated[
         Path | None,
-        typer.Argument(metavar="MOUNTPOINT", help="Only of this mount.", autocompletion=complete_mountpoint),
+        takes.argument(metavar="MOUNTPOINT", help="Only of this mount.", shell_complete=complete_mountpoint),
     ] = None,
     follow: Annotated[
-        bool, typer.Option("--follow", "-f", help="Go on with what happens from now on, until Ctrl-C.")
+        bool, takes.option("--follow", "-f", help="Go on with what happens from now on, until Ctrl-C.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")] = False,
+    as_json: Annotated[bool, takes.option("--json", help="Print one JSON object a line.")] = False,
 ) -> None:
     """Show what the mounts of this machine did lately.
 

@@ -5,9 +5,7 @@ import stat
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
-import typer
-
-from layerfs.cli import interrupts, options
+from layerfs.cli import interrupts, options, takes
 from layerfs.cli.app import app
 from layerfs.cli.opening import reference_of
 from layerfs.cli.outputs import Write, output_file, require_output
@@ -33,13 +31,13 @@ _TYPES: Final = {
 }
 
 
-@app.command(epilog="Example: layerfs export docker.io/library/alpine:3.20 -o alpine.tar")
+@app.verb(epilog="Example: layerfs export docker.io/library/alpine:3.20 -o alpine.tar")
 @options.configured(*options.FETCHING)
 def export(
     settings: Settings,
     reference: options.Reference,
     output: Annotated[
-        str, typer.Option("--output", "-o", metavar="FILE", help="Where to write; - is standard output.")
+        str, takes.option("--output", "-o", metavar="FILE", help="Where to write; - is standard output.")
     ] = "-",
 ) -> None:
     """Write the root filesystem of an image as a tar.

@@ -1,16 +1,18 @@
-"""How ``--help`` looks: verbs in groups, lines that fit the terminal, the same with every version of typer.
+"""How ``--help`` looks: verbs in groups, lines that fit the terminal, the same with every version of Click.
 
-Typer finds the options and keeps the texts; what of them is said, and how, is said here.
+Click finds the options and keeps the texts; what of them is said, and how, is said here.
 """
 
 import inspect
 import re
-from collections.abc import Iterator
-from typing import Any, Final
+from collections.abc import Callable, Iterator, Mapping
+from importlib import import_module
+from typing import Any, Final, TypeVar
 
-from typer.core import TyperGroup
+import click
 
 from layerfs.cli.switches import SwitchCommand
+from layerfs.cli.takes import parameters_of
 from layerfs.cli.terminal import columns, wrapped
 
 GROUPS: Final = {
@@ -21,6 +23,8 @@ GROUPS: Final = {
     "Set up": ("config", "doctor", "completion", "man"),
 }
 """Where each verb stands in ``layerfs --help``."""
+
+V = TypeVar("V", bound=Callable[..., None])
 
 Row = tuple[str, str]
 """A term and what it means."""
@@ -38,7 +42,7 @@ _JOINTS: Final = ("&&", "||", "|")
 
 
 class _Page:
-    """What typer asks of a verb and of a group of verbs, in our own words."""
+    """What Click asks of a verb and of a group of verbs, in our own words."""
 
     params: list[Any]
     help: str | None
@@ -79,15 +83,26 @@ class _Page:
 
     def _of(self, kind: str, ctx: Any) -> list[Any]:
         found: list[Any] = self.get_params(ctx)  # type: ignore[attr-defined]  # of the class beside this one
-        return [one for one in found if one.param_type_name == kind and not one.hidden]
+        return [one for one in found if one.param_type_name == kind]
 
 
 class Verb(_Page, SwitchCommand):
     """A verb."""
 
 
-class Verbs(_Page, TyperGroup):
+class Verbs(_Page, click.Group):
     """A verb that others follow."""
+
+    def verb(self, name: str = "", *, epilog: str, hidden: bool = False) -> Callable[[V], V]:
+        """Make a function, which stays what it is, a verb below this one, by its own name or *name*."""
+
+        def register(function: V) -> V:
+            called = name or function.__name__.rstrip("_")
+            about: dict[str, Any] = {"help": function.__doc__, "epilog": epilog, "hidden": hidden}
+            self.add_command(Verb(called, callback=function, params=parameters_of(function), **about))
+            return function
+
+        return register
 
     def usage_pieces(self, ctx: Any) -> list[str]:
         """Return what stands behind the options in a command line."""
@@ -106,10 +121,44 @@ class Verbs(_Page, TyperGroup):
 
 
 class Program(Verbs):
-    """The program itself."""
+    """The program itself. It imports the module of a verb when that is asked for."""
+
+    def __init__(self, root: Callable[..., None], modules: Mapping[str, str], epilog: str) -> None:
+        super().__init__(
+            "layerfs",
+            callback=root,
+            params=parameters_of(root),
+            help=root.__doc__,
+            epilog=epilog,
+            no_args_is_help=True,
+            context_settings={"help_option_names": ["-h", "--help"]},
+        )
+        self._modules = modules
+
+    def load(self, wanted: str = "") -> None:
+        """Import the module of a verb, which registers itself; whatever is no verb stands for all of them."""
+        modules = self._modules
+        for module in [modules[wanted]] if wanted in modules else dict.fromkeys(modules.values()):
+            import_module(module)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Return a verb."""
+        if cmd_name not in self.commands:
+            self.load(cmd_name)
+        return super().get_command(ctx, cmd_name)
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names of all verbs."""
+        self.load()
+        return super().list_commands(ctx)
+
+    def verbs(self) -> Iterator[list[str]]:
+        """Yield the sections of all verbs."""
+        self.load()
+        yield from super().verbs()
 
     def groups(self, shown: dict[str, Any]) -> dict[str, tuple[str, ...]]:
-        """Return the verbs as people look for them; what was loaded for one verb knows no others."""
+        """Return the verbs as people look for them."""
         return {heading: tuple(filter(shown.__contains__, names)) for heading, names in GROUPS.items()}
 
 

@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 
-import typer
+import click
 
 from layerfs.catalog.documents import DocumentReader, ImageDocuments
 from layerfs.cli.opening import open_store
@@ -78,7 +78,7 @@ def require_platform(image: Image, wanted: Platform | None) -> None:
                 f"{image.manifest.digest}: no image for {wanted} (it has: {found}); "
                 "try another --platform, or none"
             )
-        typer.echo(
+        click.echo(
             f"layerfs: {image.manifest.digest}: an image for {found} alone (this is {usual})", err=True
         )
 

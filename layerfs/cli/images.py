@@ -4,11 +4,11 @@ import contextlib
 from collections.abc import Iterator
 from typing import Annotated, Literal
 
-import typer
+import click
 
 from layerfs.catalog.documents import DocumentReader, ImageDocuments
 from layerfs.catalog.names import matching_refs
-from layerfs.cli import options
+from layerfs.cli import options, takes
 from layerfs.cli.app import app
 from layerfs.cli.completion import complete_reference
 from layerfs.cli.opening import open_store
@@ -39,29 +39,29 @@ _SPARE = ("LAYERS", "CREATED", "PLATFORM", "IN USE", "DIGEST", "FETCHED")
 
 Name = Annotated[
     str | None,
-    typer.Argument(
+    takes.argument(
         metavar="NAME",
         help="Only images of this name, or of its end (alpine), with or without a tag, * for anything.",
-        autocompletion=complete_reference,
+        shell_complete=complete_reference,
     ),
 ]
 Filters = Annotated[
     list[str] | None,
-    typer.Option("--filter", "-f", metavar="reference=NAME", help="As NAME; several narrow it down."),
+    takes.option("--filter", "-f", metavar="reference=NAME", help="As NAME; several narrow it down."),
 ]
 
 
-@app.command(epilog="Example: layerfs images alpine --json | jq -r '.[].reference'")
+@app.verb(epilog="Example: layerfs images alpine --json | jq -r '.[].reference'")
 @options.configured(*options.STORE, "platform")
 def images(
     settings: Settings,
     name: Name = None,
     filters: Filters = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print the references only.")] = False,
-    whole: Annotated[bool, typer.Option("--no-trunc", "--digests", help="Print whole digests.")] = False,
+    quiet: Annotated[bool, takes.option("--quiet", "-q", help="Print the references only.")] = False,
+    whole: Annotated[bool, takes.option("--no-trunc", "--digests", help="Print whole digests.")] = False,
     form: Annotated[
         Literal["table", "json"],
-        typer.Option("--format", metavar="table|json", help="How to print them; json is --json."),
+        takes.option("--format", metavar="table|json", help="How to print them; json is --json."),
     ] = "table",
     as_json: options.Json = False,
 ) -> None:
@@ -74,7 +74,7 @@ def images(
     refs = _chosen(storage, [*([name] if name else []), *map(_pattern, filters or ())])
     if quiet:
         for reference in refs:
-            typer.echo(reference)
+            click.echo(reference)
         return
     reader = DocumentReader(storage, settings.preferred_platform)
     users = Collector(storage, counts=None).users()

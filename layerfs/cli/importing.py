@@ -3,9 +3,9 @@
 import sys
 from typing import TYPE_CHECKING, Annotated
 
-import typer
+import click
 
-from layerfs.cli import options
+from layerfs.cli import options, takes
 from layerfs.cli.app import app
 from layerfs.cli.output import print_json
 from layerfs.errors import UnsupportedImage, UsageError
@@ -17,27 +17,27 @@ if TYPE_CHECKING:
     from layerfs.local import Contents, SourceImage, SourceName
 
 
-@app.command("import", epilog="Example: layerfs import oci:./alpine:3.20 docker.io/library/alpine:3.20")
+@app.verb("import", epilog="Example: layerfs import oci:./alpine:3.20 docker.io/library/alpine:3.20")
 @options.configured(*options.STORE, "share_store", "platform")
 def import_(
     settings: Settings,
     source: Annotated[
         str,
-        typer.Argument(
+        takes.argument(
             metavar="SOURCE",
             help="oci:DIR[:TAG], oci-archive:FILE[:TAG], docker-archive:FILE[:REFERENCE] or dir:DIR",
         ),
     ],
     reference: Annotated[
         str | None,
-        typer.Argument(
+        takes.argument(
             metavar="REFERENCE",
             help="The name in the store (default: the full name in SOURCE, else localhost/NAME:TAG).",
         ),
     ] = None,
-    every: Annotated[bool, typer.Option("--all", help="Import all images of SOURCE.")] = False,
+    every: Annotated[bool, takes.option("--all", help="Import all images of SOURCE.")] = False,
     copy: Annotated[
-        bool, typer.Option("--copy", help="Copy layers where they could be shared with SOURCE by a link.")
+        bool, takes.option("--copy", help="Copy layers where they could be shared with SOURCE by a link.")
     ] = False,
     as_json: options.Json = False,
 ) -> None:
@@ -91,11 +91,11 @@ async def _import_all(
         except UnsupportedImage as exc:
             if not every:
                 raise
-            typer.echo(f"layerfs: {target}: left out: {exc}", err=True)
+            click.echo(f"layerfs: {target}: left out: {exc}", err=True)
             continue
         results.append(done)
         if not as_json:
-            typer.echo(target)
+            click.echo(target)
     if as_json:
         print_json(results)
 

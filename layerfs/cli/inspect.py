@@ -3,11 +3,11 @@
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated
 
+import click
 import msgspec
-import typer
 
 from layerfs.catalog.state import LayerStatus, about_lazy, layer_status, why_whole
-from layerfs.cli import options
+from layerfs.cli import options, takes
 from layerfs.cli.app import app
 from layerfs.cli.here import image_here, image_of, opened
 from layerfs.cli.opening import is_store, reference_of
@@ -36,16 +36,16 @@ class Tags(msgspec.Struct, frozen=True):
         return {key: str(self.repository), "tags": self.tags}
 
 
-@app.command(epilog="Example: layerfs inspect docker.io/library/alpine:3.20 --config | jq .config.Env")
+@app.verb(epilog="Example: layerfs inspect docker.io/library/alpine:3.20 --config | jq .config.Env")
 @options.configured(*options.FETCHING)
 def inspect(
     settings: Settings,
     references: options.References,
-    raw: Annotated[bool, typer.Option("--raw", help="Print the manifest as served.")] = False,
-    config: Annotated[bool, typer.Option("--config", help="Print the config as served.")] = False,
-    index: Annotated[bool, typer.Option("--index", help="Print what the tag names, as served.")] = False,
+    raw: Annotated[bool, takes.option("--raw", help="Print the manifest as served.")] = False,
+    config: Annotated[bool, takes.option("--config", help="Print the config as served.")] = False,
+    index: Annotated[bool, takes.option("--index", help="Print what the tag names, as served.")] = False,
     runtime: Annotated[
-        bool, typer.Option("--runtime", help="Print how a container starts, as JSON.")
+        bool, takes.option("--runtime", help="Print how a container starts, as JSON.")
     ] = False,
 ) -> None:
     """Show images as JSON.
@@ -74,7 +74,7 @@ def inspect(
     _with_documents(settings, references, show)
 
 
-@app.command(epilog="Example: layerfs history docker.io/library/alpine:3.20")
+@app.verb(epilog="Example: layerfs history docker.io/library/alpine:3.20")
 @options.configured(*options.FETCHING)
 def history(settings: Settings, reference: options.Reference, as_json: options.Json = False) -> None:
     """Show the layers of an image: size, state, command that made it.
@@ -95,7 +95,7 @@ def history(settings: Settings, reference: options.Reference, as_json: options.J
     _with_documents(settings, [reference], show)
 
 
-@app.command(epilog="Example: layerfs digest docker.io/library/alpine:3.20")
+@app.verb(epilog="Example: layerfs digest docker.io/library/alpine:3.20")
 @options.configured(*options.ASKING, *options.STORE)
 def digest(settings: Settings, references: options.References) -> None:
     """Ask the registry which digest REFERENCE names now.
@@ -108,7 +108,7 @@ def digest(settings: Settings, references: options.References) -> None:
         async def ask(text: str) -> Digest:
             target = reference_of(settings, text).target
             found = target if isinstance(target, Digest) else (await client.resolve(target)).digest
-            typer.echo(found)
+            click.echo(found)
             return found
 
         return await each(references, ask)
@@ -116,11 +116,11 @@ def digest(settings: Settings, references: options.References) -> None:
     end(with_client(settings, work))
 
 
-@app.command(epilog="Example: layerfs tags docker.io/library/alpine")
+@app.verb(epilog="Example: layerfs tags docker.io/library/alpine")
 @options.configured(*options.ASKING)
 def tags(
     settings: Settings,
-    repositories: Annotated[list[str], typer.Argument(metavar="REPOSITORY", help="[REGISTRY/]NAME")],
+    repositories: Annotated[list[str], takes.argument(metavar="REPOSITORY", help="[REGISTRY/]NAME")],
     as_json: options.Json = False,
 ) -> None:
     """List the tags that the registry has.
@@ -136,7 +136,7 @@ def tags(
             repository = Repository.parse(text)
             found = Tags(repository, await client.tags(repository))
             for tag in () if as_json else found.tags:
-                typer.echo(tag if alone else repository.with_tag(tag))
+                click.echo(tag if alone else repository.with_tag(tag))
             return found
 
         results = await each(repositories, ask)

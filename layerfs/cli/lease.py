@@ -2,9 +2,9 @@
 
 from typing import TYPE_CHECKING, Annotated
 
-import typer
+import click
 
-from layerfs.cli import options
+from layerfs.cli import options, takes
 from layerfs.cli.app import app
 from layerfs.cli.helping import Verbs
 from layerfs.cli.opening import open_store
@@ -16,17 +16,16 @@ from layerfs.settings import Settings
 if TYPE_CHECKING:
     from layerfs.store.leases import Lease
 
-lease_app = typer.Typer(
-    cls=Verbs,
+lease_app = Verbs(
+    "lease",
     help="List and end leases: what programs need of the store, until when.",
     epilog="A program takes one by ImageStorage.lease (docs/embedding.md); it ends with its process or time.",
     no_args_is_help=True,
-    rich_markup_mode=None,
 )
-app.add_typer(lease_app, name="lease")
+app.add_command(lease_app)
 
 
-@lease_app.command(name="ls", epilog="Example: layerfs lease ls --json")
+@lease_app.verb("ls", epilog="Example: layerfs lease ls --json")
 @options.configured(*options.STORE)
 def list_(settings: Settings, as_json: options.Json = False) -> None:
     """List the leases that hold: name, digests, until when, for which process."""
@@ -38,17 +37,17 @@ def list_(settings: Settings, as_json: options.Json = False) -> None:
         print_table(("NAME", "DIGESTS", "UNTIL", "PROCESS"), rows, spare=("DIGESTS", "PROCESS", "UNTIL"))
 
 
-@lease_app.command(name="rm", epilog="Example: layerfs lease rm build-7 || layerfs lease ls")
+@lease_app.verb("rm", epilog="Example: layerfs lease rm build-7 || layerfs lease ls")
 @options.configured(*options.STORE)
 def remove(
-    settings: Settings, names: Annotated[list[str], typer.Argument(metavar="NAME", help="Leases to end.")]
+    settings: Settings, names: Annotated[list[str], takes.argument(metavar="NAME", help="Leases to end.")]
 ) -> None:
     """End leases. What they kept stays until layerfs gc."""
     leases = open_store(settings, make=False).leases
     for name in names:
         if not leases.remove(name):
             raise NotInStore(f"{name}: no such lease (layerfs lease ls lists them)")
-        typer.echo(f"removed {name}")
+        click.echo(f"removed {name}")
 
 
 def _as_json(name: str, lease: "Lease") -> dict[str, object]:

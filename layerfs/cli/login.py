@@ -6,9 +6,9 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
+import click
 
-from layerfs.cli import options
+from layerfs.cli import options, takes
 from layerfs.cli.app import app
 from layerfs.cli.asking import ask
 from layerfs.cli.output import print_line
@@ -20,28 +20,28 @@ from layerfs.settings import Settings
 if TYPE_CHECKING:
     from layerfs.registry.client import RegistryClient
 
-Registry = Annotated[str, typer.Argument(metavar="REGISTRY", help="HOST[:PORT]; docker.io is Docker Hub")]
+Registry = Annotated[str, takes.argument(metavar="REGISTRY", help="HOST[:PORT]; docker.io is Docker Hub")]
 
 _HUB_NAMES = frozenset({"index.docker.io", "registry-1.docker.io", "hub.docker.com"})
 
 
-@app.command(epilog="Example: pass show registry | layerfs login ghcr.io --username me --password-stdin")
+@app.verb(epilog="Example: pass show registry | layerfs login ghcr.io --username me --password-stdin")
 @options.configured(*options.REGISTRY, "offline")
 def login(
     settings: Settings,
     registry: Registry,
     username: Annotated[
-        str | None, typer.Option("--username", "-u", metavar="NAME", help="User name.")
+        str | None, takes.option("--username", "-u", metavar="NAME", help="User name.")
     ] = None,
     password: Annotated[
         str | None,
-        typer.Option("--password", "-p", metavar="WORD", help="Password; all users can see it meanwhile."),
+        takes.option("--password", "-p", metavar="WORD", help="Password; all users can see it meanwhile."),
     ] = None,
     password_stdin: Annotated[
-        bool, typer.Option("--password-stdin", help="Read the password from standard input.")
+        bool, takes.option("--password-stdin", help="Read the password from standard input.")
     ] = False,
     get_login: Annotated[
-        bool, typer.Option("--get-login", help="Print the user name that is kept for REGISTRY instead.")
+        bool, takes.option("--get-login", help="Print the user name that is kept for REGISTRY instead.")
     ] = False,
 ) -> None:
     """Check a user name and password at REGISTRY, and keep them for it.
@@ -53,7 +53,7 @@ def login(
 
     host = _host(registry)
     if get_login:
-        typer.echo(_user_of(settings, host))
+        click.echo(_user_of(settings, host))
         return
     path = _file(settings, host)
     name = username or _ask("Username")
@@ -64,17 +64,17 @@ def login(
             save_login(trial, host, name, password)
             _check(dataclasses.replace(settings, authfile=trial), host, name)
     save_login(path, _key(host, path), name, password)
-    typer.echo(f"logged in to {host} as {name}; kept in {path}{_until_boot(path)}")
+    click.echo(f"logged in to {host} as {name}; kept in {path}{_until_boot(path)}")
 
 
-@app.command(epilog="Example: layerfs logout ghcr.io")
+@app.verb(epilog="Example: layerfs logout ghcr.io")
 @options.configured("authfile")
 def logout(
     settings: Settings,
     registry: Annotated[
-        str | None, typer.Argument(metavar="REGISTRY", help="HOST[:PORT]; docker.io is Docker Hub")
+        str | None, takes.argument(metavar="REGISTRY", help="HOST[:PORT]; docker.io is Docker Hub")
     ] = None,
-    every: Annotated[bool, typer.Option("--all", "-a", help="Forget all logins of the file.")] = False,
+    every: Annotated[bool, takes.option("--all", "-a", help="Forget all logins of the file.")] = False,
 ) -> None:
     """Forget the user name and password for REGISTRY."""
     from layerfs.registry import RegistrySettings
@@ -91,7 +91,7 @@ def logout(
     path = _file(settings, host)
     if not remove_login(path, host):
         raise NotFound(f"{host}: not logged in (no login for it in {path})")
-    typer.echo(f"removed the login for {host} from {path}")
+    click.echo(f"removed the login for {host} from {path}")
 
 
 def _until_boot(path: Path) -> str:

@@ -3,9 +3,9 @@
 import os
 from typing import TYPE_CHECKING, Annotated, Final, Literal
 
-import typer
+import click
 
-from layerfs.cli import options
+from layerfs.cli import options, takes
 from layerfs.cli.app import app
 from layerfs.cli.native import use_native_stack
 from layerfs.cli.opening import reference_of
@@ -20,11 +20,11 @@ Format = Literal["option", "lines", "json"]
 For = Literal["kernel", "fuse-overlayfs"]
 Form = Annotated[
     Format,
-    typer.Option("--format", metavar="option|lines|json", help="How to print the directories (option)."),
+    takes.option("--format", metavar="option|lines|json", help="How to print the directories (option)."),
 ]
 Merged = Annotated[
     For | None,
-    typer.Option(
+    takes.option(
         "--for",
         metavar="kernel|fuse-overlayfs",
         help="Who merges them (default: the kernel); each needs a form of its own.",
@@ -37,7 +37,7 @@ _FOR_THE_KERNEL: Final = (
 """What a user is told who cannot mount the kernel's overlayfs where they are now."""
 
 
-@app.command(epilog='Example: mount -t overlay overlay -o "$(layerfs lowerdir alpine:3.20)" /mnt')
+@app.verb(epilog='Example: mount -t overlay overlay -o "$(layerfs lowerdir alpine:3.20)" /mnt')
 @options.configured(*options.FETCHING)
 def lowerdir(
     settings: Settings,
@@ -45,7 +45,7 @@ def lowerdir(
     format_: Form = "option",
     for_: Merged = None,
     fetch: Annotated[
-        bool, typer.Option("--fetch/--no-fetch", help="Fetch what is missing, or say where it would be.")
+        bool, takes.option("--fetch/--no-fetch", help="Fetch what is missing, or say where it would be.")
     ] = True,
 ) -> None:
     """Print the native lower directories of an image.
@@ -61,13 +61,13 @@ def lowerdir(
         if format_ == "json":
             print_json(paths)
         elif format_ == "lines":
-            typer.echo("\n".join(paths))
+            click.echo("\n".join(paths))
         else:
-            typer.echo(os.fsdecode(option(map(os.fsencode, paths))))
+            click.echo(os.fsdecode(option(map(os.fsencode, paths))))
 
     merger: Merger = for_ if for_ == "fuse-overlayfs" else ""
     if for_ is None and format_ == "option" and os.geteuid() != 0:
-        typer.echo(_FOR_THE_KERNEL, err=True)
+        click.echo(_FOR_THE_KERNEL, err=True)
     option = fuse_lowerdir_option if merger else lowerdir_option
     use_native_stack(
         settings, reference_of(settings, reference), show, fetch=fetch, named=True, merger=merger

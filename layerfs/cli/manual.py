@@ -8,11 +8,12 @@ import re
 from collections.abc import Iterator
 from typing import Annotated, Any, Final, Literal
 
-import typer
+import click
 
 import layerfs
 from layerfs import config
-from layerfs.cli.app import app, load_verbs
+from layerfs.cli import takes
+from layerfs.cli.app import app
 from layerfs.cli.completion import SCRIPTS
 from layerfs.cli.helping import flags, placeholder
 from layerfs.cli.mountoptions import IGNORED, KERNEL
@@ -56,12 +57,12 @@ _FILES: Final = (
 )
 
 
-@app.command(epilog="Example: layerfs man layerfs > layerfs.1")
+@app.verb(epilog="Example: layerfs man layerfs > layerfs.1")
 def man(
-    page: Annotated[Page, typer.Argument(metavar="PAGE", help="layerfs or layerfs.toml")] = "layerfs",
+    page: Annotated[Page, takes.argument(metavar="PAGE", help="layerfs or layerfs.toml")] = "layerfs",
 ) -> None:
     """Print a manual page, in the language of groff_man(7)."""
-    typer.echo(page_text(page), nl=False)
+    click.echo(page_text(page), nl=False)
 
 
 def page_text(page: Page) -> str:
@@ -82,8 +83,8 @@ def shared_data() -> dict[str, str]:
 
 
 def _command_page() -> Iterator[str]:
-    load_verbs()
-    root: Any = typer.main.get_command(app)
+    app.load()
+    root: Any = app
     yield from _head("LAYERFS", 1, "layerfs", root.help)
     yield ".SH SYNOPSIS"
     yield ".B layerfs"

@@ -10,9 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
-import typer
-
-from layerfs.cli import interrupts, logs, options
+from layerfs.cli import interrupts, logs, options, takes
 from layerfs.cli.app import app
 from layerfs.cli.completion import complete_mountpoint
 from layerfs.cli.failures import report
@@ -27,24 +25,24 @@ if TYPE_CHECKING:
 
 Places = Annotated[
     list[str],
-    typer.Argument(
+    takes.argument(
         metavar="[SOURCE] MOUNTPOINT",
         help="An existing directory; before it a local image to serve in place, oci:DIR[:TAG] for instance.",
     ),
 ]
 LogFile = Annotated[
     Path | None,
-    typer.Option("--log-file", metavar="FILE", help="Log to FILE; without -f /var/log/layerfs.log for root."),
+    takes.option("--log-file", metavar="FILE", help="Log to FILE; without -f /var/log/layerfs.log for root."),
 ]
 
 
-@app.command(epilog="Example: layerfs mount ~/oci && cat ~/oci/images/docker.io/library/alpine:3.20/lowerdir")
+@app.verb(epilog="Example: layerfs mount ~/oci && cat ~/oci/images/docker.io/library/alpine:3.20/lowerdir")
 @options.configured(*options.SERVING)
 def mount(
     settings: Settings,
     places: Places,
     foreground: Annotated[
-        bool, typer.Option("--foreground", "-f", help="Stay in the foreground; Ctrl-C unmounts.")
+        bool, takes.option("--foreground", "-f", help="Stay in the foreground; Ctrl-C unmounts.")
     ] = False,
     log_file: LogFile = None,
 ) -> None:
@@ -76,14 +74,14 @@ def mount(
         _in_background(settings, local, where)
 
 
-@app.command(epilog="Example: layerfs umount ~/oci")
+@app.verb(epilog="Example: layerfs umount ~/oci")
 def umount(
     mountpoints: Annotated[
         list[Path],
-        typer.Argument(metavar="MOUNTPOINT", help="Where it is mounted.", autocompletion=complete_mountpoint),
+        takes.argument(metavar="MOUNTPOINT", help="Where it is mounted.", shell_complete=complete_mountpoint),
     ],
     lazy: Annotated[
-        bool, typer.Option("--lazy", "-l", help="Detach it now, even while it is in use.")
+        bool, takes.option("--lazy", "-l", help="Detach it now, even while it is in use.")
     ] = False,
 ) -> None:
     """Unmount each MOUNTPOINT; a dead mount too. One that cannot be is told of, and the others are tried."""

@@ -138,9 +138,8 @@ def _run(arguments: list[str]) -> int:
     line = command_line(call)
     if call.fake:
         return 0
-    from layerfs.cli.app import app, load_verbs
+    from layerfs.cli.app import app
 
-    load_verbs("mount")
     try:
         app(line)
     except SystemExit as end:

@@ -10,9 +10,7 @@ import os
 from collections.abc import Callable
 from typing import Annotated, Any, Final, get_type_hints
 
-import typer
-
-from layerfs.cli import mountoptions
+from layerfs.cli import mountoptions, takes
 from layerfs.cli.asking import ask_password
 from layerfs.cli.completion import complete_reference
 from layerfs.config import settings_of
@@ -21,22 +19,22 @@ from layerfs.settings import ACCESS_ROWS, ROWS, Access, Settings
 
 Reference = Annotated[
     str,
-    typer.Argument(
+    takes.argument(
         metavar="REFERENCE",
         help="[REGISTRY/]NAME[:TAG][@DIGEST], or 12 digits or more of a digest in the store",
-        autocompletion=complete_reference,
+        shell_complete=complete_reference,
     ),
 ]
 References = Annotated[
     list[str],
-    typer.Argument(
+    takes.argument(
         metavar="REFERENCE",
         help="[REGISTRY/]NAME[:TAG][@DIGEST], or 12 digits or more of a digest in the store",
-        autocompletion=complete_reference,
+        shell_complete=complete_reference,
     ),
 ]
 WORDS: Final = "mount_options"
-Json = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
+Json = Annotated[bool, takes.option("--json", help="Print JSON for scripts.")]
 
 STORE: Final = ("store", "store_owner")
 REGISTRY: Final = ("insecure_registries", "authfile", *(name for name in ACCESS_ROWS if name != "creds"))
@@ -56,16 +54,15 @@ def _option(name: str) -> Any:
     """Return the annotation that makes the option of a field of Settings."""
     if name == WORDS:
         about = f"As mount(8) and fstab give them, with commas between. Of layerfs: {mountoptions.known()}."
-        return Annotated[list[str] | None, typer.Option("-o", metavar="OPTIONS", help=about)]
+        return Annotated[list[str] | None, takes.option("-o", metavar="OPTIONS", help=about)]
     row = _TABLE[name]
     return Annotated[
         row.kind.option | None,
-        typer.Option(
+        takes.option(
             row.flags,
             metavar=row.metavar,
             envvar=row.variable,
-            min=row.kind.least,
-            readable=False,  # of a path: our own errors say whose it is and what to do
+            least=row.kind.least,
             help=row.help or row.about,
         ),
     ]
@@ -74,7 +71,7 @@ def _option(name: str) -> Any:
 def configured(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a verb the options of the fields *names* of Settings; it gets ``settings``, its first parameter.
 
-    Typer reads signatures, so the wrapper shows one made of the verb's own parameters and the shared ones.
+    `layerfs.cli.takes` reads signatures, so the wrapper shows one of the verb's own parameters and these.
     """
 
     def decorate(verb: Callable[..., None]) -> Callable[..., None]:

@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Sequence
 
-import typer
+import click
 
 from layerfs.cli.tables import fitted
 from layerfs.cli.terminal import cut, output_width, squeeze, wrapped
@@ -12,13 +12,13 @@ from layerfs.foreign import encode_json, escape_json, printable
 
 def print_json(value: object) -> None:
     """Print *value*, exactly, as indented JSON on stdout."""
-    typer.echo(encode_json(value))
+    click.echo(encode_json(value))
 
 
 def print_document(raw: bytes) -> None:
     """Print a JSON document byte for byte; on a terminal, with escapes for what would control it."""
     if sys.stdout.isatty():
-        typer.echo(escape_json(raw.decode("utf-8", "replace").replace("\r\n", "\n")))
+        click.echo(escape_json(raw.decode("utf-8", "replace").replace("\r\n", "\n")))
     else:
         sys.stdout.buffer.write(raw)
         sys.stdout.flush()
@@ -27,13 +27,13 @@ def print_document(raw: bytes) -> None:
 def print_line(text: str) -> None:
     """Print *text* as one line, whatever of it came from elsewhere; spaces in front stay."""
     line = text.lstrip(" ")
-    typer.echo(" " * (len(text) - len(line)) + printable(line))
+    click.echo(" " * (len(text) - len(line)) + printable(line))
 
 
 def print_cut(line: str) -> None:
     """Print a line, on a terminal no more of it than fits."""
     width = output_width()
-    typer.echo(line if width is None else cut(line, width))
+    click.echo(line if width is None else cut(line, width))
 
 
 def print_text(text: str, indent: str = "", behind: str | None = None, *, squeezed: bool = False) -> None:
@@ -44,13 +44,13 @@ def print_text(text: str, indent: str = "", behind: str | None = None, *, squeez
     width = output_width()
     line = printable(text)
     if width is None:
-        typer.echo(indent + line)
+        click.echo(indent + line)
         return
     if squeezed:
         room = width - len(indent if behind is None else behind)
         line = " ".join(squeeze(word, room) for word in line.split(" "))
     for each in wrapped(line, width, indent, behind):
-        typer.echo(each)
+        click.echo(each)
 
 
 def print_table(
@@ -63,4 +63,4 @@ def print_table(
     """
     cells = [[printable(cell) for cell in row] for row in rows]
     for line in fitted(header, cells, None if whole else output_width(), spare):
-        typer.echo(line)
+        click.echo(line)

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, Self
 
+import click
 import msgspec
-import typer
 
-from layerfs.cli import options
+from layerfs.cli import options, takes
 from layerfs.cli.app import app
 from layerfs.cli.bells import bell_mount
 from layerfs.cli.native import is_here, use_native_stack
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 Places = Annotated[
     list[str],
-    typer.Argument(
+    takes.argument(
         metavar="[REFERENCE] DIR",
         help="What to mount, and an existing directory to mount it at; with --umount only the latter.",
     ),
@@ -35,7 +35,7 @@ Directory = Path | None
 Laziness = Literal["auto", "never", "always"]
 Lazily = Annotated[
     Laziness,
-    typer.Option("--lazy", metavar="WHEN", help="Mount before the image is here: auto, never, always."),
+    takes.option("--lazy", metavar="WHEN", help="Mount before the image is here: auto, never, always."),
 ]
 
 
@@ -83,27 +83,27 @@ class Trusted(msgspec.Struct, frozen=True):
         return " and ".join(filter(None, found))
 
 
-@app.command(epilog="Example: layerfs overlay alpine:3.20 /mnt --rw && chroot /mnt /bin/sh")
+@app.verb(epilog="Example: layerfs overlay alpine:3.20 /mnt --rw && chroot /mnt /bin/sh")
 @options.configured(*options.FETCHING)
 def overlay(
     settings: Settings,
     places: Places,
     upper: Annotated[
-        Directory, typer.Option("--upper", metavar="DIR", help="Keep what is written in this directory.")
+        Directory, takes.option("--upper", metavar="DIR", help="Keep what is written in this directory.")
     ] = None,
     work: Annotated[
-        Directory, typer.Option("--work", metavar="DIR", help="Overlayfs's own, beside the upper directory.")
+        Directory, takes.option("--work", metavar="DIR", help="Overlayfs's own, beside the upper directory.")
     ] = None,
     rw: Annotated[
-        bool, typer.Option("--rw", help="Keep what is written in the store, until --umount.")
+        bool, takes.option("--rw", help="Keep what is written in the store, until --umount.")
     ] = False,
-    suid: Annotated[bool, typer.Option("--suid", help="Obey set-user-id bits of the image.")] = False,
-    dev: Annotated[bool, typer.Option("--dev", help="Let devices of the image open.")] = False,
+    suid: Annotated[bool, takes.option("--suid", help="Obey set-user-id bits of the image.")] = False,
+    dev: Annotated[bool, takes.option("--dev", help="Let devices of the image open.")] = False,
     umount: Annotated[
-        bool, typer.Option("--umount", "-u", help="Unmount DIR and remove what --rw kept for it.")
+        bool, takes.option("--umount", "-u", help="Unmount DIR and remove what --rw kept for it.")
     ] = False,
     detach: Annotated[
-        bool, typer.Option("--detach", "-l", help="With --umount: detach it even while it is in use.")
+        bool, takes.option("--detach", "-l", help="With --umount: detach it even while it is in use.")
     ] = False,
     lazy: Lazily = "auto",
 ) -> None:
@@ -140,7 +140,7 @@ def _overlaid(
 
 def _warn_of(trusted: Trusted, target: Mountpoint) -> None:
     if trusted != Trusted() and entered_by_others(str(target)):
-        typer.echo(
+        click.echo(
             f"layerfs: {target}: other users can enter it, and {trusted} of the image "
             "(expected a directory that they cannot reach, as below one of mode 0700)",
             err=True,

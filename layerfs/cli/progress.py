@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Final
 
+import click
 import trio
-import typer
 
 from layerfs.cli import terminal
 from layerfs.cli.frames import LayerState, Speed, frame, totals
@@ -88,7 +88,7 @@ class _Lines:
 
     def _write(self, line: str) -> None:
         self._last = trio.current_time()
-        typer.echo(line, err=True)
+        click.echo(line, err=True)
 
 
 @asynccontextmanager

@@ -3,9 +3,8 @@
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import msgspec
-import typer
 
-from layerfs.cli import options
+from layerfs.cli import options, takes
 from layerfs.cli.app import app
 from layerfs.cli.completion import complete_reference
 from layerfs.cli.output import print_json, print_text
@@ -69,17 +68,17 @@ class Pulled(msgspec.Struct, frozen=True):
         }
 
 
-@app.command(epilog="Example: layerfs pull docker.io/library/alpine:3.20 && layerfs images")
+@app.verb(epilog="Example: layerfs pull docker.io/library/alpine:3.20 && layerfs images")
 @options.configured(*options.FILLING)
 def pull(
     settings: Settings,
     references: Annotated[
         list[str],
-        typer.Argument(metavar="REFERENCE", help="Images to fetch.", autocompletion=complete_reference),
+        takes.argument(metavar="REFERENCE", help="Images to fetch.", shell_complete=complete_reference),
     ],
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print the digests only.")] = False,
+    quiet: Annotated[bool, takes.option("--quiet", "-q", help="Print the digests only.")] = False,
     all_platforms: Annotated[
-        bool, typer.Option("--all-platforms", help="Fetch all platforms, and what is listed beside.")
+        bool, takes.option("--all-platforms", help="Fetch all platforms, and what is listed beside.")
     ] = False,
     as_json: options.Json = False,
 ) -> None:

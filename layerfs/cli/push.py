@@ -4,10 +4,10 @@ import dataclasses
 from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
+import click
 import msgspec
-import typer
 
-from layerfs.cli import options
+from layerfs.cli import options, takes
 from layerfs.cli.app import app
 from layerfs.cli.completion import complete_reference
 from layerfs.cli.opening import reference_of
@@ -55,23 +55,23 @@ class Pushed(msgspec.Struct, frozen=True):
         }
 
 
-@app.command(epilog="Example: layerfs push alpine:3.20 ghcr.io/me/alpine:3.20")
+@app.verb(epilog="Example: layerfs push alpine:3.20 ghcr.io/me/alpine:3.20")
 @options.configured(*options.FETCHING)
 def push(
     settings: Settings,
     reference: options.Reference,
     destination: Annotated[
         str | None,
-        typer.Argument(
+        takes.argument(
             metavar="DESTINATION",
             help="[REGISTRY/]NAME[:TAG] to push to (default: REFERENCE).",
-            autocompletion=complete_reference,
+            shell_complete=complete_reference,
         ),
     ] = None,
     all_platforms: Annotated[
-        bool, typer.Option("--all-platforms", help="Push all platforms, and what is listed beside.")
+        bool, takes.option("--all-platforms", help="Push all platforms, and what is listed beside.")
     ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print the digest only.")] = False,
+    quiet: Annotated[bool, takes.option("--quiet", "-q", help="Print the digest only.")] = False,
     as_json: options.Json = False,
 ) -> None:
     """Push an image of the store to a registry.
@@ -94,9 +94,9 @@ def push(
     if as_json:
         print_json(pushed.to_json())
     elif quiet:
-        typer.echo(pushed.digest)
+        click.echo(pushed.digest)
     else:
-        typer.echo(f"{target}: {pushed.digest}\n{pushed.summary()}")
+        click.echo(f"{target}: {pushed.digest}\n{pushed.summary()}")
 
 
 def _for_source(settings: Settings, source: ImageReference, destination: ImageReference) -> Settings:

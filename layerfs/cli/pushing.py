@@ -6,9 +6,9 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
+import click
 import msgspec
 import trio
-import typer
 
 from layerfs.errors import LayerfsError, NotInStore
 from layerfs.fetch.tasks import background, outcome
@@ -71,7 +71,7 @@ class Pushing:
             return
         self._done[upload.digest] = way
         if not self._silent:
-            typer.echo(f"{upload.digest.shown}  {human_size(upload.size)}  {way}", err=True)
+            click.echo(f"{upload.digest.shown}  {human_size(upload.size)}  {way}", err=True)
 
     async def _send(self, upload: Upload, told: Callable[[int], object]) -> "Way":
         try:
@@ -88,4 +88,4 @@ class Pushing:
         while not self._silent:
             await trio.sleep(_PERIOD_OF_TERMINAL if sys.stderr.isatty() else _PERIOD)
             size = human_size(sum(self._sent.values()))
-            typer.echo(f"{len(self._done)} of {all_of_them} blobs are there, {size} sent", err=True)
+            click.echo(f"{len(self._done)} of {all_of_them} blobs are there, {size} sent", err=True)

@@ -3,9 +3,9 @@
 from collections import defaultdict
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
-import typer
+import click
 
-from layerfs.cli import options
+from layerfs.cli import options, takes
 from layerfs.cli.app import app
 from layerfs.cli.completion import complete_reference
 from layerfs.cli.opening import open_store
@@ -23,25 +23,25 @@ if TYPE_CHECKING:
     from layerfs.store.stock import Stored
 
 Json = dict[str, Any]
-DryRun = Annotated[bool, typer.Option("--dry-run", "-n", help="Say what would go, and remove nothing.")]
+DryRun = Annotated[bool, takes.option("--dry-run", "-n", help="Say what would go, and remove nothing.")]
 Force = Annotated[
     bool,
-    typer.Option("--force", "-f", help="Go on where not all mounts can be seen; what is seen in use stays."),
+    takes.option("--force", "-f", help="Go on where not all mounts can be seen; what is seen in use stays."),
 ]
 _ROWS: Final = {"manifest": "documents", "config": "documents"}
 
 
-@app.command(epilog="Example: layerfs rm alpine:3.20 && layerfs df")
+@app.verb(epilog="Example: layerfs rm alpine:3.20 && layerfs df")
 @options.configured(*options.STORE)
 def rm(
     settings: Settings,
     references: Annotated[
         list[str] | None,
-        typer.Argument(
-            metavar="IMAGE", help="Tags, digests or image ids.", autocompletion=complete_reference
+        takes.argument(
+            metavar="IMAGE", help="Tags, digests or image ids.", shell_complete=complete_reference
         ),
     ] = None,
-    every: Annotated[bool, typer.Option("--all", "-a", help="Remove every image.")] = False,
+    every: Annotated[bool, takes.option("--all", "-a", help="Remove every image.")] = False,
     dry_run: DryRun = False,
     force: Force = False,
     as_json: options.Json = False,
@@ -64,17 +64,17 @@ def rm(
         print_json({"images": [str(name) for name in chosen], "dry_run": dry_run} | _as_json(done))
         return
     for name in chosen:
-        typer.echo(f"{'would remove' if dry_run else 'removed'} {name}")
-    typer.echo(f"{'would free' if dry_run else 'freed'} {human_size(done.freed)}{_counted(done.removed)}")
+        click.echo(f"{'would remove' if dry_run else 'removed'} {name}")
+    click.echo(f"{'would free' if dry_run else 'freed'} {human_size(done.freed)}{_counted(done.removed)}")
     _print_kept(done.kept)
 
 
-@app.command(epilog="Example: layerfs gc --older-than 7d --dry-run")
+@app.verb(epilog="Example: layerfs gc --older-than 7d --dry-run")
 @options.configured(*options.STORE)
 def gc(
     settings: Settings,
     older_than: Annotated[
-        str, typer.Option("--older-than", metavar="AGE", help="Spare what was used since, as 30m, 12h or 7d.")
+        str, takes.option("--older-than", metavar="AGE", help="Spare what was used since, as 30m, 12h or 7d.")
     ] = "0",
     dry_run: DryRun = False,
     force: Force = False,

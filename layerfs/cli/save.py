@@ -3,9 +3,7 @@
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Literal
 
-import typer
-
-from layerfs.cli import interrupts, options
+from layerfs.cli import interrupts, options, takes
 from layerfs.cli.app import app
 from layerfs.cli.here import kept_whole, opened
 from layerfs.cli.opening import reference_of
@@ -36,24 +34,24 @@ if TYPE_CHECKING:
 Form = Literal["oci-archive", "oci-dir", "docker-archive"]
 
 
-@app.command(epilog="Example: layerfs save docker.io/library/alpine:3.20 -o alpine.tar")
+@app.verb(epilog="Example: layerfs save docker.io/library/alpine:3.20 -o alpine.tar")
 @options.configured(*options.FETCHING)
 def save(
     settings: Settings,
     reference: options.Reference,
     output: Annotated[
-        str, typer.Option("--output", "-o", metavar="FILE", help="Where to write; - is standard output.")
+        str, takes.option("--output", "-o", metavar="FILE", help="Where to write; - is standard output.")
     ] = "-",
     form: Annotated[
         Form,
-        typer.Option(
+        takes.option(
             "--format",
             metavar="FORMAT",
             help="oci-archive (default), oci-dir or docker-archive, whose layers are uncompressed.",
         ),
     ] = "oci-archive",
     all_platforms: Annotated[
-        bool, typer.Option("--all-platforms", help="Save all platforms, and what is listed beside.")
+        bool, takes.option("--all-platforms", help="Save all platforms, and what is listed beside.")
     ] = False,
 ) -> None:
     """Write an image as an archive that other tools load.

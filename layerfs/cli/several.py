@@ -3,8 +3,8 @@
 from collections.abc import Awaitable, Callable, Iterable
 from typing import TypeVar
 
+import click
 import msgspec
-import typer
 
 from layerfs.cli.failures import exit_code, report
 from layerfs.errors import LayerfsError, OutputLost
@@ -42,4 +42,4 @@ def end(results: Iterable[object]) -> None:
     """End the command with the exit code of the first error among *results*, if there is one."""
     for one in results:
         if isinstance(one, Unmet):
-            raise typer.Exit(exit_code(one.error))
+            raise click.exceptions.Exit(exit_code(one.error))

@@ -9,10 +9,10 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
+import click
 import msgspec
-import typer
 
-from layerfs.cli import options
+from layerfs.cli import options, takes
 from layerfs.cli.app import app
 from layerfs.cli.bells import STATUS_SECONDS, read_status
 from layerfs.cli.completion import complete_mountpoint
@@ -51,13 +51,13 @@ class Look(msgspec.Struct, frozen=True):
         return _lines(self)
 
 
-@app.command(epilog="Example: layerfs status --json | jq -r '.[].mountpoint'")
+@app.verb(epilog="Example: layerfs status --json | jq -r '.[].mountpoint'")
 @options.configured(*options.STORE)
 def status(
     settings: Settings,
     mountpoint: Annotated[
         Path | None,
-        typer.Argument(metavar="MOUNTPOINT", help="Only what is there.", autocompletion=complete_mountpoint),
+        takes.argument(metavar="MOUNTPOINT", help="Only what is there.", shell_complete=complete_mountpoint),
     ] = None,
     as_json: options.Json = False,
 ) -> None:
@@ -81,12 +81,12 @@ def status(
             ]
         )
     elif not found:
-        typer.echo("no layerfs mounts (layerfs mount DIRECTORY makes one)")
+        click.echo("no layerfs mounts (layerfs mount DIRECTORY makes one)")
     else:
         for one, its in zip(found, users, strict=True):
             print_lines(one.lines() + ([f"  used by {named(its)}"] if its else []))
     if mountpoint is not None and not any(one.state in ("serving", "mounted") for one in found):
-        raise typer.Exit(1)
+        raise click.exceptions.Exit(1)
 
 
 def print_lines(lines: Sequence[str]) -> None:

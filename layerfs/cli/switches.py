@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any, Final
 
-from typer.core import TyperCommand
+import click
 
 _TRUTH: Final = {
     **dict.fromkeys(("1", "t", "T", "true", "TRUE", "True"), True),
@@ -12,7 +12,7 @@ _TRUTH: Final = {
 """What Go's strconv.ParseBool reads."""
 
 
-class SwitchCommand(TyperCommand):
+class SwitchCommand(click.Command):
     """A verb whose flags may be given a value."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:

@@ -5,10 +5,10 @@ import stat
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Final
 
+import click
 import msgspec
-import typer
 
-from layerfs.cli import options
+from layerfs.cli import options, takes
 from layerfs.cli.app import app
 from layerfs.cli.opening import reference_of
 from layerfs.cli.output import print_json, print_line, print_text
@@ -33,16 +33,16 @@ _ROOM: Final = 20
 """Columns that a path keeps before what stands beside it goes."""
 
 Layer = Annotated[
-    int | None, typer.Option("--layer", metavar="N", min=0, help="Show this layer only, in full.")
+    int | None, takes.option("--layer", metavar="N", least=0, help="Show this layer only, in full.")
 ]
 Glob = Annotated[
-    str | None, typer.Option("--path", metavar="GLOB", help="Show entries that match; * matches / too.")
+    str | None, takes.option("--path", metavar="GLOB", help="Show entries that match; * matches / too.")
 ]
 SetUid = Annotated[
-    bool, typer.Option("--setuid", help="Show files that run as their owner or group, whoever runs them.")
+    bool, takes.option("--setuid", help="Show files that run as their owner or group, whoever runs them.")
 ]
 Limit = Annotated[
-    int | None, typer.Option("--limit", metavar="N", min=0, help="Show N entries of each layer; 0: all.")
+    int | None, takes.option("--limit", metavar="N", least=0, help="Show N entries of each layer; 0: all.")
 ]
 
 
@@ -102,7 +102,7 @@ class Choice(msgspec.Struct, frozen=True):
         return self.path is None or fnmatch.fnmatchcase(to_text(one.path), self.path.lstrip("/"))
 
 
-@app.command(epilog="Example: layerfs tree docker.io/library/alpine:3.20 --path 'etc/*'")
+@app.verb(epilog="Example: layerfs tree docker.io/library/alpine:3.20 --path 'etc/*'")
 @options.configured(*options.FETCHING)
 def tree(
     settings: Settings,
@@ -144,7 +144,7 @@ def tree(
         raise NotInStore(f"{reference}: {choice.nothing()}")
 
 
-changes = app.command(
+changes = app.verb(
     "changes", hidden=True, epilog="Example: layerfs changes docker.io/library/alpine:3.20 --layer 0"
 )(tree)
 
@@ -172,7 +172,7 @@ def _compare(image: Image, layers: "list[tuple[ImageLayer, LayerDir]]") -> list[
 
 def _print(made: LayerChanges, limit: int, digits: int, *, whole: bool) -> None:
     width = output_width()
-    typer.echo(_head(made, digits, width))
+    click.echo(_head(made, digits, width))
     if made.command:
         cropped = (
             printable(made.command) if whole or width is None else cut(printable(made.command), width - 4)

@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
-import typer
+import click
 
-from layerfs.cli import options
+from layerfs.cli import options, takes
 from layerfs.cli.app import app
 from layerfs.cli.completion import complete_reference
 from layerfs.cli.interrupts import undoing
@@ -36,22 +36,22 @@ _SLEEP_SECONDS: Final = 0.2
 
 Images = Annotated[
     list[str] | None,
-    typer.Argument(metavar="IMAGE", help="Tags, digests or image ids.", autocompletion=complete_reference),
+    takes.argument(metavar="IMAGE", help="Tags, digests or image ids.", shell_complete=complete_reference),
 ]
-Every = Annotated[bool, typer.Option("--all", "-a", help="Check all that is in the store.")]
-Quick = Annotated[bool, typer.Option("--quick", help="Check sizes, records, documents; read no layer.")]
-Repair = Annotated[bool, typer.Option("--repair", help="Make anew what is wrong.")]
-Resume = Annotated[bool, typer.Option("--resume", help="Skip what an interrupted run found right.")]
+Every = Annotated[bool, takes.option("--all", "-a", help="Check all that is in the store.")]
+Quick = Annotated[bool, takes.option("--quick", help="Check sizes, records, documents; read no layer.")]
+Repair = Annotated[bool, takes.option("--repair", help="Make anew what is wrong.")]
+Resume = Annotated[bool, takes.option("--resume", help="Skip what an interrupted run found right.")]
 Rate = Annotated[
-    str, typer.Option("--limit-rate", metavar="BYTES", help="Read so much a second, as 50MB, on average.")
+    str, takes.option("--limit-rate", metavar="BYTES", help="Read so much a second, as 50MB, on average.")
 ]
 Force = Annotated[
     bool,
-    typer.Option("--force", "-f", help="Repair where not all mounts can be seen; what is seen in use stays."),
+    takes.option("--force", "-f", help="Repair where not all mounts can be seen; what is seen in use stays."),
 ]
 
 
-@app.command(epilog="Example: layerfs verify --all --limit-rate 50MB || layerfs verify --all --repair")
+@app.verb(epilog="Example: layerfs verify --all --limit-rate 50MB || layerfs verify --all --repair")
 @options.configured(*options.FETCHING)
 def verify(
     settings: Settings,
@@ -206,7 +206,7 @@ def _print(report: "Report") -> None:
         print_line(f"leftover {path} ({human_size(held.size)}; layerfs gc takes what nobody resumes)")
     counts = [f"{report.count(verdict)} {verdict}" for verdict in ("right", "repaired", "unchecked")]
     resumed = f", {report.resumed} found right before" if report.resumed else ""
-    typer.echo(f"{', '.join(counts)}, {report.wrong} wrong{resumed}")
+    click.echo(f"{', '.join(counts)}, {report.wrong} wrong{resumed}")
 
 
 def _as_json(report: "Report") -> dict[str, Any]:

@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import TYPE_CHECKING
 
+import click
 import msgspec
-import typer
 
 from layerfs.errors import InvalidDocument
 from layerfs.needs import BlobNeed
@@ -114,6 +114,6 @@ async def fetch_whole(
         trees = sum(storage.has_tree(blob.digest) for blob in missing)
         kept = f" ({trees} of them are in the store as directories alone)" if trees else ""
         size = human_size(sum(blob.size for blob in missing))
-        typer.echo(f"{reference}: fetching {len(missing)} of {len(blobs)} blobs, {size}{kept}", err=True)
+        click.echo(f"{reference}: fetching {len(missing)} of {len(blobs)} blobs, {size}{kept}", err=True)
         await fetch_blobs(machinery, reference.repository, missing)
     return whole

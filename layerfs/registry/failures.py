@@ -8,9 +8,8 @@ import socket
 import ssl
 from typing import Final
 
-import httpx
-
 from layerfs.errors import RegistryError, RegistryMisbehaved, RegistryTimeout, Unreachable
+from layerfs.registry.http import httpx
 from layerfs.registry.problem import without_secrets
 from layerfs.registry.redirects import Request
 from layerfs.registry.weborigin import WebOrigin

@@ -8,11 +8,10 @@ from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
-import httpcore
-import httpx
 import trio
 
 from layerfs.errors import Denied
+from layerfs.registry.http import httpcore, httpx
 from layerfs.registry.reach import Reach, scope_of
 
 READ: Final = 256 * 1024

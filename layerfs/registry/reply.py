@@ -8,12 +8,12 @@ import ssl
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from typing import Final
 
-import httpx
 import trio
 
 from layerfs.errors import RegistryError, RegistryMisbehaved
 from layerfs.registry.encoding import Decoder
 from layerfs.registry.failures import translated
+from layerfs.registry.http import httpx
 from layerfs.registry.problem import MAX_ERROR_BODY, Problem
 from layerfs.registry.redirects import Request
 

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any, Self
 from urllib.parse import urlsplit
 
-import httpx
 import msgspec
 import trio
 
 from layerfs.errors import Denied, InvalidSettings, RegistryMisbehaved
 from layerfs.registry import redirects
 from layerfs.registry.failures import translated
+from layerfs.registry.http import httpx
 from layerfs.registry.places import Crowded, Place, Sites
 from layerfs.registry.pool import DirectPool, Gate, addresses_of, refused
 from layerfs.registry.proxies import proxy_for

@@ -75,7 +75,7 @@ class ValueKind(msgspec.Struct, frozen=True, kw_only=True):
     toml: Any
     """Type in a file."""
     option: Any
-    """Type of the option's argument, as Typer makes it; a value of it is never None."""
+    """Type of the option's argument, as `layerfs.cli.takes` reads it; a value of it is never None."""
     of_file: Callable[[Any, str], Any] = _as_it_is
     of_option: Callable[[Any, str], Any] = _as_it_is
     of_word: Callable[[str, str], Any] = _as_it_is

@@ -50,7 +50,7 @@ _START = {
 }
 
 HOSTILE = {
-    "typer's form for zsh": rf"\$(touch {_CANARY})",
+    "escaped substitution": rf"\$(touch {_CANARY})",
     "substitution": f"$(touch {_CANARY})",
     "substitution of fish": f"(touch {_CANARY})",
     "backquotes": f"`touch {_CANARY}`",
@@ -162,7 +162,7 @@ def test_completion_runs_mountpoints(
 
 def offered(layerfs: CommandLine, line: str) -> str:
     """Return what the program itself offers behind *line*."""
-    environment = {"_LAYERFS_COMPLETE": "complete_bash", "COMP_WORDS": line, "COMP_CWORD": "2"}
+    environment = {"_LAYERFS_COMPLETE": "words", "_LAYERFS_LINE": line}
     program = shutil.which("layerfs", path=layerfs.environment["PATH"])
     done = subprocess.run(
         [str(program)], env=layerfs.environment | environment, capture_output=True, text=True, check=False
@@ -181,6 +181,24 @@ def test_only_own_mounts_with_harmless_names_are_offered(layerfs: CommandLine, t
             stack.enter_context(mounts.abandoned_fuse(tmp_path / f"{number}-{name}", os.getuid()))
         for verb in ("umount", "status"):
             assert offered(layerfs, f"layerfs {verb} {tmp_path}/") == f"{tmp_path}/mine\n"
+
+
+@pytest.mark.parametrize(
+    ("line", "first"),
+    [
+        pytest.param("layerfs ", "completion", id="verbs, without the hidden one"),
+        pytest.param("layerfs ver", "verify", id="a verb"),
+        pytest.param("layerfs config ", "check", id="a verb below another"),
+        pytest.param("layerfs images --fo", "--format", id="an option"),
+        pytest.param("layerfs images --quiet=false --form", "--format", id="behind a flag with a value"),
+        pytest.param("layerfs images --format ", "table", id="what an option may be"),
+        pytest.param("layerfs man ", "layerfs", id="what an argument may be"),
+        pytest.param("layerfs verify --limit-rate ", "", id="nothing where anything may stand"),
+        pytest.param("layerfs --config ", "", id="no file: the shell itself knows them"),
+    ],
+)
+def test_what_may_stand_there_is_offered(layerfs: CommandLine, line: str, first: str) -> None:
+    assert offered(layerfs, line).partition("\n")[0] == first
 
 
 def test_the_shells_complete_verbs_and_references(

@@ -4,11 +4,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
 
 from layerfs import config
 from layerfs.cli import mountoptions, options
-from layerfs.cli.app import app, load_verbs
+from layerfs.cli.app import app
 from layerfs.cli.manual import man
 from layerfs.errors import InvalidSettings, UsageError
 from layerfs.oci import Platform
@@ -132,8 +131,8 @@ def test_a_word_beats_what_a_variable_may_say_and_an_option_of_the_mount_beats_i
 def test_the_manual_and_the_help_of_mount_name_every_setting(capsys: pytest.CaptureFixture[str]) -> None:
     man("layerfs.toml")
     keys = capsys.readouterr().out
-    load_verbs()
-    root: Any = typer.main.get_command(app)
+    app.load()
+    root: Any = app
     taken = {flag for param in root.commands["mount"].params for flag in (*param.opts, *param.secondary_opts)}
     known = mountoptions.known()
 

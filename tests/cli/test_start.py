@@ -7,11 +7,10 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from layerfs.cli.app import VERBS, app, load_verbs
+from layerfs.cli.app import VERBS, app
 from tests.support import mounts
 from tests.support.images import file, image, layer, write_layout
 from tests.support.registry import Registry
@@ -34,28 +33,19 @@ def test_a_mount_that_asks_no_registry_imports_no_http() -> None:
 
 
 def test_help_and_completion_import_no_machinery() -> None:
-    found = imported_by("from layerfs.cli.app import load_verbs", "load_verbs()")
+    found = imported_by("from layerfs.cli.app import app", "app.load()")
 
-    assert "typer" in found
+    assert "click" in found
     assert not found & {"trio", "pyfuse3", "httpx", "rich"}
 
 
 _HEAVY = {
-    "anyio", "asyncio", "httpcore", "httpx", "pydantic", "pyfuse3", "rich", "ssl", "trio", "typer",
-    "zstandard",
+    "anyio", "asyncio", "httpcore", "httpx", "pydantic", "pyfuse3", "rich", "ssl", "trio", "zstandard",
 }  # fmt: skip
 """What takes long to import, or brings much along."""
-_SHORT = {"typer"}
-_ASKING = {
-    "typer",
-    "trio",
-    "ssl",
-    "httpx",
-    "httpcore",
-    "anyio",
-    "zstandard",
-}  # httpx brings much
-_TRIO = {"typer", "trio", "ssl"}  # trio brings ssl
+_SHORT: set[str] = set()
+_ASKING = {"trio", "ssl", "httpx", "httpcore"}  # `layerfs.registry.http` has httpx bring no more
+_TRIO = {"trio", "ssl"}  # trio brings ssl
 
 _NEEDS: dict[str, set[str]] = {
     "--version": set(),
@@ -142,7 +132,7 @@ def test_each_verb_has_a_row() -> None:
 
 
 def test_the_version_is_said_without_parsing_anything(filled: Filled) -> None:
-    assert not filled.modules_of("--version") & {"typer", "msgspec", "logging", "pathlib", "inspect"}
+    assert not filled.modules_of("--version") & {"click", "msgspec", "logging", "pathlib", "inspect"}
 
 
 def test_a_pull_of_a_tiny_image_starts_one_worker_and_nothing_else(
@@ -205,10 +195,8 @@ def test_a_command_ends_with_its_code_and_all_that_was_to_be_done(
 
 
 def test_every_verb_is_in_the_module_that_the_table_says() -> None:
-    load_verbs()
-    commands: list[Any] = [*app.registered_commands, *app.registered_groups]
-    names = {command.name or command.callback.__name__ for command in commands} - {"completion"}
-    assert names == set(VERBS)
+    app.load()
+    assert app.commands.keys() - {"completion"} == set(VERBS)
     for name, module in VERBS.items():
         registered = vars(importlib.import_module(f"layerfs.cli.{module}"))
         assert {name, f"{name}_", f"{name}_app"} & registered.keys(), name
@@ -217,9 +205,8 @@ def test_every_verb_is_in_the_module_that_the_table_says() -> None:
 @pytest.mark.parametrize("verb", sorted(VERBS))
 def test_a_verb_alone_is_as_good_as_with_all_others(verb: str) -> None:
     called = (
-        "from layerfs.cli.app import app, load_verbs",
-        f"load_verbs({verb!r})",
-        "import typer",
-        f"assert {verb!r} in typer.main.get_command(app).commands",
+        "from layerfs.cli.app import app",
+        f"app.load({verb!r})",
+        f"assert {verb!r} in app.commands",
     )
-    assert "typer" in imported_by(*called)
+    assert "click" in imported_by(*called)

@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import click
 import msgspec
 import pytest
-import typer
 
 import layerfs.cli
-from layerfs.cli.app import app, load_verbs
+from layerfs.cli.app import app
 from layerfs.cli.helping import GROUPS, summary
 from layerfs.cli.mountoptions import known
 from layerfs.layer.budgets import Budgets
@@ -22,8 +22,8 @@ _SOURCE = Path(layerfs.cli.__file__).parents[1]
 
 
 def verbs() -> list[tuple[str, Any]]:
-    load_verbs()
-    return list(_below(typer.main.get_command(app)))
+    app.load()
+    return list(_below(app))
 
 
 def _below(group: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -44,8 +44,8 @@ def test_every_verb_and_option_explains_itself_with_an_example() -> None:
 
 
 def test_the_verbs_stand_in_groups_each_with_a_sentence_on_one_line(layerfs: CommandLine) -> None:
-    load_verbs()
-    top: dict[str, Any] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    app.load()
+    top = dict(app.commands)
     shown = [name for name, command in top.items() if not command.hidden]
     assert sorted(shown) == sorted(name for names in GROUPS.values() for name in names)
     lines = layerfs("--help", environment={"COLUMNS": "80"}).stdout.splitlines()
@@ -54,20 +54,20 @@ def test_the_verbs_stand_in_groups_each_with_a_sentence_on_one_line(layerfs: Com
         assert [line.split()[0] for line in lines[at : at + len(names)]] == list(names)
         assert lines[at + len(names)] == ""
         for line, name in zip(lines[at:], names, strict=False):
-            assert line.endswith(summary(top[name].help)), name
+            assert line.endswith(summary(top[name].help or "")), name
 
 
 def help_of(name: str, command: Any, width: int, monkeypatch: pytest.MonkeyPatch) -> str:
     """Return what ``--help`` of a verb prints on a terminal that is *width* columns wide."""
     monkeypatch.setenv("COLUMNS", str(width))
-    found: str = command.get_help(typer.Context(command, info_name=f"layerfs {name}".rstrip()))
+    found: str = command.get_help(click.Context(command, info_name=f"layerfs {name}".rstrip()))
     return found
 
 
 @pytest.mark.parametrize("width", [40, 60, 80, 200])
 def test_help_fits_the_terminal(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    load_verbs()
-    top: Any = typer.main.get_command(app)
+    app.load()
+    top: Any = app
     for name, command in [("", top), ("config", top.commands["config"]), *verbs()]:
         shown = help_of(name, command, width, monkeypatch)
         long = [line for line in shown.splitlines() if len(line) > min(width, 80)]
@@ -76,7 +76,7 @@ def test_help_fits_the_terminal(width: int, monkeypatch: pytest.MonkeyPatch) -> 
         assert long == [], name
 
 
-def test_help_looks_the_same_with_every_typer(layerfs: CommandLine) -> None:
+def test_help_looks_the_same_with_every_click(layerfs: CommandLine) -> None:
     for name, command in verbs():
         for param in command.params:
             assert param.metavar or getattr(param, "is_flag", False), f"{name}: {param.name}"

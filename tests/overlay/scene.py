@@ -1,7 +1,6 @@
 """What the tests of overlays share: an image by name, its lowerdirs in all their spellings, a container."""
 
 import contextlib
-import functools
 import io
 import itertools
 import os
@@ -12,9 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-import typer
-
-from layerfs.cli.app import app, load_verbs
+from layerfs.cli.app import app
 from layerfs.cli.failures import report
 from layerfs.errors import LayerfsError
 from layerfs.oci import Tag
@@ -104,12 +101,6 @@ _GIVES_WAY = frozenset({"verify"})
 """Verbs that take rights and turns from their process for good, so that later tests would lack them."""
 
 
-@functools.cache
-def _application() -> typer.Typer:
-    load_verbs()
-    return app
-
-
 def command(*arguments: str | Path, check: bool = True) -> subprocess.CompletedProcess[str]:
     """Run a command line in this process, which costs a fifth of the time of one of its own.
 
@@ -123,7 +114,7 @@ def command(*arguments: str | Path, check: bool = True) -> subprocess.CompletedP
         code, out, err = 0, io.StringIO(), io.StringIO()
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
             try:
-                _application()(words, standalone_mode=False)
+                app(words, standalone_mode=False)
             except LayerfsError as error:
                 code = report(error)
         done = subprocess.CompletedProcess(words, code, out.getvalue(), err.getvalue())

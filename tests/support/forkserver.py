@@ -22,7 +22,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from layerfs import cli
-from layerfs.cli.app import load_verbs
+from layerfs.cli.app import app
 
 _MESSAGE_BYTES = 1 << 17
 _REPOSITORY = Path(__file__).parents[2]
@@ -98,7 +98,7 @@ class ForkServer:
 
 def main() -> None:
     """Fork for each command until the other end closes; in the forks, run it and exit."""
-    load_verbs()
+    app.load()
     for name in ("httpx", "pyfuse3", "rich.progress", "rich.table", "layerfs.app", "layerfs.fuse.session"):
         import_module(name)  # what verbs import when they need it
     gc.freeze()  # a collection in a fork would copy it all
