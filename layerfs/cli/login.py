@@ -2,7 +2,6 @@
 
 import dataclasses
 import sys
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,6 +15,7 @@ from layerfs.errors import Denied, NotFound, UsageError
 from layerfs.foreign import printable
 from layerfs.oci.reference import DEFAULT_REGISTRY, is_registry
 from layerfs.settings import Settings
+from layerfs.settings.kinds import UserPassword
 
 if TYPE_CHECKING:
     from layerfs.registry.client import RegistryClient
@@ -49,7 +49,7 @@ def login(
     They are written where podman and docker look too: --authfile, $REGISTRY_AUTH_FILE, $DOCKER_CONFIG or the
     auth.json of podman. With --offline they are not checked. A terminal is asked for what is not given.
     """
-    from layerfs.registry.logins import save_login
+    from layerfs.registry.logins import require_user_name, save_login
 
     host = _host(registry)
     if get_login:
@@ -59,10 +59,7 @@ def login(
     name = username or _ask("Username")
     password = _password(password, from_stdin=password_stdin)
     if not settings.offline:
-        with tempfile.TemporaryDirectory(prefix="layerfs-login.") as directory:
-            trial = Path(directory) / "auth.json"
-            save_login(trial, host, name, password)
-            _check(dataclasses.replace(settings, authfile=trial), host, name)
+        _check(settings, host, UserPassword(require_user_name(name), password))
     save_login(path, _key(host, path), name, password)
     click.echo(f"logged in to {host} as {name}; kept in {path}{_until_boot(path)}")
 
@@ -147,7 +144,7 @@ def _key(host: str, path: Path) -> str:
     return helper_server(host) if path.name == "config.json" else host
 
 
-def _check(settings: Settings, host: str, name: str) -> None:
+def _check(settings: Settings, host: str, said: UserPassword) -> None:
     """Let the registry judge. Raises Denied, RegistryError."""
     from layerfs.cli.running import with_client
 
@@ -155,11 +152,12 @@ def _check(settings: Settings, host: str, name: str) -> None:
         await client.check_login(host)
 
     try:
-        with_client(settings, work)
+        access = dataclasses.replace(settings.access, creds=said)
+        with_client(dataclasses.replace(settings, access=access), work)
     except Denied as exc:  # it goes on with where the login was looked for, which is here
-        said, _, _ = str(exc).partition(", used ")
-        why = "wrong user name or password for" if "status 401" in said else "not let in:"
-        raise Denied(f"{why} {name!r}: {said}; nothing was kept") from exc
+        text, _, _ = str(exc).partition(", used ")
+        why = "wrong user name or password for" if "status 401" in text else "not let in:"
+        raise Denied(f"{why} {said.username!r}: {text}; nothing was kept") from exc
 
 
 def _password(given: str | None, *, from_stdin: bool) -> str:

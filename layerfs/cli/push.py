@@ -172,7 +172,7 @@ async def _push_documents(client: "RegistryClient", destination: ImageReference,
 
     for document in whole.inside_out():
         name: str | Digest = document.digest
-        if document is whole.documents[0] and destination.digest is None and destination.tag is not None:
+        if document is whole.documents[0] and destination.tag is not None:
             name = destination.tag.name
         body = Body.of(document.raw, document.media_type)
         await client.push_manifest(destination.repository, name, document.digest, body)

@@ -126,18 +126,28 @@ def _docker(storage: "ImageStorage", reference: ImageReference, whole: "Whole") 
     image = Image.of(manifest, storage.load_config(manifest.config.digest))
     yield from docker_files(image.config, manifest.config.digest, reference)
     for layer in {layer.diff_id: layer for layer in image.layers}.values():
-        blob = _blob(storage, layer.digest)
-        opened = partial(archive_of, blob)
+        opened = partial(archive_of, _blob(storage, layer.digest))
         yield SavedFile(layer_name(layer.diff_id), layer.diff_id, _plain_size(storage, layer, opened), opened)
 
 
 def _plain_size(storage: "ImageStorage", layer: "ImageLayer", opened: Opened) -> int:
-    """Return how many bytes the archive of a layer has; a header says it before they come."""
+    """Return how many bytes the archive of a layer has; a header says it before they come.
+
+    Raises DiffIdMismatch where the image claims another archive than its blob holds, if that is sound.
+    """
     extracted = storage.open_layer(layer.digest)
     if extracted is not None:
+        layer.require(extracted.record.layer.diff_ids)
         return extracted.record.layer.tar_size
+    hasher, size = layer.diff_id.hasher(), 0
     with opened() as chunks:
-        return sum(map(len, chunks))
+        for chunk in chunks:
+            hasher.update(chunk)
+            size += len(chunk)
+    found = Digest.finish(layer.diff_id.algorithm, hasher)
+    if found != layer.diff_id and storage.verify_layer(layer.digest):
+        layer.require((str(found),))
+    return size
 
 
 def _blob(storage: "ImageStorage", digest: Digest) -> "VerifiedBlob":

@@ -67,7 +67,7 @@ class Sender:
 
     async def persist(self, attempt: Callable[[], Awaitable[Outcome]]) -> Reply:
         """Repeat *attempt* until an answer comes. Raises the error of a failure that does not pass."""
-        number, began = 0, math.inf
+        number, elapsed = 0, 0.0
         while True:
             number += 1
             outcome = await attempt()
@@ -75,13 +75,14 @@ class Sender:
                 return outcome
             if not outcome.may_pass:
                 raise outcome.error
-            began = min(began, outcome.began)  # waiting for a place is no fault of the registry
-            elapsed = trio.current_time() - began
+            # Waiting for a place, or sending a large body, is no fault of the registry.
+            elapsed += trio.current_time() - outcome.began
             delay = self._policy.delay(number, elapsed, outcome.wish)
             if delay is None:
                 raise retry.given_up(outcome.error, elapsed, number)
             _log.info("%s; asking again in %.1f s", outcome.error, delay)
             await trio.sleep(delay)
+            elapsed += delay
 
     async def attempt(
         self, request: Request, what: str, places: Places, explain: Explain, limit: int | None = None

@@ -27,10 +27,16 @@ def login_file(settings: RegistrySettings) -> Path:
     return path
 
 
+def require_user_name(text: str) -> str:
+    """Return *text*, a name that a login may have. Raises InvalidSettings."""
+    if not text or ":" in text:
+        raise InvalidSettings(f"not a user name: {text[:80]!r} (expected one without ':')")
+    return text
+
+
 def save_login(path: Path, registry: str, username: str, password: str) -> None:
     """Add or replace the login for *registry*. Raises InvalidSettings for a file that is none of ours."""
-    if not username or ":" in username:
-        raise InvalidSettings(f"not a user name: {username[:80]!r} (expected one without ':')")
+    require_user_name(username)
     document = _read(path)
     auth = b64encode(f"{username}:{password}".encode()).decode("ascii")
     document.setdefault("auths", {})[registry] = {"auth": auth}

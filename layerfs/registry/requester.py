@@ -140,7 +140,8 @@ class Requester:
     async def send(self, call: Call, url: str) -> Outcome:
         """Send *call* once to *url*, which an answer for the registry has named.
 
-        Rights are shown there only if it is the registry's own. Raises Denied, RegistryMisbehaved.
+        Rights are shown there only if it is the registry's own, others that it then demands once, too: those
+        that an upload began with may have ended. Raises Denied, RegistryMisbehaved.
         """
         registry = self._registry(call.registry)
         origin = WebOrigin.of(url)
@@ -161,6 +162,13 @@ class Requester:
         request = msgspec.structs.replace(request, url=url)
         explain = _explain(call.what, host or registry.to_ask[0], grant)
         outcome = await self._sender.attempt(request, call.what, self._downloads, explain)
+        if host and grant and isinstance(outcome, Reply) and outcome.status == 401 and _spoke(outcome, host):
+            await outcome.problem()
+            challenges = _challenges(outcome, host) or await self._ping(host, registry)
+            grant = await self._auth.answer(host, call.rights, challenges, grant)
+            request = msgspec.structs.replace(call.request(host, grant), url=url)
+            explain = _explain(call.what, host, grant)
+            outcome = await self._sender.attempt(request, call.what, self._downloads, explain)
         if isinstance(outcome, NoAnswer) or outcome.status in call.statuses:
             return outcome
         return await NoAnswer.of(outcome, explain)

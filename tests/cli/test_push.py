@@ -73,6 +73,9 @@ def test_an_image_is_pushed_to_another_registry_as_it_is(
         assert again["digest"] == str(BUILT.digest)
         assert {request.method for request in other.requests(since)} == {"HEAD", "PUT"}
         assert layerfs("push", "-q", reference, target).stdout == f"{BUILT.digest}\n"
+        both = f"{other.host}/a/b:3"
+        layerfs("push", "-q", reference, f"{both}@{BUILT.digest}")
+        assert digest_at(both) == str(BUILT.digest), "the tag is written, too"
 
 
 def test_blobs_of_the_same_registry_are_mounted_and_no_byte_is_sent(

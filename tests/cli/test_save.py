@@ -147,6 +147,28 @@ def test_a_damaged_store_is_said_and_leaves_nothing(
     assert list(target.iterdir()) == []
 
 
+@pytest.mark.parametrize("is_extracted", [True, False])
+def test_an_image_that_lies_about_its_layers_is_not_the_fault_of_the_store(
+    layerfs: CommandLine, registry: Registry, tmp_path: Path, is_extracted: bool
+) -> None:
+    plain = layer(file("a", b"a"))
+    honest = str(registry.push("save/honest", str(is_extracted), image(plain)))
+    lying = str(
+        registry.push("save/lying", str(is_extracted), image(plain, diff_ids=[BUILT.layers[0].diff_id]))
+    )
+    layerfs("pull", "-q", honest)
+    layerfs("save", "--format", "oci-archive", "-o", tmp_path / "oci", lying)
+    if not is_extracted:
+        with ImageStorage(layerfs.store) as storage:
+            storage.discard_layer(plain.digest)
+
+    said = layerfs("save", "--format", "docker-archive", "-o", tmp_path / "x", lying, code=6).stderr
+
+    assert f"uncompressed digest is {plain.diff_id} (expected {BUILT.layers[0].diff_id}" in said
+    assert "repair" not in said
+    assert not (tmp_path / "x").exists()
+
+
 def test_a_directory_that_is_not_empty_is_left_alone(
     layerfs: CommandLine, pulled: str, tmp_path: Path
 ) -> None:

@@ -7,9 +7,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import trio
+import trio.testing
 
 from layerfs.errors import Denied, DigestMismatch, RegistryMisbehaved, StoreDamaged, Unreachable
 from layerfs.oci import Digest
+from layerfs.registry.attempts import NoAnswer, Outcome, Sender
 from layerfs.registry.body import Body
 from layerfs.registry.client import RegistryClient
 from tests.support.certificates import authority, issue
@@ -149,6 +152,39 @@ async def test_a_refusal_is_not_tried_again(
             with pytest.raises(error):
                 await client.push_blob(faulty.repository("a/b"), DIGEST, blob)
     assert sent(faulty) == ["HEAD", "POST", "PUT"]
+
+
+async def test_rights_that_end_while_an_upload_runs_are_asked_for_again(
+    faulty: FaultyRegistry, tmp_path: Path
+) -> None:
+    faulty.faults.auth = "bearer"
+    challenge = {"WWW-Authenticate": f'Bearer realm="http://{faulty.host}/token",service="s"'}
+    faulty.faults.first += [
+        (f"POST {UPLOADS}", Answer(401, headers=challenge)),
+        (f"PUT {UPLOADS}1", Answer(401, headers=challenge)),
+    ]
+    takes(faulty)
+    with body(tmp_path) as blob:
+        async with RegistryClient(quick()) as client:
+            assert await client.push_blob(faulty.repository("a/b"), DIGEST, blob) == "uploaded"
+    assert [asked.body for asked in faulty.asked if asked.method == "PUT"] == [CONTENT, CONTENT]
+    assert faulty.asked[-1].headers["authorization"].startswith("Bearer ")
+
+
+async def test_time_that_sending_takes_is_no_reason_to_give_up(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    sender = Sender(quick(), None)  # type: ignore[arg-type]  # it sends nothing
+    broken = [Unreachable("broken"), Unreachable("broken")]
+
+    async def attempt() -> Outcome:
+        await trio.sleep(3600)
+        if broken:
+            return NoAnswer(broken.pop(), trio.current_time())
+        raise StoreDamaged("the third attempt")
+
+    with pytest.raises(StoreDamaged, match="third"):
+        await sender.persist(attempt)
 
 
 async def test_a_redirect_is_followed_with_all_bytes(faulty: FaultyRegistry, tmp_path: Path) -> None:
