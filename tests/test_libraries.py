@@ -20,13 +20,13 @@ import pytest
 from layerfs.host.objects import places_of, put_number
 
 _ROOT = Path(__file__).parents[1]
-_DISTRIBUTIONS = {"_pyfuse3": "pyfuse3"}
+_DISTRIBUTIONS = {"_pyfuse3": "pyfuse3", "prometheus_client": "prometheus-client"}
 """Distributions whose modules have other names."""
 
 
 def _declared() -> dict[str, str]:
     project = tomllib.loads((_ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    return dict(re.fullmatch(r"([a-z0-9]+)(.*)", line).groups() for line in project["dependencies"])  # type: ignore[union-attr,misc]
+    return dict(re.fullmatch(r"([a-z0-9-]+)(.*)", line).groups() for line in project["dependencies"])  # type: ignore[union-attr,misc]
 
 
 def _imported() -> set[str]:

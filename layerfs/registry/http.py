@@ -2,10 +2,12 @@
 
 Where Click is installed httpx imports its command line, which takes longer than all the rest, and a decoder
 for each coding; httpcore imports anyio beside trio. They do without what cannot be imported, and so do we:
-`layerfs.registry.encoding` decodes bodies.
+`layerfs.registry.encoding` decodes bodies. A program with several threads gets all of it: another thread may
+import the same at this moment.
 """
 
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final
@@ -17,7 +19,7 @@ _SPARED: Final = ("httpx._main", "zstandard", "brotli", "brotlicffi", "anyio")
 def _without(names: tuple[str, ...]) -> Iterator[None]:
     """Have imports of *names* fail in the block, unless somebody has imported them already."""
     modules: dict[str, Any] = sys.modules
-    spared = [name for name in names if name not in modules]
+    spared = [name for name in names if name not in modules and threading.active_count() == 1]
     modules.update(dict.fromkeys(spared))
     try:
         yield
