@@ -25,10 +25,12 @@ from layerfs.fetch.progress import Journal
 from layerfs.fetch.remote import open_remote
 from layerfs.fetch.tasks import background, held
 from layerfs.host.mountpoint import Mountpoint
+from layerfs.host.supervisor import NOBODY, Supervisor
 from layerfs.registry import RegistrySettings
 from layerfs.settings import Access, Settings
 from layerfs.store import ImageStorage
 from layerfs.store.layout import StoreLayout
+from layerfs.supervision import InForce, Supervised
 
 if TYPE_CHECKING:
     from layerfs.gc.keeper import Keeper
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
     from layerfs.local.origin import LocalOrigin
     from layerfs.needs import LayersNeed
     from layerfs.registry.client import RegistryClient
+    from layerfs.view.tree import MountTree
 
 KEEP_PERIOD: Final = 5.0
 """Seconds between two looks whether something was fetched, so that the store may be too large."""
@@ -117,10 +120,11 @@ def _allowed_registries(settings: Settings) -> RegistrySettings:
 
 
 @asynccontextmanager
-async def _origin(settings: Settings, *, serving: bool) -> AsyncIterator[Origin]:
-    """Own who downloads: another process for a daemon that is *serving*, this one otherwise."""
-    if serving:
+async def _origin(settings: Settings, in_force: "InForce | None") -> AsyncIterator[Origin]:
+    """Own who downloads: another process for a daemon, whose settings may change, this one otherwise."""
+    if in_force is not None:
         async with open_remote(_allowed_registries(settings)) as remote:
+            in_force.tell(lambda now: remote.renew(_allowed_registries(now)))
             yield remote
     else:
         from layerfs.registry.client import RegistryClient  # brings HTTP along
@@ -136,15 +140,16 @@ async def providing(
     keeper: "Keeper",
     local: "LocalOrigin | None" = None,
     *,
-    serving: bool = False,
+    in_force: "InForce | None" = None,
 ) -> AsyncIterator[Fetcher]:
     """Own the registry client, the workers and the tasks that fetch into *storage*.
 
     *keeper* makes room where the disk is full. With *local* its images are all there is: no registry is
-    asked. With *serving* this process has to answer others while it fetches, so downloads run in another.
+    asked. With settings *in_force* this process is a daemon, which has to answer others while it fetches, so
+    downloads run in another.
     """
     origin: AbstractAsyncContextManager[Origin] = (
-        _origin(settings, serving=serving) if local is None else nullcontext(InProcess(local))
+        _origin(settings, in_force) if local is None else nullcontext(InProcess(local))
     )
     workers = min(os.cpu_count() or 1, WORKERS_MAX)
     with ExtractorPool(workers) as pool:
@@ -163,7 +168,7 @@ async def providing(
                 laziness=_laziness(settings),
             ) as provider,
         ):
-            if serving:
+            if in_force is not None:
                 in_use = await trio.to_thread.run_sync(_unfinished, storage, settings)
                 provider.complete_behind(settings.background, in_use)
             yield provider
@@ -189,22 +194,22 @@ def keeper_of(settings: Settings, storage: ImageStorage) -> "Keeper":
     from layerfs.gc.keeper import Keeper
     from layerfs.gc.limits import Limits
 
-    limits = Limits(
-        max_size=settings.max_size, min_free=settings.min_free, pins=settings.pin, order=settings.evict
-    )
-    return Keeper(storage, limits)
+    return Keeper(storage, Limits.of(settings))
 
 
 @asynccontextmanager
 async def keeping(keeper: "Keeper", journal: Journal) -> AsyncIterator[None]:
-    """Keep a store within its limits while the block runs: looks at the start, and after each fetch."""
+    """Keep a store within its limits, which may change, while the block runs.
+
+    Looks at the start, and after each fetch.
+    """
 
     async def keep() -> None:
-        seen = -1
+        seen = None
         while True:
-            fetched = journal.fetched
-            if fetched != seen:
-                seen = fetched
+            now = (journal.fetched, keeper.limits)
+            if now != seen and keeper.is_limited:
+                seen = now
                 try:
                     freed = await trio.to_thread.run_sync(keeper.keep, abandon_on_cancel=True)
                     if freed:
@@ -214,8 +219,7 @@ async def keeping(keeper: "Keeper", journal: Journal) -> AsyncIterator[None]:
             await trio.sleep(KEEP_PERIOD)
 
     async with background() as nursery:
-        if keeper.is_limited:
-            nursery.start_soon(keep)
+        nursery.start_soon(keep)
         yield
 
 
@@ -232,15 +236,20 @@ def open_bundle(settings: Settings, source: "SourceName") -> "tuple[Settings, Lo
 
 
 async def serve(
-    settings: Settings, mountpoint: Mountpoint, ready: Callable[[], None], local: "LocalOrigin | None" = None
+    settings: Settings,
+    mountpoint: Mountpoint,
+    ready: Callable[[], None],
+    local: "LocalOrigin | None" = None,
+    *,
+    again: Callable[[], Settings] | None = None,
+    supervisor: Supervisor = NOBODY,
 ) -> None:
     """Mount the store at *mountpoint* and serve until unmounted or told to end.
 
-    Calls *ready* once the mount answers. Raises MountError, StoreError.
+    Calls *ready* once the mount answers, and *again* for the settings as they are by now whenever SIGHUP asks
+    for a reload; without it SIGHUP is an end. Raises MountError, StoreError.
     """
-    from layerfs.fuse import session, tallies  # no other command needs FUSE
-    from layerfs.reporting import Reporter
-    from layerfs.view import tree
+    from layerfs.fuse import session  # no other command needs FUSE
 
     storage = ImageStorage(settings.store, shared=settings.share_store, maker=settings.store_owner)
     log.info("store %s: %s", settings.store, storage.capabilities)  # tries the disk, while nobody waits
@@ -249,22 +258,39 @@ async def serve(
             storage.refs.write(tag, image.digest)
     serving = nullcontext() if storage.readonly else held(storage.locks.serving())
     keeper = keeper_of(settings, storage)
+    in_force = InForce(settings, again)
     async with (
         serving,
-        providing(settings, storage, keeper, local, serving=True) as provider,
+        providing(settings, storage, keeper, local, in_force=in_force) as provider,
         keeping(keeper, provider.journal),
+        background() as nursery,
     ):
+        in_force.tell(keeper.keep_to)
+        supervised = Supervised(supervisor, in_force, provider.statistics)
+        announce = supervised.announcing(nursery, mountpoint, ready)
         provider.sweep_soon()
         provider.journal.happening.add("start", str(settings.store))
-        place = Path(str(mountpoint))
-        status = Reporter(provider, keeper, settings, place, tallies.requests)
-        view = tree.build(
-            storage,
-            mountpoint.path,
-            settings.preferred_platform,
-            status,
-            tag_ttl=settings.tag_ttl,
-            lazy=_laziness(settings).allows,
-            why_whole=provider.why_whole,
-        )
-        await session.serve(view, provider, mountpoint, settings, ready=ready)
+        view = _view(storage, mountpoint, in_force, provider, keeper)
+        hang_up = None if again is None else supervised.hang_up
+        await session.serve(view, provider, mountpoint, settings, ready=announce, hang_up=hang_up)
+        supervised.stop()
+
+
+def _view(
+    storage: ImageStorage, mountpoint: Mountpoint, in_force: InForce, provider: Fetcher, keeper: "Keeper"
+) -> "MountTree":
+    """Return what the mount looks like."""
+    from layerfs.fuse import tallies
+    from layerfs.reporting import Reporter
+    from layerfs.view import tree
+
+    settings = in_force.settings
+    return tree.build(
+        storage,
+        mountpoint.path,
+        settings.preferred_platform,
+        Reporter(provider, keeper, in_force, Path(str(mountpoint)), tallies.requests),
+        tag_ttl=settings.tag_ttl,
+        lazy=_laziness(settings).allows,
+        why_whole=provider.why_whole,
+    )

@@ -10,8 +10,8 @@ from layerfs import __version__
 from layerfs.fetch import Fetcher
 from layerfs.gc.keeper import Keeper
 from layerfs.metrics import exposition
-from layerfs.settings import Settings
 from layerfs.status import Requests, Status
+from layerfs.supervision import InForce
 
 
 class Reporter(msgspec.Struct, frozen=True):
@@ -19,7 +19,7 @@ class Reporter(msgspec.Struct, frozen=True):
 
     fetcher: Fetcher
     keeper: Keeper
-    settings: Settings
+    in_force: InForce
     mountpoint: Path
     requests: Callable[[], tuple[Requests, ...]]
 
@@ -41,9 +41,9 @@ class Reporter(msgspec.Struct, frozen=True):
             version=__version__,
             pid=os.getpid(),
             mountpoint=str(self.mountpoint),
-            store=str(self.settings.store),
-            platform=str(self.settings.preferred_platform),
-            offline=self.settings.offline,
+            store=str(self.in_force.settings.store),
+            platform=str(self.in_force.settings.preferred_platform),
+            offline=self.in_force.settings.offline,
             started=self.fetcher.journal.happening.started,
             requests=self.requests(),
             removed=self.keeper.freed,

@@ -30,7 +30,8 @@ ALWAYS_THERE = frozenset(
         "apt-get awk bash cat chmod chown chroot cp cut dd df diff dirname du echo env find findmnt flock "
         "grep gzip head id ln losetup ls mkdir mktemp mknod modprobe mount mountpoint mv nproc nsenter paste "
         "pivot_root printf readlink rm rmdir sed seq setpriv sh sha256sum sleep sort stat sync tail tar tee "
-        "test touch tr true truncate umount uname unshare wc xargs dpkg-query"
+        "test touch tr true truncate umount uname unshare wc xargs dpkg-query "
+        "apt-cache date pwd"
     )
 )
 # Made by our own scripts, or guarded by a check that says what is missing.

@@ -20,7 +20,7 @@ from layerfs.cli.mountoptions import IGNORED, KERNEL
 from layerfs.layer.budgets import Budgets
 from layerfs.settings import FLAG, ROWS
 
-Page = Literal["layerfs", "layerfs.toml"]
+Page = Literal["layerfs", "layerfs.toml", "mount.layerfs"]
 
 EXITS: Final = (
     ("0", "Success."),
@@ -32,6 +32,14 @@ EXITS: Final = (
     ("6", "Bytes are not what their digest says, or verify found something wrong."),
     ("129, 130, 143", "Ended by SIGHUP, SIGINT (Ctrl-C), SIGTERM; what was downloaded is kept."),
     ("141", "Whoever read the output has ended."),
+)
+HELPER_EXITS: Final = (
+    ("0", "Success."),
+    ("1", "The call, a word of -o or the configuration file is wrong."),
+    ("2", "This machine lacks something, memory for instance."),
+    ("4", "A mistake of layerfs."),
+    ("8", "Ended by a signal."),
+    ("32", "It cannot be mounted."),
 )
 _FILES: Final = (
     ("/var/lib/layerfs", "The store of root; ~/.local/share/layerfs for others."),
@@ -59,7 +67,9 @@ _FILES: Final = (
 
 @app.verb(epilog="Example: layerfs man layerfs > layerfs.1")
 def man(
-    page: Annotated[Page, takes.argument(metavar="PAGE", help="layerfs or layerfs.toml")] = "layerfs",
+    page: Annotated[
+        Page, takes.argument(metavar="PAGE", help="layerfs, layerfs.toml or mount.layerfs")
+    ] = "layerfs",
 ) -> None:
     """Print a manual page, in the language of groff_man(7)."""
     click.echo(page_text(page), nl=False)
@@ -67,8 +77,7 @@ def man(
 
 def page_text(page: Page) -> str:
     """Return a manual page."""
-    lines = _command_page() if page == "layerfs" else _config_page()
-    return "\n".join(lines) + "\n"
+    return "\n".join(_PAGES[page]()) + "\n"
 
 
 def shared_data() -> dict[str, str]:
@@ -76,6 +85,7 @@ def shared_data() -> dict[str, str]:
     return {
         "share/man/man1/layerfs.1": page_text("layerfs"),
         "share/man/man5/layerfs.toml.5": page_text("layerfs.toml"),
+        "share/man/man8/mount.layerfs.8": page_text("mount.layerfs"),
         "share/bash-completion/completions/layerfs": SCRIPTS["bash"],
         "share/zsh/site-functions/_layerfs": SCRIPTS["zsh"],
         "share/fish/vendor_completions.d/layerfs.fish": SCRIPTS["fish"],
@@ -200,6 +210,41 @@ level = "warning"
 [budgets]
 max_layer_bytes = 50_000_000_000
 """
+
+
+def _helper_page() -> Iterator[str]:
+    yield from _head(
+        "MOUNT.LAYERFS", 8, "mount.layerfs, mount.fuse.layerfs", "mount an image store by mount(8)"
+    )
+    yield ".SH SYNOPSIS"
+    yield ".B mount \\-t layerfs"
+    yield _escape("[-o OPTIONS] SOURCE DIRECTORY")
+    yield ".SH DESCRIPTION"
+    yield _text(
+        "mount(8) starts these programs for the types layerfs and fuse.layerfs, fstab(5) included. They do what "
+        "layerfs mount does, and return once the mount answers. SOURCE is layerfs or none for the store that is "
+        "configured, the path of a store, or a local image as layerfs mount takes it."
+    )
+    yield ".SH OPTIONS"
+    yield from _list([("config=FILE", "Read this configuration file only."), *_words()])
+    yield ".SH EXIT STATUS"
+    yield from _list(HELPER_EXITS)
+    yield ".SH EXAMPLE"
+    yield _text("In /etc/fstab:")
+    yield ".PP"
+    yield f".RS 4\n.nf\n{_escape(FSTAB)}\n.fi\n.RE"
+    yield ".SH SEE ALSO"
+    yield ".BR layerfs (1),"
+    yield ".BR layerfs.toml (5),"
+    yield ".BR fstab (5),"
+    yield ".BR systemd.mount (5)"
+
+
+_PAGES: Final = {"layerfs": _command_page, "layerfs.toml": _config_page, "mount.layerfs": _helper_page}
+
+FSTAB: Final = (
+    "layerfs /images fuse.layerfs ro,_netdev,x-systemd.automount,config=/etc/layerfs/config.toml 0 0"
+)
 
 
 def _head(title: str, section: int, name: str, about: str) -> Iterator[str]:

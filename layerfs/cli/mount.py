@@ -17,6 +17,7 @@ from layerfs.cli.failures import report
 from layerfs.errors import MountError, UsageError
 from layerfs.host import readiness
 from layerfs.host.mountpoint import Mountpoint
+from layerfs.host.supervisor import NOBODY, Supervisor, here
 from layerfs.settings import Settings
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ LogFile = Annotated[
 @app.verb(epilog="Example: layerfs mount ~/oci && cat ~/oci/images/docker.io/library/alpine:3.20/lowerdir")
 @options.configured(*options.SERVING)
 def mount(
-    settings: Settings,
+    said: options.Said,
     places: Places,
     foreground: Annotated[
         bool, takes.option("--foreground", "-f", help="Stay in the foreground; Ctrl-C unmounts.")
@@ -48,11 +49,13 @@ def mount(
 ) -> None:
     """Mount the image store at MOUNTPOINT. Returns once the mount answers.
 
-    SIGTERM unmounts; SIGHUP does only where it says that the terminal of -f was closed, and is else ignored.
+    SIGTERM unmounts. SIGHUP has configuration, logins and certificates read again, and unmounts only where it
+    says that the terminal of -f was closed.
 
     With SOURCE (oci:DIR[:TAG], oci-archive:FILE, docker-archive:FILE, dir:DIR) its images are served instead,
     from where they lie, and no registry is asked; what is extracted goes into local/ of the store.
     """
+    settings = said.settings()
     if log_file is not None:  # unlike log.file of a configuration it counts in the foreground, too
         settings = dataclasses.replace(settings, log_file=log_file)
     source, mountpoint = _places(places)
@@ -69,9 +72,9 @@ def mount(
     elif settings.allow_other and not settings.offline:
         _warn_of_registries(settings)
     if foreground:
-        _in_foreground(settings, local, where, log_file)
+        _in_foreground(settings, said, local, where, log_file)
     else:
-        _in_background(settings, local, where)
+        _in_background(settings, said, local, where)
 
 
 @app.verb(epilog="Example: layerfs umount ~/oci")
@@ -120,7 +123,11 @@ def _warn_of_registries(settings: Settings) -> None:
 
 
 def _in_foreground(
-    settings: Settings, local: "LocalOrigin | None", mountpoint: Mountpoint, log_file: Path | None
+    settings: Settings,
+    said: options.Said,
+    local: "LocalOrigin | None",
+    mountpoint: Mountpoint,
+    log_file: Path | None,
 ) -> None:
     if log_file:
         try:
@@ -129,12 +136,17 @@ def _in_foreground(
             raise _no_log(log_file, exc) from exc
     else:
         logs.log_to_stderr(settings.log_level, as_json=settings.log_json)
+    again = None
     if not readiness.has_terminal():  # then nothing hangs up: whoever sends SIGHUP wants a reload
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    _serve(settings, local, mountpoint, lambda: readiness.notify("READY=1"))
+        again = said.settings
+    started_by = here()
+    _serve(settings, local, mountpoint, started_by.ready, again=again, supervisor=started_by)
 
 
-def _in_background(settings: Settings, local: "LocalOrigin | None", mountpoint: Mountpoint) -> None:
+def _in_background(
+    settings: Settings, said: options.Said, local: "LocalOrigin | None", mountpoint: Mountpoint
+) -> None:
     """Return once the mount answers. Raises MountError."""
 
     def work(ready: Callable[[], None]) -> None:
@@ -154,7 +166,7 @@ def _in_background(settings: Settings, local: "LocalOrigin | None", mountpoint: 
             readiness.leave_terminal()
             ready()
 
-        _serve(settings, local, mountpoint, announce)
+        _serve(settings, local, mountpoint, announce, again=said.settings)
 
     with interrupts.undoing():
         failure = readiness.run_in_background(work)
@@ -180,12 +192,20 @@ def _places(places: list[str]) -> "tuple[SourceName | None, Path]":
     return SourceName.parse(places[0]), Path(places[1])
 
 
-_VARIABLES: Final = ("REGISTRY_AUTH_FILE", "DOCKER_CONFIG", "SSL_CERT_FILE", "SSL_CERT_DIR")
+_VARIABLES: Final = (
+    "REGISTRY_AUTH_FILE", "DOCKER_CONFIG", "SSL_CERT_FILE", "SSL_CERT_DIR", "LAYERFS_CONFIG", "LAYERFS_STORE",
+)  # fmt: skip
 """Variables whose paths count from where the user is."""
 
 
 def _serve(
-    settings: Settings, local: "LocalOrigin | None", mountpoint: Mountpoint, ready: Callable[[], None]
+    settings: Settings,
+    local: "LocalOrigin | None",
+    mountpoint: Mountpoint,
+    ready: Callable[[], None],
+    *,
+    again: Callable[[], Settings] | None,
+    supervisor: Supervisor = NOBODY,
 ) -> None:
     """Run the daemon in this process until it ends; only now are trio and pyfuse3 imported."""
     from layerfs import app as wiring
@@ -195,4 +215,6 @@ def _serve(
         if os.environ.get(name):
             os.environ[name] = str(Path.cwd() / os.environ[name])
     os.chdir("/")
-    interrupts.run(partial(wiring.serve, settings, mountpoint, ready, local))
+    interrupts.run(
+        partial(wiring.serve, settings, mountpoint, ready, local, again=again, supervisor=supervisor)
+    )

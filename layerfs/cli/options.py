@@ -68,15 +68,38 @@ def _option(name: str) -> Any:
     ]
 
 
+class Said:
+    """What the options of a call say; the configuration below them may be read more than once."""
+
+    def __init__(self, given: dict[str, Any]) -> None:
+        """Read the values of options. Raises InvalidSettings, UsageError."""
+        said = {name: value for name, value in given.items() if value is not None and value != []}
+        self._words = mountoptions.parse(said.pop(WORDS, ()))
+        read = {name: _TABLE[name].kind.of_option(value, _TABLE[name].flags) for name, value in said.items()}
+        self._access = _complete(Access(**{name: read.pop(name) for name in ACCESS_ROWS if name in read}))
+        self._weak = {name: value for name, value in read.items() if ROWS[name].variable}
+        self._strong = {name: value for name, value in read.items() if name not in self._weak}
+
+    def settings(self) -> Settings:
+        """Put them over what the configuration files say by now. Raises InvalidSettings.
+
+        A word of ``-o`` stands between the options that a variable may stand for and those that have none.
+        """
+        found = settings_of(os.environ, os.getuid(), namespace=not in_initial_user_namespace())
+        more = {"mount_options": self._words.kernel, "access": self._access}
+        return dataclasses.replace(found, **(self._weak | self._words.settings | self._strong | more))
+
+
 def configured(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a verb the options of the fields *names* of Settings; it gets ``settings``, its first parameter.
 
+    One whose first parameter is called ``said`` gets `Said` instead, to read the configuration again later.
     `layerfs.cli.takes` reads signatures, so the wrapper shows one of the verb's own parameters and these.
     """
 
     def decorate(verb: Callable[..., None]) -> Callable[..., None]:
         hints = get_type_hints(verb, include_extras=True)
-        own = list(inspect.signature(verb).parameters.values())[1:]
+        first, *own = inspect.signature(verb).parameters.values()
         parameters = [parameter.replace(annotation=hints[parameter.name]) for parameter in own]
         for name in names:
             kind = inspect.Parameter.KEYWORD_ONLY
@@ -84,8 +107,8 @@ def configured(*names: str) -> Callable[[Callable[..., None]], Callable[..., Non
 
         @functools.wraps(verb)
         def wrapper(**values: Any) -> None:
-            shared = {name: values.pop(name) for name in names}
-            verb(_settings(shared), **values)
+            said = Said({name: values.pop(name) for name in names})
+            verb(said if first.name == "said" else said.settings(), **values)
 
         del wrapper.__wrapped__  # inspect would look at the verb instead
         wrapper.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # read by inspect
@@ -93,23 +116,6 @@ def configured(*names: str) -> Callable[[Callable[..., None]], Callable[..., Non
         return wrapper
 
     return decorate
-
-
-def _settings(given: dict[str, Any]) -> Settings:
-    """Put the values of options over what the configuration files say. Raises InvalidSettings, UsageError.
-
-    A word of ``-o`` stands between the options that a variable may stand for and those that have none.
-    """
-    said = {name: value for name, value in given.items() if value is not None and value != []}
-    words = mountoptions.parse(said.pop(WORDS, ()))
-    read = {name: _TABLE[name].kind.of_option(value, _TABLE[name].flags) for name, value in said.items()}
-    access = Access(**{name: read.pop(name) for name in ACCESS_ROWS if name in read})
-    weak = {name: value for name, value in read.items() if ROWS[name].variable}
-    strong = {name: value for name, value in read.items() if name not in weak}
-    namespace = not in_initial_user_namespace()
-    found = settings_of(os.environ, os.getuid(), namespace=namespace)
-    more = {"mount_options": words.kernel, "access": _complete(access)}
-    return dataclasses.replace(found, **(weak | words.settings | strong | more))
 
 
 def _complete(access: Access) -> Access:

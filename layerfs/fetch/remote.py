@@ -4,7 +4,7 @@ A daemon's loop answers lookups, and each step of a download would stand in thei
 a process of its own. A command that serves nobody does it in its own process.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Final, TypeVar, cast
 
@@ -23,8 +23,16 @@ IDLE_EXIT: Final = 60.0
 class RemoteOrigin:
     """Registries, asked in another process. Made by `open_remote`; an `layerfs.fetch.origin.Origin`."""
 
-    def __init__(self, helper: Helper) -> None:
-        self._helper = helper
+    def __init__(self, new_helper: Callable[[RegistrySettings], Helper], settings: RegistrySettings) -> None:
+        self._new_helper = new_helper
+        self._helper = new_helper(settings)
+
+    def renew(self, settings: RegistrySettings) -> None:
+        """Have all further operations done by a new process, which reads logins and certificates anew.
+
+        What the old one is asked already it ends; then nobody asks it, and it ends itself.
+        """
+        self._helper = self._new_helper(settings)
 
     async def ask(self, operation: Operation[A], files: tuple[int, ...] = (), told: Listener = ignore) -> A:
         """Have *operation* done; *files* are lent to it."""
@@ -38,5 +46,8 @@ async def open_remote(
 ) -> AsyncIterator[RemoteOrigin]:
     """Own the process and the task that hears it. A LayerfsError of the block leaves as itself."""
     async with background() as nursery:
-        module = "layerfs.fetch.downloader"
-        yield RemoteOrigin(Helper(nursery, "downloader", module, packed(settings), idle_exit))
+
+        def new_helper(settings: RegistrySettings) -> Helper:
+            return Helper(nursery, "downloader", "layerfs.fetch.downloader", packed(settings), idle_exit)
+
+        yield RemoteOrigin(new_helper, settings)

@@ -10,7 +10,7 @@ import resource
 import shutil
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from errno import ENODEV, ENOENT, ENXIO
 from typing import Final
 
@@ -56,10 +56,11 @@ async def serve(
     settings: Settings,
     *,
     ready: Callable[[], None],
+    hang_up: Callable[[], Awaitable[None]] | None = None,
 ) -> None:
     """Mount *tree* and serve it until it is unmounted, a signal says to end, or the call is cancelled.
 
-    SIGHUP says so unless this process ignores it.
+    SIGHUP says so unless this process ignores it; with *hang_up* it calls that instead.
 
     *ready* is called once the mount answers. Raises MountError; whatever happens, nothing stays mounted.
     """
@@ -72,7 +73,7 @@ async def serve(
     try:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(waits.run)
-            nursery.start_soon(_end_on_signal, nursery.cancel_scope)
+            nursery.start_soon(_heed_signals, nursery.cancel_scope, hang_up)
             nursery.start_soon(_announce, mountpoint, ready)
             with polling.installed(pyfuse3, spin(settings)):
                 _spare_collections()
@@ -162,11 +163,14 @@ async def _announce(mountpoint: Mountpoint, ready: Callable[[], None]) -> None:
     ready()
 
 
-async def _end_on_signal(scope: trio.CancelScope) -> None:
-    ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+async def _heed_signals(scope: trio.CancelScope, hang_up: Callable[[], Awaitable[None]] | None) -> None:
+    ignored = hang_up is None and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
     numbers = [number for number in _END_SIGNALS if number != signal.SIGHUP or not ignored]
     with trio.open_signal_receiver(*numbers) as signals:
         async for number in signals:
+            if number == signal.SIGHUP and hang_up is not None:
+                await hang_up()
+                continue
             log.info("%s: unmounting", signal.Signals(number).name)
             scope.cancel()
             return

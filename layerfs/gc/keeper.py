@@ -13,6 +13,7 @@ from layerfs.gc.jobs import collect_garbage
 from layerfs.gc.limits import Limits, Room
 from layerfs.gc.objects import oldest_objects, remove_objects
 from layerfs.gc.plan import Needed, plan_collection, plan_eviction, total
+from layerfs.settings import Settings
 from layerfs.store import ImageStorage
 
 log = logging.getLogger(__name__)
@@ -25,11 +26,23 @@ class Keeper:
         self._storage = storage
         self._limits = limits
         self._looking = threading.Lock()
-        self.is_limited = limits.max_size is not None or limits.min_free is not None
-        """Whether there is anything to keep to."""
         self.freed = 0
         """Bytes that went, since this keeper was made."""
         self._last_freed = float("-inf")
+
+    @property
+    def limits(self) -> Limits:
+        """What is kept to."""
+        return self._limits
+
+    def keep_to(self, settings: Settings) -> None:
+        """Keep to what other *settings* say, from the next look on."""
+        self._limits = Limits.of(settings)
+
+    @property
+    def is_limited(self) -> bool:
+        """Whether there is anything to keep to."""
+        return self._limits.max_size is not None or self._limits.min_free is not None
 
     @property
     def store(self) -> Path:

@@ -2,12 +2,13 @@
 
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
-from typing import Final
+from typing import Final, Self
 
 import msgspec
 
 from layerfs.oci import ImageReference
 from layerfs.oci.reference import DOCKER_HUB, familiar
+from layerfs.settings import Settings
 from layerfs.settings.kinds import Amount, Order
 
 _LOW: Final = 0.9
@@ -30,6 +31,13 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     pins: tuple[str, ...] = ()
     """Patterns of references that are never evicted."""
     order: Order = "layers"
+
+    @classmethod
+    def of(cls, settings: Settings) -> Self:
+        """Return what *settings* say of it."""
+        return cls(
+            max_size=settings.max_size, min_free=settings.min_free, pins=settings.pin, order=settings.evict
+        )
 
     def excess(self, total: int, room: Room) -> int:
         """Return the bytes that have to go from a store of *total* bytes; 0 if it is within its limits."""

@@ -1,16 +1,13 @@
 """Into the background, and word back: the parent returns when the child is ready, or says why it is not.
 
 The fork happens before trio or pyfuse3 is there, since neither survives one. Word goes through a pipe: an
-end of file without a word means that the child died. systemd is told by sd_notify(3).
+end of file without a word means that the child died.
 """
 
 import os
-import socket
 import sys
 from collections.abc import Callable
 from signal import SIGTERM
-
-from layerfs.errors import MountError
 
 _READY = b"ready"
 _LIMIT = 64 << 10
@@ -64,23 +61,6 @@ def leave_terminal() -> None:
     os.dup2(null, 1)
     os.dup2(null, 2)
     os.close(null)
-
-
-def notify(state: str) -> None:
-    """Tell systemd *state*, like ``READY=1``, if it started us with Type=notify; see sd_notify(3).
-
-    Raises MountError.
-    """
-    address = os.environ.get("NOTIFY_SOCKET")
-    if not address:
-        return
-    if address.startswith("@"):
-        address = "\0" + address[1:]
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as channel:
-        try:
-            channel.sendto(state.encode(), address)
-        except OSError as error:
-            raise MountError(f"NOTIFY_SOCKET {address!r}: {error.strerror}") from error
 
 
 def _hear(reader: int) -> str | None:

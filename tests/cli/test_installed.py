@@ -17,6 +17,7 @@ def test_shared_data_is_what_the_verbs_print(layerfs: CommandLine) -> None:
     printed = {
         "share/man/man1/layerfs.1": ["man", "layerfs"],
         "share/man/man5/layerfs.toml.5": ["man", "layerfs.toml"],
+        "share/man/man8/mount.layerfs.8": ["man", "mount.layerfs"],
         "share/bash-completion/completions/layerfs": ["completion", "bash"],
         "share/zsh/site-functions/_layerfs": ["completion", "zsh"],
         "share/fish/vendor_completions.d/layerfs.fish": ["completion", "fish"],

@@ -111,9 +111,9 @@ def test_sighup_is_no_end_in_the_foreground_of_no_terminal(store: Path, mountpoi
 
 
 def _hang_up(pid: int, mountpoint: Path) -> None:
-    ignored = re.search(r"SigIgn:\s*([0-9a-f]+)", Path(f"/proc/{pid}/status").read_text())
-    assert ignored is not None
-    assert int(ignored[1], 16) & 1 << signal.SIGHUP - 1
+    caught = re.search(r"SigCgt:\s*([0-9a-f]+)", Path(f"/proc/{pid}/status").read_text())
+    assert caught is not None
+    assert int(caught[1], 16) & 1 << signal.SIGHUP - 1
     os.kill(pid, signal.SIGHUP)
     assert daemon.answers(mountpoint)
 
