@@ -221,9 +221,9 @@ def _helper_page() -> Iterator[str]:
     yield _escape("[-o OPTIONS] SOURCE DIRECTORY")
     yield ".SH DESCRIPTION"
     yield _text(
-        "mount(8) starts these programs for the types layerfs and fuse.layerfs, fstab(5) included. They do what "
-        "layerfs mount does, and return once the mount answers. SOURCE is layerfs or none for the store that is "
-        "configured, the path of a store, or a local image as layerfs mount takes it."
+        "mount(8) starts these programs for the types layerfs and fuse.layerfs, fstab(5) included. They do "
+        "what layerfs mount does, and return once the mount answers. SOURCE is layerfs or none for the store "
+        "that is configured, the path of a store, or a local image as layerfs mount takes it."
     )
     yield ".SH OPTIONS"
     yield from _list([("config=FILE", "Read this configuration file only."), *_words()])

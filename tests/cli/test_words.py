@@ -105,7 +105,7 @@ def test_every_verb_that_lists_or_shows_can_print_json() -> None:
         assert has == (name in listing), name
 
 
-@pytest.mark.parametrize("page", ["layerfs", "layerfs.toml"])
+@pytest.mark.parametrize("page", ["layerfs", "layerfs.toml", "mount.layerfs"])
 def test_the_manual_pages_are_good_roff_and_name_everything(layerfs: CommandLine, page: str) -> None:
     source = layerfs("man", page).stdout
     groff = subprocess.run(
