@@ -5,12 +5,13 @@ end of file without a word means that the child died.
 """
 
 import os
+import signal
 import sys
 from collections.abc import Callable
-from signal import SIGTERM
 
 _READY = b"ready"
 _LIMIT = 64 << 10
+_INTERRUPTS = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
 
 
 def run_in_background(work: Callable[[Callable[[], None]], None]) -> str | None:
@@ -23,16 +24,20 @@ def run_in_background(work: Callable[[Callable[[], None]], None]) -> str | None:
     reader, writer = os.pipe()
     sys.stdout.flush()
     sys.stderr.flush()
+    # What a signal raised while fork(2) goes on would be lost: Python runs code of its modules there.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _INTERRUPTS)
     if child := os.fork():
         os.close(writer)
         try:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
             failure = _hear(reader)
         except BaseException:
-            os.kill(child, SIGTERM)
+            os.kill(child, signal.SIGTERM)
             raise
         if failure is not None:
             os.waitpid(child, 0)
         return failure
+    signal.pthread_sigmask(signal.SIG_SETMASK, before)
     os.close(reader)
     os.setsid()
     status = 1
