@@ -139,7 +139,8 @@ class ReceiveRange(Operation[bool], frozen=True, tag="range"):
     async def do(self, means: Means) -> bool:
         """Let a part of the source's stream into the file."""
         span = self.start, self.end
-        async with means.source.stream_blob(self.repository, self.descriptor, *span) as stream:
+        source = means.source
+        async with source.stream_blob(self.repository, self.descriptor, *span, exact=True) as stream:
             if self.start - stream.offset > WASTED_MAX:
                 return False
             written = await write_range(stream, span, self.at, self.name, means)

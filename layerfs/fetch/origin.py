@@ -52,9 +52,18 @@ class ImageSource(Protocol):
         """Return the verified bytes of a config."""
 
     def stream_blob(
-        self, repository: Repository, descriptor: Descriptor, offset: int = 0, end: int | None = None
+        self,
+        repository: Repository,
+        descriptor: Descriptor,
+        offset: int = 0,
+        end: int | None = None,
+        *,
+        exact: bool = False,
     ) -> AbstractAsyncContextManager[BlobChunks]:
-        """Open a blob at *offset*, up to *end* if given; a source may start at 0 and go on behind *end*."""
+        """Open a blob at *offset*, up to *end* if given; a source may start at 0 and go on behind *end*.
+
+        With *exact* it does so only where it knows no ranges: another refusal of the part is raised.
+        """
 
 
 class Means(msgspec.Struct, frozen=True):

@@ -70,9 +70,15 @@ class LocalOrigin:
 
     @asynccontextmanager
     async def stream_blob(
-        self, repository: Repository, descriptor: Descriptor, offset: int = 0, end: int | None = None
+        self,
+        repository: Repository,
+        descriptor: Descriptor,
+        offset: int = 0,
+        end: int | None = None,
+        *,
+        exact: bool = False,
     ) -> AsyncIterator["PieceStream"]:
-        """Open a blob at *offset*, up to *end* if given. Not verified.
+        """Open a blob at *offset*, up to *end* if given, which is always exact. Not verified.
 
         Raises NotFound, SizeMismatch, StoreError.
         """

@@ -23,6 +23,8 @@ _log = logging.getLogger("layerfs.registry")
 _RANGE_STATUSES: Final = frozenset({200, 206, *range(400, 600)}) - {401, 404, 410, 429}
 """Answers to a range after which more may be done. 416 is what RFC 9110 has for one that cannot be had; real
 servers and what stands before them say 400, 403 or 501 too, although they send the whole."""
+_NO_RANGES: Final = frozenset({400, 405, 501})
+"""Those of them that say that there are no ranges; the others say something of this request, or of now."""
 _MOST_URLS: Final = 5
 
 
@@ -75,19 +77,29 @@ class BlobStream(msgspec.Struct):
         return chunk or None
 
 
-async def open_blob(requester: Requester, call: Call, descriptor: Descriptor) -> BlobStream:
+async def open_blob(requester: Requester, call: Call, descriptor: Descriptor, *, exact: bool) -> BlobStream:
     """Ask a registry for ``call.range`` of a blob; for all of it where a range is not answered as one.
 
-    Raises what `Requester.open` raises.
+    If it has to be *exact*, only where the registry has no ranges. Raises what `Requester.open` raises.
     """
     call = msgspec.structs.replace(call, download=True)
     if call.range != ALL:
-        reply = await requester.open(msgspec.structs.replace(call, statuses=_RANGE_STATUSES))
+        statuses = _NO_RANGES | {200, 206, 416} if exact else _RANGE_STATUSES
+        reply = await requester.open(msgspec.structs.replace(call, statuses=statuses))
         if reply.status in (200, 206):
             try:
                 return await _stream(reply, call.range, call.what, descriptor, requester.pace())
             except RegistryMisbehaved as exc:
+                if exact:
+                    raise
                 _log.info("%s: %s; asking for the whole", call.what, exc)
+        elif exact and reply.status == 416:
+            length = reply.headers.get("content-range", "")[:100]
+            await reply.drain()
+            raise RegistryMisbehaved(
+                f"{call.what}: status 416 to {call.range.header}, Content-Range {length!r} "
+                f"(expected these of {descriptor.size} bytes); try again later, or push the image again"
+            )
         else:
             _log.info("%s: a range is answered with status %d; asking for the whole", call.what, reply.status)
             await reply.drain()

@@ -105,16 +105,23 @@ class RegistryClient:
 
     @asynccontextmanager
     async def stream_blob(
-        self, repository: Repository, descriptor: Descriptor, offset: int = 0, end: int | None = None
+        self,
+        repository: Repository,
+        descriptor: Descriptor,
+        offset: int = 0,
+        end: int | None = None,
+        *,
+        exact: bool = False,
     ) -> AsyncIterator[BlobStream]:
         """Open a blob at *offset*, up to *end* if given; `BlobStream.offset` says where the server starts.
 
-        Not verified. A server that knows no ranges starts at 0, and sends more than was asked for.
+        Not verified. A server that knows no ranges starts at 0, and sends more than was asked for. With
+        *exact* only that part is of use: a refusal is told, unless it says that there are no ranges.
 
         What entering raises was retried already. What iterating raises can be met by opening again at
         the new offset; `Backoff` says when and how often.
         """
-        stream = await self._open_blob(repository, descriptor, offset, end)
+        stream = await self._open_blob(repository, descriptor, offset, end, exact=exact)
         try:
             yield stream
         finally:
@@ -171,7 +178,7 @@ class RegistryClient:
             await reply.drain()
 
     async def _open_blob(
-        self, repository: Repository, descriptor: Descriptor, offset: int, end: int | None
+        self, repository: Repository, descriptor: Descriptor, offset: int, end: int | None, *, exact: bool
     ) -> BlobStream:
         what = f"blob {descriptor.digest} of {repository}"
         inline = _inline(descriptor)
@@ -186,7 +193,7 @@ class RegistryClient:
             foreign = await blob.open_foreign(self._requester, call, descriptor)
             if foreign is not None:
                 return foreign
-        return await blob.open_blob(self._requester, call, descriptor)
+        return await blob.open_blob(self._requester, call, descriptor, exact=exact)
 
     async def _document(self, call: Call) -> tuple[bytes, Reply]:
         async with self._open(msgspec.structs.replace(call, limit=MAX_DOCUMENT_SIZE)) as reply:

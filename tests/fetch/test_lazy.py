@@ -13,7 +13,14 @@ import msgspec
 import pytest
 import trio
 
-from layerfs.errors import DigestMismatch, LayerfsError, NotInStore, StoreFull, Unreachable
+from layerfs.errors import (
+    DigestMismatch,
+    LayerfsError,
+    NotInStore,
+    RegistryMisbehaved,
+    StoreFull,
+    Unreachable,
+)
 from layerfs.extract.client import ExtractorPool
 from layerfs.extract.job import UnpackJob
 from layerfs.fetch import Fetcher, open_fetcher
@@ -48,6 +55,9 @@ ARCHIVE = images.tar(
     ]
 )
 LAYER = estargz(ARCHIVE, chunk=1 << 20)
+MANY = estargz(
+    images.tar([images.file(f"many/{number:03}", _NOISE.randbytes(9000)) for number in range(300)])
+)
 
 
 def lazy_image(*layers: LazyLayer) -> images.BuiltImage:
@@ -219,12 +229,42 @@ async def test_a_toc_that_hashes_to_something_else_has_the_layer_fetched_whole(s
     assert scene.asked().count("") == 1
 
 
-@pytest.mark.parametrize("switch", ["ignore_range", "refuse_range"])
-async def test_a_registry_without_ranges_gives_whole_layers(scene: Scene, switch: str) -> None:
-    setattr(scene.faulty.faults, switch, True)
+@pytest.mark.parametrize("status", [200, 501])
+async def test_a_registry_without_ranges_gives_whole_layers(scene: Scene, status: int) -> None:
+    scene.faulty.faults.ignore_range = status == 200
+    scene.faulty.faults.refuse_range, scene.faulty.faults.range_status = status != 200, status
     async with scene.fetching() as fetcher:
-        await listed(fetcher, scene)
+        repository, image = await listed(fetcher, scene)
+        assert fetcher.why_whole(repository, image.layers[0]).endswith("answers no ranges")
     assert scene.here() == (False, True)
+
+
+async def test_a_registry_that_denies_ranges_may_give_the_whole_and_is_asked_again(scene: Scene) -> None:
+    faults = scene.faulty.faults
+    async with scene.fetching() as fetcher:
+        repository, image = await scene.image(fetcher, MANY)
+        faults.refuse_range, faults.range_status = True, 403
+        await fetcher.obtain(TocNeed(repository, image, (0,)))
+        assert scene.storage.open_layer(MANY.digest) is not None
+        faults.refuse_range = False
+        await listed(fetcher, scene)
+    assert scene.here() == (True, False), "another layer, a moment later"
+
+
+@pytest.mark.parametrize(("status", "error"), [(416, RegistryMisbehaved), (503, Unreachable)])
+async def test_a_registry_that_fails_with_a_range_is_asked_again(
+    scene: Scene, status: int, error: type[LayerfsError]
+) -> None:
+    faults = scene.faulty.faults
+    async with scene.fetching() as fetcher:
+        repository, image = await scene.image(fetcher)
+        faults.refuse_range, faults.range_status = True, status
+        with pytest.raises(error):
+            await fetcher.obtain(TocNeed(repository, image, (0,)))
+        assert not fetcher.why_whole(repository, image.layers[0])
+        faults.refuse_range = False
+        await fetcher.obtain(TocNeed(repository, image, (0,)))
+        assert scene.here() == (True, False)
 
 
 async def test_ranges_that_end_between_listing_and_file(scene: Scene) -> None:
@@ -268,11 +308,6 @@ async def test_a_part_that_lies_costs_one_more_download(scene: Scene) -> None:
             os.truncate(path, path.stat().st_size + 5)
         await fetcher.obtain(LayersNeed(repository, image, (0,)))
     assert scene.here() == (True, True)
-
-
-MANY = estargz(
-    images.tar([images.file(f"many/{number:03}", _NOISE.randbytes(9000)) for number in range(300)])
-)
 
 
 async def test_who_reads_on_has_the_next_files_before_he_asks(scene: Scene) -> None:

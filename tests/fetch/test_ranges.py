@@ -5,14 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from layerfs.errors import RegistryMisbehaved, Unreachable
+from layerfs.errors import Denied, NotFound, RegistryError, RegistryMisbehaved, Unreachable
 from layerfs.fetch.operations import WASTED_MAX, ReceiveRange
 from layerfs.fetch.origin import InProcess, Origin
 from layerfs.fetch.remote import open_remote
 from layerfs.local import SourceName, open_source
 from layerfs.local.origin import LocalOrigin
 from layerfs.oci import Descriptor, Repository
-from layerfs.registry import RegistrySettings
+from layerfs.registry import RegistrySettings, RetryPolicy
 from layerfs.registry.client import RegistryClient
 from tests.support import images
 from tests.support.faulty_registry import FaultyRegistry
@@ -58,17 +58,52 @@ async def test_an_archive_has_parts_too(tmp_path: Path) -> None:
         assert found == LAYER.blob[start:end]
 
 
-@pytest.mark.parametrize("switch", ["ignore_range", "refuse_range"])
-async def test_a_server_without_ranges_is_found_out(faulty: FaultyRegistry, switch: str) -> None:
+@pytest.mark.parametrize("status", [200, 400, 405, 501])
+async def test_a_server_without_ranges_is_found_out(faulty: FaultyRegistry, status: int) -> None:
     content = bytes(range(256)) * 8000
     blob = Descriptor("", faulty.push_blob(content), len(content))
-    setattr(faulty.faults, switch, True)
+    faulty.faults.ignore_range = status == 200
+    faulty.faults.refuse_range = status != 200
+    faulty.faults.range_status = status
     async with RegistryClient(quick()) as client:
         origin = InProcess(client)
         near = await received(origin, faulty.repository("a/b"), blob, 1000, 1500)
         far = await received(origin, faulty.repository("a/b"), blob, WASTED_MAX + 1, WASTED_MAX + 100)
     assert near == content[1000:1500], "passing over a little costs less than another request"
     assert far is None
+
+
+@pytest.mark.parametrize(
+    ("status", "error"),
+    [
+        pytest.param(403, Denied, id="denied"),
+        pytest.param(404, NotFound, id="gone"),
+        pytest.param(416, RegistryMisbehaved, id="another size"),
+        pytest.param(500, RegistryMisbehaved, id="a fault of its own"),
+        pytest.param(503, Unreachable, id="not in service"),
+    ],
+)
+async def test_a_refusal_of_a_range_is_what_it_is(
+    faulty: FaultyRegistry, status: int, error: type[RegistryError]
+) -> None:
+    content = bytes(range(256)) * 8000
+    blob = Descriptor("", faulty.push_blob(content), len(content))
+    faulty.faults.refuse_range, faulty.faults.range_status = True, status
+    async with RegistryClient(quick(retry=RetryPolicy(attempts=1))) as client:
+        origin = InProcess(client)
+        with pytest.raises(error, match=f"status {status}"):
+            await received(origin, faulty.repository("a/b"), blob, 1000, 1500)
+        faulty.faults.refuse_range = False
+        assert await received(origin, faulty.repository("a/b"), blob, 1000, 1500) == content[1000:1500]
+
+
+async def test_a_shifted_part_is_no_sign_of_a_server_without_ranges(faulty: FaultyRegistry) -> None:
+    content = bytes(range(256)) * 8000
+    blob = Descriptor("", faulty.push_blob(content), len(content))
+    faulty.faults.content_range = f"bytes 7-506/{len(content)}"
+    async with RegistryClient(quick(retry=RetryPolicy(attempts=1))) as client:
+        with pytest.raises(RegistryMisbehaved, match="Content-Range"):
+            await received(InProcess(client), faulty.repository("a/b"), blob, 1_900_000, 1_900_500)
 
 
 async def test_a_part_that_breaks_off_is_no_answer(faulty: FaultyRegistry) -> None:

@@ -102,7 +102,13 @@ class FakeOrigin:
 
     @asynccontextmanager
     async def stream_blob(
-        self, repository: Repository, descriptor: Descriptor, offset: int = 0, end: int | None = None
+        self,
+        repository: Repository,
+        descriptor: Descriptor,
+        offset: int = 0,
+        end: int | None = None,
+        *,
+        exact: bool = False,
     ) -> AsyncIterator["_Stream"]:
         """Open a blob as the next delivery says."""
         self.asked.append(f"blob {descriptor.digest} {offset}")
