@@ -8,12 +8,13 @@ import logging
 
 import trio
 
-from layerfs.errors import InvalidToc
+from layerfs.errors import InvalidToc, StoreError
 from layerfs.flights import SingleFlight
 from layerfs.oci import Digest
 from layerfs.oci.image import ImageLayer
 from layerfs.oci.toc import TocPlace
 from layerfs.store import ImageStorage
+from layerfs.store.doubles import remove_doubles
 from layerfs.store.likeness import differences
 
 log = logging.getLogger(__name__)
@@ -59,3 +60,7 @@ class Agreement:
             await trio.to_thread.run_sync(tocs.note_difference, toc, blob, "; ".join(found))
         else:
             await trio.to_thread.run_sync(tocs.note_equal, toc, blob)
+            try:
+                await trio.to_thread.run_sync(remove_doubles, self._storage, toc)
+            except StoreError as exc:  # they cost room and nothing else
+                log.info("%s: files that are here twice stay so: %s", blob, exc)

@@ -46,9 +46,10 @@ Bytes = bytes | memoryview
 class _OpenFile:
     """One file with open handles; its descriptor is shared by them and opened by the first who needs it."""
 
-    __slots__ = ("content", "fd", "info", "opens")
+    __slots__ = ("content", "fd", "info", "node", "opens")
 
-    def __init__(self, content: Content, info: FileInfo) -> None:
+    def __init__(self, node: Node, content: Content, info: FileInfo) -> None:
+        self.node = node
         self.content = content
         self.info = info
         self.fd = -1
@@ -57,7 +58,14 @@ class _OpenFile:
     def descriptor(self) -> int:
         if self.fd < 0:
             assert isinstance(self.content, FileContent)
-            self.fd = _open(self.content)
+            try:
+                self.fd = _open(self.content)
+            except FileNotFoundError:  # a file of a lazy layer moves once that is whole
+                content = self.node.open()
+                if not isinstance(content, FileContent) or content == self.content:
+                    raise
+                self.content = content
+                self.fd = _open(content)
         return self.fd
 
     def close(self) -> None:
@@ -123,12 +131,16 @@ class OpenFiles:
         else:
             info = kept.file or FileInfo(fh=node.ino, keep_cache=True)
             kept.file = info
-        file = _OpenFile(content, info)
+        file = _OpenFile(node, content, info)
         if kept is not None and not kept.stored and _size_of(content) <= STORED_BYTES:
             # Before the first reply to an open of this inode, and never again: a page with a pending
             # READ is locked, and storing into it would wait for a reply that only we can give.
             kept.stored = True
-            self._store(node.ino, file)
+            try:
+                self._store(node.ino, file)
+            except OSError:  # told: there is no reply to this open
+                kept.stored = False
+                raise
         elif type(content) is FileContent and content.size > STORED_BYTES:
             file.descriptor()  # it will be read, so what is wrong with it is told at open
         self._files[info.fh] = file

@@ -184,7 +184,10 @@ class Operations(ReadOnly):
         content = node.open()
         if isinstance(content, Need):
             return self._open_later(node, ctx)
-        return self._files.open(node, content)
+        try:
+            return self._files.open(node, content)
+        except FileNotFoundError:  # a collection took it between look and use
+            return self._open_later(node, ctx)
 
     async def _open_later(self, node: Node, ctx: RequestContext) -> FileInfo:
         return self._files.open(node, await self._settle(node.open, ctx))

@@ -1,5 +1,6 @@
 """Lazy layers through a real mount: what a look and a file cost, and that all of it is as in whole layers."""
 
+import os
 import random
 import subprocess
 from collections.abc import Iterator
@@ -7,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from layerfs.oci import Tag
+from layerfs.oci import Digest, Tag
 from layerfs.oci.image import LayerKey
 from tests.support import clients, daemon
 from tests.support.canary import assert_same, snapshot
@@ -93,6 +94,23 @@ def test_all_that_is_shown_is_as_in_whole_layers(mounted: Daemon, pushed: Tag) -
             whole = snapshot(mounted.mountpoint / "layers" / lazy.digest.name / form)
             assert_same(before, whole)
     assert (mounted.store / "extracted" / BASE.digest.name).exists()
+
+
+def test_an_open_file_goes_on_being_read_when_its_layer_becomes_whole(mounted: Daemon, pushed: Tag) -> None:
+    """What it was read from goes then: the bytes are in the store once."""
+    root = shown(mounted, pushed, "layers", "00", "diff")
+    objects = mounted.store / "objects"
+    with (root / "etc/motd").open("rb", buffering=0) as small, (root / "large").open("rb") as large:
+        assert small.read() == b"content"
+        assert len(list(objects.glob("*/*"))) >= 2
+        clients.names(mounted.mountpoint / "layers" / BASE.digest.name / "diff")
+        assert not list(objects.glob("*/*"))
+        for file in (small, large):
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+            file.seek(0)
+        assert small.read() == b"content"
+        assert Digest.of(large.read()).object_id == Digest.of(random.Random(22).randbytes(1 << 20)).object_id
+    assert clients.read(root / "etc/link") == b"content"
 
 
 def test_a_merged_root_is_as_of_whole_layers(mounted: Daemon, pushed: Tag) -> None:

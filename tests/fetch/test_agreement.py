@@ -11,7 +11,7 @@ import trio
 from layerfs.errors import InvalidToc
 from layerfs.extract.client import ExtractorPool
 from layerfs.fetch import agreement, completing
-from layerfs.needs import LayersNeed, TocNeed
+from layerfs.needs import FileNeed, LayersNeed, TocNeed
 from layerfs.oci import Digest
 from layerfs.store import ImageStorage, likeness
 from tests.fetch.test_lazy import Scene
@@ -110,6 +110,23 @@ async def test_one_telling_is_found_once(scene: Scene, monkeypatch: pytest.Monke
         await later.obtain(LayersNeed(repository, image, (0,)))
     assert len(compared) == 1
     assert scene.storage.lazy.tocs.is_equal(layer.place.digest, layer.digest)
+
+
+async def test_files_of_a_whole_layer_are_not_kept_twice(scene: Scene) -> None:
+    """Except for one that a layer needs, too, which is not whole."""
+    layer, other = estargz(ARCHIVE), estargz(images.tar([images.file("copy", b"CONTENT")]))
+    ids = {bytes_: Digest.of(bytes_).object_id for bytes_ in (b"content", b"CONTENT")}
+    objects = scene.storage.lazy.objects
+    async with scene.fetching() as fetcher:
+        repository, image = await scene.image(fetcher, layer, other)
+        await fetcher.obtain(TocNeed(repository, image, (0, 1)))
+        for id_ in ids.values():
+            await fetcher.obtain(FileNeed(repository, image, 0, layer.place.digest, id_))
+            assert objects.has(id_)
+        await fetcher.obtain(LayersNeed(repository, image, (0,)))
+        assert [objects.has(id_) for id_ in ids.values()] == [False, True]
+        await fetcher.obtain(LayersNeed(repository, image, (1,)))
+        assert not objects.has(ids[b"CONTENT"])
 
 
 @pytest.mark.parametrize("when", ["idle", "always"])
