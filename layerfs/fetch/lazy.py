@@ -30,7 +30,7 @@ from layerfs.fetch.laziness import Laziness
 from layerfs.fetch.objects import ObjectWork
 from layerfs.fetch.parts import BlobParts, Found, read_span
 from layerfs.fetch.progress import Journal
-from layerfs.fetch.room import MakeRoom, no_room, with_room
+from layerfs.fetch.room import MakeRoom, no_room, with_room, with_what_is_here
 from layerfs.fetch.spans import Span
 from layerfs.fetch.tasks import all_of, make_once
 from layerfs.flights import SingleFlight
@@ -191,7 +191,7 @@ class LazyWork:
             await self._make_skeleton(repository, layer.descriptor, place)
 
         try:
-            room = partial(with_room, self._storage, self._make_room, make)
+            room = partial(with_room, self._storage, self._make_room, partial(with_what_is_here, make))
             await make_once(self._storage, repository.registry, place.digest, has, room)
         except ImageError as exc:  # the layer may be sound all the same
             self._refused[place.digest, layer.digest] = str(exc)

@@ -7,15 +7,16 @@ and locks on a busy machine, the next 0.4.
 
 import logging
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Final
 
 import trio
 
-from layerfs.errors import ImageError, LayerfsError, NotInStore
+from layerfs.errors import ImageError, LayerfsError
 from layerfs.extract.job import PartHere, UnpackJob
 from layerfs.fetch.decoding import Decoders
 from layerfs.fetch.parts import BlobParts, Found, spans_of
-from layerfs.fetch.room import MakeRoom, with_room
+from layerfs.fetch.room import MakeRoom, with_room, with_what_is_here
 from layerfs.fetch.spans import Span, missing
 from layerfs.layer.toc import Content
 from layerfs.needs import FileNeed
@@ -57,14 +58,8 @@ class ObjectWork:
                 raise
             return found
 
-        async def attempt() -> Found:
-            try:
-                return await once()
-            except NotInStore as exc:  # a part went between look and use: asked for again, or whole by now
-                log.info("%s: once more: %s", blob.digest, exc)
-                return await once()
-
-        return await with_room(self._storage, self._make_room, attempt)
+        twice = partial(with_what_is_here, once)  # a part may go, and be asked for again, or be whole by then
+        return await with_room(self._storage, self._make_room, twice)
 
     async def advance(self, blob: Descriptor, toc: Digest, found: Found) -> None:
         """Have what can be made of *found* before somebody asks for it; what fails is told to who asks."""

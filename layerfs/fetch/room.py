@@ -1,4 +1,4 @@
-"""Work that finds the disk full: once more if something could go, and else the numbers."""
+"""Work that a full disk or a collection fails: once more if that may help, and else the numbers."""
 
 import logging
 import time
@@ -7,7 +7,7 @@ from typing import TypeVar
 
 import trio
 
-from layerfs.errors import StoreFull
+from layerfs.errors import NotInStore, StoreFull
 from layerfs.store import ImageStorage
 from layerfs.store.measure import room_left
 
@@ -40,6 +40,15 @@ async def with_room(storage: ImageStorage, make_room: MakeRoom, attempt: Callabl
         return await attempt()
     except StoreFull as exc:
         raise await _with_numbers(exc, storage) from exc
+
+
+async def with_what_is_here(attempt: Callable[[], Awaitable[T]]) -> T:
+    """Return what *attempt* does; once more if a collection took something between its look and its use."""
+    try:
+        return await attempt()
+    except NotInStore as exc:
+        log.info("once more: %s", exc)
+    return await attempt()
 
 
 async def _with_numbers(error: StoreFull, storage: ImageStorage) -> StoreFull:

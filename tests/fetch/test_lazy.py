@@ -27,6 +27,8 @@ from layerfs.fetch import Fetcher, open_fetcher
 from layerfs.fetch.decoding import Decoders
 from layerfs.fetch.laziness import LAZY, Laziness
 from layerfs.fetch.origin import InProcess
+from layerfs.fetch.parts import read_span
+from layerfs.fetch.spans import Span
 from layerfs.layer.budgets import Budgets
 from layerfs.layer.toc import Content
 from layerfs.needs import FileNeed, LayersNeed, TocNeed
@@ -34,6 +36,7 @@ from layerfs.oci import Digest, Image, Platform, Repository
 from layerfs.oci.toc import toc_place
 from layerfs.registry.client import RegistryClient
 from layerfs.store import ImageStorage
+from layerfs.store.parts import Part
 from tests.support import images
 from tests.support.faulty_registry import FaultyRegistry
 from tests.support.registry_client import quick
@@ -427,6 +430,27 @@ async def test_a_part_that_goes_between_look_and_use_is_asked_for_again(
         assert lost
         assert scene.storage.lazy.objects.find(small.id) is not None
         assert len(scene.asked()) == 3
+
+
+async def test_the_end_of_a_blob_that_goes_before_its_toc_was_read_is_asked_for_again(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+
+    lost: list[Path] = []
+
+    def losing(parts: list[Part], span: Span) -> bytes:
+        if not lost:
+            lost.extend(part.path for part in parts)
+            for path in lost:
+                path.unlink()
+        return read_span(parts, span)
+
+    monkeypatch.setattr("layerfs.fetch.lazy.read_span", losing)
+    async with scene.fetching() as fetcher:
+        await listed(fetcher, scene)
+    assert lost
+    assert scene.here() == (True, False)
+    assert len(scene.asked()) == 2
 
 
 def test_the_layer_is_what_the_tests_take_it_for() -> None:
