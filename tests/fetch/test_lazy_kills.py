@@ -24,11 +24,12 @@ LAYER = estargz(images.tar([images.file(name, content) for name, content in FILE
 _OWNER = """
 import sys, trio
 from pathlib import Path
-from tests.fetch.test_lazy_kills import PLATFORM, fetch_all
+from tests.fetch.test_lazy_kills import PLATFORM, fetch_files
 from layerfs.extract.client import ExtractorPool
 from layerfs.fetch import open_fetcher
 from layerfs.fetch.origin import InProcess
 from layerfs.layer.budgets import Budgets
+from layerfs.needs import LayersNeed
 from layerfs.oci import Digest, Image, Repository
 from layerfs.registry.client import RegistryClient
 from layerfs.store import ImageStorage
@@ -44,19 +45,19 @@ async def main(registry, manifest, store):
             found = await fetcher.image(repository, Digest.parse(manifest))
             image = Image.of(found, storage.load_config(found.config.digest))
             print("begun", flush=True)
-            await fetch_all(fetcher, storage, repository, image)
+            await fetch_files(fetcher, storage, repository, image)
+            await fetcher.obtain(LayersNeed(repository, image, (0,)))
 
 trio.run(main, *sys.argv[1:])
 """
 
 
-async def fetch_all(fetcher: Fetcher, storage: ImageStorage, repository: Repository, image: Image) -> None:
-    """Have the listing, each file alone, and then the rest."""
+async def fetch_files(fetcher: Fetcher, storage: ImageStorage, repository: Repository, image: Image) -> None:
+    """Have the listing, and each file alone."""
     await fetcher.obtain(TocNeed(repository, image, (0,)))
     toc = LAYER.place.digest
     for id_ in sorted(storage.lazy.object_ids(toc)):
         await fetcher.obtain(FileNeed(repository, image, 0, toc, id_))
-    await fetcher.obtain(LayersNeed(repository, image, (0,)))
 
 
 def check(store: Path) -> None:
@@ -98,10 +99,13 @@ async def test_killed_at_any_moment(
         run_and_kill(argv, chance.random() * 1.5)
         check(scene.path)
     async with scene.fetching() as fetcher:
-        await fetch_all(fetcher, scene.storage, repository, image)
-    storage = scene.storage
+        storage = scene.storage
+        await fetch_files(fetcher, storage, repository, image)
+        ids = set(storage.lazy.object_ids(LAYER.place.digest))
+        assert {id_ for id_, _ in storage.lazy.objects.all()} == ids
+        check(scene.path)
+        await fetcher.obtain(LayersNeed(repository, image, (0,)))
     assert storage.lazy.tocs.is_equal(LAYER.place.digest, LAYER.digest)
-    assert {id_ for id_, _ in storage.lazy.objects.all()} == set(storage.lazy.object_ids(LAYER.place.digest))
     check(scene.path)
 
 
