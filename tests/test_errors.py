@@ -1,8 +1,11 @@
 """The tree in the docstring of `layerfs.errors` is the tree of its classes, and nobody has others."""
 
 import importlib
+import pickle
 import pkgutil
 from collections.abc import Iterator
+
+import pytest
 
 import layerfs
 from layerfs import errors
@@ -59,3 +62,11 @@ def test_a_private_error_crosses_as_its_family_and_an_unknown_name_as_a_death() 
     assert type(named(name_of(_Own("x")), "x")) is errors.Unreachable
     for name in ("NoSuchError", "name_of", "annotations"):
         assert type(named(name, "x")) is WorkerDied
+
+
+@pytest.mark.parametrize("kind", [LayerfsError, *_below(LayerfsError)], ids=lambda kind: kind.__name__)
+def test_an_error_goes_to_another_process_and_back(kind: type[LayerfsError]) -> None:
+    error = kind("what was expected, what was found")
+    found = pickle.loads(pickle.dumps(error))
+
+    assert (type(found), str(found), found.args) == (kind, str(error), error.args)

@@ -9,7 +9,12 @@ from pathlib import Path
 _SOURCE = Path(__file__).parents[1] / "layerfs"
 _PATHS = sorted(_SOURCE.rglob("*.py"))
 
-SHARED_NAMES: dict[str, str] = {}
+SHARED_NAMES: dict[str, str] = {
+    "Store": "one API in three faces: on trio, blocking, on asyncio",
+    "Image": "a manifest with its config; that of a store in the faces of the API",
+    "Mount": "a mount of this machine; one that a program made in the faces of the API",
+    "Lease": "what is kept until when; held by a program in the faces of the API",
+}
 """Class names that several modules define, and why they mean the same."""
 
 

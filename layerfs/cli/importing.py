@@ -13,7 +13,7 @@ from layerfs.oci import ImageReference, Platform, Tag
 from layerfs.settings import Settings
 
 if TYPE_CHECKING:
-    from layerfs.cli.running import Machinery
+    from layerfs.api.machinery import Machinery
     from layerfs.local import Contents, SourceImage, SourceName
 
 
@@ -104,9 +104,10 @@ async def _import(
     machinery: "Machinery", target: Tag, source: "SourceImage", *, silent: bool
 ) -> dict[str, object]:
     """Have everything of one image, and only then its name."""
-    from layerfs.cli.here import image_of, kept_whole
+    from layerfs.api.here import kept_whole
+    from layerfs.api.machinery import fetch_image, made_durable, manifest_of
+    from layerfs.cli.here import image_of
     from layerfs.cli.progress import shown
-    from layerfs.cli.running import fetch_image, made_durable, manifest_of
 
     storage = machinery.storage
     async with made_durable(storage):

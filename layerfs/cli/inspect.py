@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Annotated
 import click
 import msgspec
 
+from layerfs.api.here import image_here
 from layerfs.catalog.state import LayerStatus, about_lazy, layer_status, why_whole
 from layerfs.cli import options, takes
 from layerfs.cli.app import app
-from layerfs.cli.here import image_here, image_of, opened
+from layerfs.cli.here import image_of, opened
 from layerfs.cli.opening import is_store, reference_of
 from layerfs.cli.output import print_cut, print_document, print_json
 from layerfs.cli.several import Unmet, each, end
@@ -21,7 +22,7 @@ from layerfs.store import ImageStorage
 from layerfs.view.texts import command_text, history_text
 
 if TYPE_CHECKING:
-    from layerfs.cli.running import Machinery
+    from layerfs.api.machinery import Machinery
     from layerfs.registry.client import RegistryClient
 
 
@@ -156,11 +157,12 @@ def _with_documents(
     named = {text: reference_of(settings, text) for text in references}
     if len(references) == 1 and is_store(settings.store):
         with opened(settings) as storage:
-            if here := image_here(settings, storage, named[references[0]]):
+            if here := image_here(storage, named[references[0]], settings.preferred_platform):
                 digest, image = here
                 show(storage, named[references[0]], digest, image.manifest)
                 return
-    from layerfs.cli.running import manifest_of, pinned, with_provider
+    from layerfs.api.machinery import manifest_of, pinned
+    from layerfs.cli.running import with_provider
 
     async def main(machinery: "Machinery") -> list[Unmet | None]:
         async def one(text: str) -> None:

@@ -5,9 +5,11 @@ from collections.abc import Callable
 import msgspec
 import trio
 
+from layerfs.api.here import kept_whole
+from layerfs.api.machinery import Machinery, manifest_of, pinned
 from layerfs.cli.bells import BELL
-from layerfs.cli.here import image_of, kept_whole
-from layerfs.cli.running import Machinery, manifest_of, pinned, with_provider
+from layerfs.cli.here import image_of
+from layerfs.cli.running import with_provider
 from layerfs.errors import NotInStore
 from layerfs.host.namespaces import in_initial_user_namespace
 from layerfs.host.stubs import stub_refusal

@@ -5,8 +5,9 @@ What is here already needs neither trio nor HTTP nor a worker, which take most o
 
 from collections.abc import Callable
 
+from layerfs.api.here import image_here, kept, layers_here, stack_paths
 from layerfs.cli import interrupts
-from layerfs.cli.here import image_here, kept, layers_here, opened, require_platform, stack_paths
+from layerfs.cli.here import opened, warn_of_platform
 from layerfs.cli.opening import is_store
 from layerfs.oci import Image, ImageReference
 from layerfs.oci.image import ImageLayer
@@ -52,7 +53,7 @@ def _use_as_it_is(
         form = storage.capabilities
         if not (form.marker_names if merger else form.whiteout_devices):
             return False
-        here = image_here(settings, storage, reference)
+        here = image_here(storage, reference, settings.preferred_platform)
         if here is None:
             return False
         _, image = here
@@ -60,7 +61,7 @@ def _use_as_it_is(
             layers = [layer.digest for layer in image.layers]  # looked for again, now that nobody takes them
             if storage.cover(layers, merger) is None or layers_here(storage, image) is None:
                 return False
-            require_platform(image, settings.platform)
+            warn_of_platform(image, settings.platform)
             use(stack_paths(storage, image, merger))
         storage.make_durable()
     return True
@@ -71,7 +72,7 @@ def is_here(settings: Settings, reference: ImageReference) -> bool:
     if not is_store(settings.store):
         return False
     with opened(settings) as storage:
-        _, image = image_here(settings, storage, reference) or (None, None)
+        _, image = image_here(storage, reference, settings.preferred_platform) or (None, None)
         if image is None:
             return False
         layers = [layer.digest for layer in image.layers]
@@ -89,10 +90,10 @@ def have_image(
     """Fetch an image where it is not here; return it with its layer directories. Raises LayerfsError."""
     if is_store(settings.store):
         with opened(settings) as storage:
-            _, image = image_here(settings, storage, reference) or (None, None)
+            _, image = image_here(storage, reference, settings.preferred_platform) or (None, None)
             found = layers_here(storage, image) if image else None
         if image and found is not None:
-            require_platform(image, settings.platform)
+            warn_of_platform(image, settings.platform)
             return image, list(zip(image.layers, found, strict=True))
     from layerfs.cli import running
 

@@ -16,7 +16,7 @@ from layerfs.settings import Settings
 from layerfs.view.texts import human_size
 
 if TYPE_CHECKING:
-    from layerfs.cli.running import Machinery
+    from layerfs.api.machinery import Machinery
     from layerfs.store import ImageStorage
 
 Form = Literal["lines", "digests", "json"]
@@ -93,7 +93,8 @@ def pull(
 
     Ctrl-C keeps what was downloaded; the next pull goes on behind it.
     """
-    from layerfs.cli.running import made_durable, with_provider
+    from layerfs.api.machinery import made_durable
+    from layerfs.cli.running import with_provider
 
     if quiet and as_json:
         raise UsageError("pull: --quiet and --json (expected one of the two)")
@@ -124,8 +125,9 @@ async def _pull_each(
 
 
 async def _pull(machinery: "Machinery", reference: ImageReference, form: Form, *, every: bool) -> Pulled:
-    from layerfs.cli.here import image_of, kept_whole
-    from layerfs.cli.running import manifest_of
+    from layerfs.api.here import kept_whole
+    from layerfs.api.machinery import manifest_of
+    from layerfs.cli.here import image_of
     from layerfs.cli.whole import fetch_documents, images_of
 
     storage, provider = machinery.storage, machinery.provider
@@ -159,8 +161,8 @@ async def _fetch(machinery: "Machinery", pulled: Pulled, beside: list[Descriptor
     """Have the stacks of all images, and the blobs of what lies *beside* them."""
     import trio
 
+    from layerfs.api.machinery import fetch_image
     from layerfs.cli.progress import shown
-    from layerfs.cli.running import fetch_image
     from layerfs.cli.whole import fetch_blobs
 
     reference = pulled.reference

@@ -19,8 +19,8 @@ from layerfs.settings import Access, Settings
 from layerfs.view.texts import human_size
 
 if TYPE_CHECKING:
+    from layerfs.api.machinery import Machinery
     from layerfs.cli.pushing import Upload
-    from layerfs.cli.running import Machinery
     from layerfs.cli.whole import Whole
     from layerfs.registry.client import RegistryClient
     from layerfs.registry.upload import Way
@@ -117,9 +117,9 @@ async def _push(
     silent: bool,
 ) -> Pushed:
     from layerfs import app as wiring
-    from layerfs.cli.here import kept_whole
+    from layerfs.api.here import kept_whole
+    from layerfs.api.machinery import pinned
     from layerfs.cli.pushing import Pushing
-    from layerfs.cli.running import pinned
     from layerfs.cli.whole import fetch_whole
 
     digest = await pinned(machinery, reference)

@@ -1,27 +1,22 @@
 """From a verb to the asynchronous machinery and back. Imported inside the verbs: it brings trio."""
 
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
-import msgspec
-import trio
-
 from layerfs import app as wiring
+from layerfs.api.here import kept, stack_paths
+from layerfs.api.machinery import Machinery, fetch_stack, made_durable, manifest_of, pinned, swept
 from layerfs.cli import interrupts
-from layerfs.cli.here import image_of, kept, stack_paths
+from layerfs.cli.here import image_of
 from layerfs.cli.opening import open_store
-from layerfs.errors import NotInStore, PlatformMissing, StoreError, StoreUnfit
-from layerfs.fetch import Fetcher
-from layerfs.fetch.tasks import background
-from layerfs.gc.keeper import Keeper
-from layerfs.needs import LayersNeed, StackNeed, TagNeed
-from layerfs.oci import Digest, Image, ImageReference, Manifest, Platform, Tag
+from layerfs.errors import NotInStore, StoreUnfit
+from layerfs.needs import LayersNeed
+from layerfs.oci import Image, ImageReference
 from layerfs.oci.image import ImageLayer
 from layerfs.settings import Settings
-from layerfs.store import ImageStorage, LayerDir
+from layerfs.store import LayerDir
 from layerfs.store.records import Merger
 
 if TYPE_CHECKING:
@@ -31,17 +26,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 log = logging.getLogger(__name__)
-
-
-class Machinery(msgspec.Struct, frozen=True):
-    """What a verb works with: the store, and who fetches into it."""
-
-    storage: ImageStorage
-    provider: Fetcher
-    platform: Platform | None
-    """What the user wants; None: what this machine runs, or what there is."""
-    keeper: Keeper
-    """Who knows whether there is room."""
 
 
 def with_provider(
@@ -69,80 +53,6 @@ def with_client(settings: Settings, work: "Callable[[RegistryClient], Awaitable[
             return await work(client)
 
     return interrupts.run(main)
-
-
-@asynccontextmanager
-async def swept(storage: ImageStorage) -> AsyncIterator[None]:
-    """Remove during the block what dead processes left; whoever fails or is interrupted leaves it, too."""
-    done = trio.Event()
-
-    async def sweep() -> None:
-        try:
-            if not storage.readonly:
-                await trio.to_thread.run_sync(storage.sweep_staged, abandon_on_cancel=True)
-        except StoreError as exc:  # it costs room and nothing else
-            log.info("leftovers could not be swept: %s", exc)
-        finally:
-            done.set()
-
-    async with background() as nursery:
-        nursery.start_soon(sweep)
-        yield
-        await done.wait()
-
-
-async def pinned(machinery: Machinery, reference: ImageReference) -> Digest:
-    """Return what *reference* names: by its digest, else as pinned, else as the registry says now."""
-    target = reference.target
-    if isinstance(target, Digest):
-        return target
-    refs = machinery.storage.refs
-    entry = refs.read(target)
-    if entry is None:
-        await machinery.provider.obtain(TagNeed(target))
-        entry = refs.read(target)
-    if entry is None:
-        raise NotInStore(f"{reference}: resolved, but removed again meanwhile; try again")
-    return entry.digest
-
-
-async def manifest_of(machinery: Machinery, reference: ImageReference | Tag, digest: Digest) -> Manifest:
-    """Have the documents of *digest* in the store; return the manifest for this platform."""
-    try:
-        return await machinery.provider.image(reference.repository, digest)
-    except PlatformMissing as exc:  # it goes by digests, and the user by names
-        raise PlatformMissing(f"{reference}: {exc}") from exc
-
-
-async def fetch_stack(
-    machinery: Machinery, reference: ImageReference | Tag, image: Image, merger: Merger = ""
-) -> list[str]:
-    """Have all layers and the cover for *merger*; return the native lower directories, topmost first."""
-    storage, layers = machinery.storage, [layer.digest for layer in image.layers]
-    if merger:
-        await machinery.provider.obtain(LayersNeed(reference.repository, image, tuple(range(len(layers)))))
-        await trio.to_thread.run_sync(storage.publish_cover, layers, merger)
-    else:
-        await machinery.provider.obtain(StackNeed(reference.repository, image))
-    if storage.cover(layers, merger) is None:
-        raise NotInStore(f"{reference}: fetched, but removed again meanwhile; try again")
-    return stack_paths(storage, image, merger)
-
-
-async def fetch_image(machinery: Machinery, reference: ImageReference | Tag, image: Image) -> None:
-    """Have all layers, and the cover unless the filesystem cannot hold it: the mount needs none."""
-    try:
-        await fetch_stack(machinery, reference, image)
-    except StoreUnfit as exc:
-        log.warning("%s: no lowerdirs for overlayfs: %s", reference, exc)
-
-
-@asynccontextmanager
-async def made_durable(storage: ImageStorage) -> AsyncIterator[None]:
-    """Have on the disk, when the block has ended, what it put into the store. Raises StoreError."""
-    with storage.writing_back():
-        yield
-    await trio.to_thread.run_sync(storage.make_durable)
 
 
 def fetch_native_stack(

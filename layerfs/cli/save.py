@@ -3,9 +3,10 @@
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Literal
 
+from layerfs.api.here import kept_whole
 from layerfs.cli import interrupts, options, takes
 from layerfs.cli.app import app
-from layerfs.cli.here import kept_whole, opened
+from layerfs.cli.here import opened
 from layerfs.cli.opening import reference_of
 from layerfs.cli.outputs import output_directory, output_file, require_output
 from layerfs.errors import DigestMismatch, NotInStore, SizeMismatch, StoreDamaged, StoreError, UsageError
@@ -26,7 +27,7 @@ from layerfs.settings import Settings
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from layerfs.cli.running import Machinery
+    from layerfs.api.machinery import Machinery
     from layerfs.cli.whole import Whole
     from layerfs.oci.image import ImageLayer
     from layerfs.store import ImageStorage, VerifiedBlob
@@ -85,7 +86,7 @@ def _save(settings: Settings, named: ImageReference, whole: "Whole", output: str
 
 
 async def _fetch(reference: ImageReference, machinery: "Machinery", *, every: bool) -> "Whole":
-    from layerfs.cli.running import pinned
+    from layerfs.api.machinery import pinned
     from layerfs.cli.whole import fetch_whole
 
     digest = await pinned(machinery, reference)

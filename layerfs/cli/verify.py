@@ -20,8 +20,8 @@ from layerfs.settings.kinds import AMOUNT
 from layerfs.view.texts import human_size
 
 if TYPE_CHECKING:
+    from layerfs.api.machinery import Machinery
     from layerfs.catalog.verification import Fetch, Finding, Report, Tell
-    from layerfs.cli.running import Machinery
     from layerfs.needs import Need
     from layerfs.oci import ImageReference
     from layerfs.store import ImageStorage, RefEntry

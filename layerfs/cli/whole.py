@@ -14,7 +14,7 @@ from layerfs.oci.descent import MAX_INDEX_DEPTH
 from layerfs.view.texts import human_size
 
 if TYPE_CHECKING:
-    from layerfs.cli.running import Machinery
+    from layerfs.api.machinery import Machinery
 
 
 class Whole(msgspec.Struct, frozen=True):
@@ -101,7 +101,7 @@ async def fetch_whole(
     Of blobs those that are *needed*. Nothing is extracted; what has to be fetched is said on standard error.
     Raises LayerfsError.
     """
-    from layerfs.cli.running import manifest_of
+    from layerfs.api.machinery import manifest_of
 
     if every:
         whole = await fetch_documents(machinery, reference.repository, digest)

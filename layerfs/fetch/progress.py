@@ -48,6 +48,17 @@ class Progress:
         """Whether all bytes are there."""
         return self.ended == "complete"
 
+    def underway(self) -> Underway:
+        """Return it as a value."""
+        return Underway(
+            repository=str(self.repository),
+            digest=str(self.digest),
+            phase=self.phase,
+            received=self.received,
+            size=self.size,
+            since=self.started,
+        )
+
     def restart(self) -> None:
         """Begin again at the first byte: the bytes so far were wrong."""
         self.received = 0
@@ -136,17 +147,7 @@ class Journal:
         """Return what is known now, of a fetcher with *waiting* callers."""
         return Fetching(
             waiting=waiting,
-            fetching=tuple(
-                Underway(
-                    repository=str(progress.repository),
-                    digest=str(progress.digest),
-                    phase=progress.phase,
-                    received=progress.received,
-                    size=progress.size,
-                    since=progress.started,
-                )
-                for progress in self.active
-            ),
+            fetching=tuple(progress.underway() for progress in self.active),
             errors=tuple(self.failures),
             fetched=self.fetched,
             fetched_bytes=self._fetched_bytes,

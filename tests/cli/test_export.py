@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 
-from layerfs.cli.export import copy_content, write_tar
 from layerfs.errors import StoreDamaged
 from layerfs.store import ImageStorage, owner
+from layerfs.view.archive import copy_content, write_tar
 from layerfs.view.nodes import FileContent, Node
 from tests.cli.conftest import CommandLine
 from tests.support import canary, images, model

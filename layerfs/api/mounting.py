@@ -1,0 +1,94 @@
+"""The merged root of an image at a directory, by overlayfs. Blocking, in the namespaces of the process."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from layerfs.errors import NotInStore, UsageError
+from layerfs.host.mountpoint import Mountpoint
+from layerfs.host.overlay import SOURCE, Overlay, mount_overlay
+from layerfs.store.scratch import Scratch, make_scratch
+
+
+class MountChoice(msgspec.Struct, frozen=True, kw_only=True):
+    """How a root is mounted: read-only, nosuid and nodev unless it says otherwise."""
+
+    rw: bool = False
+    """Keep what is written in the store, until the mount is closed."""
+    upper: Path | None = None
+    """Keep what is written here instead; then *work* is an empty directory of the same filesystem."""
+    work: Path | None = None
+    suid: bool = False
+    dev: bool = False
+
+    def __post_init__(self) -> None:
+        if (self.upper is None) != (self.work is None):
+            raise UsageError("mount: upper needs work, an empty directory on the same filesystem")
+        if self.rw and self.upper is not None:
+            raise UsageError("mount: rw makes an upper directory of its own (expected that or upper)")
+
+    @property
+    def options(self) -> frozenset[str]:
+        """The options of the mount."""
+        return frozenset(({"nosuid"} if not self.suid else set()) | ({"nodev"} if not self.dev else set()))
+
+
+class RootMount:
+    """A root that was mounted, until `unmount`."""
+
+    def __init__(self, path: Path, scratch: Scratch | None, upper: Path | None) -> None:
+        self.path = path
+        self.upper = upper
+        self._scratch = scratch
+        self._mounted = True
+
+    def unmount(self, *, detach: bool) -> None:
+        """Unmount it and remove what *rw* kept; harmless a second time.
+
+        Raises MountError while it is used, unless *detach*; StoreError if what was written stays.
+        """
+        if self._mounted:
+            with Mountpoint.open(self.path) as target:
+                found = target.mount()
+                if found is not None and (found.fstype, found.source) == (b"overlay", SOURCE):
+                    target.unmount(lazy=detach)
+            self._mounted = False
+        scratch, self._scratch = self._scratch, None
+        if scratch is not None:
+            scratch.remove()
+
+
+def mount_root(store: Path, lowers: Sequence[Path], where: Path, how: MountChoice) -> RootMount:
+    """Mount *lowers*, topmost first, at the directory *where*. Raises MountError, StoreError."""
+    with Mountpoint.open(where) as target:
+        directories = [os.fsencode(path) for path in lowers]
+        scratch = None
+        if how.rw or (len(directories) == 1 and how.upper is None):  # overlayfs wants two directories
+            scratch = make_scratch(store, target.path, lowers[0])
+        upper, work = how.upper, how.work
+        if scratch is not None and how.rw:
+            upper, work = scratch.upper, scratch.work
+        elif scratch is not None:
+            directories.append(os.fsencode(scratch.upper))
+        try:
+            mount_overlay(
+                Overlay(
+                    directories,
+                    None if upper is None else os.fsencode(upper.absolute()),
+                    None if work is None else os.fsencode(work.absolute()),
+                    options=how.options,
+                ),
+                target,
+            )
+            if not all(map(os.path.isdir, lowers)):  # from now on the list of mounts keeps them
+                target.unmount()
+                raise NotInStore(f"{where}: a layer was removed as it was mounted; try again")
+        except BaseException:
+            if scratch is not None:
+                scratch.remove()
+            raise
+        if scratch is not None:
+            scratch.lock.release()  # it shows in the list of mounts now
+        return RootMount(Path(os.fsdecode(target.path)), scratch, upper)

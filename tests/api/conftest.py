@@ -1,0 +1,28 @@
+"""One image for all faces, in the registry of the session."""
+
+import itertools
+
+import pytest
+
+from tests.support import images
+from tests.support.registry import Registry
+
+_numbers = itertools.count()
+
+BASE = images.layer(
+    images.directory("etc"),
+    images.file("etc/old", b"old"),
+    images.file("etc/motd", b"welcome"),
+    images.symlink("etc/self", "/etc/motd"),
+    images.symlink("etc/out", "../../../../etc/motd"),
+    images.symlink("etc/loop", "loop"),
+    images.symlink("run", "etc"),
+)
+TOP = images.layer(images.whiteout("etc/old"), images.file("etc/new", b"x" * 100_000, mode=0o4755))
+IMAGE = images.index(images.image(BASE, TOP))
+
+
+@pytest.fixture
+def reference(registry: Registry) -> str:
+    """The name of the image, in a repository of its own."""
+    return str(registry.push(f"api/app{next(_numbers)}", "1", IMAGE))
