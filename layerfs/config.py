@@ -18,7 +18,8 @@ from layerfs.errors import InvalidSettings
 from layerfs.host.files import read_believed
 from layerfs.host.places import xdg
 from layerfs.layer.budgets import Budgets
-from layerfs.settings import ROWS, Settings, absolute
+from layerfs.settings import ROWS, SERVE_ROWS, ServeSettings, Settings, absolute
+from layerfs.settings.budgets import BudgetsSection, about
 
 SYSTEM_STORE: Final = Path("/var/lib/layerfs")
 SYSTEM_FILE: Final = Path("/etc/layerfs/config.toml")
@@ -42,53 +43,32 @@ _TYPES: Final = {
 _TABLE: Final = re.compile(r"\s*\[\s*(?P<name>[^\[\]]+?)\s*\]\s*(?:#.*)?")
 _KEY: Final = re.compile(r"\s*(?P<name>[A-Za-z0-9_.\"' -]+?)\s*=")
 
-Count = Annotated[int, msgspec.Meta(ge=1)]
-
-
-def _about(text: str) -> msgspec.Meta:
-    return msgspec.Meta(description=text)
-
-
-class BudgetsSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The table ``[budgets]``: what a layer and an image may cost; what is beyond is refused."""
-
-    max_layer_bytes: Annotated[Count | None, _about("Bytes of the uncompressed archive.")] = None
-    max_entries: Annotated[Count | None, _about("Entries of the archive.")] = None
-    max_image_bytes: Annotated[Count | None, _about("Bytes of the archives of all layers.")] = None
-    max_image_entries: Annotated[Count | None, _about("Entries of all layers of an image.")] = None
-    max_depth: Annotated[Count | None, _about("Components of one path.")] = None
-    max_ratio: Annotated[Count | None, _about("Uncompressed to compressed size, of large layers.")] = None
-    max_cpu_seconds: Annotated[
-        Count | None, _about("Seconds of a processor for inflating a layer, and for writing it.")
-    ] = None
-    max_pax_bytes: Annotated[
-        Count | None, _about("Bytes of one extended header or of an entry's xattrs.")
-    ] = None
-    max_record_bytes: Annotated[
-        Count | None,
-        _about("Bytes that are kept beside a tree: markers, what no disk holds."),
-    ] = None
-
 
 def _section(name: str, table: str) -> type[msgspec.Struct]:
     """Return the struct of the keys of `ROWS` that are in *table*; each may be left out."""
     keys = [(key.rpartition("."), row) for key, row in _BY_KEY.items()]
     found = [
-        (key, Annotated[row.kind.toml | None, _about(row.about)], None)
+        (key, Annotated[row.kind.toml | None, about(row.about)], None)
         for (place, _, key), row in keys
         if place == table
     ]
     return msgspec.defstruct(name, found, frozen=True, kw_only=True, forbid_unknown_fields=True)
 
 
-_BY_KEY: Final = {row.key: row for row in ROWS.values()}
+_BY_KEY: Final = {row.key: row for row in (*ROWS.values(), *SERVE_ROWS.values())}
 _FIELD: Final = {row.key: name for name, row in ROWS.items()}
+_SERVE_FIELD: Final = {row.key: name for name, row in SERVE_ROWS.items()}
 
 
 @cache
 def _sections() -> dict[str, type[msgspec.Struct]]:
     """Return the tables of a file by name, the keys outside of any first."""
-    return {"": _section("Top", ""), "log": _section("LogSection", "log"), "budgets": BudgetsSection}
+    return {
+        "": _section("Top", ""),
+        "log": _section("LogSection", "log"),
+        "serve": _section("ServeSection", "serve"),
+        "budgets": BudgetsSection,
+    }
 
 
 @cache
@@ -97,7 +77,7 @@ def _file_type() -> type[msgspec.Struct]:
     tables = [(name, kind) for name, kind in _sections().items() if name]
     return msgspec.defstruct(
         "ConfigFile",
-        [(name, Annotated[kind, _about(f"See [{name}].")], kind()) for name, kind in tables],
+        [(name, Annotated[kind, about(f"See [{name}].")], kind()) for name, kind in tables],
         bases=(_sections()[""],),
         frozen=True,
         kw_only=True,
@@ -171,14 +151,21 @@ def settings_of(environ: Mapping[str, str], uid: int, *, namespace: bool = False
     budgets = {
         key.partition(".")[2]: value for key, value in merged.items() if key.partition(".")[0] == "budgets"
     }
-    given: dict[str, Any] = {
-        _FIELD[key]: _BY_KEY[key].kind.of_file(value, key) for key, value in merged.items() if key in _FIELD
-    }
+    given = _fields(merged, _FIELD)
+    if serving := _fields(merged, _SERVE_FIELD):
+        given["serve"] = ServeSettings(**serving)
     if environ.get("LAYERFS_STORE") or "store" not in given:
         given["store"] = default_store(environ, uid, namespace=namespace)
     if budgets:
         given["budgets"] = msgspec.structs.replace(Budgets(), **budgets)
     return Settings(**given)
+
+
+def _fields(merged: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+    """Return the values of those keys that *names* has a field for, by field."""
+    return {
+        names[key]: _BY_KEY[key].kind.of_file(value, key) for key, value in merged.items() if key in names
+    }
 
 
 def default_store(environ: Mapping[str, str], uid: int, *, namespace: bool = False) -> Path:

@@ -54,8 +54,7 @@ class InForce:
         """Read all again, and put in force what can be. Raises LayerfsError; then all is as it was."""
         said = self._again()
         changed = [name for name in ROWS if getattr(said, name) != getattr(self._said, name)]
-        if said.budgets != self._said.budgets:
-            changed.append("budgets")
+        changed += [name for name in ("budgets", "serve") if getattr(said, name) != getattr(self._said, name)]
         now = dataclasses.replace(
             self.settings, **{name: getattr(said, name) for name in changed if name in CHANGEABLE}
         )

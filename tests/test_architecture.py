@@ -40,6 +40,7 @@ ARROWS: dict[str, set[str]] = {
     "view": {"errors", "oci", "needs", "layer", "store", "catalog"},
     "fuse": {"errors", "needs", "view", "host", "settings", "status"},
     "metrics": {"status"},
+    "serve": {"errors", "foreign", "needs", "oci", "settings", "store", "catalog"},
     "status": {"foreign"},
     "settings": {"errors", "oci", "layer"},
     "config": {"errors", "layer", "settings", "host"},
@@ -53,10 +54,11 @@ ARROWS: dict[str, set[str]] = {
         "errors", "oci", "needs", "layer", "host", "store", "catalog", "view", "fetch", "gc", "settings",
         "status", "config", "app",
     },
+    "serving": {"errors", "needs", "settings", "store", "fetch", "serve", "supervision", "app"},
     "cli": {
         "api",
         "errors", "foreign", "oci", "needs", "layer", "host", "registry", "local", "store", "catalog", "view",
-        "doctor", "fetch", "gc", "settings", "status", "config", "app",
+        "doctor", "fetch", "gc", "settings", "status", "config", "app", "serving",
     },
     "__main__": {"cli"},
 }  # fmt: skip
@@ -68,17 +70,10 @@ OWNERS: dict[str, set[str]] = {
     "pyfuse3": {"fuse"},
     "ctypes": {"host"},
     "xattr": {"store"},
+    "h11": {"serve"},
     "trio": {
-        "app",
-        "api",
-        "supervision",
-        "flights",
-        "processes",
-        "registry",
-        "local",
-        "fetch",
-        "fuse",
-        "cli",
+        "app", "api", "supervision", "flights", "processes", "registry", "local", "fetch", "fuse", "serve",
+        "serving", "cli",
     },
     "click": {"cli"},
     "rich": {"cli"},
@@ -94,7 +89,7 @@ OWNERS: dict[str, set[str]] = {
     "requests": set(),
     "urllib": {"registry"},
     "pickle": set(),
-}
+}  # fmt: skip
 
 # Packages that decide and do no I/O: nothing that could touch a disk, a process or a socket.
 PURE = {"oci", "layer"}

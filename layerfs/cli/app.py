@@ -37,6 +37,7 @@ VERBS: Final = {
     "overlay": "overlay",
     "pull": "pull",
     "save": "save",
+    "serve": "serve",
     "status": "status",
     "tree": "tree",
     "changes": "tree",

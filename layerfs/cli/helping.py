@@ -18,7 +18,7 @@ from layerfs.cli.terminal import columns, wrapped
 GROUPS: Final = {
     "Browse": ("images", "inspect", "history", "tree", "digest", "tags"),
     "Fetch": ("pull", "import", "push", "login", "logout"),
-    "Run": ("mount", "umount", "status", "events", "overlay", "lowerdir", "export", "save"),
+    "Run": ("mount", "umount", "status", "events", "serve", "overlay", "lowerdir", "export", "save"),
     "Store": ("df", "rm", "gc", "lease", "verify"),
     "Set up": ("config", "doctor", "completion", "man"),
 }

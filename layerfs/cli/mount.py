@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from errno import EDQUOT, ENOSPC
 from functools import partial
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 from layerfs.cli import interrupts, logs, options, takes
 from layerfs.cli.app import app
+from layerfs.cli.beside import served_beside
 from layerfs.cli.completion import complete_mountpoint
 from layerfs.cli.failures import report
 from layerfs.errors import MountError, UsageError
@@ -58,6 +60,8 @@ def mount(
     settings = said.settings()
     if log_file is not None:  # unlike log.file of a configuration it counts in the foreground, too
         settings = dataclasses.replace(settings, log_file=log_file)
+    if settings.serve.listen is not None:
+        settings.serve.require_sound(settings)
     source, mountpoint = _places(places)
     where = Mountpoint.open(mountpoint)
     where.clean_up()
@@ -208,13 +212,14 @@ def _serve(
     supervisor: Supervisor = NOBODY,
 ) -> None:
     """Run the daemon in this process until it ends; only now are trio and pyfuse3 imported."""
-    from layerfs import app as wiring
-
     # So it keeps no filesystem from being unmounted. Settings are absolute by now; these are read later.
     for name in _VARIABLES:
         if os.environ.get(name):
             os.environ[name] = str(Path.cwd() / os.environ[name])
     os.chdir("/")
-    interrupts.run(
-        partial(wiring.serve, settings, mountpoint, ready, local, again=again, supervisor=supervisor)
-    )
+    with served_beside(settings) if local is None else nullcontext():
+        from layerfs import app as wiring
+
+        interrupts.run(
+            partial(wiring.serve, settings, mountpoint, ready, local, again=again, supervisor=supervisor)
+        )

@@ -15,7 +15,7 @@ from layerfs.cli.asking import ask_password
 from layerfs.cli.completion import complete_reference
 from layerfs.config import settings_of
 from layerfs.host.namespaces import in_initial_user_namespace
-from layerfs.settings import ACCESS_ROWS, ROWS, Access, Settings
+from layerfs.settings import ACCESS_ROWS, ROWS, SERVE_ROWS, Access, Settings
 
 Reference = Annotated[
     str,
@@ -47,7 +47,14 @@ SERVING: Final = (
     WORDS,
 )
 """Whatever has an option, and ``-o``: what a mount may be told. It is no call, so it has none of `Access`."""
-_TABLE: Final = {**ROWS, **ACCESS_ROWS}
+DISTRIBUTING: Final = (
+    *STORE,
+    *SERVE_ROWS,
+    *("platform", "insecure_registries", "authfile", "registries", "fetch_timeout", "max_size", "min_free"),
+    *("log_level", "log_json"),
+)
+"""What `layerfs serve` may be told; what is about registries counts with ``--fetch``."""
+_TABLE: Final = {**ROWS, **ACCESS_ROWS, **SERVE_ROWS}
 
 
 def _option(name: str) -> Any:
@@ -77,6 +84,7 @@ class Said:
         self._words = mountoptions.parse(said.pop(WORDS, ()))
         read = {name: _TABLE[name].kind.of_option(value, _TABLE[name].flags) for name, value in said.items()}
         self._access = _complete(Access(**{name: read.pop(name) for name in ACCESS_ROWS if name in read}))
+        self._serve = {name: read.pop(name) for name in SERVE_ROWS if name in read}
         self._weak = {name: value for name, value in read.items() if ROWS[name].variable}
         self._strong = {name: value for name, value in read.items() if name not in self._weak}
 
@@ -86,7 +94,8 @@ class Said:
         A word of ``-o`` stands between the options that a variable may stand for and those that have none.
         """
         found = settings_of(os.environ, os.getuid(), namespace=not in_initial_user_namespace())
-        more = {"mount_options": self._words.kernel, "access": self._access}
+        serve = dataclasses.replace(found.serve, **self._serve)
+        more = {"mount_options": self._words.kernel, "access": self._access, "serve": serve}
         return dataclasses.replace(found, **(self._weak | self._words.settings | self._strong | more))
 
 

@@ -13,15 +13,18 @@ import msgspec
 
 from layerfs import config
 from layerfs.layer.budgets import Budgets
-from layerfs.settings import ROWS, Settings
+from layerfs.settings import ROWS, SERVE_ROWS, ServeSettings, Settings
 
 _WIDTH: Final = 98
 _HEAD: Final = """\
 # Configuration of layerfs: every key, each with its default, or with an example where it has none.
 # Take the mark off a line to use it. layerfs.toml(5) has more; layerfs config check finds mistakes.
 """
-_FIELD: Final = {row.key: name for name, row in ROWS.items()}
-_DEFAULTS: Final = {one.name: one.default for one in fields(Settings)}
+_TABLES: Final = ((ROWS, Settings), (SERVE_ROWS, ServeSettings))
+_ROWS: Final = {row.key: row for rows, _ in _TABLES for row in rows.values()}
+_DEFAULTS: Final = {
+    rows[one.name].key: one.default for rows, kind in _TABLES for one in fields(kind) if one.name in rows
+}
 
 
 def sample() -> str:
@@ -54,11 +57,11 @@ def _value(table: str, key: str) -> Any:
     """Return the default of a key, or what its row has for an example."""
     if table == "budgets":
         return getattr(Budgets(), key)
-    name = _FIELD[f"{table}.{key}" if table else key]
+    name = f"{table}.{key}" if table else key
     default = _DEFAULTS[name]
-    if isinstance(default, bool | str):
+    if isinstance(default, bool | int | str):
         return default
     if isinstance(default, float):
         return int(default) if default.is_integer() else default
-    row = ROWS[name]
+    row = _ROWS[name]
     return row.kind.example if row.example is None else row.example

@@ -234,7 +234,11 @@ AMOUNT: Final = ValueKind(
 )
 """Bytes, or a part of the filesystem."""
 PATTERNS: Final = ValueKind(
-    toml=list[str], option=list[str], of_file=lambda texts, _: tuple(texts), example=["ghcr.io/team/*"]
+    toml=list[str],
+    option=list[str],
+    of_file=lambda texts, _: tuple(texts),
+    of_option=lambda texts, _: tuple(texts),
+    example=["ghcr.io/team/*"],
 )
 """Patterns of references, as a shell's."""
 ORDER: Final = ValueKind(toml=Order, option=Order)

@@ -34,6 +34,7 @@ from layerfs.settings.kinds import (
     Order,
 )
 from layerfs.settings.row import by, rows_of
+from layerfs.settings.serving import ServeSettings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -282,6 +283,8 @@ class Settings:
     """Where a daemon in the background logs, if not at the default place."""
     budgets: Budgets = field(default_factory=Budgets)
     """What one layer may cost: the table ``[budgets]`` of a file, which has the fields of `Budgets`."""
+    serve: ServeSettings = field(default_factory=ServeSettings)
+    """What others are given: the table ``[serve]`` of a file."""
     mount_options: tuple[str, ...] = ()
     """Words for the kernel, from ``-o``."""
     access: Access = field(default_factory=Access)

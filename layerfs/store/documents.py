@@ -92,7 +92,7 @@ class DocumentShelf(Generic[T]):
             return known
         if (wrong := self._wrong.get(digest)) is not None:
             raise type(wrong)(*wrong.args)
-        raw = self._read(digest)
+        raw = self.read(digest)
         try:
             document = self._parse(raw, digest)
         except ImageError as exc:
@@ -102,6 +102,23 @@ class DocumentShelf(Generic[T]):
             raise
         self._keep(digest, document)
         return document
+
+    def read(self, digest: Digest) -> bytes:
+        """Return the bytes of the document, whatever they are. Raises NotInStore, StoreDamaged."""
+        path = self.path(digest)
+        raw = read_small(path, MAX_DOCUMENT_SIZE)
+        if raw is None:
+            raise NotInStore(
+                f"{self._kind} {digest}: not in the store (expected at {path}); "
+                f"`layerfs pull` of an image that has it fetches it"
+            )
+        found = Digest.of(raw, digest.algorithm)
+        if found != digest:
+            raise StoreDamaged(
+                f"{path}: hashes to {found} (expected what its name says); "
+                "`layerfs pull` of an image that has it replaces it"
+            )
+        return raw
 
     def forget(self, digest: Digest) -> None:
         """Drop the cached value of *digest*."""
@@ -121,22 +138,6 @@ class DocumentShelf(Generic[T]):
     def _drop(self, digest: Digest) -> None:
         if (known := self._known.pop(digest, None)) is not None:
             self._known_bytes -= len(known.raw)
-
-    def _read(self, digest: Digest) -> bytes:
-        path = self.path(digest)
-        raw = read_small(path, MAX_DOCUMENT_SIZE)
-        if raw is None:
-            raise NotInStore(
-                f"{self._kind} {digest}: not in the store (expected at {path}); "
-                f"`layerfs pull` of an image that has it fetches it"
-            )
-        found = Digest.of(raw, digest.algorithm)
-        if found != digest:
-            raise StoreDamaged(
-                f"{path}: hashes to {found} (expected what its name says); "
-                "`layerfs pull` of an image that has it replaces it"
-            )
-        return raw
 
     def _holds(self, raw: bytes, path: Path) -> bool:
         try:

@@ -129,6 +129,19 @@ class Refs:
         path = self._layout.registry(repository.registry) / repository.path
         return [tag for name, tag in _tags(_names(path.parent)) if name == path.name]
 
+    def has(self, repository: Repository) -> bool:
+        """Say whether *repository* has a tag, or an image that is kept."""
+        path = self._layout.registry(repository.registry) / repository.path
+        return any(name.startswith((f"{path.name}:", f"{path.name}@")) for name in _names(path.parent))
+
+    def targets(self, repository: Repository) -> frozenset[Digest]:
+        """Return what the tags of *repository* are pinned to, and the images of it that are kept."""
+        path = self._layout.registry(repository.registry) / repository.path
+        names = _names(path.parent)
+        kept = {digest for name, digest in _kept(names) if name == path.name}
+        tags = (repository.with_tag(tag) for name, tag in _tags(names) if name == path.name)
+        return frozenset(kept | {entry.digest for tag in tags if (entry := self.read(tag))})
+
     def all(self) -> Iterator[tuple[ImageReference, RefEntry]]:
         """Yield every readable ref, ordered by registry, then path component by component, then tag.
 

@@ -166,6 +166,10 @@ class ImageStorage(StorePaths):
         """
         return self._configs.load(as_digest(digest))
 
+    def read_config(self, digest: Digest | str) -> bytes:
+        """Return the bytes of a config, that of an artifact, too. Raises NotInStore, StoreDamaged."""
+        return self._configs.read(as_digest(digest))
+
     def has_config(self, digest: Digest | str) -> bool:
         """Say whether a config is in the store."""
         return self._configs.has(as_digest(digest))

@@ -74,6 +74,11 @@ AREAS: Final = (
         ),
     ),
     Area(
+        "serving",
+        "strangers before layerfs serve: smuggled requests, ways out of the store, slow and many clients",
+        ("serve/",),
+    ),
+    Area(
         "texts",
         "texts of others on a terminal, in the log, in a shell",
         ("cli/test_texts.py", "cli/test_completion.py", "oci/test_texts.py", "test_foreign.py"),

@@ -16,7 +16,7 @@ from layerfs.cli.manual import EXAMPLE
 from layerfs.errors import InvalidSettings
 from layerfs.layer.budgets import Budgets
 from layerfs.oci import Platform
-from layerfs.settings import ROWS, Settings
+from layerfs.settings import ROWS, SERVE_ROWS, Address, Settings
 from layerfs.store import ImageStorage
 from tests.cli.conftest import CommandLine
 
@@ -36,6 +36,14 @@ registries = ["ghcr.io"]
 level = "debug"
 json = true
 file = "/var/log/x"
+
+[serve]
+listen = "10.0.0.5:5000"
+repositories = ["docker.io/library/*"]
+fetch = true
+tls_cert = "/etc/x.crt"
+tls_key = "/etc/x.key"
+max_connections = 64
 
 [budgets]
 max_layer_bytes = 1
@@ -85,9 +93,14 @@ def test_every_key_has_its_effect(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert (budgets.max_layer_bytes, budgets.max_entries, budgets.max_depth) == (1, 2, 3)
     assert (budgets.max_ratio, budgets.max_pax_bytes, budgets.max_record_bytes) == (4, 5, 6)
     assert (budgets.max_image_bytes, budgets.max_image_entries) == (7, 8)
+    address = Address("10.0.0.5", 5000)
+    assert (found.serve.listen, found.serve.repositories) == (address, ("docker.io/library/*",))
+    assert (found.serve.tls_cert, found.serve.tls_key) == (Path("/etc/x.crt"), Path("/etc/x.key"))
+    assert (found.serve.fetch, found.serve.max_connections) == (True, 64)
     keys = [f"{table}.{key}" if table else key for table, key, _ in config.described()]
     limits = [f"budgets.{field.name}" for field in msgspec.structs.fields(Budgets)]
-    assert sorted(keys) == sorted([*(row.key for row in ROWS.values()), *limits])
+    rows = (*ROWS.values(), *SERVE_ROWS.values())
+    assert sorted(keys) == sorted([*(row.key for row in rows), *limits])
 
 
 @pytest.mark.parametrize(
@@ -214,3 +227,4 @@ def test_what_the_example_says_is_the_default_where_there_is_one(
         if isinstance(default, bool | str | float):
             assert getattr(said, name) == default, name
     assert said.budgets == Budgets()
+    assert (said.serve.fetch, said.serve.max_connections) == (False, 512)

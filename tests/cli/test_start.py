@@ -73,6 +73,7 @@ _NEEDS: dict[str, set[str]] = {
     "push IMAGE --retry 0": _ASKING,
     "rm --dry-run IMAGE": _SHORT,
     "save IMAGE -o /dev/null": _ASKING,
+    "serve --listen nowhere": _SHORT,
     "status": _SHORT,
     "tags nobody.invalid/a --retry 0": _ASKING,
     "tree IMAGE --limit 3": _SHORT,

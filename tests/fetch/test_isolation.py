@@ -431,14 +431,14 @@ async def test_large_documents_are_not_read_in_the_loop(
 ) -> None:
     """From the registry, and after a restart from the store, for whoever enters the image."""
     readers: list[threading.Thread] = []
-    read = DocumentShelf._read
+    read = DocumentShelf.read
 
     def noted(self: DocumentShelf[Any], digest: Digest) -> bytes:
         raw = read(self, digest)
         readers.append(threading.current_thread())
         return raw
 
-    monkeypatch.setattr(DocumentShelf, "_read", noted)
+    monkeypatch.setattr(DocumentShelf, "read", noted)
     image = large_image()
     repository = Repository(HONEST, "a/b")
     for origin in (FakeOrigin((image,)), FakeOrigin(())):
