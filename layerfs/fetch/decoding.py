@@ -30,6 +30,10 @@ class Decoders:
         self._free = trio.CapacityLimiter(_COUNT)
         """Whoever waits for an extractor holds no thread: those who have one need them."""
 
+    async def warm(self) -> None:
+        """Have an extractor start, for whoever is about to need one."""
+        await trio.to_thread.run_sync(self._pool.warm)
+
     async def run(self, work: Callable[[Extractor], T]) -> T:
         """Return what *work* returns, which runs in a thread with an extractor, and has it answer its jobs.
 

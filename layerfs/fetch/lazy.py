@@ -209,8 +209,13 @@ class LazyWork:
             await self._made_of(stored, known)
             return
         toc = await trio.to_thread.run_sync(lazy.stage_toc, place.digest)
-        try:
+
+        async def fetch() -> None:
+            nonlocal place
             place = await self._fetch_toc(repository, blob, place, toc)
+
+        try:
+            await all_of(fetch, self._decoders.warm)
             await self._made_of(toc, BlobPlace(place, str(blob.digest), blob.size))
         finally:
             with trio.CancelScope(shield=True):
