@@ -41,7 +41,8 @@ class Completer:
         self._complete = complete
         self._waiting = waiting
         self._when = when
-        self._urgent: list[LayersNeed] = []
+        self._urgent: list[tuple[LayersNeed, bool]] = []
+        """What comes first, and whether containers wait for it: then it is tried again if it fails."""
         self._hurried: set[Digest] = set()
         """What is among them, or was, because it is read through: once is enough."""
         self._queue: dict[Digest, LayersNeed] = {}
@@ -61,7 +62,7 @@ class Completer:
 
     def in_use(self, needs: Iterable[LayersNeed]) -> None:
         """Take in layers that containers use whose daemon has gone: they come first, whoever waits."""
-        self._urgent += needs
+        self._urgent += [(need, True) for need in needs]
         self._hurrying.set()
         self._queued.set()
 
@@ -70,7 +71,7 @@ class Completer:
         layers, (number,) = need.image.layers, need.numbers
         if layers[number].digest in self._hurried:
             return
-        self._urgent.append(need)
+        self._urgent.append((need, False))
         self._hurrying.set()
         self._hurried.add(layers[number].digest)
         others = tuple(
@@ -79,7 +80,7 @@ class Completer:
             if layer.digest in self._queue and layer.digest not in self._hurried
         )
         if others:
-            self._urgent.append(LayersNeed(need.repository, need.image, others))
+            self._urgent.append((LayersNeed(need.repository, need.image, others), False))
             self._hurried.update(layers[one].digest for one in others)
 
     async def run(self) -> None:
@@ -92,14 +93,18 @@ class Completer:
             if not self._urgent:
                 self._hurrying = trio.Event()
                 await self._until_idle()
-            urgent = bool(self._urgent)
-            need = self._urgent.pop(0) if urgent else self._queue.pop(next(iter(self._queue)))
+            if self._urgent:
+                need, is_used = self._urgent.pop(0)
+            else:
+                need, is_used = self._queue.pop(next(iter(self._queue))), False
             try:
                 await self._complete(need)
             except LayerfsError as exc:
                 log.info("%s: not completed: %s", need.repository, exc)
-                if urgent:  # containers wait for it; whoever looks at another again has it queued again
-                    self._urgent.append(need)
+                # Whoever looks at it again has it queued again.
+                self._hurried.difference_update(need.image.layers[number].digest for number in need.numbers)
+                if is_used:
+                    self._urgent.append((need, True))
                     await trio.sleep(_AGAIN_SECONDS)
 
     async def _until_idle(self) -> None:

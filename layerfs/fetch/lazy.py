@@ -288,7 +288,7 @@ class LazyWork:
         lazy, toc = self._storage.lazy, layer.key.toc
         if toc is None or not (await trio.to_thread.run_sync(self._storage.usage)).uses(toc):
             return
-        for id_ in await trio.to_thread.run_sync(lambda: list(lazy.object_ids(toc))):
+        for id_ in await trio.to_thread.run_sync(self._objects.lacking, toc):
             if lazy.objects.find(id_) is None:
                 await self._once(
                     (repository.registry, id_), layer, partial(self._object, repository, layer, toc, id_)

@@ -70,6 +70,16 @@ class ObjectWork:
         except LayerfsError as exc:
             log.debug("%s: nothing in advance: %s", blob.digest, exc)
 
+    def lacking(self, toc: Digest) -> list[str]:
+        """Return the objects of a skeleton that are not here, in the order of the blob. Blocking.
+
+        Raises NotInStore, StoreDamaged.
+        """
+        lazy = self._storage.lazy
+        ids = dict.fromkeys(content.id for content in lazy.indexes.after(toc, 0, 1 << 62))
+        ids |= dict.fromkeys(lazy.object_ids(toc))  # holes are nowhere in it
+        return [id_ for id_ in ids if not lazy.objects.has(id_)]
+
     async def _unpack(self, blob: Descriptor, contents: list[Content], found: Found) -> None:
         held = tuple(PartHere(part.start, part.end, str(part.path)) for part in found.parts)
         job = UnpackJob(digest=str(blob.digest), contents=tuple(contents), held=held)

@@ -81,7 +81,9 @@ class BlobParts:
             return Found([Part(0, whole.size, whole.path)], ahead)
         here = await self._all(blob.digest, repository.registry)
         found = _usable(here, [*spans, ahead])
-        coming = await self._coming(blob.digest, repository.registry, missing(spans, spans_of(found)))
+        patient = reading is not None and reading.is_all_wanted
+        lacking = missing(spans, spans_of(found))
+        coming = await self._coming(blob.digest, repository.registry, lacking, patient=patient)
         if coming is not None:
             found.append(coming)
         asked = requests(spans, spans_of(found), REQUEST_MAX)
@@ -102,15 +104,18 @@ class BlobParts:
         finally:
             del self._arriving[key]
 
-    async def _coming(self, digest: Digest, source: str, lacking: list[Span]) -> Part | None:
-        """Return what a download of the whole has, once it has what is *lacking*; None if that is far."""
+    async def _coming(
+        self, digest: Digest, source: str, lacking: list[Span], *, patient: bool
+    ) -> Part | None:
+        """Return what a download of the whole has of what is *lacking*; None if it has not all.
+
+        Who is *patient* waits for it, unless it is far.
+        """
         path, progress = self._arriving.get((digest, source), (None, None))
         if path is None or progress is None or not lacking:
             return None
         end = lacking[-1].end
-        if end > progress.received:
-            if end - progress.received > _SOON:
-                return None
+        if patient and 0 < end - progress.received <= _SOON:
             await progress.wait_beyond(min(end + _MORE, progress.size) - 1)
         return Part(0, progress.received, path) if progress.received >= end else None
 

@@ -2,6 +2,7 @@
 
 import trio
 
+from layerfs.errors import Unreachable
 from layerfs.fetch.completing import Completer
 from layerfs.needs import FileNeed, LayersNeed, TocNeed
 from layerfs.oci import Digest
@@ -12,6 +13,27 @@ from tests.support.faulty_registry import FaultyRegistry
 from tests.support.tocs import estargz
 
 OTHERS = [estargz(images.tar([images.file(f"file{number}", b"x")])) for number in range(2)]
+
+
+async def test_what_fails_is_tried_again_when_somebody_looks_again(
+    autojump_clock: object, faulty: FaultyRegistry
+) -> None:
+    image, repository = parsed(lazy_image(LAYER, *OTHERS)), faulty.repository("a/b")
+    begun: list[tuple[int, ...]] = []
+
+    async def complete(need: LayersNeed) -> None:
+        begun.append(need.numbers)
+        raise Unreachable("no registry")
+
+    completer = Completer(complete, lambda: 1, "idle")
+    file = FileNeed(repository, image, 1, Digest.of(b"toc"), "id")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(completer.run)
+        for _ in range(2):
+            completer.looked_at(file, at_once=True)
+            await trio.sleep(100)
+        nursery.cancel_scope.cancel()
+    assert begun == [(1,), (1,)]
 
 
 async def test_what_is_read_through_comes_first_and_then_the_rest_of_its_image(

@@ -335,6 +335,18 @@ async def test_who_reads_on_has_the_next_files_before_he_asks(scene: Scene) -> N
         assert sizes == [one.size for one in contents]
 
 
+async def test_what_a_container_lacks_is_made_in_the_order_of_the_blob(scene: Scene) -> None:
+    """So that each range and each job has many of them."""
+    async with scene.fetching() as fetcher:
+        repository, image = await listed(fetcher, scene, MANY)
+        toc = MANY.place.digest
+        lazy = scene.storage.lazy
+        contents = sorted((one for _, one in lazy.contents(toc)), key=lambda one: one.pieces[0].offset)
+        await fetcher.obtain(FileNeed(repository, image, 0, toc, contents[7].id))
+        lacking = fetcher._lazy._objects.lacking(toc)
+        assert lacking == [one.id for one in contents if one != contents[7]]
+
+
 async def test_who_picks_files_has_those_alone(scene: Scene) -> None:
     async with scene.fetching() as fetcher:
         repository, image = await listed(fetcher, scene, MANY)

@@ -112,12 +112,14 @@ async def test_what_a_download_of_the_whole_is_about_to_bring_is_not_asked_for(
 ) -> None:
     path, progress = tmp_path / "growing", Progress(repository, blob.digest, blob.size)
     path.write_bytes(CONTENT[:500_000])
-    span = Span(700_000, 700_100)
+    span = Span(1_400_000, 1_400_100)
     got: list[Part] = []
 
     async def want() -> None:
-        got.extend(await parts.have(repository, blob, [span]))
+        got.extend((await parts.have_ahead(repository, blob, [span])).parts)
 
+    await parts.have_ahead(repository, blob, [Span(0, 1_200_000)])  # so much that all is wanted
+    assert len(ranges(faulty)) == 1
     with parts.arriving(path, progress):
         async with trio.open_nursery() as nursery:
             progress.advance(500_000)
@@ -127,11 +129,10 @@ async def test_what_a_download_of_the_whole_is_about_to_bring_is_not_asked_for(
             path.write_bytes(CONTENT[:2_500_000])
             progress.advance(2_500_000)
         check(got, span)
-        check(await parts.have(repository, blob, [Span(5, 9)]), Span(5, 9))
-        assert not ranges(faulty)
-        progress.abort()
+        check(await parts.have(repository, blob, [Span(2_400_000, 2_400_009)]), Span(2_400_000, 2_400_009))
+        assert len(ranges(faulty)) == 1
         check(await parts.have(repository, blob, [Span(2_600_000, 2_600_009)]), Span(2_600_000, 2_600_009))
-    assert len(ranges(faulty)) == 1, "who is left alone asks"
+    assert len(ranges(faulty)) == 2, "one file alone does not wait for what others want"
 
 
 async def test_only_what_holds_the_wanted_bytes_is_returned(
