@@ -5,7 +5,6 @@ Flags beat the environment, which beats the user's file, which beats the system'
 any machinery.
 """
 
-import difflib
 import re
 from collections.abc import Iterator, Mapping
 from functools import cache
@@ -245,6 +244,8 @@ def _syntax_error(path: Path, text: str, problem: str) -> str:
 
 
 def _similar(key: str) -> str:
+    import difflib
+
     known = [f"{table}.{name}" if table else name for table, name, _ in described()]
     found = difflib.get_close_matches(key.replace("-", "_"), known, n=1)
     return f" (did you mean {found[0]}?)" if found else f" (expected one of {', '.join(known)})"

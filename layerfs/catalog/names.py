@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Iterable
-from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from functools import partial
 from typing import Final
@@ -114,6 +113,8 @@ def _document_of(storage: ImageStorage, entry: RefEntry, prefix: str) -> Digest 
 
 
 def _similar(text: str, names: Iterable[ImageReference]) -> str:
+    from difflib import get_close_matches
+
     spelled = {short: str(name) for name in names for short in (str(name), familiar(str(name)))}
     near = get_close_matches(text, spelled, _OFFERED, 0.7)
     found = dict.fromkeys(spelled[one] for one in near)

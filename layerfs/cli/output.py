@@ -62,5 +62,4 @@ def print_table(
     table is shortened, unless the *whole* is asked for.
     """
     cells = [[printable(cell) for cell in row] for row in rows]
-    for line in fitted(header, cells, None if whole else output_width(), spare):
-        click.echo(line)
+    click.echo("\n".join(fitted(header, cells, None if whole else output_width(), spare)))

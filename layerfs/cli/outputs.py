@@ -1,7 +1,6 @@
 """What a verb writes: a file or a directory that has its name only when it is complete."""
 
 import secrets
-import shutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -60,6 +59,8 @@ def output_directory(name: str) -> Iterator[Path]:
 
     Raises UsageError for one that is not empty, OSError.
     """
+    import shutil
+
     _require_empty(name)
     final = Path(name)
     temporary = _beside(final)

@@ -3,9 +3,7 @@
 Where no terminal is, for a pipe or a file, nothing is shortened: programs read it.
 """
 
-import locale
 import os
-import shutil
 import sys
 import textwrap
 import unicodedata
@@ -18,6 +16,8 @@ _LEAST: Final = 8
 
 def columns() -> int:
     """Return how wide the terminal is, 80 columns where there is none."""
+    import shutil  # brings bz2 and lzma
+
     return shutil.get_terminal_size(_DEFAULT).columns
 
 
@@ -44,6 +44,8 @@ def is_dumb() -> bool:
 
 def draws_unicode() -> bool:
     """Say whether the locale has more than ASCII; Python's own UTF-8 mode says nothing of the terminal."""
+    import locale
+
     return locale.getencoding().lower().replace("-", "") == "utf8"
 
 

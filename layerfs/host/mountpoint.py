@@ -6,7 +6,6 @@ part; then the mount would land where the link leads. A descriptor keeps to what
 
 import os
 import pwd
-import subprocess
 from errno import EBUSY, EINVAL, ENOENT, ENOTDIR, EPERM
 from typing import Final, Self
 
@@ -184,6 +183,8 @@ def _user_name(uid: int | None) -> str:
 
 
 def _ask_fusermount(point: bytes, *, detach: bool) -> OSError | None:
+    import subprocess
+
     command = ["fusermount3", "-uz" if detach else "-u", "--", os.fsdecode(point)]
     try:
         done = subprocess.run(command, check=False, capture_output=True)

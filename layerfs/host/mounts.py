@@ -47,6 +47,8 @@ class Mount(msgspec.Struct, frozen=True):
 
 def unescape(text: bytes) -> bytes:
     r"""Undo the kernel's octal escapes, ``\040`` for a space; anything else stays as it is."""
+    if b"\\" not in text:
+        return text
     head, *rest = text.split(b"\\")
     parts = [head]
     for part in rest:

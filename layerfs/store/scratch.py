@@ -5,7 +5,6 @@ overlay was made for. Never removes one that a mount in any namespace names.
 """
 
 import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -75,6 +74,8 @@ def make_scratch(images_dir: Path, target: bytes, root: Path) -> Scratch:
 
     Raises StoreFull, StoreReadOnly, StoreError.
     """
+    import shutil
+
     layout = StoreLayout(images_dir)
     path = layout.overlays / os.urandom(16).hex()
     scratch = Scratch(path, target, Locks(layout.lock).take(path))

@@ -4,8 +4,7 @@ import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from tempfile import SpooledTemporaryFile
-from typing import Final, Self
+from typing import TYPE_CHECKING, Final, Self
 
 from layerfs.host.allocation import spread_out
 from layerfs.host.oserrors import disk_errors
@@ -15,6 +14,9 @@ from layerfs.store.layout import staged
 from layerfs.store.locks import ByteLock, Locks
 from layerfs.store.removal import remove_tree
 from layerfs.store.soundness import identity_of
+
+if TYPE_CHECKING:
+    from tempfile import SpooledTemporaryFile
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +35,8 @@ class StagedTables:
         """Append *piece*. Raises StoreFull, StoreError."""
         with disk_errors(f"{self._directory}: cannot write a record"):
             if self._file is None:
+                from tempfile import SpooledTemporaryFile  # brings shutil and random
+
                 self._file = SpooledTemporaryFile(_IN_MEMORY, dir=str(self._directory))  # noqa: SIM115 - see `close`
             self._file.write(piece)
 

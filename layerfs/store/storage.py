@@ -28,7 +28,6 @@ from layerfs.layer.budgets import Budgets
 from layerfs.layer.record import Extraction, LayerRecord
 from layerfs.oci import Digest, ImageConfig, Index, Manifest, parse_manifest, stack_digest
 from layerfs.store.blobs import BlobShelf, VerifiedBlob, verified
-from layerfs.store.covering import make_cover
 from layerfs.store.disk import utf8_path
 from layerfs.store.documents import DocumentShelf
 from layerfs.store.download import StagedDownload, discard_suspended, find_suspended, stage_download
@@ -52,7 +51,6 @@ from layerfs.store.stock import Stock
 from layerfs.store.sweep import SUSPENDED_SECONDS, Swept, sweep
 from layerfs.store.trees import TreeShelf
 from layerfs.store.usage import Usage, UsageCache
-from layerfs.store.verify import file_problem, layer_differences
 
 log = logging.getLogger(__name__)
 
@@ -191,6 +189,8 @@ class ImageStorage(StorePaths):
         extracted, its record must be good and, with *tree*, the directory equal to a second extraction,
         unless the store may only be read. What is wrong is logged. Raises StoreFull, WorkerDied.
         """
+        from layerfs.store.verify import file_problem
+
         wanted = as_digest(digest)
         problem = file_problem(self._layout.blob(wanted), wanted)
         if problem is None and self._layout.tree(wanted).exists():
@@ -356,6 +356,8 @@ class ImageStorage(StorePaths):
                 f"cover {stack}: not in {self.images_dir}, which may only be read (expected one for these "
                 f"{len(layers)} layers); layerfs pull of the image by the store's owner makes it"
             )
+        from layerfs.store.covering import make_cover  # brings subprocess
+
         with self._covers.stage(stack) as tree:
             with disk_errors(f"cover {stack}: cannot write"):
                 make_cover(
@@ -458,6 +460,8 @@ class ImageStorage(StorePaths):
         try:
             extraction = self._extractors.extract(tarball, tree.digest, tree.path, tree.tables.write)
         except (InvalidLayer, VerificationError) as exc:
+            from layerfs.store.verify import file_problem
+
             # Who is at fault, the image or this disk? The store's own blob was right once.
             problem = (
                 file_problem(tarball, tree.digest) if tarball == self._layout.blob(tree.digest) else None
@@ -475,6 +479,8 @@ class ImageStorage(StorePaths):
             return "the layer directory has no record that can be believed"
         if not deep:
             return None
+        from layerfs.store.verify import layer_differences
+
         with self.second_extraction(digest) as (again, extraction):
             return next(layer_differences(layer.path, layer.record, again, extraction), None)
 

@@ -257,8 +257,9 @@ class TreeShelf(Generic[Record]):
     def _sound_record(self, digest: Digest, path: Path, status: os.stat_result) -> Record | None:
         """Return the record of the tree at *path* if it describes what is there."""
         record = self.read_record(digest) if stat.S_ISDIR(status.st_mode) else None
-        if record is not None and self._judge.problem(path, record):
-            record = self.read_record(digest)  # again: both may just have been made anew
+        if record is None or self._judge.problem(path, record) is None:
+            return record
+        record = self.read_record(digest)  # again: both may just have been made anew
         return record if record is not None and self._judge.is_sound(path, record) else None
 
     def _note_use(self, digest: Digest) -> None:

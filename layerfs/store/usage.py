@@ -66,7 +66,7 @@ class Usage(msgspec.Struct, frozen=True):
 
     def use_of(self, digest: Digest) -> MountUse | None:
         """Return a mount that uses the layer or the cover *digest*."""
-        return self.digests.get(digest) or self.short_ids.get(digest.short_id)
+        return self.digests.get(digest) or (self.short_ids.get(digest.short_id) if self.short_ids else None)
 
     def blind(self, reached_by: Callable[[int], bool]) -> str:
         """Say what could not be seen of users that the store is *reached_by*; empty if that was all."""

@@ -40,12 +40,13 @@ def test_help_and_completion_import_no_machinery() -> None:
 
 
 _HEAVY = {
-    "anyio", "asyncio", "httpcore", "httpx", "pydantic", "pyfuse3", "rich", "ssl", "trio", "zstandard",
+    "anyio", "asyncio", "httpcore", "httpx", "pydantic", "pyfuse3", "rich", "shutil", "ssl", "subprocess",
+    "tempfile", "trio", "zstandard",
 }  # fmt: skip
 """What takes long to import, or brings much along."""
 _SHORT: set[str] = set()
-_ASKING = {"trio", "ssl", "httpx", "httpcore"}  # `layerfs.registry.http` has httpx bring no more
-_TRIO = {"trio", "ssl"}  # trio brings ssl
+_TRIO = {"trio", "ssl", "subprocess", "shutil", "tempfile"}  # trio brings the others
+_ASKING = _TRIO | {"httpx", "httpcore"}  # `layerfs.registry.http` has httpx bring no more
 
 _NEEDS: dict[str, set[str]] = {
     "--version": set(),
@@ -66,7 +67,7 @@ _NEEDS: dict[str, set[str]] = {
     "login --get-login nobody.invalid": _TRIO,
     "logout --all": _TRIO,
     "lowerdir IMAGE --format json": _SHORT,
-    "man": _SHORT,
+    "man": {"shutil", "tempfile"},
     "mount /nonexistent/mountpoint": _SHORT,
     "overlay IMAGE TARGET": _SHORT,
     "pull --offline nobody.invalid/a": _ASKING,
@@ -78,7 +79,7 @@ _NEEDS: dict[str, set[str]] = {
     "tags nobody.invalid/a --retry 0": _ASKING,
     "tree IMAGE --limit 3": _SHORT,
     "umount TARGET": _SHORT,
-    "verify --quick --all": _SHORT,
+    "verify --quick --all": {"subprocess", "tempfile", "shutil"},  # its helpers
 }
 """What each verb may import of `_HEAVY`, with everything here that it asks for."""
 
