@@ -5,7 +5,6 @@ The only place that knows all parts; decides nothing that a package below could 
 
 import dataclasses
 import logging
-import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from functools import partial
@@ -16,7 +15,7 @@ import msgspec
 import trio
 
 from layerfs.errors import InvalidSettings, LayerfsError, StoreError
-from layerfs.extract.client import WORKERS_MAX, ExtractorPool
+from layerfs.extract.client import ExtractorPool
 from layerfs.fetch import Fetcher, open_fetcher
 from layerfs.fetch.backoff import Backoff
 from layerfs.fetch.laziness import Laziness
@@ -141,27 +140,27 @@ async def providing(
     local: "LocalOrigin | None" = None,
     *,
     in_force: "InForce | None" = None,
+    pool: ExtractorPool | None = None,
 ) -> AsyncIterator[Fetcher]:
     """Own the registry client, the workers and the tasks that fetch into *storage*.
 
     *keeper* makes room where the disk is full. With *local* its images are all there is: no registry is
     asked. With settings *in_force* this process is a daemon, which has to answer others while it fetches, so
-    downloads run in another.
+    downloads run in another. The extractors are those of *pool*, which stays open, or its own.
     """
     origin: AbstractAsyncContextManager[Origin] = (
         _origin(settings, in_force) if local is None else nullcontext(InProcess(local))
     )
-    workers = min(os.cpu_count() or 1, WORKERS_MAX)
-    with ExtractorPool(workers) as pool:
+    with nullcontext(pool) if pool else ExtractorPool() as extractors:
         async with (
             origin as source,
             open_fetcher(
                 storage,
                 source,
-                pool,
+                extractors,
                 platform=settings.preferred_platform,
                 budgets=settings.budgets,
-                workers=workers,
+                workers=extractors.limit,
                 blob_files=None if local is None else local.blob_file,
                 make_room=keeper.make_room,
                 new_backoff=partial(_new_backoff, settings.access),

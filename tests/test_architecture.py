@@ -58,7 +58,7 @@ ARROWS: dict[str, set[str]] = {
     "cli": {
         "api",
         "errors", "foreign", "oci", "needs", "layer", "host", "registry", "local", "store", "catalog", "view",
-        "doctor", "fetch", "gc", "settings", "status", "config", "app", "serving",
+        "doctor", "extract", "fetch", "gc", "settings", "status", "config", "app", "serving",
     },
     "__main__": {"cli"},
 }  # fmt: skip

@@ -93,18 +93,21 @@ def pull(
 
     Ctrl-C keeps what was downloaded; the next pull goes on behind it.
     """
-    from layerfs.api.machinery import made_durable
-    from layerfs.cli.running import with_provider
+    from layerfs.cli.early import extractors, is_unknown
 
     if quiet and as_json:
         raise UsageError("pull: --quiet and --json (expected one of the two)")
     form: Form = "json" if as_json else "digests" if quiet else "lines"
 
-    async def work(machinery: "Machinery") -> list[Pulled | Unmet]:
-        async with made_durable(machinery.storage):
-            return await _pull_each(machinery, references, form, every=all_platforms)
+    with extractors(needed=not settings.offline and is_unknown(settings, references)) as pool:
+        from layerfs.api.machinery import made_durable  # brings trio and HTTP, while one starts
+        from layerfs.cli.running import with_provider
 
-    results = with_provider(settings, work)
+        async def work(machinery: "Machinery") -> list[Pulled | Unmet]:
+            async with made_durable(machinery.storage):
+                return await _pull_each(machinery, references, form, every=all_platforms)
+
+        results = with_provider(settings, work, pool=pool)
     if as_json:
         print_json([one.to_json() for one in results])
     end(results)

@@ -20,6 +20,7 @@ from layerfs.store import LayerDir
 from layerfs.store.records import Merger
 
 if TYPE_CHECKING:
+    from layerfs.extract.client import ExtractorPool
     from layerfs.local.origin import LocalOrigin
     from layerfs.registry.client import RegistryClient
 
@@ -29,17 +30,21 @@ log = logging.getLogger(__name__)
 
 
 def with_provider(
-    settings: Settings, work: Callable[[Machinery], Awaitable[T]], local: "LocalOrigin | None" = None
+    settings: Settings,
+    work: Callable[[Machinery], Awaitable[T]],
+    local: "LocalOrigin | None" = None,
+    *,
+    pool: "ExtractorPool | None" = None,
 ) -> T:
     """Run *work* with the store and a provider that fetches into it. Raises LayerfsError.
 
-    It fetches from registries, or from nothing but *local*.
+    It fetches from registries, or from nothing but *local*; the extractors of *pool*, or its own, extract.
     """
 
     async def main() -> T:
         storage = open_store(settings, make=not settings.offline or local is not None)
         keeper = wiring.keeper_of(settings, storage)
-        async with wiring.providing(settings, storage, keeper, local) as provider, swept(storage):
+        async with wiring.providing(settings, storage, keeper, local, pool=pool) as provider, swept(storage):
             return await work(Machinery(storage, provider, settings.platform, keeper))
 
     return interrupts.run(main)

@@ -187,7 +187,8 @@ class ExtractorPool:
     """Workers on demand: started when needed, kept warm for a while, replaced when dead."""
 
     def __init__(self, limit: int | None = None, *, idle_exit: float = IDLE_EXIT) -> None:
-        self._limit = limit or min(os.cpu_count() or 1, WORKERS_MAX)
+        self.limit: Final = limit or min(os.cpu_count() or 1, WORKERS_MAX)
+        """How many there may be."""
         self._idle_exit = idle_exit
         self._changed = threading.Condition()
         self._idle: list[tuple[float, Extractor]] = []
@@ -198,7 +199,7 @@ class ExtractorPool:
     def warm(self) -> None:
         """Start a worker if none is idle and another one may be busy: who needs it then has it at once."""
         with self._changed:
-            if self._closed or self._idle or self._busy >= self._limit:
+            if self._closed or self._idle or self._busy >= self.limit:
                 return
             self._busy += 1
         self.release(self._started())
@@ -209,7 +210,7 @@ class ExtractorPool:
         Raises WorkerDied after `close`.
         """
         with self._changed:
-            self._changed.wait_for(lambda: self._closed or self._busy < self._limit)
+            self._changed.wait_for(lambda: self._closed or self._busy < self.limit)
             if self._closed:
                 raise WorkerDied("no extractor: the pool is closed")
             self._busy += 1

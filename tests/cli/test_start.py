@@ -137,28 +137,43 @@ def test_the_version_is_said_without_parsing_anything(filled: Filled) -> None:
     assert not filled.modules_of("--version") & {"click", "msgspec", "logging", "pathlib", "inspect"}
 
 
-def test_a_pull_of_a_tiny_image_starts_one_worker_and_nothing_else(
-    registry: Registry, tmp_path: Path
-) -> None:
-    name = str(registry.push("start/tiny", "1", image(layer(file("motd", b"hello")))))
-    listed = tmp_path / "started"
-    code = f"""
+_STARTING = """
 import sys
 def hook(event, arguments):
     if event in ("subprocess.Popen", "os.fork", "os.posix_spawn", "os.exec"):
-        with open({str(listed)!r}, "a") as file:
-            print(event, *arguments[1] if event == "subprocess.Popen" else "", file=file)
+        with open(LISTED, "a") as file:
+            words = arguments[1] if event == "subprocess.Popen" else [event]
+            print(*words, *sys.modules.keys() & {"trio", "httpx"}, file=file)
 sys.addaudithook(hook)
 from layerfs.cli import main
 main()
 """
-    argv = [sys.executable, "-c", code, "pull", "--store", str(tmp_path / "store"), name]
-    subprocess.run(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=True)
 
-    found = [
-        line for line in listed.read_text().splitlines() if "ldconfig" not in line
-    ]  # trio looks for libc
-    assert [line.split()[-1] for line in found] == ["layerfs.extract.worker"]
+
+def started_by_pull(name: str, store: Path) -> list[str]:
+    """Pull an image; return the last word of each process that is started, or of what is imported by then."""
+    listed = store.with_name("started")
+    listed.write_text("")
+    code = _STARTING.replace("LISTED", repr(str(listed)))
+    argv = [sys.executable, "-c", code, "pull", "--store", str(store), name]
+    subprocess.run(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=True)
+    lines = listed.read_text().splitlines()
+    return [line.split()[-1] for line in lines if "ldconfig" not in line]  # trio looks for libc
+
+
+def test_a_pull_of_a_tiny_image_starts_one_worker_before_all_else_and_nothing_else(
+    registry: Registry, tmp_path: Path
+) -> None:
+    name = str(registry.push("start/tiny", "1", image(layer(file("motd", b"hello")))))
+
+    assert started_by_pull(name, tmp_path / "store") == ["layerfs.extract.worker"]
+
+
+def test_a_pull_of_what_is_here_starts_nothing(registry: Registry, tmp_path: Path) -> None:
+    name = str(registry.push("start/here", "1", image(layer(file("motd", b"hello")))))
+    started_by_pull(name, tmp_path / "store")
+
+    assert started_by_pull(name, tmp_path / "store") == []
 
 
 _ENDING = """

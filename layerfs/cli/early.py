@@ -1,0 +1,35 @@
+"""Extractors that start while the rest of a command is still imported, which takes as long.
+
+Must not import trio: whoever needs this has not yet.
+"""
+
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+from layerfs.errors import LayerfsError
+from layerfs.extract.client import ExtractorPool
+from layerfs.oci import ImageReference
+from layerfs.settings import Settings
+from layerfs.store.layout import StoreLayout
+
+
+@contextmanager
+def extractors(*, needed: bool) -> Iterator[ExtractorPool]:
+    """Yield extractors for one command, one of which starts now if one is *needed* for certain."""
+    with ExtractorPool() as pool:
+        if needed:
+            pool.warm()
+        yield pool
+
+
+def is_unknown(settings: Settings, references: Iterable[str]) -> bool:
+    """Say whether the store has no name for one of *references*, so that there is something to extract.
+
+    Whoever parses them for good says what is wrong with one that is none.
+    """
+    layout = StoreLayout(settings.store)
+    try:
+        return not all(os.path.lexists(layout.ref(ImageReference.parse(text))) for text in references)
+    except LayerfsError:
+        return False
