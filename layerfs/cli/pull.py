@@ -98,7 +98,6 @@ def pull(
     if quiet and as_json:
         raise UsageError("pull: --quiet and --json (expected one of the two)")
     form: Form = "json" if as_json else "digests" if quiet else "lines"
-
     with extractors(needed=not settings.offline and is_unknown(settings, references)) as pool:
         from layerfs.api.machinery import made_durable  # brings trio and HTTP, while one starts
         from layerfs.cli.running import with_provider
