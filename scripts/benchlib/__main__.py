@@ -55,6 +55,11 @@ def _measurements(arguments: argparse.Namespace) -> Iterator[Measurement]:
 
         rates = [float(text) for text in arguments.rates.split(",")]
         return lazily.measurements(rates, arguments.megabytes, arguments.rounds, _progress)
+    if arguments.command == "fleet":
+        from benchlib import fleet
+
+        size = fleet.Size(arguments.nodes, arguments.megabytes, arguments.rate)
+        return fleet.measurements(size, arguments.rounds, _progress)
     if arguments.command == "overlap":
         from benchlib import overlapping
 
@@ -96,11 +101,17 @@ def _parser() -> argparse.ArgumentParser:
     lazy = commands.add_parser("lazy", help="layers with a TOC, before they are here and whole")
     lazy.add_argument("--rates", default="3,25,100", metavar="LIST", help="MB/s of the line (%(default)s)")
     lazy.add_argument("--megabytes", type=_positive, default=250, metavar="N", help="size (%(default)s)")
+    fleet = commands.add_parser(
+        "fleet", help="an image on many nodes: alone, by a proxy, by peers that serve"
+    )
+    fleet.add_argument("--nodes", type=_positive, default=20, metavar="N", help="(%(default)s)")
+    fleet.add_argument("--megabytes", type=_positive, default=300, metavar="N", help="size (%(default)s)")
+    fleet.add_argument("--rate", type=float, default=100, metavar="N", help="MB/s of the line (%(default)s)")
     overlap = commands.add_parser("overlap", help="fetch and extract at once, against each alone")
     beside = commands.add_parser("beside", help="how quickly lookups are answered beside other work")
     beside.add_argument("--parts", metavar="LIST", help="some of work,waiters,thread,timer (all)")
     versus = commands.add_parser("versus", help="this checkout and an older one in turn, without the peers")
-    for command in (extract, mount, store, start, lazy, overlap, beside, versus):
+    for command in (extract, mount, store, start, lazy, fleet, overlap, beside, versus):
         command.add_argument("--rounds", type=_positive, default=5, metavar="N", help="(%(default)s)")
         command.add_argument("--json", type=Path, metavar="FILE", help="write all samples there")
         command.add_argument("--cpus", metavar="LIST", help="run everything on these cores only, as 0 or 0,1")

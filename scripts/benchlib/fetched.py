@@ -109,13 +109,13 @@ class Throttle:
     many bytes came back. It runs in threads of the bench, whose other threads wait meanwhile.
     """
 
-    def __init__(self, port: int, rate: float, delay: float = 0) -> None:
+    def __init__(self, port: int, rate: float, delay: float = 0, address: str = "127.0.0.1") -> None:
         self.passed = 0
         self._port = port
         self._rate = rate
         self._delay = delay
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.host = f"127.0.0.1:{self._listener.getsockname()[1]}"
+        self._listener = socket.create_server((address, 0))
+        self.host = f"{address}:{self._listener.getsockname()[1]}"
         self._free_at = 0.0
         self._turn = threading.Lock()
 
