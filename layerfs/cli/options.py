@@ -50,8 +50,8 @@ SERVING: Final = (
 DISTRIBUTING: Final = (
     *STORE,
     *SERVE_ROWS,
-    *("platform", "insecure_registries", "authfile", "registries", "fetch_timeout", "max_size", "min_free"),
-    *("log_level", "log_json"),
+    *("platform", "insecure_registries", "authfile", "registries", "offline", "fetch_timeout"),
+    *("max_size", "min_free", "log_level", "log_json"),
 )
 """What `layerfs serve` may be told; what is about registries counts with ``--fetch``."""
 _TABLE: Final = {**ROWS, **ACCESS_ROWS, **SERVE_ROWS}

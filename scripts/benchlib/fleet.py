@@ -172,9 +172,9 @@ class _Scene:
     def _pull(self, node: Node, host: str) -> None:
         store = self._store(node)
         store.parent.mkdir(parents=True, exist_ok=True)
-        command = ["pull", "-q", "--store", str(store), "--insecure-registry", host, f"{host}/{_NAME}:latest"]
+        command = [*node.inside, *daemon.LAYERFS, "pull", "-q", "--store", str(store)]
         done = subprocess.run(
-            [*node.inside, *daemon.LAYERFS, *command],
+            [*command, "--insecure-registry", host, f"{host}/{_NAME}:latest"],
             env=daemon.clean_environment(),
             stdin=subprocess.DEVNULL,
             capture_output=True,

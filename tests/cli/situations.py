@@ -179,6 +179,7 @@ def _broken_login(place: Place) -> None:
     (place.layerfs.home / "auth.json").write_text("{nope")
 
 
+_OFFLINE: Final = {"LAYERFS_OFFLINE": "1"}
 _PROXY: Final = {"HTTPS_PROXY": "PROXY"}
 _LOGIN: Final = f"login HOST --username {USER} --password-stdin"
 
@@ -279,6 +280,16 @@ SITUATIONS: Final = {
         ),
         Situation("import of another kind", "import zip:/nope", 2),
         Situation("import of what is no archive", "import docker-archive:HOME/file", 1, _file),
+    ],
+    "serve": [
+        Situation("no address", "serve --listen nowhere", 2),
+        Situation("somebody listens there", "serve --listen HOST", 1, _a_store),
+        Situation("a certificate without its key", "serve --tls-cert HOME/x.crt", 2),
+        Situation("no such certificate", "serve --tls-cert HOME/none --tls-key HOME/none", 2),
+        Situation("what is no certificate", "serve --tls-cert HOME/file --tls-key HOME/file", 2, _file),
+        Situation("to fetch anything", "serve --fetch", 2),
+        Situation("to fetch from anywhere", "serve --fetch --repository */app", 2),
+        Situation("to fetch offline", "serve --fetch --repository ghcr.io/*", 2, environment=_OFFLINE),
     ],
     "push and save": [
         Situation("nothing listens", "push -q --retry 1 HOST/a/b:1 CLOSED/c:1", 5),
