@@ -242,9 +242,11 @@ async def serve(
     *,
     again: Callable[[], Settings] | None = None,
     supervisor: Supervisor = NOBODY,
+    replace: bool = False,
 ) -> None:
     """Mount the store at *mountpoint* and serve until unmounted or told to end.
 
+    With *replace* it takes the place of the mount that is there.
     Calls *ready* once the mount answers, and *again* for the settings as they are by now whenever SIGHUP asks
     for a reload; without it SIGHUP is an end. Raises MountError, StoreError.
     """
@@ -252,9 +254,8 @@ async def serve(
 
     storage = ImageStorage(settings.store, shared=settings.share_store, maker=settings.store_owner)
     log.info("store %s: %s", settings.store, storage.capabilities)  # tries the disk, while nobody waits
-    if local is not None:
-        for tag, image in local.tags.items():
-            storage.refs.write(tag, image.digest)
+    for tag, image in () if local is None else local.tags.items():
+        storage.refs.write(tag, image.digest)
     serving = nullcontext() if storage.readonly else held(storage.locks.serving())
     keeper = keeper_of(settings, storage)
     in_force = InForce(settings, again)
@@ -270,8 +271,8 @@ async def serve(
         provider.sweep_soon()
         provider.journal.happening.add("start", str(settings.store))
         view = _view(storage, mountpoint, in_force, provider, keeper)
-        hang_up = None if again is None else supervised.hang_up
-        await session.serve(view, provider, mountpoint, settings, ready=announce, hang_up=hang_up)
+        serve_view = partial(session.serve, view, provider, mountpoint, settings, replace=replace)
+        await serve_view(ready=announce, hang_up=None if again is None else supervised.hang_up)
         supervised.stop()
 
 

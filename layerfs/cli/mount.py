@@ -48,6 +48,12 @@ def mount(
         bool, takes.option("--foreground", "-f", help="Stay in the foreground; Ctrl-C unmounts.")
     ] = False,
     log_file: LogFile = None,
+    replace: Annotated[
+        bool,
+        takes.option(
+            "--replace", help="Take the place of the mount that is there; what is open in it goes on."
+        ),
+    ] = False,
 ) -> None:
     """Mount the image store at MOUNTPOINT. Returns once the mount answers.
 
@@ -65,20 +71,18 @@ def mount(
     source, mountpoint = _places(places)
     where = Mountpoint.open(mountpoint)
     where.clean_up()
-    there = where.mount()
-    if (there is None or not there.is_layerfs) and where.covers_files():
+    ours = (there := where.mount()) is not None and there.is_layerfs
+    if not ours and where.covers_files():
         sys.stderr.write(f"layerfs: {mountpoint}: not empty; the mount hides what is in it\n")
     local = None
     if source is not None:
         from layerfs.app import open_bundle
 
         settings, local = open_bundle(settings, source)
-    elif settings.allow_other and not settings.offline:
-        _warn_of_registries(settings)
-    if foreground:
-        _in_foreground(settings, said, local, where, log_file)
     else:
-        _in_background(settings, said, local, where)
+        _warn_of_registries(settings)
+    daemon = _Daemon(settings, said, local, where, replace and ours)
+    _in_foreground(daemon, log_file) if foreground else _in_background(daemon)
 
 
 @app.verb(epilog="Example: layerfs umount ~/oci")
@@ -117,6 +121,8 @@ def _unmount(mountpoint: Path, *, lazy: bool) -> None:
 
 
 def _warn_of_registries(settings: Settings) -> None:
+    if not settings.allow_other or settings.offline:
+        return
     from layerfs.app import allowed_registries
 
     if allowed_registries(settings) == frozenset():
@@ -126,13 +132,19 @@ def _warn_of_registries(settings: Settings) -> None:
         )
 
 
-def _in_foreground(
-    settings: Settings,
-    said: options.Said,
-    local: "LocalOrigin | None",
-    mountpoint: Mountpoint,
-    log_file: Path | None,
-) -> None:
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Daemon:
+    """What is to be served where."""
+
+    settings: Settings
+    said: options.Said
+    local: "LocalOrigin | None"
+    mountpoint: Mountpoint
+    replace: bool
+
+
+def _in_foreground(daemon: _Daemon, log_file: Path | None) -> None:
+    settings = daemon.settings
     if log_file:
         try:
             logs.log_to_file(log_file, settings.log_level, as_json=settings.log_json)
@@ -143,15 +155,14 @@ def _in_foreground(
     again = None
     if not readiness.has_terminal():  # then nothing hangs up: whoever sends SIGHUP wants a reload
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
-        again = said.settings
+        again = daemon.said.settings
     started_by = here()
-    _serve(settings, local, mountpoint, started_by.ready, again=again, supervisor=started_by)
+    _serve(daemon, started_by.ready, again=again, supervisor=started_by)
 
 
-def _in_background(
-    settings: Settings, said: options.Said, local: "LocalOrigin | None", mountpoint: Mountpoint
-) -> None:
+def _in_background(daemon: _Daemon) -> None:
     """Return once the mount answers. Raises MountError."""
+    settings = daemon.settings
 
     def work(ready: Callable[[], None]) -> None:
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
@@ -170,7 +181,7 @@ def _in_background(
             readiness.leave_terminal()
             ready()
 
-        _serve(settings, local, mountpoint, announce, again=said.settings)
+        _serve(daemon, announce, again=daemon.said.settings)
 
     with interrupts.undoing():
         failure = readiness.run_in_background(work)
@@ -203,9 +214,7 @@ _VARIABLES: Final = (
 
 
 def _serve(
-    settings: Settings,
-    local: "LocalOrigin | None",
-    mountpoint: Mountpoint,
+    daemon: _Daemon,
     ready: Callable[[], None],
     *,
     again: Callable[[], Settings] | None,
@@ -217,9 +226,18 @@ def _serve(
         if os.environ.get(name):
             os.environ[name] = str(Path.cwd() / os.environ[name])
     os.chdir("/")
-    with served_beside(settings) if local is None else nullcontext():
+    with served_beside(daemon.settings) if daemon.local is None else nullcontext():
         from layerfs import app as wiring
 
         interrupts.run(
-            partial(wiring.serve, settings, mountpoint, ready, local, again=again, supervisor=supervisor)
+            partial(
+                wiring.serve,
+                daemon.settings,
+                daemon.mountpoint,
+                ready,
+                daemon.local,
+                again=again,
+                supervisor=supervisor,
+                replace=daemon.replace,
+            )
         )

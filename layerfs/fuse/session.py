@@ -11,6 +11,7 @@ import shutil
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import nullcontext
 from errno import ENODEV, ENOENT, ENXIO
 from typing import Final
 
@@ -26,6 +27,7 @@ from layerfs.host.kernel import raise_read_ahead
 from layerfs.host.mountpoint import Mountpoint
 from layerfs.host.mounts import FSNAME
 from layerfs.host.namespaces import in_initial_user_namespace
+from layerfs.host.replacing import Replacement, replacing
 from layerfs.needs import Provider
 from layerfs.settings import Settings
 
@@ -57,10 +59,12 @@ async def serve(
     *,
     ready: Callable[[], None],
     hang_up: Callable[[], Awaitable[None]] | None = None,
+    replace: bool = False,
 ) -> None:
     """Mount *tree* and serve it until it is unmounted, a signal says to end, or the call is cancelled.
 
     SIGHUP says so unless this process ignores it; with *hang_up* it calls that instead.
+    With *replace* it takes the place of the mount that is at *mountpoint*, once it answers.
 
     *ready* is called once the mount answers. Raises MountError; whatever happens, nothing stays mounted.
     """
@@ -69,21 +73,23 @@ async def serve(
     _raise_descriptor_limit()
     waits = Waits(settings.fetch_timeout)
     operations = Operations(tree, provider, waits, disk=str(settings.store))
-    _mount(operations, mountpoint, options)
-    try:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(waits.run)
-            nursery.start_soon(_heed_signals, nursery.cancel_scope, hang_up)
-            nursery.start_soon(_announce, mountpoint, ready)
-            with polling.installed(pyfuse3, spin(settings)):
-                _spare_collections()
-                await pyfuse3.main(max_tasks=MAX_TASKS)
-            nursery.cancel_scope.cancel()
-    except* OSError as group:
-        raise MountError(f"{mountpoint}: the mount ended: {_first(group)}") from group
-    finally:
-        pyfuse3.close()
-        operations.close()
+    with replacing(mountpoint) if replace else nullcontext() as replacement:
+        place = mountpoint if replacement is None else replacement.place
+        device = _mount(operations, place, options)
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(waits.run)
+                nursery.start_soon(_heed_signals, nursery.cancel_scope, hang_up)
+                nursery.start_soon(_announce, place, replacement, ready)
+                with polling.installed(pyfuse3, spin(settings)):
+                    _spare_collections()
+                    await pyfuse3.main(max_tasks=MAX_TASKS)
+                nursery.cancel_scope.cancel()
+        except* OSError as group:
+            raise MountError(f"{mountpoint}: the mount ended: {_first(group)}") from group
+        finally:
+            _unmount({mountpoint, place}, device)
+            operations.close()
 
 
 def spin(settings: Settings) -> float:
@@ -119,7 +125,22 @@ def _raise_descriptor_limit() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-def _mount(operations: Operations, mountpoint: Mountpoint, options: frozenset[str]) -> None:
+def _unmount(places: set[Mountpoint], device: tuple[int, int] | None) -> None:
+    """End the session, and unmount what it serves wherever it is on top of one of *places*.
+
+    libfuse would unmount what is there, though it were another mount: one that replaced this one.
+    """
+    try:
+        for place in places:
+            mounted = place.mount()
+            if mounted is not None and mounted.device == device:
+                place.unmount(lazy=True)
+    finally:
+        pyfuse3.close(unmount=False)
+
+
+def _mount(operations: Operations, mountpoint: Mountpoint, options: frozenset[str]) -> tuple[int, int] | None:
+    """Mount, and return the device of the files in it."""
     mountpoint.clean_up()
     found = mountpoint.mount()
     if found is not None and found.is_layerfs:
@@ -131,6 +152,8 @@ def _mount(operations: Operations, mountpoint: Mountpoint, options: frozenset[st
     except RuntimeError as error:
         advice = _advice(mountpoint, options)
         raise MountError(f"{mountpoint}: cannot mount{advice or f': {error}'}") from error  # a name of C
+    mounted = mountpoint.mount()
+    return None if mounted is None else mounted.device
 
 
 def _advice(mountpoint: Mountpoint, options: frozenset[str]) -> str:
@@ -152,11 +175,13 @@ def _advice(mountpoint: Mountpoint, options: frozenset[str]) -> str:
     return " (fusermount3 takes no directories on some filesystems, ramfs for instance: use one below /tmp)"
 
 
-async def _announce(mountpoint: Mountpoint, ready: Callable[[], None]) -> None:
+async def _announce(place: Mountpoint, replacement: Replacement | None, ready: Callable[[], None]) -> None:
     """Wait until the mount answers, improve its read-ahead, tell whoever waits for the mount."""
 
     def look() -> None:
-        raise_read_ahead(os.stat(mountpoint.inside).st_dev)
+        raise_read_ahead(os.stat(place.inside).st_dev)
+        if replacement is not None:
+            replacement.take_over()
 
     # In a thread, because this process is the one that answers the stat.
     await trio.to_thread.run_sync(look, abandon_on_cancel=True)

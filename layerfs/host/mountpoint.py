@@ -11,12 +11,15 @@ from typing import Final, Self
 
 from layerfs.errors import MountError
 from layerfs.host.descriptors import closing_fd, mount_id
-from layerfs.host.libc import call
+from layerfs.host.libc import call, syscall
 from layerfs.host.mounts import Mount, is_dead, read_mounts
 from layerfs.host.occupants import named, read_occupants
 
 _MNT_DETACH: Final = 2
 _UMOUNT_NOFOLLOW: Final = 8
+_MOVE_MOUNT: Final = 429
+_BENEATH: Final = 0x4 | 0x40 | 0x200
+"""MOVE_MOUNT_F_EMPTY_PATH, MOVE_MOUNT_T_EMPTY_PATH, MOVE_MOUNT_BENEATH."""
 _DIRECTORY: Final = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 _NONE: Final = -1
 
@@ -122,6 +125,16 @@ class Mountpoint:
             self._fd = os.open(self._name, _DIRECTORY | os.O_NOFOLLOW, dir_fd=self._parent)
         return count
 
+    def put_beneath(self, tree: int) -> None:
+        """Attach the mount *tree*, of open_tree(2), under what is on top and hides it. Raises OSError."""
+        self._let_go()
+        with closing_fd(os.open(self._name, _DIRECTORY | os.O_NOFOLLOW, dir_fd=self._parent)) as top:
+            syscall("move_mount", _MOVE_MOUNT, tree, b"", top, b"", _BENEATH)
+
+    def detach_top(self) -> None:
+        """Detach what is on top, which goes on for those who have files open. Raises OSError."""
+        call("umount2", self.inside, _UMOUNT_NOFOLLOW | _MNT_DETACH)
+
     def unmount(self, *, lazy: bool = False) -> None:
         """Unmount what is on top; with *lazy* even while it is used. Raises MountError.
 
@@ -129,14 +142,18 @@ class Mountpoint:
         umount(2) asks fusermount3, which may unmount the fuse mounts of its caller. `fd` is closed before: it
         would be a use.
         """
-        if self._fd != _NONE:
-            os.close(self._fd)
-            self._fd = _NONE
+        self._let_go()
         error = self._try_unmount(detach=False)
         if error is not None and error.errno == EBUSY and lazy:
             error = self._try_unmount(detach=True)
         if error is not None:
             raise MountError(f"{self}: {_refusal(self.mount(), error)}")
+
+    def _let_go(self) -> None:
+        """Close `fd`, which is a use of what it is in."""
+        if self._fd != _NONE:
+            os.close(self._fd)
+            self._fd = _NONE
 
     def _try_unmount(self, *, detach: bool) -> OSError | None:
         try:

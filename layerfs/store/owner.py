@@ -7,7 +7,7 @@ believed at all is decided before, by `layerfs.store.gate`.
 """
 
 import os
-from typing import Final, Self
+from typing import Any, Final, Self
 
 import msgspec
 
@@ -97,14 +97,32 @@ def read_owner(layout: StoreLayout) -> Owner | None:
     try:
         return msgspec.json.decode(raw, type=Owner)
     except (msgspec.DecodeError, UnicodeDecodeError) as exc:
+        _require_known(_version_in(raw), layout)
         raise StoreDamaged(f"{layout.owner}: {exc} (remove the file if the store is yours)") from exc
 
 
 def require_version(recorded: Owner, layout: StoreLayout) -> None:
     """Raise StoreMismatch for a store of another version."""
-    if recorded.version != STORE_VERSION:
+    _require_known(recorded.version, layout)
+
+
+def _version_in(raw: bytes) -> int:
+    """Return the version of an ``owner.json`` that no `Owner` can be read of; ours if it says none."""
+    try:
+        found = msgspec.json.decode(raw, type=dict[str, Any]).get("version", STORE_VERSION)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return STORE_VERSION
+    return found if isinstance(found, int) else STORE_VERSION
+
+
+def _require_known(version: int, layout: StoreLayout) -> None:
+    if version != STORE_VERSION:
+        whose, way_out = (
+            ("a newer", "upgrade layerfs") if version > STORE_VERSION else ("an older", "remove it")
+        )
         raise StoreMismatch(
-            f"{layout.root}: store version {recorded.version} (expected {STORE_VERSION}); use another --store"
+            f"{layout.root}: made by {whose} layerfs, of store version {version} "
+            f"(expected {STORE_VERSION}); {way_out}, or use another --store"
         )
 
 

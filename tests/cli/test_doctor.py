@@ -132,7 +132,7 @@ def test_a_store_that_cannot_be_used_is_a_failure(layerfs: CommandLine) -> None:
     owner = layerfs.store / "owner.json"
     owner.write_text(owner.read_text().replace('"version":1', '"version":7'))
     found = examine(layerfs, code=1)["store"]
-    assert found["found"].startswith(f"{layerfs.store}: store version 7 (expected 1)")
+    assert found["found"].startswith(f"{layerfs.store}: made by a newer layerfs, of store version 7")
 
 
 def test_a_full_disk_is_a_failure(layerfs: CommandLine, small_disk: Path) -> None:

@@ -101,6 +101,25 @@ def test_another_kind_of_owner_is_refused(
         ImageStorage(store)
 
 
+@pytest.mark.parametrize(
+    ("version", "words"),
+    [(0, "an older layerfs"), (2, "a newer layerfs.*upgrade")],
+    ids=["older", "newer"],
+)
+@pytest.mark.parametrize("owner", ["root", {"kind": "of a later time"}], ids=["as ours", "in another form"])
+def test_a_store_of_another_version_is_refused_and_left_alone(
+    storage: ImageStorage, store: Path, version: int, words: str, owner: object
+) -> None:
+    path = store / "owner.json"
+    written = json.dumps(json.loads(path.read_text()) | {"version": version, "owner": owner})
+    path.write_text(written)
+
+    with pytest.raises(StoreMismatch, match=rf"{words}.*use another --store"):
+        ImageStorage(store)
+
+    assert path.read_text() == written
+
+
 @pytest.mark.needs_root
 def test_an_ordinary_user_has_a_store_of_his_own_and_no_other() -> None:
     with shared_place() as place:
