@@ -38,6 +38,11 @@ LogFile = Annotated[
     takes.option("--log-file", metavar="FILE", help="Log to FILE; without -f /var/log/layerfs.log for root."),
 ]
 
+Replace = Annotated[
+    bool,
+    takes.option("--replace", help="Take the place of the mount that is there; what is open in it goes on."),
+]
+
 
 @app.verb(epilog="Example: layerfs mount ~/oci && cat ~/oci/images/docker.io/library/alpine:3.20/lowerdir")
 @options.configured(*options.SERVING)
@@ -48,12 +53,7 @@ def mount(
         bool, takes.option("--foreground", "-f", help="Stay in the foreground; Ctrl-C unmounts.")
     ] = False,
     log_file: LogFile = None,
-    replace: Annotated[
-        bool,
-        takes.option(
-            "--replace", help="Take the place of the mount that is there; what is open in it goes on."
-        ),
-    ] = False,
+    replace: Replace = False,
 ) -> None:
     """Mount the image store at MOUNTPOINT. Returns once the mount answers.
 
