@@ -9,6 +9,7 @@ import trio
 from layerfs import app as wiring
 from layerfs.api.facts import ImageFacts
 from layerfs.api.machinery import Machinery, swept
+from layerfs.api.mounting import Remains
 from layerfs.errors import StoreError
 from layerfs.fetch import Fetcher
 from layerfs.fetch.laziness import Laziness
@@ -32,6 +33,7 @@ class Backing:
         self.storage = storage
         self.laziness = Laziness(on=settings.lazy == "auto", whole=settings.verify_whole)
         self.keeper = wiring.keeper_of(settings, storage)
+        self.remains = Remains()
         self._nursery = nursery
         self._turn = trio.Lock()
         self._fetcher: Fetcher | None = None

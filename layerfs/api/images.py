@@ -12,7 +12,7 @@ from layerfs.api.backing import Backing
 from layerfs.api.facts import ImageEntry, ImageFacts, MountFacts
 from layerfs.api.here import layers_here, stack_paths
 from layerfs.api.machinery import fetch_stack, made_durable
-from layerfs.api.mounting import MountChoice, RootMount, mount_root
+from layerfs.api.mounting import MountChoice, Remains, RootMount, mount_root
 from layerfs.api.options import StrPath
 from layerfs.api.root import ImageRoot, PathLike, Walk
 from layerfs.errors import NotInStore
@@ -60,13 +60,16 @@ class Lease(Closing):
 class Mount(MountFacts, Closing):
     """The root of an image at a directory."""
 
-    def __init__(self, made: RootMount) -> None:
+    def __init__(self, made: RootMount, remains: Remains) -> None:
         super().__init__(made.path, made.upper)
         self._made = made
+        self._remains = remains
 
     async def close(self, *, detach: bool = False) -> None:
         """Unmount it and remove what *rw* kept. Raises MountError while it is used, unless *detach*."""
-        await trio.to_thread.run_sync(partial(self._made.unmount, detach=detach))
+        left = await trio.to_thread.run_sync(partial(self._made.unmount, detach=detach))
+        if left is not None:
+            await self._remains.remove(left)
 
 
 class Image(ImageFacts):
@@ -116,7 +119,7 @@ class Image(ImageFacts):
         lowers = await self.lowerdirs()
         store = self._backing.storage.images_dir
         made = await trio.to_thread.run_sync(mount_root, store, lowers, Path(where), choice)
-        return Mount(made)
+        return Mount(made, self._backing.remains)
 
     async def open(self, path: PathLike) -> BinaryIO:
         """Open a file of the merged root for reading, once its bytes are here and verified.

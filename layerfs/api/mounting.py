@@ -1,15 +1,16 @@
-"""The merged root of an image at a directory, by overlayfs. Blocking, in the namespaces of the process."""
+"""The merged root of an image at a directory, by overlayfs, in the namespaces of the process."""
 
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
+import trio
 
-from layerfs.errors import NotInStore, UsageError
+from layerfs.errors import NotInStore, StoreError, UsageError
 from layerfs.host.mountpoint import Mountpoint
 from layerfs.host.overlay import SOURCE, Overlay, mount_overlay
-from layerfs.store.scratch import Scratch, make_scratch
+from layerfs.store.scratch import Scratch, make_scratch, remove_scratches
 
 
 class MountChoice(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,10 +45,10 @@ class RootMount:
         self._scratch = scratch
         self._mounted = True
 
-    def unmount(self, *, detach: bool) -> None:
-        """Unmount it and remove what *rw* kept; harmless a second time.
+    def unmount(self, *, detach: bool) -> Scratch | None:
+        """Unmount it and return what it leaves to be removed; harmless a second time.
 
-        Raises MountError while it is used, unless *detach*; StoreError if what was written stays.
+        Raises MountError while it is used, unless *detach*.
         """
         if self._mounted:
             with Mountpoint.open(self.path) as target:
@@ -56,8 +57,27 @@ class RootMount:
                     target.unmount(lazy=detach)
             self._mounted = False
         scratch, self._scratch = self._scratch, None
-        if scratch is not None:
-            scratch.remove()
+        return scratch
+
+
+class Remains:
+    """Scratches of roots that were unmounted, removed together: of many that end at once, in few turns."""
+
+    def __init__(self) -> None:
+        self._waiting: list[Scratch] = []
+        self._failures: dict[Path, StoreError] = {}
+        self._turn = trio.Lock()
+
+    async def remove(self, scratch: Scratch) -> None:
+        """Remove *scratch*. Raises StoreError if it stays."""
+        self._waiting.append(scratch)
+        async with self._turn:
+            if scratch in self._waiting:  # and nobody has taken it along
+                batch, self._waiting = self._waiting, []
+                self._failures |= await trio.to_thread.run_sync(remove_scratches, batch)
+        failure = self._failures.pop(scratch.path, None)
+        if failure is not None:
+            raise failure
 
 
 def mount_root(store: Path, lowers: Sequence[Path], where: Path, how: MountChoice) -> RootMount:

@@ -5,7 +5,7 @@ overlay was made for. Never removes one that a mount in any namespace names.
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import msgspec
@@ -16,7 +16,7 @@ from layerfs.store.disk import make_directories
 from layerfs.store.layout import StoreLayout
 from layerfs.store.locks import ByteLock, Locks
 from layerfs.store.removal import remove_tree
-from layerfs.store.usage import MountUse, mount_with
+from layerfs.store.usage import MountUse, mounts_with
 
 
 class Scratch(msgspec.Struct, frozen=True):
@@ -40,12 +40,9 @@ class Scratch(msgspec.Struct, frozen=True):
 
     def remove(self) -> None:
         """Remove it with everything in it. Raises StoreError, also if a mount uses it, or is about to."""
-        if not self.lock.held and not self.lock.try_acquire():
-            raise StoreError(f"{self.path}: being mounted by another process (not removed)")
-        try:
-            self._remove()
-        finally:
-            self.lock.release()
+        failures = remove_scratches([self])
+        if failures:
+            raise failures[self.path]
 
     def user(self) -> str:
         """Say who uses it, or is about to; empty if nobody does."""
@@ -57,16 +54,48 @@ class Scratch(msgspec.Struct, frozen=True):
         return ""
 
     def _use(self) -> MountUse | None:
-        return mount_with(os.fsencode(self.path.name))
+        return mounts_with([self.path.name]).get(self.path.name)
 
-    def _remove(self) -> None:
-        if use := self._use():
+    def take(self) -> None:
+        """Keep others from mounting or removing it. Raises StoreError if one is about to mount it."""
+        if not self.lock.held and not self.lock.try_acquire():
+            raise StoreError(f"{self.path}: being mounted by another process (not removed)")
+
+    def remove_unless(self, use: MountUse | None) -> None:
+        """Remove it where *use*, what was seen since it was taken, is nobody's. Raises StoreError."""
+        if use is not None:
             raise StoreError(
                 f"{self.path}: in use by {use}, maybe in another mount namespace (not removed; once that has "
                 "ended, layerfs overlay --umount or layerfs gc removes it)"
             )
         with disk_errors(f"{self.path}: cannot remove"):
             remove_tree(self.path)
+
+
+def remove_scratches(scratches: Sequence[Scratch]) -> dict[Path, StoreError]:
+    """Remove scratches with everything in them, and return why some stay: a mount uses them, or is about to.
+
+    The mounts of this machine are looked at once for all: with many it is that which takes long.
+    """
+    failures: dict[Path, StoreError] = {}
+    taken: list[Scratch] = []
+    try:
+        for scratch in scratches:
+            try:
+                scratch.take()
+                taken.append(scratch)
+            except StoreError as exc:
+                failures[scratch.path] = exc
+        uses = mounts_with(scratch.path.name for scratch in taken)
+        for scratch in taken:
+            try:
+                scratch.remove_unless(uses.get(scratch.path.name))
+            except StoreError as exc:
+                failures[scratch.path] = exc
+    finally:
+        for scratch in taken:
+            scratch.lock.release()
+    return failures
 
 
 def make_scratch(images_dir: Path, target: bytes, root: Path) -> Scratch:

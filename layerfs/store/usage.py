@@ -28,6 +28,7 @@ from layerfs.oci import Digest
 
 _DIGEST: Final = re.compile(rb"(?:sha256-[0-9a-f]{64}|sha512-[0-9a-f]{128})")
 _SHORT_ID: Final = re.compile(rb"[a-z2-7]{26}")
+_RANDOM: Final = re.compile(rb"(?<![0-9a-f])[0-9a-f]{32}(?![0-9a-f])")
 _PROC: Final = Path("/proc")
 VARIABLE: Final = "LAYERFS_PID_NAMESPACE"
 """The variable that names the pid namespace (as /proc/self/ns/pid does) of all who could use a store."""
@@ -134,20 +135,19 @@ def _hidden(proc: Path) -> str:
     return ""
 
 
-def mount_with(word: bytes, proc: Path = _PROC) -> MountUse | None:
-    """Return a mount, of any namespace, with *word* in what it shows or in an option.
+def mounts_with(names: Iterable[str], proc: Path = _PROC) -> dict[str, MountUse]:
+    """Return the mount, of any namespace, that has one of *names* in what it shows or in an option, by name.
 
-    For names that occur nowhere by chance, a random one for instance.
+    Names of 32 hexadecimal digits, which occur nowhere by chance.
     """
-    return next(
-        (
-            MountUse(mount.point, pid)
-            for pid, mounts in _namespaces(proc)
-            for mount in mounts or ()
-            if word in mount.root or any(word in option for option in mount.super_options)
-        ),
-        None,
-    )
+    wanted = {name.encode("ascii"): name for name in names}
+    found: dict[str, MountUse] = {}
+    for pid, mounts in _namespaces(proc) if wanted else ():
+        for mount in mounts or ():
+            text = b"\n".join((mount.root, *mount.super_options))
+            for word in wanted.keys() & set(_RANDOM.findall(text)):
+                found.setdefault(wanted[word], MountUse(mount.point, pid))
+    return found
 
 
 def lower_directories(mount: Mount) -> Iterator[bytes]:
