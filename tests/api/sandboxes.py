@@ -4,6 +4,7 @@
 is a writable root with a process in it. After the first round, and at the end, it looks at what this has.
 """
 
+import gc
 import json
 import os
 import subprocess
@@ -115,6 +116,7 @@ class Rounds:
     def look(self) -> dict[str, int]:
         status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
         overlays = self._store / "overlays"
+        gc.collect()
         return {
             "descriptors": len(os.listdir("/proc/self/fd")),
             "mounts": len(mounts_below(self._places)),
@@ -124,6 +126,7 @@ class Rounds:
             ),
             "threads": int(status["Threads"]),
             "memory": int(status["RssAnon"].split()[0]) * 1024,
+            "objects": len(gc.get_objects()),
             "scratches": len(os.listdir(overlays)),
             "leases": len(os.listdir(self._store / "leases")),
         }
