@@ -22,6 +22,7 @@ from layerfs.fetch.laziness import Laziness
 from layerfs.fetch.origin import InProcess, Origin
 from layerfs.fetch.progress import Journal
 from layerfs.fetch.remote import open_remote
+from layerfs.fetch.streams import ONE, Streams
 from layerfs.fetch.tasks import background, held
 from layerfs.host.mountpoint import Mountpoint
 from layerfs.host.supervisor import NOBODY, Supervisor
@@ -67,6 +68,7 @@ def registry_settings(settings: Settings) -> RegistrySettings:
         authfile=settings.authfile,
         offline=settings.offline,
         reachable_networks=settings.reachable_networks,
+        max_bandwidth=settings.max_bandwidth,
     )
     return found if settings.access == Access() else _as_said(settings.access, found)
 
@@ -165,6 +167,7 @@ async def providing(
                 make_room=keeper.make_room,
                 new_backoff=partial(_new_backoff, settings.access),
                 laziness=_laziness(settings),
+                streams=Streams(settings.streams) if local is None else ONE,
             ) as provider,
         ):
             if in_force is not None:

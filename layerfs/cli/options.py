@@ -39,7 +39,7 @@ Json = Annotated[bool, takes.option("--json", help="Print JSON for scripts.")]
 STORE: Final = ("store", "store_owner")
 REGISTRY: Final = ("insecure_registries", "authfile", *(name for name in ACCESS_ROWS if name != "creds"))
 ASKING: Final = (*REGISTRY, "creds")
-FETCHING: Final = (*STORE, "platform", *ASKING, "offline")
+FETCHING: Final = (*STORE, "platform", *ASKING, "offline", "max_bandwidth")
 FILLING: Final = (*FETCHING, "share_store")
 SERVING: Final = (
     *(name for name in FETCHING if name in ROWS),

@@ -14,10 +14,11 @@ import trio
 from layerfs.errors import RegistryError, RegistryMisbehaved, RegistryTimeout, Unreachable
 from layerfs.fetch.backoff import Backoff
 from layerfs.fetch.operations import Receive
-from layerfs.fetch.origin import Origin
+from layerfs.fetch.origin import Listener, Origin
 from layerfs.fetch.parts import BlobParts, spans_of
 from layerfs.fetch.progress import Progress
 from layerfs.fetch.spans import Span, ahead
+from layerfs.fetch.streams import ONE, Rate, Streams, fill, gap_end
 from layerfs.host.oserrors import disk_errors
 from layerfs.oci import Descriptor, Repository
 from layerfs.store import StagedDownload, VerifiedBlob
@@ -62,30 +63,32 @@ async def download(
     *,
     parts: BlobParts | None = None,
     new_backoff: Callable[[], Backoff] = Backoff,
+    streams: Streams = ONE,
 ) -> None:
     """Have what is missing of a blob in *staged*. The caller holds the blob's lock, and commits.
 
-    *parts* may have some of it already: that is not asked for again, if it is worth a second request.
-    Raises RegistryError once resuming does not help, SizeMismatch for excess bytes, StoreFull, WorkerDied.
+    *parts* may have some of it, which is not asked for again if it is worth a second request. *streams* says
+    when several fill it; the first sign of harm ends that. Raises RegistryError once resuming does not help,
+    SizeMismatch for excess bytes, StoreError, WorkerDied.
     """
     arrived = _Arrived(staged, progress)
-    progress.pieced = staged.offset > 0
-    progress.advance(staged.offset)
+    progress.begin(staged.offset)
     here = await parts.here(descriptor.digest, repository.registry) if parts else []
-    backoff = new_backoff()
-    before = staged.offset
-    while staged.offset < descriptor.size:
-        start = staged.offset
+    backoff, before, alone = new_backoff(), staged.offset, progress.restarted
+    while (start := await _settled(staged, progress)) < descriptor.size:
         ready, end = ahead(start, descriptor.size, spans_of(here))
         if ready is not None and await trio.to_thread.run_sync(_take, staged, here, ready, arrived):
             progress.pieced = True
             continue
+        several = not alone and end == descriptor.size and streams.are_worth(end - start)
+        end = streams.probed(start) if several else gap_end(staged, end)
         progress.pieced |= start > 0 or end < descriptor.size
-        question = Receive(repository, descriptor, start, str(staged.staged_path), end)
+        question = Receive(repository, descriptor, start, str(staged.staged_path), end, follow=several)
         try:
-            await origin.ask(question, staged.descriptors, arrived)
-            if staged.offset < end and staged.offset - start < backoff.progress:
-                raise _ended_early(question, staged.offset)
+            wants_more = await _asked(origin, question, staged, arrived, backoff.progress, streams)
+            alone |= several
+            if several and wants_more:
+                await fill(origin, staged, repository, descriptor, arrived, streams)
         except (Unreachable, RegistryTimeout, RegistryMisbehaved) as exc:
             if staged.offset == before:  # opening a stream is retried by the origin
                 raise
@@ -93,10 +96,28 @@ async def download(
     progress.complete(staged.offset)
 
 
-def _ended_early(question: Receive, offset: int) -> RegistryMisbehaved:
-    blob = question.descriptor
-    what = f"{question.repository}@{blob.digest}: the answer ended after {offset} bytes"
-    return RegistryMisbehaved(f"{what} (expected {blob.size})")
+async def _settled(staged: StagedDownload, progress: Progress) -> int:
+    """Return where *staged* goes on, over what is here ahead; watchers hear of that. Raises StoreError."""
+    if staged.pieces:
+        await trio.to_thread.run_sync(staged.settle)
+        progress.advance(staged.offset)
+    return staged.offset
+
+
+async def _asked(
+    origin: Origin, question: Receive, staged: StagedDownload, arrived: Listener, least: int, streams: Streams
+) -> bool:
+    """Have *question* answered; say whether several requests would do better than that one did.
+
+    Raises RegistryMisbehaved for an answer that ended early, without *least* bytes, and what the origin does.
+    """
+    rate = Rate()
+    is_part = await origin.ask(question, staged.descriptors, rate.hearing(arrived))
+    if staged.offset < question.end and staged.offset - question.offset < least:
+        blob = question.descriptor
+        what = f"{question.repository}@{blob.digest}: the answer ended after {staged.offset} bytes"
+        raise RegistryMisbehaved(f"{what} (expected {blob.size})")
+    return is_part and not streams.is_enough(rate)
 
 
 async def _rest(exc: RegistryError, backoff: Backoff, staged: StagedDownload, silent: float) -> None:

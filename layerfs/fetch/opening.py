@@ -19,6 +19,7 @@ from layerfs.fetch.parts import BlobParts
 from layerfs.fetch.progress import Journal
 from layerfs.fetch.room import MakeRoom, no_room
 from layerfs.fetch.sharing import LocatingOrigin, WaitShares
+from layerfs.fetch.streams import ONE, Streams
 from layerfs.fetch.tasks import background
 from layerfs.fetch.workers import Workers
 from layerfs.layer.budgets import Budgets
@@ -40,16 +41,16 @@ async def open_fetcher(
     make_room: MakeRoom = no_room,
     new_backoff: Callable[[], Backoff] = Backoff,
     laziness: Laziness = LAZY,
+    streams: Streams = ONE,
 ) -> AsyncIterator[Fetcher]:
     """Own the tasks that fetch; on leaving, cancel them. A LayerfsError of the block leaves as itself.
 
-    *workers* is how many extractors *pool* has; *blob_files* finds files that can be linked into the store;
-    *make_room* is asked once by what finds the disk full; *new_backoff* makes who judges a broken download.
+    *workers* is how many extractors *pool* has; *blob_files* finds files that can be linked into the store.
     """
     journal = Journal()
     located = LocatingOrigin(origin)
     parts = BlobParts(storage, located, new_backoff)
-    fill = partial(download, located, parts=parts, new_backoff=new_backoff)
+    fill = partial(download, located, parts=parts, new_backoff=new_backoff, streams=streams)
     lent = Workers(pool, workers, located.of)
     with open_decoders() as small:
         async with background() as nursery:

@@ -84,8 +84,10 @@ class FetchConfig(Operation[bytes], frozen=True, tag="config"):
         return await means.source.fetch_config(self.repository, self.descriptor)
 
 
-class Receive(Operation[None], frozen=True, tag="receive"):
+class Receive(Operation[bool], frozen=True, tag="receive"):
     """Write what is missing of a blob, unverified, into a file that holds its first *offset* bytes.
+
+    False if the source sends all behind *offset*, whatever *end* is.
 
     Two descriptors are lent: the file's, and one that holds its lock, so that the lock is free only when
     nobody can write any more. Tells how many of the blob's bytes the file holds. Raises RegistryError where
@@ -99,19 +101,52 @@ class Receive(Operation[None], frozen=True, tag="receive"):
     """The file's, for error texts."""
     end: int
     """Where to stop: what follows is here, or nothing does. A source may go on."""
-    result: ClassVar[Any] = None
+    follow: bool = False
+    """Take what a source sends behind *end*, if it does."""
+    result: ClassVar[Any] = bool
 
     @property
     def registry(self) -> str:
         """That of the repository."""
         return self.repository.registry
 
-    async def do(self, means: Means) -> None:
+    async def do(self, means: Means) -> bool:
         """Let the source's stream into the file."""
         blob = self.descriptor
         end = self.end if self.end < blob.size else None  # a range without an end suits more servers
         async with means.source.stream_blob(self.repository, blob, self.offset, end) as stream:
-            await write_down(stream, blob, self.offset, self.name, means, end)
+            till = end if stream.is_part or not self.follow else None
+            await write_down(stream, blob, self.offset, self.name, means, till)
+            return stream.is_part
+
+
+class ReceivePiece(Operation[bool], frozen=True, tag="piece"):
+    """Write the bytes [*start*, *end*) of a blob, unverified, into their place in a file, beside others.
+
+    The source is asked once. False if it has too much to do already: then nothing is written. Descriptors,
+    what is told and what is raised are as for `Receive`, and NoRanges for a source that sends the whole.
+    """
+
+    repository: Repository
+    descriptor: Descriptor
+    start: int
+    end: int
+    name: str
+    """The file's, for error texts."""
+    result: ClassVar[Any] = bool
+
+    @property
+    def registry(self) -> str:
+        """That of the repository."""
+        return self.repository.registry
+
+    async def do(self, means: Means) -> bool:
+        """Let a part of the source's stream into the file."""
+        blob = self.descriptor
+        async with means.source.stream_range(self.repository, blob, self.start, self.end) as stream:
+            if stream is not None:
+                await write_down(stream, blob, self.start, self.name, means, self.end)
+            return stream is not None
 
 
 class ReceiveRange(Operation[bool], frozen=True, tag="range"):

@@ -30,6 +30,10 @@ class BlobChunks(Protocol):
     def offset(self) -> int:
         """Where they start: as asked for, or 0."""
 
+    @property
+    def is_part(self) -> bool:
+        """Whether no more comes than was asked for."""
+
     def __aiter__(self) -> AsyncIterator[bytes]:
         """Yield the bytes. Raises RegistryError where asking again may help."""
 
@@ -63,6 +67,14 @@ class ImageSource(Protocol):
         """Open a blob at *offset*, up to *end* if given; a source may start at 0 and go on behind *end*.
 
         With *exact* it does so only where it knows no ranges: another refusal of the part is raised.
+        """
+
+    def stream_range(
+        self, repository: Repository, descriptor: Descriptor, start: int, end: int
+    ) -> AbstractAsyncContextManager[BlobChunks | None]:
+        """Open a part of a blob beside another stream of it; None if that cannot be now.
+
+        Asks once. Raises NoRanges for a source that answers with the whole.
         """
 
 

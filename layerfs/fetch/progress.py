@@ -34,6 +34,8 @@ class Progress:
         self.started = time.time()
         self.ended: Literal["complete", "aborted"] | None = None
         """How the download ended; None while it runs."""
+        self.restarted = False
+        """Whether the bytes of an earlier attempt were wrong."""
         self.pieced = False
         """Whether the bytes came in several responses: any of them may be why the digest is wrong."""
         self._changed = trio.Event()
@@ -59,11 +61,17 @@ class Progress:
             since=self.started,
         )
 
+    def begin(self, received: int) -> None:
+        """Go on behind *received* bytes of an earlier attempt."""
+        self.pieced = received > 0
+        self.advance(received)
+
     def restart(self) -> None:
         """Begin again at the first byte: the bytes so far were wrong."""
         self.received = 0
         self.ended = None
         self.pieced = False
+        self.restarted = True
 
     def advance(self, received: int) -> None:
         """Let watchers see that the staged file holds *received* bytes."""

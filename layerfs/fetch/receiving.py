@@ -24,9 +24,9 @@ async def write_down(
     means: Means,
     end: int | None = None,
 ) -> None:
-    """Append *stream* to the first of the files lent, which holds *offset* bytes; *name* is for error texts.
+    """Write *stream* into the first of the files lent, from *offset* on; *name* is for error texts.
 
-    Ends early once *end* bytes of the blob are there, or more.
+    Ends early at *end*: what lies behind it in the file may be bytes of another stream.
 
     Raises what the stream raises, SizeMismatch for one byte too much, StoreFull, StoreError.
     """
@@ -38,10 +38,11 @@ async def write_down(
             passed = min(skip, len(chunk))
             skip -= passed
             file.check(len(chunk) - passed)
+            part = memoryview(chunk)[passed:][: None if end is None else end - file.written]
             if means.inline:
-                file.write(memoryview(chunk)[passed:])
+                file.write(part)
             else:
-                await trio.to_thread.run_sync(file.write, memoryview(chunk)[passed:])
+                await trio.to_thread.run_sync(file.write, part)
             file.announce_some(trio.current_time())
             if end is not None and file.written >= end:
                 break

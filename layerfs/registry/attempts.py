@@ -85,15 +85,24 @@ class Sender:
             elapsed += delay
 
     async def attempt(
-        self, request: Request, what: str, places: Places, explain: Explain, limit: int | None = None
+        self,
+        request: Request,
+        what: str,
+        places: Places,
+        explain: Explain,
+        limit: int | None = None,
+        *,
+        spare: bool = False,
     ) -> Outcome:
         """Send *request* once, in a place that the reply keeps until it is closed.
 
         With a *limit* the body of a success is read too, at most so many bytes. Raises Denied,
-        RegistryMisbehaved, InvalidSettings; the rest of what can go wrong is a NoAnswer.
+        RegistryMisbehaved, InvalidSettings, with *spare* Crowded, since no place is waited for; the rest of
+        what can go wrong is a NoAnswer.
         """
         while True:
-            place = await places.take(request.origin.host)
+            host = request.origin.host
+            place = places.take_spare(host) if spare else await places.take(host)
             began = trio.current_time()
             try:
                 reply = await self._exchange(request, what, limit, place)

@@ -9,7 +9,7 @@ from typing import Final, Self
 import msgspec
 import trio
 
-from layerfs.errors import Denied, RegistryError, RegistryMisbehaved, RegistryTimeout
+from layerfs.errors import Denied, NoRanges, RegistryError, RegistryMisbehaved, RegistryTimeout
 from layerfs.oci import Descriptor, mediatype
 from layerfs.registry import ranges
 from layerfs.registry.encoding import is_true
@@ -46,6 +46,11 @@ class BlobStream(msgspec.Struct):
     """The server compressed what it sends, besides what the blob is."""
     pace: Pace | None = None
     received: int = 0
+
+    @property
+    def is_part(self) -> bool:
+        """Whether no more comes than was asked for."""
+        return self.reply is None or self.reply.status == 206
 
     def __aiter__(self) -> Self:
         return self
@@ -105,6 +110,21 @@ async def open_blob(requester: Requester, call: Call, descriptor: Descriptor, *,
             await reply.drain()
         call = msgspec.structs.replace(call, range=ALL)
     reply = await requester.open(call)
+    return await _stream(reply, call.range, call.what, descriptor, requester.pace())
+
+
+async def open_range(requester: Requester, call: Call, descriptor: Descriptor) -> BlobStream | None:
+    """Ask once for ``call.range`` of a blob, beside other requests for it; None while no place is free.
+
+    Raises NoRanges where the whole is sent, or no such range is known, and what `Requester.open` raises.
+    """
+    call = msgspec.structs.replace(call, download=True, statuses=frozenset({200, 206, 416}))
+    reply = await requester.open_spare(call)
+    if reply is None:
+        return None
+    if reply.status != 206:
+        await reply.aclose()
+        raise NoRanges(f"{call.what}: a range is answered with status {reply.status} (expected 206)")
     return await _stream(reply, call.range, call.what, descriptor, requester.pace())
 
 

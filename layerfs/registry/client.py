@@ -11,7 +11,15 @@ from typing import Final, Self
 
 import msgspec
 
-from layerfs.errors import Denied, DigestMismatch, InvalidDigest, Offline, RegistryMisbehaved, SizeMismatch
+from layerfs.errors import (
+    Denied,
+    DigestMismatch,
+    InvalidDigest,
+    NoRanges,
+    Offline,
+    RegistryMisbehaved,
+    SizeMismatch,
+)
 from layerfs.foreign import NAME, printable
 from layerfs.oci import Descriptor, Digest, Repository, Resolved, Tag, mediatype
 from layerfs.oci.documents import MAX_DOCUMENT_SIZE
@@ -126,6 +134,27 @@ class RegistryClient:
             yield stream
         finally:
             await stream.aclose()
+
+    @asynccontextmanager
+    async def stream_range(
+        self, repository: Repository, descriptor: Descriptor, start: int, end: int
+    ) -> AsyncIterator[BlobStream | None]:
+        """Open the bytes from *start* to before *end* of a blob beside another stream of it.
+
+        Asks once. None if all downloads that may run are running. Raises NoRanges where no range is sent.
+        """
+        what = f"blob {descriptor.digest} of {repository}"
+        self._require_allowed(repository.registry, what)
+        target = BlobOf(repository, descriptor.digest)
+        call = Call(what=what, target=target, range=Range(start, end - 1))
+        if self._settings.foreign_urls and descriptor.urls:
+            raise NoRanges(f"{what}: a foreign layer, from servers that are no registries")
+        stream = await blob.open_range(self._requester, call, descriptor)
+        try:
+            yield stream
+        finally:
+            if stream is not None:
+                await stream.aclose()
 
     async def tags(self, repository: Repository) -> list[str]:
         """Return the tags of a repository in the registry's order; [] if it has none.

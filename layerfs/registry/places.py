@@ -67,6 +67,16 @@ class Places:
         await held.acquire()
         return Place(self, site, held)
 
+    def take_spare(self, host: str) -> "Place":
+        """Take a place that is free now. Raises Crowded if none is."""
+        site = self._sites.of(host)
+        held = self.of(site)
+        try:
+            held.acquire_nowait()
+        except trio.WouldBlock:
+            raise Crowded(site) from None
+        return Place(self, site, held)
+
     def of(self, site: str) -> trio.Semaphore:
         """Return the places of *site*; they are kept as long as somebody has or wants one."""
         found = self._of_sites.get(site)

@@ -11,6 +11,7 @@ from typing import Final
 import trio
 
 from layerfs.errors import RegistryError, RegistryMisbehaved
+from layerfs.registry.bandwidth import Bandwidth
 from layerfs.registry.encoding import Decoder
 from layerfs.registry.failures import translated
 from layerfs.registry.http import httpx
@@ -33,12 +34,15 @@ class Reply:
     """Called once, when the exchange is over."""
     _body: AsyncIterator[bytes] | None
 
-    def __init__(self, response: httpx.Response, request: Request, patience: float) -> None:
+    def __init__(
+        self, response: httpx.Response, request: Request, patience: float, bandwidth: Bandwidth
+    ) -> None:
         self.request = request
         self.status = response.status_code
         self.headers = response.headers
         self.on_close = lambda: None
         self._response = response
+        self._bandwidth = bandwidth
         self._patience = patience  # seconds for a body that is only read to be shown or thrown away
         self._body = None
         self._decoder: Decoder | None = None
@@ -85,9 +89,11 @@ class Reply:
         if self._body is None:
             self._body = self._response.aiter_raw()
         try:
-            return await anext(self._body, None)
+            chunk = await anext(self._body, None)
         except (httpx.HTTPError, httpx.StreamError, ssl.SSLError, OSError) as exc:
             raise translated(exc, self.request, what) from None
+        await self._bandwidth.take(len(chunk or b""))
+        return chunk
 
     async def read(self, limit: int, what: str) -> bytes:
         """Return the whole decoded body, also a second time.

@@ -12,19 +12,20 @@ import msgspec
 import trio
 
 from layerfs.errors import RegistryError, RegistryMisbehaved
-from layerfs.registry.attempts import Explain, NoAnswer, Outcome, Sender
+from layerfs.registry.attempts import NoAnswer, Outcome, Sender
 from layerfs.registry.auth import Authenticator, Grant
 from layerfs.registry.body import Body
-from layerfs.registry.challenge import Challenge, parse_challenges
+from layerfs.registry.challenge import Challenge
 from layerfs.registry.hosts import Greeting, Host, Target, UploadsOf, asks_next, hosts
 from layerfs.registry.keychain import Keychain
 from layerfs.registry.pace import Pace
-from layerfs.registry.places import Places
+from layerfs.registry.places import Crowded, Places
 from layerfs.registry.problem import Problem, without_secrets
 from layerfs.registry.ranges import ALL, Range
 from layerfs.registry.redirects import Request
 from layerfs.registry.reply import Reply
 from layerfs.registry.settings import RegistrySettings
+from layerfs.registry.speakers import challenges_of, explained, spoke
 from layerfs.registry.token import MAX_TOKEN_BODY, RepositoryRights
 from layerfs.registry.transport import Transport
 from layerfs.registry.weborigin import WebOrigin
@@ -50,6 +51,8 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     """Which answers to return; others become errors. Empty: all that are not worth a retry."""
     download: bool = False
     """A blob: takes a place among the downloads, not among the requests."""
+    spare: bool = False
+    """Waits for no place: there is other work, which it stands beside."""
     actions: str = "pull"
     """The rights to the repository that it needs."""
     body: Body | None = None
@@ -133,6 +136,21 @@ class Requester:
         registry = self._registry(call.registry)
         return await self._sender.persist(lambda: self._ask(call, registry))
 
+    async def open_spare(self, call: Call) -> Reply | None:
+        """Return the one answer to *call*, which is not sent again; None if no place is free for it.
+
+        Raises as `open`.
+        """
+        try:
+            outcome = await self._ask(
+                msgspec.structs.replace(call, spare=True), self._registry(call.registry)
+            )
+        except Crowded:
+            return None
+        if isinstance(outcome, NoAnswer):
+            raise outcome.error
+        return outcome
+
     async def persist(self, attempt: Callable[[], Awaitable[Outcome]]) -> Reply:
         """Repeat *attempt*, which may be several calls, until an answer comes. Raises as `open`."""
         return await self._sender.persist(attempt)
@@ -160,14 +178,14 @@ class Requester:
             request = call.request(home, None)
             request = msgspec.structs.replace(request, reach=await self._transport.reach_from(home.origin))
         request = msgspec.structs.replace(request, url=url)
-        explain = _explain(call.what, host or registry.to_ask[0], grant)
+        explain = explained(call.what, host or registry.to_ask[0], grant)
         outcome = await self._sender.attempt(request, call.what, self._downloads, explain)
-        if host and grant and isinstance(outcome, Reply) and outcome.status == 401 and _spoke(outcome, host):
+        if host and grant and isinstance(outcome, Reply) and outcome.status == 401 and spoke(outcome, host):
             await outcome.problem()
-            challenges = _challenges(outcome, host) or await self._ping(host, registry)
+            challenges = challenges_of(outcome, host) or await self._ping(host, registry)
             grant = await self._auth.answer(host, call.rights, challenges, grant)
             request = msgspec.structs.replace(call.request(host, grant), url=url)
-            explain = _explain(call.what, host, grant)
+            explain = explained(call.what, host, grant)
             outcome = await self._sender.attempt(request, call.what, self._downloads, explain)
         if isinstance(outcome, NoAnswer) or outcome.status in call.statuses:
             return outcome
@@ -218,14 +236,16 @@ class Requester:
         grants = 0
         while True:
             await registry.end_of_pause()
-            request, explain = call.request(host, grant), _explain(call.what, host, grant)
-            outcome = await self._sender.attempt(request, call.what, places, explain, call.limit)
+            request, explain = call.request(host, grant), explained(call.what, host, grant)
+            outcome = await self._sender.attempt(
+                request, call.what, places, explain, call.limit, spare=call.spare
+            )
             self._heed(outcome, host, registry)
             if isinstance(outcome, NoAnswer):
                 return outcome
-            challenges = _challenges(outcome, host)
+            challenges = challenges_of(outcome, host)
             wider = any(challenge.wants_more_scope for challenge in challenges)
-            demands = _spoke(outcome, host) and (outcome.status == 401 or (outcome.status == 403 and wider))
+            demands = spoke(outcome, host) and (outcome.status == 401 or (outcome.status == 403 and wider))
             if not demands and (not call.statuses or outcome.status in call.statuses):
                 return outcome
             failure = await NoAnswer.of(outcome, explain)
@@ -241,13 +261,13 @@ class Requester:
             request = Request("GET", host.url(Greeting(host.registry)), insecure=host.insecure)
             reply = await self._ask_server(request, f"registry {host.registry}", self._requests)
             await reply.problem()
-            registry.challenges[host] = _challenges(reply, host)
+            registry.challenges[host] = challenges_of(reply, host)
         return registry.challenges[host]
 
     def _heed(self, outcome: Outcome, host: Host, registry: _Registry) -> None:
         """Pause as the registry wishes, and show its warnings; storage has no say over the registry."""
         reply = outcome.reply if isinstance(outcome, NoAnswer) else outcome
-        if reply is None or not _spoke(reply, host):
+        if reply is None or not spoke(reply, host):
             return
         self._show_warnings(reply, registry)
         wish = outcome.wish if isinstance(outcome, NoAnswer) else None
@@ -268,22 +288,3 @@ class Requester:
                 hosts(name, self._settings.insecure, self._settings.tls_verify)
             )
         return self._registries[name]
-
-
-def _spoke(reply: Reply, host: Host) -> bool:
-    """Say whether an answer is the registry's own. What it redirects to speaks for itself alone."""
-    return reply.request.origin == host.origin
-
-
-def _challenges(reply: Reply, host: Host) -> tuple[Challenge, ...]:
-    """Return how the registry wants to be asked; another server has no say in that."""
-    return parse_challenges(reply.header_list("www-authenticate")) if _spoke(reply, host) else ()
-
-
-def _explain(what: str, host: Host, grant: Grant | None) -> Explain:
-    def explain(reply: Reply, problem: Problem) -> RegistryError:
-        if not _spoke(reply, host):
-            return problem.error_of_other(what, str(reply.request.origin), host.registry)
-        return problem.error(what, host.registry, grant.login if grant else "no credentials")
-
-    return explain

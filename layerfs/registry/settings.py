@@ -60,6 +60,8 @@ class RegistrySettings:
     """For all registries at one address."""
     downloads_per_site: int = 6
     """Counted apart, so that a lookup never waits for a download to end."""
+    max_bandwidth: int | None = None
+    """Bytes a second that are taken in at most, of all registries; None for no limit."""
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     user_agent: str = USER_AGENT
     environment: Mapping[str, str] | None = field(default=None, repr=False)

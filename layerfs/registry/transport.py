@@ -17,6 +17,7 @@ import trio
 
 from layerfs.errors import Denied, InvalidSettings, RegistryMisbehaved
 from layerfs.registry import redirects
+from layerfs.registry.bandwidth import Bandwidth
 from layerfs.registry.failures import translated
 from layerfs.registry.http import httpx
 from layerfs.registry.places import Crowded, Place, Sites
@@ -60,6 +61,7 @@ class Transport:
         self.sites = Sites()
         self._networks = tuple(ip_network(text) for text in sorted(settings.reachable_networks))
         self._making = trio.Lock()
+        self._bandwidth = Bandwidth(settings.max_bandwidth)
         self._timeout = httpx.Timeout(
             settings.idle_timeout, connect=settings.connect_timeout, pool=None
         ).as_dict()
@@ -142,7 +144,7 @@ class Transport:
             peer = response.extensions["network_stream"].get_extra_info("server_addr")
             self._homes[request.origin] = scope_of(peer[0])
         _log.debug("%r: %d", request, response.status_code)
-        return Reply(response, request, self._settings.document_timeout)
+        return Reply(response, request, self._settings.document_timeout, self._bandwidth)
 
     def _behind_proxy(self, host: str, reach: Reach | None, place: Place | None) -> None:
         """Judge what only the proxy will connect to. Raises Denied, Crowded."""

@@ -170,6 +170,16 @@ def _amount(text: str | int, what: str) -> Amount:
     return Amount(int(number * base ** (1 + _POWERS.index(unit[0]) if unit[:1] in tuple(_POWERS) else 0)))
 
 
+_SLOWEST: Final = 64 << 10
+
+
+def _rate(text: str | int, what: str) -> int:
+    amount = _amount(str(text).strip().removesuffix("/s"), what)
+    if amount.percent or amount.bytes < _SLOWEST:
+        raise InvalidSettings(f"{what}: {str(text)[:100]!r} (expected 64KiB a second or more, as 20MB)")
+    return amount.bytes
+
+
 _DURATION: Final = re.compile(r"(\d{1,9}(?:\.\d{1,3})?)(ms|[smh]?)", re.ASCII)
 _SECONDS: Final = {"ms": 0.001, "": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
 
@@ -254,6 +264,16 @@ USER: Final = ValueKind(
 )
 """A user of this machine by name or uid; a uid as value."""
 LEVEL: Final = ValueKind(toml=Level, option=Level)
+RATE: Final = ValueKind(
+    toml=str | Annotated[int, msgspec.Meta(ge=0)],
+    option=str,
+    of_file=_rate,
+    of_option=_rate,
+    of_word=_rate,
+    example="20MB",
+)
+"""Bytes a second. Slower ones would let registries seem dead that are not."""
+STREAMS: Final = ValueKind(toml=Annotated[int, msgspec.Meta(ge=1, le=16)], option=int, least=1)
 COUNT: Final = ValueKind(toml=Annotated[int, msgspec.Meta(ge=0)], option=int, least=0)
 DURATION: Final = ValueKind(toml=str, option=str, of_file=_duration, of_option=_duration)
 """A length of time, as those of Go's programs; seconds as value."""

@@ -25,7 +25,9 @@ from layerfs.settings.kinds import (
     PATH,
     PATTERNS,
     PLATFORM,
+    RATE,
     SECONDS,
+    STREAMS,
     USER,
     Amount,
     Background,
@@ -150,6 +152,27 @@ class Settings:
         ),
     )
     """Seconds after which a pinned tag is resolved anew; None for never."""
+    streams: int = field(
+        default=4,
+        metadata=by(
+            STREAMS,
+            "How many requests may fill one blob of more than 64 MiB at the same time, where a registry "
+            "sends ranges and one request is slow; 1 to 16, 4 by default.",
+        ),
+    )
+    max_bandwidth: int | None = field(
+        default=None,
+        metadata=by(
+            RATE,
+            "Bytes a second that are fetched at most, in all, as 20MB or 512KiB; no limit by default.",
+            help="Fetch at most so many bytes a second, as 20MB (default: as fast as it goes).",
+            flags="--max-bandwidth",
+            metavar="RATE",
+            variable="LAYERFS_MAX_BANDWIDTH",
+            word=True,
+        ),
+    )
+    """Bytes a second; None for no limit."""
     allow_other: bool = field(
         default=False,
         metadata=by(FLAG, "Let other users read the mount.", flags="--allow-other/--private", word=True),

@@ -21,7 +21,7 @@ def adopt(staged: StagedDownload, source: Path, size: int) -> bool:
     False if nothing can be shared: then nothing has changed, and the bytes have to be written. After a hard
     link the descriptor of *staged* can only read. Raises StoreError.
     """
-    if staged.offset:
+    if staged.offset or staged.pieces:
         return False  # an earlier attempt has a part; it goes on there
     target, _ = staged.descriptors
     try:

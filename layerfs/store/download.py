@@ -8,20 +8,19 @@ import contextlib
 import io
 import logging
 import os
-import stat
 from collections.abc import Callable, Iterable
-from errno import EIO
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
 from layerfs.errors import ImageError, SizeMismatch, StoreDamaged, StoreError
+from layerfs.host import boot_id
 from layerfs.host.oserrors import disk_errors
 from layerfs.oci import Digest
 from layerfs.store.blobs import VerifiedBlob, verified
-from layerfs.store.disk import FILE_MODE, sync_directory
-from layerfs.store.layout import mark_of, staged
-from layerfs.store.locks import ByteLock, Locks
+from layerfs.store.disk import sync_directory, write_all_at
+from layerfs.store.locks import ByteLock
+from layerfs.store.pieces import Pieces, most_notes
 from layerfs.store.writer import HashingWriter
 
 _CHUNK: Final = 4 << 20
@@ -35,7 +34,8 @@ class StagedDownload:
 
     Ends in `commit`, `abort` or `suspend`. Leaving the context otherwise suspends it, so that the
     next attempt goes on from there, except after wrong bytes (ImageError) or when the disk failed
-    (StoreError): then the file is removed. Not for two threads at once.
+    (StoreError): then the file is removed. Grows at its end, or is filled in pieces (`scatter`), whose notes
+    are cut off before anything is committed. Not for two threads at once.
     """
 
     def __init__(
@@ -51,6 +51,8 @@ class StagedDownload:
         self._entered = False
         self._raw = io.FileIO(fd, "r+")
         self._held = 0
+        self.pieces: Pieces | None = None
+        """Which pieces are here, of a file that is written in any order; None for one that grows."""
         self._writer: HashingWriter[io.FileIO] = HashingWriter(
             self._raw, digest.algorithm, limit=self._expected, name=str(digest)
         )
@@ -88,6 +90,43 @@ class StagedDownload:
     def grown(self, size: int) -> None:
         """Say that the file holds *size* bytes now, whoever wrote them."""
         self._held = size
+
+    def scatter(self, piece: int) -> Pieces:
+        """Let pieces of *piece* bytes be written in any order from now on; `offset` is where the front is.
+
+        For a blob of known size. Blocking. Raises StoreFull, StoreError.
+        """
+        assert self._expected is not None
+        if self.pieces is None:
+            pieces = Pieces.of(self._expected, piece)
+            pieces.here.update(pieces.complete(0, self._held))
+            with disk_errors(f"{self.staged_path}: cannot write"):
+                write_all_at(self._raw.fileno(), pieces.notes(boot_id()), self._expected)
+            self.pieces = pieces
+        return self.pieces
+
+    def keep(self, numbers: Iterable[int]) -> None:
+        """Note that all bytes of these pieces were written. Blocking. Raises StoreFull, StoreError."""
+        assert self.pieces is not None
+        for number in numbers:
+            if number not in self.pieces.here:
+                with disk_errors(f"{self.staged_path}: cannot write"):
+                    write_all_at(self._raw.fileno(), *self.pieces.note_of(number))
+                self.pieces.here.add(number)
+        self._held = self.pieces.front(self._held)
+
+    def settle(self) -> None:
+        """Note what was written up to `offset`, which moves over the pieces that are here behind it.
+
+        If nothing is here behind that, the file ends there and grows at its end from now on. Blocking. Raises
+        StoreFull, StoreError.
+        """
+        if self.pieces is not None:
+            self.keep(self.pieces.complete(0, self._held))
+            if self.pieces.is_straight(self._held):
+                with disk_errors(f"{self.staged_path}: cannot be cut"):
+                    os.ftruncate(self._raw.fileno(), self._held)
+                self.pieces = None
 
     def write(self, chunk: bytes | bytearray | memoryview) -> int:
         """Append *chunk*. Raises SizeMismatch on the first excess byte, StoreFull, StoreError."""
@@ -143,13 +182,16 @@ class StagedDownload:
 
     def suspend(self) -> None:
         """Leave what was downloaded for the next attempt; harmless after commit or abort."""
-        if self._committed or self.offset == 0:
+        if self._committed or (self.offset == 0 and not (self.pieces and self.pieces.here)):
             self.abort()
         self._close()
 
     def take_over(self) -> None:
-        """Go on behind what the file holds already. Raises OSError."""
-        self._held = os.fstat(self._raw.fileno()).st_size
+        """Go on behind what the file holds already. Raises OSError, StoreError."""
+        self.pieces, self._held = None, os.fstat(self._raw.fileno()).st_size
+        if self._expected is not None and self._held > self._expected:
+            self.pieces = pieces_behind(self._raw.fileno(), self._expected)
+            self._held = self.pieces.front(0) if self.pieces else 0
 
     def _publish(self) -> None:
         # A second name, not a rename: the first one must live on. One name of a finished blob is never
@@ -194,84 +236,6 @@ class StagedDownload:
             self.suspend()
 
 
-def stage_download(
-    locks: Locks,
-    digest: Digest,
-    final: Path,
-    expected_size: int,
-    suspended: Iterable[Path] = (),
-    source: str = "",
-) -> StagedDownload:
-    """Take up the first of *suspended* that nobody holds, or begin a new file. Raises StoreError."""
-    for path in suspended:
-        download = _resume(locks, digest, path, final, expected_size)
-        if download is not None:
-            return download
-    path = staged(final.parent, digest.name, "downloading", mark_of(source))
-    lock = locks.take(path)
-    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    try:
-        with disk_errors(f"{path}: cannot create"):
-            fd = os.open(path, flags, FILE_MODE)
-            os.fchmod(fd, FILE_MODE)
-    except BaseException:
-        lock.release()
-        raise
-    return StagedDownload(digest, path, final, expected_size, lock, fd)
-
-
-def discard_suspended(locks: Locks, paths: Iterable[Path]) -> None:
-    """Remove those of the staged downloads *paths* that nobody holds."""
-    for path in paths:
-        lock = locks.name(path)
-        if lock.try_acquire():
-            with contextlib.suppress(OSError):
-                os.unlink(path)
-            lock.release()
-
-
-def find_suspended(directory: Path, digest: Digest, source: str = "") -> list[Path]:
-    """Return the staged downloads of *digest* from *source*, largest first; some may be in use.
-
-    What another source sent may be anything: it would spoil a sound download.
-    """
-    prefix = f"{digest.name}.{mark_of(source)}"
-    # Only names are read: the directory may hold 50,000 blobs.
-    names = [name for name in os.listdir(directory) if name.startswith(prefix)]
-    found = []
-    for path in (directory / name for name in names if name.endswith(".downloading")):
-        with contextlib.suppress(OSError):
-            found.append((os.lstat(path).st_size, path))
-    return [path for _, path in sorted(found, reverse=True)]
-
-
-def _resume(
-    locks: Locks, digest: Digest, path: Path, final: Path, expected_size: int
-) -> StagedDownload | None:
-    lock = locks.name(path)
-    if not lock.try_acquire():
-        return None
-    download = None
-    try:
-        fd = _open_suspended(path, expected_size)
-        download = StagedDownload(digest, path, final, expected_size, lock, fd)
-        download.take_over()
-    except OSError as exc:  # gone since it was listed, or not a part of this blob: a new file serves as well
-        log.info("%s: cannot be resumed: %s", path, exc)
-        if download is None:
-            lock.release()
-        else:
-            download.suspend()
-        return None
-    return download
-
-
-def _open_suspended(path: Path, expected_size: int) -> int:
-    fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
-    status = os.fstat(fd)
-    partial = stat.S_ISREG(status.st_mode) and status.st_nlink == 1
-    if partial and not 0 < expected_size < status.st_size:
-        return fd
-    os.close(fd)
-    os.unlink(path)
-    raise OSError(EIO, "committed already, longer than the blob, or no regular file")
+def pieces_behind(fd: int, size: int) -> Pieces | None:
+    """Read the notes behind a blob of *size* bytes. Raises OSError, StoreError."""
+    return Pieces.parse(os.pread(fd, most_notes(), size), size, boot_id())

@@ -30,7 +30,7 @@ from layerfs.oci import Digest, ImageConfig, Index, Manifest, parse_manifest, st
 from layerfs.store.blobs import BlobShelf, VerifiedBlob, verified
 from layerfs.store.disk import utf8_path
 from layerfs.store.documents import DocumentShelf
-from layerfs.store.download import StagedDownload, discard_suspended, find_suspended, stage_download
+from layerfs.store.download import StagedDownload
 from layerfs.store.durability import Durability, writing_back
 from layerfs.store.extraction import Extractors
 from layerfs.store.gate import StoreGate
@@ -48,6 +48,7 @@ from layerfs.store.removing import Remover
 from layerfs.store.soundness import TreeJudge
 from layerfs.store.staging import StagedTree
 from layerfs.store.stock import Stock
+from layerfs.store.suspended import discard_suspended, find_suspended, stage_download
 from layerfs.store.sweep import SUSPENDED_SECONDS, Swept, sweep
 from layerfs.store.trees import TreeShelf
 from layerfs.store.usage import Usage, UsageCache

@@ -25,6 +25,8 @@ SAID: dict[str, tuple[str, Any, Any]] = {
     "offline": ("true", True, True),
     "fetch_timeout": ("7", 7.0, 7.0),
     "tag_ttl": ("8", 8.0, 8.0),
+    "streams": ("8", None, 8),
+    "max_bandwidth": ('"20MB/s"', "20MB", 20_000_000),
     "allow_other": ("true", True, True),
     "registries": ('["a.b:1", "c.d"]', "a.b:1,c.d", frozenset({"a.b:1", "c.d"})),
     "reachable_networks": ('["10.0.0.0/8"]', None, frozenset({"10.0.0.0/8"})),
@@ -47,6 +49,7 @@ _WORDS = {
     "tag_ttl": "8",
     "max_size": "20GiB",
     "min_free": "5%",
+    "max_bandwidth": "20MB",
 }
 
 
@@ -110,6 +113,12 @@ def test_a_word_in_another_form_is_refused(name: str, form: str) -> None:
 def test_seconds_are_a_number_of_at_least_one(text: str) -> None:
     with pytest.raises(InvalidSettings, match="seconds"):
         mountoptions.parse([f"fetch_timeout={text}"])
+
+
+@pytest.mark.parametrize("text", ["0", "63KiB", "50%", "fast", "20MB/h"])
+def test_a_rate_is_bytes_a_second(text: str) -> None:
+    with pytest.raises(InvalidSettings, match="max_bandwidth"):
+        mountoptions.parse([f"max_bandwidth={text}"])
 
 
 @pytest.mark.usefixtures("nothing_configured")

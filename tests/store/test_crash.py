@@ -111,6 +111,29 @@ def survive(
     return absent + complete
 
 
+PIECE = 1000
+
+
+def download_in_pieces(storage: ImageStorage) -> None:
+    """Write what the notes do not promise, the front last; what they do promise is compared."""
+    content = LAYER.blob
+    with storage.stage_layer_download(LAYER.digest, len(content)) as staged:
+        fd, _ = staged.descriptors
+        assert os.pread(fd, staged.offset, 0) == content[: staged.offset]
+        pieces = staged.scatter(PIECE)
+        for number in reversed(range(pieces.count)):
+            start, end = pieces.start(number), pieces.end(number)
+            if number in pieces.here:
+                assert os.pread(fd, end - start, start) == content[start:end]
+                continue
+            middle = (start + end) // 2
+            os.pwrite(fd, content[start:middle], start)
+            os.pwrite(fd, content[middle:end], middle)
+            staged.keep((number,))
+        staged.settle()
+        staged.commit()
+
+
 def blob_is_there(storage: ImageStorage) -> bool:
     blob = storage.open_blob(LAYER.digest)
     if blob is None:
@@ -226,6 +249,7 @@ def layer_is_gone(storage: ImageStorage) -> bool:
 
 SCENARIOS: dict[str, Scenario] = {
     "commit of a download": (nothing, download_blob, blob_is_there),
+    "a download in pieces": (nothing, download_in_pieces, blob_is_there),
     "documents and a ref": (nothing, save_documents, document_and_ref_are_there),
     "publication of a layer": (nothing, publish_layer, layer_is_there),
     "publication over a void layer": (void_layer, publish_layer, layer_is_there),

@@ -50,6 +50,8 @@ class FakeOrigin:
     """What the next questions of a step are answered with."""
     deliveries: list[Delivery] = field(default_factory=list)
     """How the next streams go."""
+    spare: list[Delivery | None] = field(default_factory=list)
+    """How the next streams beside another one go; None: there is no place for them."""
     of_registries: dict[str, list[Delivery]] = field(default_factory=dict)
     """For streams from these registries, in the place of `deliveries`; the last one goes on for ever."""
     sites: dict[str, str] = field(default_factory=dict)
@@ -124,6 +126,22 @@ class FakeOrigin:
         content = self._blob(descriptor.digest) if delivery.content is None else delivery.content
         yield _Stream(start, content[start : delivery.until], self.chunk, delivery)
 
+    @asynccontextmanager
+    async def stream_range(
+        self, repository: Repository, descriptor: Descriptor, start: int, end: int
+    ) -> AsyncIterator["_Stream | None"]:
+        """Open a part of a blob as the next of `spare` says, and then well."""
+        self.asked.append(f"range {descriptor.digest} {start} {end}")
+        delivery = self.spare.pop(0) if self.spare else Delivery()
+        if delivery is None:
+            yield None
+            return
+        if delivery.refused is not None:
+            raise delivery.refused
+        content = self._blob(descriptor.digest) if delivery.content is None else delivery.content
+        stop = end if delivery.until is None else min(end, delivery.until)
+        yield _Stream(start, content[start:stop], self.chunk, delivery)
+
     def _ask(self, step: Step, what: str) -> None:
         self.asked.append(f"{step} {what}")
         if self.failures[step]:
@@ -139,6 +157,7 @@ class FakeOrigin:
 class _Stream:
     def __init__(self, offset: int, content: bytes, chunk: int, delivery: Delivery) -> None:
         self.offset = offset
+        self.is_part = not delivery.from_start
         self._content = content
         self._chunk = chunk
         self._delivery = delivery
