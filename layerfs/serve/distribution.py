@@ -13,7 +13,17 @@ from typing import Final, TypeVar
 import trio
 
 from layerfs.catalog.documents import held_document
-from layerfs.errors import Denied, ImageError, LayerfsError, NotFound, NotInStore, RateLimited, StoreDamaged
+from layerfs.errors import (
+    Denied,
+    ImageError,
+    InvalidReference,
+    LayerfsError,
+    NotFound,
+    NotInStore,
+    RateLimited,
+    StoreDamaged,
+    StoreError,
+)
 from layerfs.needs import BlobNeed, DocumentNeed, Need, Provider, TagNeed
 from layerfs.oci import Digest, Manifest, Repository, documents_below
 from layerfs.oci.mediatype import OCI_INDEX
@@ -72,7 +82,14 @@ class Distribution:
         return found
 
     async def _read(self, look: Callable[[], T]) -> T:
-        return await trio.to_thread.run_sync(look, limiter=self._readers)
+        """Look into the store in a thread. Raises Refused, also for a disk that fails."""
+        try:
+            return await trio.to_thread.run_sync(look, limiter=self._readers)
+        except InvalidReference as exc:  # together with its tag the name is too long for a file
+            raise Refused(404, "NAME_UNKNOWN", str(exc)) from exc
+        except (StoreError, OSError) as exc:
+            log.warning("a request could not be answered: %s", exc)
+            raise Refused(503, "UNAVAILABLE", "the store cannot be read now", _LATER) from exc
 
     # From the store; these block
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from layerfs.errors import Denied, LayerfsError, NotFound, RateLimited, Unreachable
+from layerfs.errors import Denied, LayerfsError, NotFound, RateLimited, StoreError, Unreachable
 from layerfs.needs import BlobNeed, DocumentNeed, Need, TagNeed
 from layerfs.oci import Digest, Repository
 from layerfs.store import ImageStorage
@@ -130,6 +130,28 @@ async def test_damaged_documents_are_not_served(store: Path) -> None:
         config = await scene.ask(f"/v2/team/app/blobs/{IMAGE.config_digest}")
 
     assert (manifest.status, config.status) == (404, 404)
+
+
+async def test_a_name_that_no_file_can_have_is_not_here(store: Path) -> None:
+    async with served(store) as scene:
+        for target in ("manifests/" + "t" * 128, f"manifests/{OTHER.digest}", "tags/list"):
+            answer = await scene.ask(f"/v2/r.test/{'a' * 248}/{target}")
+
+            assert answer.status == 404
+
+
+@pytest.mark.allow_warnings
+async def test_a_disk_that_cannot_be_read_is_no_miss(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with served(store) as scene:
+
+        def fails(digest: Digest) -> None:
+            raise StoreError(f"{digest}: Input/output error at /secret/place")
+
+        monkeypatch.setattr(scene.storage, "open_blob", fails)
+        answer = await scene.ask(f"/v2/team/app/blobs/{SMALL.digest}")
+
+    assert (answer.status, codes(answer.body)) == (503, ["UNAVAILABLE"])
+    assert b"secret" not in answer.body
 
 
 # Names
