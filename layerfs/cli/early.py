@@ -16,8 +16,11 @@ from layerfs.store.layout import StoreLayout
 
 @contextmanager
 def extractors(*, needed: bool) -> Iterator[ExtractorPool]:
-    """Yield extractors for one command, one of which starts now if one is *needed* for certain."""
-    with ExtractorPool() as pool:
+    """Yield extractors for one command, one of which starts now if one is *needed* for certain.
+
+    They stay as long as the command: a thread that ends them would keep `layerfs.registry.http` from sparing.
+    """
+    with ExtractorPool(idle_exit=None) as pool:
         if needed:
             pool.warm()
         yield pool

@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Final, Self
 
 import msgspec
@@ -184,9 +185,12 @@ class Extractor:
 
 
 class ExtractorPool:
-    """Workers on demand: started when needed, kept warm for a while, replaced when dead."""
+    """Workers on demand: started when needed, kept warm for a while, replaced when dead.
 
-    def __init__(self, limit: int | None = None, *, idle_exit: float = IDLE_EXIT) -> None:
+    With *idle_exit* None they are kept until `close`, and the pool has no thread.
+    """
+
+    def __init__(self, limit: int | None = None, *, idle_exit: float | None = IDLE_EXIT) -> None:
         self.limit: Final = limit or min(os.cpu_count() or 1, WORKERS_MAX)
         """How many there may be."""
         self._idle_exit = idle_exit
@@ -277,21 +281,22 @@ class ExtractorPool:
             self._changed.notify_all()
 
     def _start_reaper(self) -> None:
-        if self._reaper is None:
-            self._reaper = threading.Thread(target=self._reap, name="extractor-reaper", daemon=True)
+        if self._reaper is None and self._idle_exit is not None:
+            reap = partial(self._reap, self._idle_exit)
+            self._reaper = threading.Thread(target=reap, name="extractor-reaper", daemon=True)
             self._reaper.start()
 
-    def _reap(self) -> None:
+    def _reap(self, idle_exit: float) -> None:
         """End workers that were idle for too long; those used last are used first."""
         while True:
             with self._changed:
                 if self._closed:
                     return
                 now = time.monotonic()
-                tired = [pair for pair in self._idle if now - pair[0] >= self._idle_exit]
+                tired = [pair for pair in self._idle if now - pair[0] >= idle_exit]
                 self._idle = [pair for pair in self._idle if pair not in tired]
                 if not tired:
                     oldest = min((since for since, _ in self._idle), default=None)
-                    self._changed.wait(None if oldest is None else oldest + self._idle_exit - now)
+                    self._changed.wait(None if oldest is None else oldest + idle_exit - now)
             for _, extractor in tired:
                 extractor.close()

@@ -138,13 +138,17 @@ def test_the_version_is_said_without_parsing_anything(filled: Filled) -> None:
 
 
 _STARTING = """
-import sys
+import atexit, sys
 def hook(event, arguments):
     if event in ("subprocess.Popen", "os.fork", "os.posix_spawn", "os.exec"):
         with open(LISTED, "a") as file:
             words = arguments[1] if event == "subprocess.Popen" else [event]
             print(*words, *sys.modules.keys() & {"trio", "httpx"}, file=file)
+def end():
+    with open(LISTED + ".modules", "w") as file:
+        print(*sys.modules.keys() & HEAVY, file=file)
 sys.addaudithook(hook)
+atexit.register(end)
 from layerfs.cli import main
 main()
 """
@@ -154,9 +158,10 @@ def started_by_pull(name: str, store: Path) -> list[str]:
     """Pull an image; return the last word of each process that is started, or of what is imported by then."""
     listed = store.with_name("started")
     listed.write_text("")
-    code = _STARTING.replace("LISTED", repr(str(listed)))
+    code = _STARTING.replace("LISTED", repr(str(listed))).replace("HEAVY", repr(_HEAVY))
     argv = [sys.executable, "-c", code, "pull", "--store", str(store), name]
     subprocess.run(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=True)
+    assert set(listed.with_name("started.modules").read_text().split()) <= _ASKING
     lines = listed.read_text().splitlines()
     return [line.split()[-1] for line in lines if "ldconfig" not in line]  # trio looks for libc
 
