@@ -14,23 +14,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from functools import partial
 from typing import Final, Self
 
 import msgspec
 
 from layerfs import errors
 from layerfs.errors import LayerfsError, WorkerDied
-from layerfs.extract.job import (
-    Abort,
-    Done,
-    Ended,
-    Failed,
-    Grown,
-    Job,
-    Listed,
-    Unpacked,
-)
+from layerfs.extract.job import Abort, Done, Ended, Failed, Grown, Job, Listed, Unpacked
 from layerfs.layer.record import Extraction
 from layerfs.processes import frames, spawning
 
@@ -282,8 +272,8 @@ class ExtractorPool:
 
     def _start_reaper(self) -> None:
         if self._reaper is None and self._idle_exit is not None:
-            reap = partial(self._reap, self._idle_exit)
-            self._reaper = threading.Thread(target=reap, name="extractor-reaper", daemon=True)
+            given = (self._idle_exit,)
+            self._reaper = threading.Thread(None, self._reap, "extractor-reaper", given, daemon=True)
             self._reaper.start()
 
     def _reap(self, idle_exit: float) -> None:
