@@ -2,10 +2,12 @@
 
 import logging
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 from layerfs.errors import LayerfsError
+from layerfs.host import readiness
 from layerfs.host.beside import beside
 from layerfs.settings import Settings
 
@@ -33,6 +35,8 @@ def _serve(settings: Settings, owner: int) -> None:
     from layerfs.serving import serve
 
     os.environ.pop("NOTIFY_SOCKET", None)  # the mount is what systemd waits for
+    if sys.stderr.fileno() not in _logs():  # in the background: who started it waits for its end of file
+        readiness.leave_terminal()
     try:
         storage = open_store(settings)
         interrupts.run(

@@ -17,6 +17,7 @@ import httpx
 import pytest
 
 from layerfs.store import ImageStorage
+from tests.support import mounts
 from tests.support.certificates import authority, issue
 from tests.support.clients import wait_until
 from tests.support.daemon import LAYERFS, clean_environment, running
@@ -294,3 +295,30 @@ def test_a_mount_serves_its_store_where_the_configuration_says_so(tmp_path: Path
                 assert client.get("http://node/v2/team/app/manifests/1?ns=other.test").status_code == 404
             daemon.kill()
             wait_until(lambda: not path.exists())  # the other process ends with its daemon
+
+
+@pytest.mark.needs_fuse
+def test_a_mount_in_the_background_that_serves_holds_nothing_of_who_started_it(
+    tmp_path: Path, mountpoint: Path
+) -> None:
+    configuration = tmp_path / "layerfs.toml"
+    environment = clean_environment() | {"LAYERFS_CONFIG": str(configuration)}
+    with tempfile.TemporaryDirectory(prefix="s") as short:
+        path = Path(short, "serve.sock")
+        configuration.write_text(f'[serve]\nlisten = "unix:{path}"\n[log]\nfile = "{tmp_path}/layerfs.log"\n')
+        command = [
+            *LAYERFS,
+            "mount",
+            "--offline",
+            "--store",
+            str(filled(tmp_path / "store")),
+            str(mountpoint),
+        ]
+        try:  # to the end of its output, which whoever inherited that would hold open
+            subprocess.run(command, env=environment, check=True, capture_output=True, timeout=60)
+            wait_until(path.exists)
+            subprocess.run([*LAYERFS, "umount", str(mountpoint)], env=environment, check=True)
+            wait_until(lambda: not path.exists())
+        finally:
+            mounts.clear(mountpoint)
+    assert f"at unix:{path}" in (tmp_path / "layerfs.log").read_text()
