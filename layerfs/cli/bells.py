@@ -2,6 +2,7 @@
 
 import os
 from contextlib import suppress
+from hashlib import sha256
 from pathlib import Path
 from typing import Final
 
@@ -15,6 +16,7 @@ BELL: Final = ".layerfs/bell"
 """What of a mount an overlay names, with ``/ring`` and ``/direct`` in it."""
 STATUS_SECONDS: Final = 3.0
 """How long a mount may take to answer."""
+_RUNTIME: Final = Path("/run/layerfs")
 _STATUS: Final = b"/.layerfs/status.json"
 _EVENTS: Final = b"/.layerfs/events.json"
 
@@ -33,14 +35,25 @@ def read_events(mount: Mount) -> Events:
     return parse_events(read_within(mount.point + _EVENTS, STATUS_SECONDS))
 
 
+def bell_directory(store: Path) -> Path:
+    """Return where a mount of *store* is made for lazy overlays alone, by root."""
+    return _RUNTIME / sha256(os.fsencode(store.resolve())).hexdigest()[:16]
+
+
+def serves_bells_alone(mountpoint: str) -> bool:
+    """Say whether a mount is such a one."""
+    return Path(mountpoint).parent == _RUNTIME
+
+
 def bell_mount(store: Path) -> str | None:
-    """Return where a layerfs mount of *store* is that answers; None if there is none.
+    """Return where a layerfs mount of *store* is that answers and fetches; None if there is none.
 
     Of root's or this user's alone: what a mount answers becomes the content of containers.
     """
     for mount in read_mounts():
         if mount.is_layerfs and mount.root == b"/" and mount.user in (0, os.geteuid()):
             with suppress(OSError, msgspec.DecodeError, RecursionError):  # dead, hanging, or somebody else's
-                if Path(read_status(mount).store).samefile(store):
+                about = read_status(mount)
+                if not about.offline and Path(about.store).samefile(store):
                     return os.fsdecode(mount.point)
     return None

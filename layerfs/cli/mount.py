@@ -6,15 +6,15 @@ import signal
 import sys
 from collections.abc import Callable
 from contextlib import nullcontext
-from errno import EDQUOT, ENOSPC
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated
 
 from layerfs.cli import interrupts, logs, options, takes
 from layerfs.cli.app import app
 from layerfs.cli.beside import served_beside
 from layerfs.cli.completion import complete_mountpoint
+from layerfs.cli.daemons import leave_directory, log_in_background, no_log
 from layerfs.cli.failures import report
 from layerfs.errors import MountError, UsageError
 from layerfs.host import readiness
@@ -149,7 +149,7 @@ def _in_foreground(daemon: _Daemon, log_file: Path | None) -> None:
         try:
             logs.log_to_file(log_file, settings.log_level, as_json=settings.log_json)
         except OSError as exc:
-            raise _no_log(log_file, exc) from exc
+            raise no_log(log_file, exc) from exc
     else:
         logs.log_to_stderr(settings.log_level, as_json=settings.log_json)
     again = None
@@ -166,16 +166,7 @@ def _in_background(daemon: _Daemon) -> None:
 
     def work(ready: Callable[[], None]) -> None:
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
-        file = settings.log_file or logs.default_log_file(os.environ, os.getuid())
-        try:
-            logs.log_to_file(file, settings.log_level, as_json=settings.log_json)
-        except OSError as exc:
-            if exc.errno not in (ENOSPC, EDQUOT):
-                raise _no_log(file, exc) from exc
-            sys.stderr.write(
-                f"layerfs: {file}: {exc.strerror} (expected room for a log); nothing is logged\n"
-            )
-            logs.log_to_stderr(settings.log_level, as_json=settings.log_json)
+        log_in_background(settings)
 
         def announce() -> None:
             readiness.leave_terminal()
@@ -189,13 +180,6 @@ def _in_background(daemon: _Daemon) -> None:
         raise MountError(failure)
 
 
-def _no_log(file: Path, exc: OSError) -> MountError:
-    return MountError(
-        f"{file}: cannot log to it: {exc.strerror} "
-        "(expected --log-file FILE in a directory that is there and may be written)"
-    )
-
-
 def _places(places: list[str]) -> "tuple[SourceName | None, Path]":
     """Tell SOURCE and MOUNTPOINT apart. Raises UsageError, InvalidReference."""
     if len(places) > 2:
@@ -207,12 +191,6 @@ def _places(places: list[str]) -> "tuple[SourceName | None, Path]":
     return SourceName.parse(places[0]), Path(places[1])
 
 
-_VARIABLES: Final = (
-    "REGISTRY_AUTH_FILE", "DOCKER_CONFIG", "SSL_CERT_FILE", "SSL_CERT_DIR", "LAYERFS_CONFIG", "LAYERFS_STORE",
-)  # fmt: skip
-"""Variables whose paths count from where the user is."""
-
-
 def _serve(
     daemon: _Daemon,
     ready: Callable[[], None],
@@ -221,11 +199,7 @@ def _serve(
     supervisor: Supervisor = NOBODY,
 ) -> None:
     """Run the daemon in this process until it ends; only now are trio and pyfuse3 imported."""
-    # So it keeps no filesystem from being unmounted. Settings are absolute by now; these are read later.
-    for name in _VARIABLES:
-        if os.environ.get(name):
-            os.environ[name] = str(Path.cwd() / os.environ[name])
-    os.chdir("/")
+    leave_directory()
     with served_beside(daemon.settings) if daemon.local is None else nullcontext():
         from layerfs import app as wiring
 

@@ -31,20 +31,20 @@ def use_native_stack(
     *fetch* they need not be there. Raises StoreUnfit where the kernel cannot use the layers of this store,
     NotInStore without *fetch* if the manifest is not here, LayerfsError.
     """
-    if fetch and _use_as_it_is(settings, reference, use, named=named, merger=merger):
+    if fetch and use_as_it_is(settings, reference, use, named=named, merger=merger):
         return
     from layerfs.cli import running
 
     running.fetch_native_stack(settings, reference, use, fetch=fetch, named=named, merger=merger)
 
 
-def _use_as_it_is(
+def use_as_it_is(
     settings: Settings,
     reference: ImageReference,
     use: Callable[[list[str]], object],
     *,
-    named: bool,
-    merger: Merger,
+    named: bool = False,
+    merger: Merger = "",
 ) -> bool:
     """Do as `use_native_stack` if nothing has to be fetched or made for it; say whether that was so."""
     if not is_store(settings.store):
@@ -65,18 +65,6 @@ def _use_as_it_is(
             use(stack_paths(storage, image, merger))
         storage.make_durable()
     return True
-
-
-def is_here(settings: Settings, reference: ImageReference) -> bool:
-    """Say whether all layers of an image are here, and their cover. Raises StoreError."""
-    if not is_store(settings.store):
-        return False
-    with opened(settings) as storage:
-        _, image = image_here(storage, reference, settings.preferred_platform) or (None, None)
-        if image is None:
-            return False
-        layers = [layer.digest for layer in image.layers]
-        return storage.cover(layers) is not None and layers_here(storage, image) is not None
 
 
 def have_layers(settings: Settings, reference: ImageReference) -> list[LayerDir]:

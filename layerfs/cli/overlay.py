@@ -2,7 +2,8 @@
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, Self
 
@@ -11,8 +12,8 @@ import msgspec
 
 from layerfs.cli import options, takes
 from layerfs.cli.app import app
-from layerfs.cli.bells import bell_mount
-from layerfs.cli.native import is_here, use_native_stack
+from layerfs.cli.belldaemon import bell_standby
+from layerfs.cli.native import use_as_it_is, use_native_stack
 from layerfs.cli.opening import reference_of
 from layerfs.errors import MountError, NotInStore, UsageError
 from layerfs.host.mountpoint import Mountpoint
@@ -22,6 +23,7 @@ from layerfs.oci import ImageReference
 from layerfs.settings import Settings
 
 if TYPE_CHECKING:
+    from layerfs.host.readiness import Standby
     from layerfs.store.scratch import Scratch
 
 Places = Annotated[
@@ -109,11 +111,11 @@ def overlay(
 ) -> None:
     """Mount the merged root of an image at DIR by the kernel.
 
-    Read-only unless told otherwise. Fetches the image before; where layers have a TOC and a layerfs mount of
-    the store answers, only their TOCs: a file comes when it is opened. Else no daemon is needed. Needs the
-    right to mount: root, or root of a user namespace that the store was made in. Mounts nosuid,nodev unless
-    --suid and --dev say otherwise: give them for a DIR that other users cannot enter, as below a directory of
-    mode 0700.
+    Read-only unless told otherwise. Fetches the image before; of layers with a TOC only that: a file comes
+    when it is opened, by a layerfs mount of the store, or by one that is started for it and ends with the
+    last such overlay. Else no daemon is needed. Needs the right to mount: root, or root of a user namespace
+    that the store was made in. Mounts nosuid,nodev unless --suid and --dev say otherwise: give them for a DIR
+    that other users cannot enter, as below a directory of mode 0700.
     """
     writing = Writing(upper, work, rw)
     trusted = Trusted(suid, dev)
@@ -130,11 +132,20 @@ def overlay(
 def _overlaid(
     settings: Settings, name: str, directory: str, writing: Writing, trusted: Trusted, lazy: Laziness
 ) -> None:
-    with Mountpoint.open(directory) as target, writing.held() as held:
+    standing_by = nullcontext() if lazy == "never" else bell_standby(settings)  # before anything is open
+    with standing_by as standby, Mountpoint.open(directory) as target, writing.held() as held:
         _require_free(target)
         reference = reference_of(settings, name)
-        if lazy == "never" or not _mounted_lazily(settings, reference, target, held, trusted, lazy):
-            _mount(settings, reference, target, held, trusted)
+
+        def whole(lowers: list[str]) -> None:
+            _mount(settings, reference, target, held, trusted, lowers)
+
+        if lazy == "never":
+            use_native_stack(settings, reference, whole)
+        elif lazy == "always":
+            _mount_lazily(settings, reference, standby, target, held, trusted, None)
+        elif not use_as_it_is(settings, reference, whole):
+            _mount_lazily(settings, reference, standby, target, held, trusted, whole)
         _warn_of(trusted, target)
 
 
@@ -147,31 +158,26 @@ def _warn_of(trusted: Trusted, target: Mountpoint) -> None:
         )
 
 
-def _mounted_lazily(
+def _mount_lazily(
     settings: Settings,
     reference: ImageReference,
+    standby: "Standby | None",
     target: Mountpoint,
     writing: Writing,
     trusted: Trusted,
-    lazy: Laziness,
-) -> bool:
-    """Mount an image before it is here; False where that cannot be. Raises UsageError if it must be."""
-    served = bell_mount(settings.store)
-    if lazy == "auto" and (served is None or is_here(settings, reference)):
-        return False
+    whole: Callable[[list[str]], None] | None,
+) -> None:
+    """Mount an image before it is here; where that cannot be by *whole*. Raises UsageError for want of it."""
     from layerfs.cli.lazystack import LazyStack, use_lazy_stack
 
-    def mount(stack: "LazyStack", scratch: "Scratch") -> None:
+    def mount(stack: LazyStack, scratch: "Scratch") -> None:
         overlay = _overlay(list(stack.lowers), writing, scratch if writing.scratch else None)
         data = tuple(os.fsencode(path) for path in stack.data)
         mount_overlay(msgspec.structs.replace(overlay, options=trusted.options, data=data), target)
         _require_all(reference, list(stack.lowers), target)
         scratch.lock.release()  # it shows in the list of mounts now
 
-    refusal = use_lazy_stack(settings, reference, served, target.path, mount)
-    if refusal and lazy == "always":
-        raise UsageError(f"--lazy always: {refusal}")
-    return not refusal
+    use_lazy_stack(settings, reference, standby, target.path, mount, whole)
 
 
 def _require_free(target: Mountpoint) -> None:
@@ -182,22 +188,24 @@ def _require_free(target: Mountpoint) -> None:
 
 
 def _mount(
-    settings: Settings, reference: ImageReference, target: Mountpoint, writing: Writing, trusted: Trusted
+    settings: Settings,
+    reference: ImageReference,
+    target: Mountpoint,
+    writing: Writing,
+    trusted: Trusted,
+    lowers: list[str],
 ) -> None:
-    def mount(lowers: list[str]) -> None:
-        scratch = _scratch(settings, target.path, lowers, writing)
-        try:
-            overlay = msgspec.structs.replace(_overlay(lowers, writing, scratch), options=trusted.options)
-            mount_overlay(overlay, target)
-            _require_all(reference, lowers, target)
-        except BaseException:
-            if scratch is not None:
-                scratch.remove()
-            raise
+    scratch = _scratch(settings, target.path, lowers, writing)
+    try:
+        overlay = msgspec.structs.replace(_overlay(lowers, writing, scratch), options=trusted.options)
+        mount_overlay(overlay, target)
+        _require_all(reference, lowers, target)
+    except BaseException:
         if scratch is not None:
-            scratch.lock.release()  # it shows in the list of mounts now
-
-    use_native_stack(settings, reference, mount)
+            scratch.remove()
+        raise
+    if scratch is not None:
+        scratch.lock.release()  # it shows in the list of mounts now
 
 
 def _scratch(settings: Settings, target: bytes, lowers: list[str], writing: Writing) -> "Scratch | None":

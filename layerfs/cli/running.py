@@ -72,24 +72,37 @@ def fetch_native_stack(
     """Do what `layerfs.cli.native.use_native_stack` does, by fetching what is not here."""
 
     async def work(machinery: Machinery) -> None:
-        storage = machinery.storage
-        form = storage.capabilities
-        if not (form.marker_names if merger else form.whiteout_devices):
-            raise StoreUnfit(
-                f"{storage.images_dir}: this filesystem holds no lowerdirs (expected "
-                f"{'names that begin with .wh.' if merger else 'whiteouts and xattrs'}); "
-                "use the lowerdir of a mount (layerfs mount), or another --store"
-            )
-        manifest = await manifest_of(machinery, reference, await pinned(machinery, reference))
-        image = image_of(machinery.storage, manifest, machinery.platform)
-        if fetch:
-            async with made_durable(storage):
-                with kept(storage, image, merger, named=named):
-                    use(await fetch_stack(machinery, reference, image, merger))
-        else:
-            use(stack_paths(storage, image, merger))
+        await native_stack(machinery, reference, use, fetch=fetch, named=named, merger=merger)
 
     with_provider(settings if fetch else replace(settings, offline=True), work)
+
+
+async def native_stack(
+    machinery: Machinery,
+    reference: ImageReference,
+    use: Callable[[list[str]], object],
+    *,
+    fetch: bool = True,
+    named: bool = False,
+    merger: Merger = "",
+) -> None:
+    """Do what `fetch_native_stack` does, with what there is for it already."""
+    storage = machinery.storage
+    form = storage.capabilities
+    if not (form.marker_names if merger else form.whiteout_devices):
+        raise StoreUnfit(
+            f"{storage.images_dir}: this filesystem holds no lowerdirs (expected "
+            f"{'names that begin with .wh.' if merger else 'whiteouts and xattrs'}); "
+            "use the lowerdir of a mount (layerfs mount), or another --store"
+        )
+    manifest = await manifest_of(machinery, reference, await pinned(machinery, reference))
+    image = image_of(machinery.storage, manifest, machinery.platform)
+    if not fetch:
+        use(stack_paths(storage, image, merger))
+        return
+    async with made_durable(storage):
+        with kept(storage, image, merger, named=named):
+            use(await fetch_stack(machinery, reference, image, merger))
 
 
 def fetched_image(

@@ -14,7 +14,7 @@ import msgspec
 
 from layerfs.cli import options, takes
 from layerfs.cli.app import app
-from layerfs.cli.bells import STATUS_SECONDS, read_status
+from layerfs.cli.bells import STATUS_SECONDS, read_status, serves_bells_alone
 from layerfs.cli.completion import complete_mountpoint
 from layerfs.cli.failures import advice
 from layerfs.cli.output import print_json, print_text
@@ -139,7 +139,8 @@ def _lines(look: Look) -> list[str]:
     if about is None:
         return [f"{point}: {look.reason} (only the user who mounted it may look)"]
     offline = ", offline" if about.offline else ""
-    lines = [f"{point}: serving {about.store} (pid {about.pid}, {about.platform}{offline})"]
+    alone = " to lazy overlays, until none is mounted" if serves_bells_alone(point) else ""
+    lines = [f"{point}: serving {about.store}{alone} (pid {about.pid}, {about.platform}{offline})"]
     if about.waiting:
         lines.append(f"  {about.waiting} waiting")
     lines += [f"  {_fetch_line(one)}" for one in about.fetching]

@@ -8,8 +8,11 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from typing import NoReturn, Self
 
-_READY = b"ready"
+_READY = b"ready\n"
 _LIMIT = 64 << 10
 _INTERRUPTS = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
 
@@ -21,32 +24,83 @@ def run_in_background(work: Callable[[Callable[[], None]], None]) -> str | None:
     parent return None once the child is ready, or the text of what went wrong, once it has ended: what it had
     open, a mountpoint for instance, is nobody's then. Raises OSError.
     """
-    reader, writer = os.pipe()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    # What a signal raised while fork(2) goes on would be lost: Python runs code of its modules there.
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _INTERRUPTS)
-    if child := os.fork():
-        os.close(writer)
+    with Standby(lambda ready: work(partial(ready, b""))) as standby:
         try:
+            standby.begin()
+        except NotReady as exc:
+            return str(exc)
+    return None
+
+
+class NotReady(Exception):
+    """A process that stood by ended before it was ready; the text says why."""
+
+
+class Standby:
+    """A process that is forked now and works if it is told to, when this one cannot fork any more.
+
+    *work* is as `run_in_background` has it, but says a word with ``ready``. A context manager: a process that
+    was told nothing ends with the block. Raises OSError.
+    """
+
+    def __init__(self, work: Callable[[Callable[[bytes], None]], None]) -> None:
+        gate, self._go = os.pipe()
+        self._word, word = os.pipe()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        # What a signal raised while fork(2) goes on would be lost: Python runs code of its modules there.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, _INTERRUPTS)
+        self._child = os.fork()
+        if not self._child:
+            os.close(self._go)
+            os.close(self._word)
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
-            failure = _hear(reader)
+            _stand_by(gate, word, work)
+        os.close(gate)
+        os.close(word)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._go >= 0:
+            os.close(self._go)
+            os.close(self._word)
+            os.waitpid(self._child, 0)
+
+    def begin(self) -> bytes:
+        """Have it work, once; return what it says when it is ready. Raises NotReady.
+
+        One that is ready goes on without this process; one that is not has ended.
+        """
+        go, self._go = self._go, -1
+        try:
+            with suppress(BrokenPipeError):  # it has ended, and says nothing
+                os.write(go, _READY)
+            os.close(go)
+            word = _hear(self._word)
         except BaseException:
-            os.kill(child, signal.SIGTERM)
+            os.kill(self._child, signal.SIGTERM)
             raise
-        if failure is not None:
-            os.waitpid(child, 0)
-        return failure
-    signal.pthread_sigmask(signal.SIG_SETMASK, before)
-    os.close(reader)
-    os.setsid()
+        if not word.startswith(_READY):
+            os.waitpid(self._child, 0)
+            raise NotReady(word.decode(errors="replace") or "the daemon ended without a word; see its log")
+        return word.removeprefix(_READY)
+
+
+def _stand_by(gate: int, word: int, work: Callable[[Callable[[bytes], None]], None]) -> NoReturn:
+    """Be the child: wait, work, end."""
     status = 1
     try:
-        _detach_stdin()
-        work(lambda: _say(writer, _READY))
+        os.setsid()
+        if os.read(gate, 1):
+            os.close(gate)
+            _detach_stdin()
+            work(lambda ready: _say(word, _READY + ready))
         status = 0
     except BaseException as error:  # noqa: BLE001 - the last frame of the child; told to the parent
-        _say(writer, str(error).encode(errors="replace")[:_LIMIT] or type(error).__name__.encode())
+        _say(word, str(error).encode(errors="replace")[:_LIMIT] or type(error).__name__.encode())
     finally:
         os._exit(status)
 
@@ -68,12 +122,9 @@ def leave_terminal() -> None:
     os.close(null)
 
 
-def _hear(reader: int) -> str | None:
+def _hear(reader: int) -> bytes:
     with open(reader, "rb") as pipe:
-        word = pipe.read(_LIMIT)
-    if word == _READY:
-        return None
-    return word.decode(errors="replace") or "the daemon ended without a word; see its log"
+        return pipe.read(_LIMIT)
 
 
 def _say(writer: int, word: bytes) -> None:

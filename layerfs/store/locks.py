@@ -189,6 +189,18 @@ class Locks:
         """Say whether somebody serves the store. Raises StoreReadOnly, StoreError."""
         return _is_held(ByteLock(self._path, _offset(hashlib.sha256(b"serving").digest(), 0)))
 
+    def starting_bell(self) -> ByteLock:
+        """Return the byte of whoever looks for a mount that lazy overlays can ask, and else makes one."""
+        return ByteLock(self._path, _offset(hashlib.sha256(b"starting bell").digest(), 0))
+
+    def needing_bell(self) -> ByteLock:
+        """Return the byte that all share who are about to mount a lazy overlay."""
+        return ByteLock(self._path, _offset(hashlib.sha256(b"bell").digest(), 0), shared=True)
+
+    def ending_bell(self) -> ByteLock:
+        """Return the byte of a mount for such overlays that ends: not to be had while somebody needs one."""
+        return ByteLock(self._path, _offset(hashlib.sha256(b"bell").digest(), 0))
+
     @staticmethod
     def _presence(digest: Digest) -> int:
         return _offset(hashlib.sha256(f"presence {digest}".encode()).digest(), 0)
