@@ -75,6 +75,7 @@ OWNERS: dict[str, set[str]] = {
         "app", "api", "supervision", "flights", "processes", "registry", "local", "fetch", "fuse", "serve",
         "serving", "cli",
     },
+    "fsspec": {"api"},
     "click": {"cli"},
     "rich": {"cli"},
     "isal": {"compression", "layer"},

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+import layerfs
+from layerfs.api.options import Options
 from layerfs.store import ImageStorage
 from tests.store.helpers import leftovers
 from tests.support import images
@@ -77,6 +79,7 @@ def test_it_reports_a_corrupt_blob_and_leaves_nothing(
 
 
 def test_every_operation_that_the_document_names_exists() -> None:
-    named = set(re.findall(r"`(?:storage\.)?([a-z]+_[a-z_]+)`", DOCUMENT.read_text()))
+    named = set(re.findall(r"`(?:storage\.|image\.|store\.)?([a-z]+_[a-z_]+)`", DOCUMENT.read_text()))
+    known = {*dir(ImageStorage), *dir(layerfs.Store), *dir(layerfs.Image), *Options.__annotations__}
     assert named
-    assert [name for name in sorted(named) if not hasattr(ImageStorage, name)] == []
+    assert sorted(named - known) == []
