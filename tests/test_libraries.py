@@ -26,7 +26,8 @@ _DISTRIBUTIONS = {"_pyfuse3": "pyfuse3", "prometheus_client": "prometheus-client
 
 def _declared() -> dict[str, str]:
     project = tomllib.loads((_ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    return dict(re.fullmatch(r"([a-z0-9-]+)(.*)", line).groups() for line in project["dependencies"])  # type: ignore[union-attr,misc]
+    lines = [*project["dependencies"], *project["optional-dependencies"]["fsspec"]]
+    return dict(re.fullmatch(r"([a-z0-9-]+)(.*)", line).groups() for line in lines)  # type: ignore[union-attr,misc]
 
 
 def _imported() -> set[str]:

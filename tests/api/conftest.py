@@ -1,9 +1,11 @@
 """One image for all faces, in the registry of the session."""
 
 import itertools
+from pathlib import Path
 
 import pytest
 
+import layerfs
 from tests.support import images
 from tests.support.registry import Registry
 
@@ -26,3 +28,12 @@ IMAGE = images.index(images.image(BASE, TOP))
 def reference(registry: Registry) -> str:
     """The name of the image, in a repository of its own."""
     return str(registry.push(f"api/app{next(_numbers)}", "1", IMAGE))
+
+
+@pytest.fixture(scope="session")
+def pulled(_session_registry: Registry, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A store that has the image, for tests that only read; and its name."""
+    store = tmp_path_factory.mktemp("pulled") / "store"
+    with layerfs.Store.open(store) as opened:
+        name = str(opened.pull(str(_session_registry.push("api/pulled", "1", IMAGE))).reference)
+    return store, name

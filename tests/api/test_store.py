@@ -64,8 +64,9 @@ async def test_another_platform_than_the_image_has_is_refused(store: Path, refer
     ],
 )
 async def test_a_path_is_resolved_within_the_image(
-    store: Path, reference: str, path: str | bytes, content: bytes
+    pulled: tuple[Path, str], path: str | bytes, content: bytes
 ) -> None:
+    store, reference = pulled
     async with Store.open(store) as opened:
         assert await (await opened.image(reference)).read_bytes(path) == content
 
@@ -83,8 +84,9 @@ async def test_a_path_is_resolved_within_the_image(
     ],
 )
 async def test_what_cannot_be_opened_has_the_errno_of_a_system_call(
-    store: Path, reference: str, path: str, number: int
+    pulled: tuple[Path, str], path: str, number: int
 ) -> None:
+    store, reference = pulled
     async with Store.open(store) as opened:
         image = await opened.image(reference)
         with pytest.raises(OSError, match=path) as caught:
@@ -93,7 +95,8 @@ async def test_what_cannot_be_opened_has_the_errno_of_a_system_call(
     assert (caught.value.errno, caught.value.filename) == (number, path)
 
 
-async def test_all_of_an_image_is_listed_as_it_is_merged(store: Path, reference: str) -> None:
+async def test_all_of_an_image_is_listed_as_it_is_merged(pulled: tuple[Path, str]) -> None:
+    store, reference = pulled
     async with Store.open(store) as opened:
         image = await opened.image(reference)
         found = {entry.path: entry async for entry in image.walk()}
@@ -109,7 +112,8 @@ async def test_all_of_an_image_is_listed_as_it_is_merged(store: Path, reference:
     assert target == "../../../../etc/motd"
 
 
-async def test_a_file_that_is_larger_than_wanted_is_not_read(store: Path, reference: str) -> None:
+async def test_a_file_that_is_larger_than_wanted_is_not_read(pulled: tuple[Path, str]) -> None:
+    store, reference = pulled
     async with Store.open(store) as opened:
         image = await opened.image(reference)
         with pytest.raises(OSError, match="etc/new") as caught:
@@ -136,8 +140,9 @@ async def test_reading_fetches_no_more_than_is_looked_at(store: Path, registry: 
     assert 0 < sent < size
 
 
-async def test_the_exported_archive_is_the_merged_root(store: Path, reference: str) -> None:
+async def test_the_exported_archive_is_the_merged_root(pulled: tuple[Path, str]) -> None:
     stream = io.BytesIO()
+    store, reference = pulled
     async with Store.open(store) as opened:
         await (await opened.image(reference)).export(stream)
     stream.seek(0)
