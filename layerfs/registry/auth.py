@@ -4,8 +4,9 @@ Drives the decisions of `layerfs.registry.token`. Many layers are fetched at onc
 the token server.
 """
 
+import random
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import trio
@@ -31,7 +32,8 @@ from layerfs.registry.token import (
 )
 from layerfs.registry.weborigin import WebOrigin
 
-_RENEW_AT: Final = 0.8
+_RENEWED: Final = (0.7, 0.85)
+"""Of the life of a token: where in between it is renewed is chance, so that many clients do not meet."""
 _FOREVER: Final = float("inf")
 _MOST_GRANTS: Final = 500
 """More than so many are looked through for those that have ended."""
@@ -48,6 +50,8 @@ class Grant:
     login: str
     """For messages: who was let in."""
     scopes: tuple[str, ...] = ()
+    made_at: float = -_FOREVER
+    """When the login was looked up that it was had with."""
     renew_at: float = _FOREVER
     ends_at: float = _FOREVER
 
@@ -106,7 +110,7 @@ class Authenticator:
             return cached  # another task renewed it meanwhile
         self._grants.pop(key, None)
         if used is not None:
-            self.keychain.forget(host.registry)
+            self.keychain.forget(host.registry, used.made_at)
         how = plan(challenges, host)
         if how is None:
             raise no_way_in(host.registry, challenges)
@@ -138,6 +142,22 @@ class Authenticator:
         self, host: Host, rights: RepositoryRights, how: Plan, scopes: tuple[str, ...]
     ) -> Grant:
         found = await self.keychain.find(host.registry, rights.repository)
+        looked_up = trio.current_time()
+        try:
+            grant = await self._granted(host, rights, how, scopes, found)
+        except Denied:
+            if not found.is_remembered:
+                raise
+            # What clouds hand out ends before the token does that was had with it: have another.
+            self.keychain.forget(host.registry, looked_up)
+            found = await self.keychain.find(host.registry, rights.repository)
+            looked_up = trio.current_time()
+            grant = await self._granted(host, rights, how, scopes, found)
+        return replace(grant, made_at=looked_up)
+
+    async def _granted(
+        self, host: Host, rights: RepositoryRights, how: Plan, scopes: tuple[str, ...], found: Lookup
+    ) -> Grant:
         if found.credential is not None and found.credential.registry_token:
             return Grant(f"Bearer {found.credential.registry_token}", found.note, scopes)
         if isinstance(how, BasicPlan):
@@ -159,7 +179,7 @@ class Authenticator:
             authorization=f"Bearer {token.value}",
             login=found.note,
             scopes=scopes,
-            renew_at=began + token.life * _RENEW_AT,
+            renew_at=began + token.life * random.uniform(*_RENEWED),
             ends_at=began + token.life,
         )
 

@@ -6,9 +6,8 @@ Files are read anew for each lookup (one per token), so that a login counts at o
 """
 
 import logging
+import math
 import os
-import shutil
-import subprocess
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,21 +17,21 @@ import msgspec
 import trio
 
 from layerfs.errors import InvalidSettings
+from layerfs.flights import SingleFlight
 from layerfs.host.files import read_believed
 from layerfs.host.places import xdg
+from layerfs.registry import helper
 from layerfs.registry.credentials import (
     AuthFile,
     Credential,
     helper_program,
     helper_server,
-    parse_helper_answer,
 )
 from layerfs.registry.settings import RegistrySettings
 
 _log = logging.getLogger("layerfs.registry")
 MAX_FILE: Final = 1 << 20
 _HELPER_LIFE: Final = 300.0
-_UNKNOWN: Final = b"credentials not found in native keychain"
 
 
 class Lookup(msgspec.Struct, frozen=True):
@@ -40,6 +39,8 @@ class Lookup(msgspec.Struct, frozen=True):
 
     credential: Credential | None
     note: str
+    is_remembered: bool = False
+    """Whether a helper said it some time ago: it may have another login now."""
 
     @classmethod
     def nothing(cls, why: str = "") -> "Lookup":
@@ -85,12 +86,17 @@ class Keychain:
 
     settings: RegistrySettings
     _answers: dict[tuple[str, str], tuple[float, Credential | None]] = field(default_factory=dict, repr=False)
+    """What each helper said of each server, and when, in trio's time."""
+    _flights: SingleFlight[tuple[str, str], Credential | None] = field(
+        default_factory=SingleFlight, repr=False
+    )
     _complained: set[str] = field(default_factory=set)
     _login_for: str = ""
     """The registry that the login of the settings is for: the first that asks, and no other."""
 
     async def find(self, registry: str, repository: str) -> Lookup:
         """Return the login for a repository. Never raises for a broken file or helper: it is logged once."""
+        began = trio.current_time()
         if not self.settings.use_credentials:
             return Lookup.nothing("they are switched off")
         if self.settings.login is not None:
@@ -110,22 +116,28 @@ class Keychain:
                 self._complain(why)
                 continue
             if found is not None:
-                return Lookup(found, str(found))
+                return Lookup(found, str(found), self._was_said(registry, began))
             if final:
                 break
         return Lookup.nothing(why)
 
-    def forget(self, registry: str) -> None:
-        """Ask helpers again next time: what they gave was refused."""
+    def forget(self, registry: str, until: float) -> None:
+        """Ask helpers again next time: what they gave up to *until*, of trio's time, was refused."""
         server = helper_server(registry)
-        self._answers = {key: value for key, value in self._answers.items() if key[1] != server}
+        self._answers = {
+            key: value for key, value in self._answers.items() if key[1] != server or value[0] > until
+        }
+
+    def _was_said(self, registry: str, before: float) -> bool:
+        server = helper_server(registry)
+        return any(key[1] == server and when < before for key, (when, _) in self._answers.items())
 
     async def _in_file(
         self, file: AuthFile, registry: str, repository: str
     ) -> tuple[Credential | None, bool]:
         """Return the login in *file*, and whether its word is final."""
-        if helper := file.helper_for(registry):
-            return await self._ask_helper(helper, registry), True
+        if named := file.helper_for(registry):
+            return await self._ask_helper(named, registry), True
         if file.store:
             found = await self._ask_helper(file.store, registry)
             if found is not None:
@@ -133,13 +145,17 @@ class Keychain:
         return file.login(registry, repository), False
 
     async def _ask_helper(self, name: str, registry: str) -> Credential | None:
-        server = helper_server(registry)
-        expires, answer = self._answers.get((name, server), (0.0, None))
-        if trio.current_time() < expires:
+        key = name, helper_server(registry)
+        when, answer = self._answers.get(key, (-math.inf, None))
+        if trio.current_time() < when + _HELPER_LIFE:
             return answer
-        answer = await _run_helper(helper_program(name), server, self.settings)
-        self._answers[name, server] = (trio.current_time() + _HELPER_LIFE, answer)
-        return answer
+
+        async def asked() -> Credential | None:
+            found = await helper.ask(helper_program(name), key[1], self.settings)
+            self._answers[key] = trio.current_time(), found
+            return found
+
+        return await self._flights.do(key, asked)
 
     def _complain(self, text: str) -> None:
         if text not in self._complained:
@@ -177,33 +193,3 @@ def read_authfile(path: Path, legacy: bool = False) -> AuthFile | None:
     except OSError as exc:
         raise InvalidSettings(f"{path}: {exc.strerror} (expected a credential file)") from exc
     return AuthFile.parse(raw, str(path), legacy=legacy)
-
-
-async def _run_helper(program: str, server: str, settings: RegistrySettings) -> Credential | None:
-    env = dict(settings.variables)
-    found = shutil.which(program, path=env.get("PATH"))
-    if found is None:
-        raise InvalidSettings(f"{program}: not installed, but named by a credential file")
-    result = None
-    with trio.move_on_after(settings.helper_timeout):
-        try:
-            result = await trio.run_process(
-                [found, "get"],
-                stdin=server.encode(),
-                capture_stdout=True,
-                stderr=subprocess.DEVNULL,  # it may hold anything
-                check=False,
-                env=env,
-            )
-        except OSError as exc:
-            raise InvalidSettings(
-                f"{program}: cannot be run: {exc.strerror} (configured after the mount? mount again)"
-            ) from exc
-    if result is None:
-        raise InvalidSettings(f"{program}: no answer within {settings.helper_timeout:.0f} s")
-    assert result.stdout is not None
-    if result.returncode == 0:
-        return parse_helper_answer(result.stdout, program)
-    if result.stdout.strip() == _UNKNOWN:
-        return None
-    raise InvalidSettings(f"{program}: failed with status {result.returncode} for {server}")

@@ -158,7 +158,7 @@ async def test_a_token_is_renewed_before_it_ends(
     forever = {"connect_timeout": None, "idle_timeout": None, "document_timeout": float("inf")}
     faulty.faults.token_life = 1000
     async with RegistryClient(quick(**forever)) as client:
-        for seconds, tokens in [(0, 1), (790, 1), (20, 2), (790, 2), (2000, 3)]:
+        for seconds, tokens in [(0, 1), (690, 1), (170, 2), (690, 2), (2000, 3)]:
             await trio.sleep(seconds)
             await client.resolve(repository.with_tag("1"))
             assert tokens_asked(faulty) == tokens

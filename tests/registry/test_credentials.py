@@ -1,6 +1,7 @@
 """Where logins come from: the files of podman and docker, their order, helpers."""
 
 import json
+import math
 import os
 from base64 import b64encode
 from collections.abc import Callable
@@ -214,7 +215,7 @@ async def test_a_helper_named_for_the_registry_decides(home: Callable[..., Keych
         found = await keychain.find("h", "a")
         assert found.credential == Credential("docker-credential-good", "u", "s")
     assert (tmp_path / "asked").read_text() == "h\n"  # the answer is kept for a while
-    keychain.forget("h")
+    keychain.forget("h", math.inf)
     await keychain.find("h", "a")
     assert (tmp_path / "asked").read_text() == "h\nh\n"
 
@@ -255,6 +256,8 @@ def test_an_identity_token_of_a_helper_is_known_by_its_user() -> None:
         pytest.param("cat; echo planted >&2; exit 1", "failed with status 1", id="fails with a text"),
         pytest.param("echo planted", "its answer is not JSON", id="talks nonsense"),
         pytest.param("exec sleep 600", "no answer within 0 s", id="hangs"),
+        pytest.param("sleep 600 & exit 0", "no answer within 0 s", id="leaves a child that hangs"),
+        pytest.param("exec yes planted", "more than 1048576 bytes", id="talks without end"),
         pytest.param("kill -9 $$", "failed with status -9", id="is killed"),
     ],
 )

@@ -80,6 +80,8 @@ class Faults:
     auth: Literal["none", "bearer", "basic"] = "none"
     anonymous: bool = True
     """With bearer: a token without a login."""
+    is_secret: Callable[[str], bool] | None = None
+    """Judges passwords and identity tokens, in the place of the fixed ones; asked once for a request."""
     challenge: str | None = None
     """The WWW-Authenticate to send, with {realm}; None for the right one."""
     silent_challenge: bool = False
@@ -492,7 +494,7 @@ class FaultyRegistry:
             return None
         given = asked.headers.get("authorization", "")
         if self.faults.auth == "basic":
-            return None if given == basic(USER, PASSWORD) else self._unauthorized(asked)
+            return None if self._is_login(given) else self._unauthorized(asked)
         scopes = self.tokens.get(given.removeprefix("Bearer "))
         if scopes is None:
             return self._unauthorized(asked)
@@ -513,16 +515,23 @@ class FaultyRegistry:
         answer.headers["WWW-Authenticate"] = challenge.replace("{realm}", realm) + more
         return answer
 
+    def _is_login(self, given: str) -> bool:
+        if self.faults.is_secret is None:
+            return given == basic(USER, PASSWORD)
+        _, _, password = base64.b64decode(given.removeprefix("Basic ")).decode().partition(":")
+        return self.faults.is_secret(password)
+
     def _token(self, asked: Asked) -> Answer:
         faults = self.faults
         if faults.token_answer is not None:
             return faults.token_answer
         if asked.method == "POST":
-            allowed = asked.form.get("refresh_token") == [IDENTITY_TOKEN]
+            [secret] = asked.form.get("refresh_token", [""])
+            allowed = self.faults.is_secret(secret) if self.faults.is_secret else secret == IDENTITY_TOKEN
             scopes = asked.form.get("scope", [""])[0].split()
         else:
             given = asked.headers.get("authorization")
-            allowed = given == basic(USER, PASSWORD) if given else faults.anonymous
+            allowed = self._is_login(given) if given else faults.anonymous
             scopes = asked.query.get("scope", [])
         if not allowed:
             return echo_answer(401, asked)
