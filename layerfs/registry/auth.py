@@ -33,7 +33,7 @@ from layerfs.registry.token import (
 from layerfs.registry.weborigin import WebOrigin
 
 _RENEWED: Final = (0.7, 0.85)
-"""Of the life of a token: where in between it is renewed is chance, so that many clients do not meet."""
+"""Between these shares of its life a token is renewed, by chance: so many clients do not meet."""
 _FOREVER: Final = float("inf")
 _MOST_GRANTS: Final = 500
 """More than so many are looked through for those that have ended."""

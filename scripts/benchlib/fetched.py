@@ -105,18 +105,22 @@ class Source:
 class Throttle:
     """Forwards connections to a port of this machine, and lets *rate* bytes a second come back.
 
-    What goes there waits *delay* seconds. A context manager; ``host`` is where it listens, ``passed`` how
-    many bytes came back. It runs in threads of the bench, whose other threads wait meanwhile.
+    Over all of them together, or over *each*. What goes there waits *delay* seconds. A context manager;
+    ``host`` is where it listens, ``passed`` how many bytes came back. It runs in threads of the bench, whose
+    other threads wait meanwhile.
     """
 
-    def __init__(self, port: int, rate: float, delay: float = 0, address: str = "127.0.0.1") -> None:
+    def __init__(
+        self, port: int, rate: float, delay: float = 0, address: str = "127.0.0.1", *, each: bool = False
+    ) -> None:
         self.passed = 0
+        self._each = each
         self._port = port
         self._rate = rate
         self._delay = delay
         self._listener = socket.create_server((address, 0))
         self.host = f"{address}:{self._listener.getsockname()[1]}"
-        self._free_at = 0.0
+        self._free_at: dict[socket.socket | None, float] = {}
         self._turn = threading.Lock()
 
     def __enter__(self) -> "Throttle":
@@ -142,7 +146,7 @@ class Throttle:
         with contextlib.suppress(OSError):
             while count := source.recv_into(piece):
                 if limited:
-                    self._wait(count)
+                    self._wait(count, source if self._each else None)
                 elif self._delay:
                     time.sleep(self._delay)
                 target.sendall(piece[:count])
@@ -151,13 +155,13 @@ class Throttle:
                 one.shutdown(socket.SHUT_RDWR)
             one.close()
 
-    def _wait(self, count: int) -> None:
+    def _wait(self, count: int, whose: socket.socket | None) -> None:
         """Sleep until *count* bytes may pass; what was not used for a moment is lost."""
         with self._turn:
             self.passed += count
             now = time.monotonic()
-            self._free_at = max(self._free_at, now) + count / self._rate
-            pause = self._free_at - now
+            self._free_at[whose] = max(self._free_at.get(whose, 0), now) + count / self._rate
+            pause = self._free_at[whose] - now
         if pause > 0.002:  # shorter sleeps are inexact; the sum is not
             time.sleep(pause)
 

@@ -7,7 +7,7 @@ the speed of a good line, where the download leaves them idle.
 import contextlib
 from collections.abc import Callable, Iterator
 
-from benchlib import inputs, machine
+from benchlib import inputs, machine, streaming
 from benchlib.fetched import Source, Throttle
 from benchlib.inputs import Input
 from benchlib.results import Measurement, Sample, Target, measure_rows
@@ -20,6 +20,7 @@ _TARGETS = {_BOTH: [Target(1.15, figure=_RATIO)]}
 
 def measurements(rounds: int, progress: Callable[[str], None]) -> Iterator[Measurement]:
     """Yield a table for each layer and speed."""
+    yield from streaming.measurements(rounds, progress)
     layers = [inputs.get(name, "gzip", progress) for name in ("a", "b")]
     tiny = inputs.get("tiny", "gzip", progress)
     with machine.fresh("tmpfs") as base, Source(base, [tiny, *layers]) as source:
