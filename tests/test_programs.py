@@ -196,7 +196,7 @@ def needed_by(script: str) -> set[str]:
     return {name for line in re.findall(r"need_packages ([^;\n]*)", text) for name in line.split()}
 
 
-@pytest.mark.parametrize("script", ["test", "demo", "bench", "fresh"])
+@pytest.mark.parametrize("script", ["test", "demo", "bench", "fresh", "package"])
 def test_a_script_needs_packages_of_the_list(script: str) -> None:
     assert needed_by(script) <= packages().keys()
 

@@ -76,6 +76,7 @@ async def serve(
     with replacing(mountpoint) if replace else nullcontext() as replacement:
         place = mountpoint if replacement is None else replacement.place
         device = _mount(operations, place, options)
+        places = {mountpoint, place}
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(waits.run)
@@ -84,11 +85,12 @@ async def serve(
                 with polling.installed(pyfuse3, spin(settings)):
                     _spare_collections()
                     await pyfuse3.main(max_tasks=MAX_TASKS)
+                places.clear()  # it was unmounted, and autofs would mount it anew for who looks there
                 nursery.cancel_scope.cancel()
         except* OSError as group:
             raise MountError(f"{mountpoint}: the mount ended: {_first(group)}") from group
         finally:
-            _unmount({mountpoint, place}, device)
+            _unmount(places, device)
             operations.close()
 
 
@@ -152,6 +154,7 @@ def _mount(operations: Operations, mountpoint: Mountpoint, options: frozenset[st
     except RuntimeError as error:
         advice = _advice(mountpoint, options)
         raise MountError(f"{mountpoint}: cannot mount{advice or f': {error}'}") from error  # a name of C
+    mountpoint.let_go()  # a descriptor below the mount is a use to autofs, which then would never expire it
     mounted = mountpoint.mount()
     return None if mounted is None else mounted.device
 

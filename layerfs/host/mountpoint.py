@@ -95,7 +95,8 @@ class Mountpoint:
     def mount(self) -> Mount | None:
         """Return the mount on top of the directory; None if there is none. Raises OSError."""
         try:
-            fd = os.open(self._name, _DIRECTORY | os.O_NOFOLLOW, dir_fd=self._parent)
+            # Without O_DIRECTORY, which would have autofs mount something.
+            fd = os.open(self._name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self._parent)
         except (FileNotFoundError, NotADirectoryError):
             return None
         with closing_fd(fd):
@@ -127,7 +128,7 @@ class Mountpoint:
 
     def put_beneath(self, tree: int) -> None:
         """Attach the mount *tree*, of open_tree(2), under what is on top and hides it. Raises OSError."""
-        self._let_go()
+        self.let_go()
         with closing_fd(os.open(self._name, _DIRECTORY | os.O_NOFOLLOW, dir_fd=self._parent)) as top:
             syscall("move_mount", _MOVE_MOUNT, tree, b"", top, b"", _BENEATH)
 
@@ -142,14 +143,14 @@ class Mountpoint:
         umount(2) asks fusermount3, which may unmount the fuse mounts of its caller. `fd` is closed before: it
         would be a use.
         """
-        self._let_go()
+        self.let_go()
         error = self._try_unmount(detach=False)
         if error is not None and error.errno == EBUSY and lazy:
             error = self._try_unmount(detach=True)
         if error is not None:
             raise MountError(f"{self}: {_refusal(self.mount(), error)}")
 
-    def _let_go(self) -> None:
+    def let_go(self) -> None:
         """Close `fd`, which is a use of what it is in."""
         if self._fd != _NONE:
             os.close(self._fd)

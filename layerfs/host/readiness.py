@@ -18,13 +18,13 @@ _INTERRUPTS = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
 
 
 def run_in_background(work: Callable[[Callable[[], None]], None]) -> str | None:
-    """Fork; the child runs *work* in a session of its own and never returns from here.
+    """Fork; the child runs *work*, once ready in a session of its own, and never returns from here.
 
     *work* is given ``ready``, to be called once it serves; an exception it raises ends the child. In the
     parent return None once the child is ready, or the text of what went wrong, once it has ended: what it had
     open, a mountpoint for instance, is nobody's then. Raises OSError.
     """
-    with Standby(lambda ready: work(partial(ready, b""))) as standby:
+    with Standby(lambda ready: work(partial(ready, b"")), in_group=True) as standby:
         try:
             standby.begin()
         except NotReady as exc:
@@ -40,10 +40,11 @@ class Standby:
     """A process that is forked now and works if it is told to, when this one cannot fork any more.
 
     *work* is as `run_in_background` has it, but says a word with ``ready``. A context manager: a process that
-    was told nothing ends with the block. Raises OSError.
+    was told nothing ends with the block. With *in_group* it leaves the process group when it is ready, not
+    before: autofs has all but the group of who mounts wait at the mountpoint, ourselves too. Raises OSError.
     """
 
-    def __init__(self, work: Callable[[Callable[[bytes], None]], None]) -> None:
+    def __init__(self, work: Callable[[Callable[[bytes], None]], None], *, in_group: bool = False) -> None:
         gate, self._go = os.pipe()
         self._word, word = os.pipe()
         sys.stdout.flush()
@@ -55,7 +56,7 @@ class Standby:
             os.close(self._go)
             os.close(self._word)
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
-            _stand_by(gate, word, work)
+            _stand_by(gate, word, work, in_group=in_group)
         os.close(gate)
         os.close(word)
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
@@ -89,15 +90,24 @@ class Standby:
         return word.removeprefix(_READY)
 
 
-def _stand_by(gate: int, word: int, work: Callable[[Callable[[bytes], None]], None]) -> NoReturn:
+def _stand_by(
+    gate: int, word: int, work: Callable[[Callable[[bytes], None]], None], *, in_group: bool
+) -> NoReturn:
     """Be the child: wait, work, end."""
     status = 1
+
+    def say_ready(more: bytes) -> None:
+        if in_group:
+            os.setsid()
+        _say(word, _READY + more)
+
     try:
-        os.setsid()
+        if not in_group:
+            os.setsid()
         if os.read(gate, 1):
             os.close(gate)
             _detach_stdin()
-            work(lambda ready: _say(word, _READY + ready))
+            work(say_ready)
         status = 0
     except BaseException as error:  # noqa: BLE001 - the last frame of the child; told to the parent
         _say(word, str(error).encode(errors="replace")[:_LIMIT] or type(error).__name__.encode())
