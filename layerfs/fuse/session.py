@@ -75,8 +75,7 @@ async def serve(
     operations = Operations(tree, provider, waits, disk=str(settings.store))
     with replacing(mountpoint) if replace else nullcontext() as replacement:
         place = mountpoint if replacement is None else replacement.place
-        device = _mount(operations, place, options)
-        places = {mountpoint, place}
+        device, places = _mount(operations, place, options), {mountpoint, place}
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(waits.run)
