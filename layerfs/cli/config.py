@@ -64,7 +64,7 @@ def show(as_json: options.Json = False) -> None:
         click.echo("nothing is configured: all defaults (layerfs.toml(5) lists the keys)")
 
 
-@config_app.verb(epilog="Example: layerfs config example > ~/.config/layerfs/config.toml")
+@config_app.verb(epilog="Example: layerfs config example > config.toml")
 def example() -> None:
     """Print a configuration file with every key, explained and commented out."""
     click.echo(sample(), nl=False)
