@@ -18,11 +18,11 @@ from layerfs.extract.client import Extractor, Keep
 from layerfs.extract.job import Done, ExtractJob, Failed, Listed, SkeletonJob
 from layerfs.extract.ring import Feeder, Ring
 from layerfs.extract.tail import Growth
+from layerfs.layer.budgets import Budgets
 from layerfs.layer.record import Extraction
 from layerfs.layer.tables import rows
 from layerfs.layer.toc import Content, Piece
 from layerfs.oci import Digest, Repository
-from layerfs.oci.toc import TocPlace
 from layerfs.store import Capabilities, ImageStorage
 from layerfs.store.verify import tree_differences
 from tests.store import crash
@@ -285,6 +285,7 @@ class ExtractorsHere:
 
     def __init__(self, capabilities: Callable[[], Capabilities]) -> None:
         self.capabilities = capabilities
+        self.budgets = Budgets()
 
     def extract(self, blob: Path, digest: Digest, target: Path, keep: Keep) -> Extraction:
         """Run one job in this process and a forked writer."""
@@ -292,11 +293,8 @@ class ExtractorsHere:
         growth = Growth(complete=True, hopeless=lambda: False)
         return self._run(lambda feeder, say: pipeline.run(job, growth, feeder, say), keep)
 
-    def make_skeleton(
-        self, toc: tuple[Path, Path | None], place: TocPlace, blob_size: int, target: Path, keep: Keep
-    ) -> Extraction:
+    def make_skeleton(self, job: SkeletonJob, keep: Keep) -> Extraction:
         """Run one job in this process and a forked writer."""
-        job = SkeletonJob(toc=str(toc[0]), place=place, blob_size=blob_size, target=str(target))
         return self._run(lambda feeder, say: skeletons.run(job, feeder, say), keep)
 
     def _run(self, run: Callable[[Feeder, Callable[[bytes], None]], Done | Failed], keep: Keep) -> Extraction:
