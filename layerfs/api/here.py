@@ -36,7 +36,9 @@ def layers_here(storage: ImageStorage, image: Image) -> list[LayerDir] | None:
     sound = [
         one
         for layer, one in zip(image.layers, found, strict=True)
-        if one is not None and str(layer.diff_id) in one.record.layer.diff_ids
+        if one is not None
+        and str(layer.diff_id) in one.record.layer.diff_ids
+        and not (layer.place and storage.lazy.tocs.difference(layer.place.digest, layer.digest))
     ]
     return sound if len(sound) == len(found) else None
 

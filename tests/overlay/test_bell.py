@@ -213,3 +213,35 @@ def test_nothing_that_a_container_uses_is_collected(
         return not any(path.is_file() for place in places for path in place.rglob("*"))
 
     clients.wait_until(is_empty)  # a mount namespace of another test may have a copy of the mount
+
+
+@pytest.mark.allow_warnings
+def test_a_layer_that_differs_from_its_toc_is_mounted_no_more(
+    mounted: Daemon, tmp_path: Path, registry: Registry
+) -> None:
+    entries = [file("opened", b"opened"), file("other", NOISE), file("changed", b"changed")]
+    layer = estargz(tar(entries), changes={"changed": {"mode": 0o4755}})
+    pushed = registry.push("overlay/two-tellings", "1", image(layer.built))
+    root, again = tmp_path / "root", tmp_path / "again"
+    root.mkdir()
+    again.mkdir()
+    try:
+        command("overlay", "--lazy", "always", "--store", mounted.store, str(pushed), root)
+        assert clients.read(root / "opened") == b"opened"
+
+        assert "two layers" in command("pull", "--store", mounted.store, str(pushed), check=False).stderr
+        plain = registry.push("overlay/one-telling", "1", image(replace(layer.built, annotations={})))
+        command("pull", "--store", mounted.store, str(plain))  # who claims no TOC of the blob has its archive
+
+        assert clients.read(root / "opened") == b"opened"
+        assert clients.read(root / "other") == NOISE, "it runs on what the TOC says"
+        for how in ("auto", "never", "always"):
+            done = command(
+                "overlay", "--lazy", how, "--store", mounted.store, str(pushed), again, check=False
+            )
+            assert "two layers" in done.stderr
+            assert mounts.mount_at(again) is None
+        assert "two layers" in command("lowerdir", "--store", mounted.store, str(pushed), check=False).stderr
+    finally:
+        mounts.clear(root)
+        mounts.clear(again)
