@@ -15,6 +15,7 @@ from layerfs.view.texts import human_size
 if TYPE_CHECKING:
     from layerfs.host.mounts import Mount
     from layerfs.host.occupants import Device
+    from layerfs.store.here import Here
     from layerfs.store.overlays import OverlayMount
     from layerfs.store.scratch import Scratch
 
@@ -30,6 +31,32 @@ class ScratchSpace(msgspec.Struct, frozen=True):
         return f"{human_size(self.size)} in {self.path}"
 
 
+class LazyLook(msgspec.Struct, frozen=True):
+    """A layer of an overlay that was mounted before it was here."""
+
+    toc: str
+    """The digest that names its skeleton."""
+    here: "Here"
+
+    def builtins(self) -> dict[str, Any]:
+        """Return what ``--json`` prints."""
+        counts: dict[str, Any] = msgspec.to_builtins(self.here)
+        return {"toc": self.toc, "state": self._state} | counts
+
+    def __str__(self) -> str:
+        here = self.here
+        files = (
+            f"{here.files} of {here.of_files} files, {human_size(here.bytes)} of {human_size(here.of_bytes)}"
+        )
+        return f"lazy layer {self.toc}: {self._state}, {files}"
+
+    @property
+    def _state(self) -> Literal["toc", "partial", "whole"]:
+        if self.here.files == self.here.of_files:
+            return "whole"
+        return "partial" if self.here.files else "toc"
+
+
 class OverlayLook(msgspec.Struct, frozen=True):
     """An overlay of this mount namespace."""
 
@@ -41,6 +68,8 @@ class OverlayLook(msgspec.Struct, frozen=True):
     writable: bool
     scratch: ScratchSpace | None
     """What it has of its own in the store: with ``--rw`` what was written to it."""
+    lazy: tuple[LazyLook, ...] = ()
+    """What is here of its lazy layers, topmost first."""
     state: Literal["mounted"] = "mounted"
 
     def builtins(self) -> dict[str, Any]:
@@ -52,6 +81,7 @@ class OverlayLook(msgspec.Struct, frozen=True):
             "store": self.store,
             "images": list(self.images),
             "writable": self.writable,
+            "lazy": [one.builtins() for one in self.lazy],
             "scratch": None if self.scratch is None else msgspec.to_builtins(self.scratch),
         }
 
@@ -59,7 +89,7 @@ class OverlayLook(msgspec.Struct, frozen=True):
         """Return what people read."""
         of = ", ".join(self.images) or "an image that the store has no name of"
         how = ["read-write" if self.writable else "read-only"] + ([str(self.scratch)] if self.scratch else [])
-        return [f"{self.mountpoint}: overlay of {of} ({', '.join(how)})"]
+        return [f"{self.mountpoint}: overlay of {of} ({', '.join(how)})", *(f"  {one}" for one in self.lazy)]
 
 
 class ScratchLook(msgspec.Struct, frozen=True):
@@ -119,27 +149,30 @@ def overlay_looks(settings: Settings, mounts: "list[Mount]") -> list[OverlayLook
 
 
 def _overlay_look(settings: Settings, found: "OverlayMount") -> OverlayLook:
+    images, lazy = _contents(settings, found)
     return OverlayLook(
         mountpoint=os.fsdecode(found.point),
         device=found.device,
         store="" if found.store is None else str(found.store),
-        images=_images(settings, found),
+        images=images,
         writable=found.writable,
         scratch=None if found.scratch is None else _written(found.scratch),
+        lazy=lazy,
     )
 
 
-def _images(settings: Settings, found: "OverlayMount") -> tuple[str, ...]:
-    """Return the references of the images that an overlay shows."""
+def _contents(settings: Settings, found: "OverlayMount") -> tuple[tuple[str, ...], tuple[LazyLook, ...]]:
+    """Return the references of the images that an overlay shows, and what is here of its lazy layers."""
     from layerfs.catalog.mounted import images_with
 
     if found.store is None:
-        return ()
+        return (), ()
     try:
         with open_store(dataclasses.replace(settings, store=found.store), make=False) as storage:
-            return tuple(map(str, images_with(storage, found.layers)))
+            lazy = tuple(LazyLook(str(toc), storage.lazy.count(toc)) for toc in found.tocs)
+            return tuple(map(str, images_with(storage, found.layers))), lazy
     except LayerfsError:
-        return ()
+        return (), ()
 
 
 def _scratch_look(scratch: "Scratch") -> ScratchLook:

@@ -25,6 +25,8 @@ class OverlayMount(msgspec.Struct, frozen=True):
     """The store that its layers are in; None if no directory looks like one of a store."""
     layers: tuple[Digest, ...]
     """What names the trees of its layers, topmost first: a blob, or the TOC of a skeleton."""
+    tocs: tuple[Digest, ...]
+    """Those of them that are TOCs: what is not here of these layers is asked of a mount."""
     writable: bool
     scratch: Path | None
     """Its own directory in the store: what it writes into, or the cover of a lazy one."""
@@ -44,6 +46,7 @@ class OverlayMount(msgspec.Struct, frozen=True):
             mount.device,
             of_store[0].parent if of_store else None,
             tuple(_digests(trees)),
+            tuple(_digests([path for path in trees if path.parent.name == SKELETONS])),
             bool(uppers),
             scratch,
         )

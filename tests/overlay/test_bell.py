@@ -1,6 +1,7 @@
 """Containers on layers that are not here: a file comes when it is opened, and reads of it need no daemon."""
 
 import errno
+import json
 import mmap
 import os
 import random
@@ -83,6 +84,24 @@ def test_status_knows_the_image_of_a_lazy_overlay(root: Path, mounted: Daemon, p
 
     assert said.startswith(f"{root}: overlay of {pushed} (read-only, ")
     assert f" in {mounted.store}/overlays/" in said
+
+
+def test_status_says_what_is_here_of_lazy_layers(root: Path, mounted: Daemon) -> None:
+    def lazy() -> list[dict[str, object]]:
+        said = daemon.layerfs("status", "--json", "--store", mounted.store, root).stdout
+        found: list[dict[str, object]] = json.loads(said)[0]["lazy"]
+        return found
+
+    top, base = lazy()
+    assert (base["toc"], base["state"], base["files"]) == (str(BASE.place.digest), "toc", 0)
+    assert top["toc"] == str(TOP.place.digest)
+    assert clients.read(root / "etc/motd") == b"content"
+    assert clients.read(root / "top") == NOISE[:9]
+    top, base = lazy()
+    assert (base["state"], base["files"], base["bytes"]) == ("partial", 1, 7)
+    assert (top["state"], top["files"]) == ("partial", 2), "a file of the other layer is equal"
+    line = daemon.layerfs("status", "--store", mounted.store, root).stdout.splitlines()[2]
+    assert line.startswith(f"  lazy layer {BASE.place.digest}: partial, 1 of ")
 
 
 def test_names_cost_no_bytes_and_a_file_costs_itself(root: Path, mounted: Daemon, registry: Registry) -> None:
