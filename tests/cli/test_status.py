@@ -108,6 +108,7 @@ def test_overlays_are_known_with_what_they_wrote_and_who_uses_them(
         "store": str(layerfs.store),
         "images": [name],
         "writable": False,
+        "lazy": [],
         "scratch": None,
         "used_by": [{"pid": user.pid, "command": "sleep", "does": "works in", "path": str(reading)}],
     }
@@ -115,6 +116,7 @@ def test_overlays_are_known_with_what_they_wrote_and_who_uses_them(
     assert about[str(writing)] == about[str(reading)] | {
         "mountpoint": str(writing),
         "writable": True,
+        "lazy": [],
         "scratch": kept,
         "used_by": [],
     }
