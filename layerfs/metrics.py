@@ -7,7 +7,7 @@ or a user has made. `prometheus_client` writes the text; it is imported when som
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Final
 
-from layerfs.status import BUCKETS, Requests, Status
+from layerfs.status import BUCKETS, Requests, Status, padded
 
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
@@ -30,7 +30,7 @@ def exposition(about: Status) -> bytes:
     from prometheus_client import exposition as library
 
     collected: Any = _Collected(about)  # duck-typed there
-    return library.generate_latest(collected)
+    return padded(library.generate_latest(collected) + b"#")
 
 
 def _metrics(about: Status) -> "Iterator[Metric]":

@@ -43,6 +43,17 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True):
     message: str
 
 
+_STEP: Final = 4096
+
+
+def padded(text: bytes) -> bytes:
+    """Return *text* as a line that spaces fill up to some size.
+
+    What a daemon counts changes by being looked at, and tar(1) complains of a file that grows meanwhile.
+    """
+    return text + b" " * (-(len(text) + 1) % _STEP) + b"\n"
+
+
 EventKind = Literal["start", "fetch", "failure", "evict"]
 
 
@@ -71,7 +82,7 @@ class Events(msgspec.Struct, frozen=True, kw_only=True):
 
     def encode(self) -> bytes:
         """Return the file."""
-        return encode_json(self).encode() + b"\n"
+        return padded(encode_json(self).encode())
 
 
 def parse_events(raw: bytes) -> Events:
@@ -136,7 +147,7 @@ class Status(Fetching, frozen=True, kw_only=True):
 
     def encode(self) -> bytes:
         """Return the file."""
-        return encode_json(self).encode() + b"\n"
+        return padded(encode_json(self).encode())
 
 
 def parse_status(raw: bytes) -> Status:

@@ -93,6 +93,11 @@ AREAS: Final = (
             "compression/test_formats.py",
             "view/test_disk.py",
             *_below(
+                "api/test_store.py",
+                "test_a_path_is_resolved_within_the_image",
+                "test_what_cannot_be_opened_has_the_errno_of_a_system_call",
+            ),
+            *_below(
                 "extract/test_worker.py", "test_what_waits_for_the_end_needs_little_memory_also_at_its_limit"
             ),
             *_below(
@@ -183,6 +188,7 @@ AREAS: Final = (
         (
             "attacks/test_kills.py",
             "store/test_crash.py",
+            "store/test_pieces.py",
             "store/test_processes.py",
             "extract/test_mounted.py",
             "fuse/test_failures.py",

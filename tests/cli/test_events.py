@@ -21,7 +21,7 @@ def test_events_are_told_once_and_followed(
 ) -> None:
     blob = layer(file("a", os.urandom(2000)))
     first = registry.push("events/first", "1", image(blob))
-    bad = layer(file("b", b"b"))
+    bad = layer(file("b", os.urandom(16)))
     second = registry.push("events/second", "1", image(bad))
     registry.corrupt(bad.digest)
     with daemon.running(layerfs.store, mountpoint) as running:

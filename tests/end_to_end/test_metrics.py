@@ -19,7 +19,7 @@ def test_a_mount_counts_requests_waits_and_failures(
     registry: Registry, store: Path, mountpoint: Path
 ) -> None:
     good = registry.push("metrics/good", "1", image(layer(file("a", b"a"))))
-    blob = layer(file("b", b"b"))
+    blob = layer(file("b", os.urandom(16)))
     bad = registry.push("metrics/bad", "1", image(blob))
     registry.corrupt(blob.digest)
     with daemon.running(store, mountpoint) as running:
