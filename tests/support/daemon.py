@@ -122,13 +122,17 @@ def wait_until_mounted(daemon: Daemon) -> None:
 
 
 def answers(mountpoint: Path) -> bool:
-    """Say whether a FUSE mount stands at *mountpoint* and lists its root; stat alone may be cached."""
-    found = mounts.mount_at(mountpoint)
-    if found is None or not found.filesystem.startswith("fuse"):
-        return False
+    """Say whether a FUSE mount stands at *mountpoint* and lists its root; stat alone may be cached.
+
+    One that was dead and is taken away meanwhile uncovers a directory that can be listed, too.
+    """
+
+    def stands() -> bool:
+        found = mounts.mount_at(mountpoint)
+        return found is not None and found.filesystem.startswith("fuse")
+
     with contextlib.suppress(OSError):
-        os.listdir(mountpoint)
-        return True
+        return stands() and os.listdir(mountpoint) is not None and stands()
     return False
 
 
