@@ -58,10 +58,29 @@ def _observations(settings: Settings, asked: list[str]) -> Iterator[Observation]
     from layerfs.doctor import examination
 
     yield from examination.of_machine()
+    yield from examination.guarded("old mounts", _of_mounts)
     yield from _of_store(settings)
     yield from examination.of_registries(lambda: wiring.registry_settings(settings), os.environ)
     for registry in asked:
         yield _answer(settings, registry)
+
+
+def _of_mounts() -> Iterator[Observation]:
+    """Look for mounts of ours whose daemon has ended, or does not answer."""
+    from layerfs.cli.bells import STATUS_SECONDS
+    from layerfs.cli.status import looks_at_mounts
+
+    looks = sorted(looks_at_mounts(), key=lambda look: look.mountpoint)
+    silent = [look for look in looks if look.state in ("dead", "hanging")]
+    for look in silent:
+        if look.state == "dead":
+            why, mend = "dead, its daemon has ended", f"layerfs umount {look.mountpoint}"
+        else:
+            why = f"no answer within {STATUS_SECONDS:g} s"
+            mend = "layerfs status names its daemon; is it stopped?"
+        yield failure("mounts", f"{look.mountpoint}: {why}", mend)
+    if not silent:
+        yield ok("mounts", f"{len(looks)} of layerfs" if looks else "none of layerfs")
 
 
 def _of_store(settings: Settings) -> Iterator[Observation]:

@@ -100,7 +100,7 @@ def print_lines(lines: Sequence[str]) -> None:
 def _found(settings: Settings, wanted: Path | None) -> list[Look | OverlayLook | ScratchLook]:
     """Return what there is, of *wanted* alone if given. Raises MountError if nothing of ours is there."""
     table = [mount for mount in mounts.read_mounts() if mount.root == b"/"]
-    served = {mount.point: mount for mount in table if mount.is_layerfs}
+    served = _served(table)
     if wanted is None:
         return [*map(_look, served.values()), *overlay_looks(settings, table)]
     # By the text first: what resolves a path asks a daemon that may hang.
@@ -113,6 +113,16 @@ def _found(settings: Settings, wanted: Path | None) -> list[Look | OverlayLook |
     if not found:
         raise MountError(f"{wanted}: no layerfs mount (layerfs status lists them)")
     return [*found]
+
+
+def looks_at_mounts() -> list[Look]:
+    """Return how the layerfs mounts of this mount namespace are. Raises OSError."""
+    return [*map(_look, _served(mounts.read_mounts()).values())]
+
+
+def _served(table: list[mounts.Mount]) -> dict[bytes, mounts.Mount]:
+    """Return the layerfs mounts of *table* by where they are, at each point the topmost."""
+    return {mount.point: mount for mount in table if mount.is_layerfs and mount.root == b"/"}
 
 
 def _look(mount: mounts.Mount) -> Look:

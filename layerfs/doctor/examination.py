@@ -10,30 +10,30 @@ from layerfs.store import ImageStorage
 
 _MACHINE = (
     machine.kernel, machine.fuse_device, machine.fusermount, machine.overlays, machine.limits, machine.clock,
-    machine.old_mounts,
 )  # fmt: skip
 
 
 def of_machine() -> Iterator[Observation]:
     """Look at everything that has nothing to do with a store or with registries."""
     for check in _MACHINE:
-        yield from _guarded(check.__name__.replace("_", " "), check)
+        yield from guarded(check.__name__.replace("_", " "), check)
 
 
 def of_store(storage: ImageStorage) -> Iterator[Observation]:
     """Look at a store."""
-    yield from _guarded("store", lambda: stores.store(storage))
+    yield from guarded("store", lambda: stores.store(storage))
 
 
 def of_registries(
     settings: Callable[[], RegistrySettings], environ: Mapping[str, str]
 ) -> Iterator[Observation]:
     """Look at logins and policies; no registry is asked."""
-    yield from _guarded("credentials", lambda: registries.logins(settings()))
-    yield from _guarded("policy", lambda: registries.policy(environ))
+    yield from guarded("credentials", lambda: registries.logins(settings()))
+    yield from guarded("policy", lambda: registries.policy(environ))
 
 
-def _guarded(name: str, check: Callable[[], Iterable[Observation]]) -> Iterator[Observation]:
+def guarded(name: str, check: Callable[[], Iterable[Observation]]) -> Iterator[Observation]:
+    """Yield what *check* finds; a failure called *name* if it cannot look."""
     try:
         yield from check()
     except (OSError, LayerfsError) as exc:

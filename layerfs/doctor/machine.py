@@ -1,4 +1,4 @@
-"""Checks of the machine: FUSE, overlayfs, limits, the clock, mounts that nobody serves any more."""
+"""Checks of the machine: FUSE, overlayfs, limits, the clock."""
 
 import os
 import resource
@@ -6,23 +6,18 @@ import shutil
 import stat
 import tempfile
 from collections.abc import Iterator
-from errno import ENOTCONN
 from pathlib import Path
 from typing import Final
 
 from layerfs.doctor.observation import Observation, failure, ok, warning
 from layerfs.host.clock import is_synchronised
-from layerfs.host.mounts import read_mounts
 from layerfs.host.namespaces import in_initial_user_namespace
-from layerfs.host.patience import read_within
 from layerfs.host.trials import fuse_version, namespace_refusal, overlay_refusal
 
 _FUSE: Final = Path("/dev/fuse")
 _FUSE_CONF: Final = Path("/etc/fuse.conf")
 _FILES: Final = 1024
 """Open files that a daemon should be able to have."""
-_SECONDS: Final = 3.0
-"""How long a mount may take to answer."""
 _SWITCHES: Final = {
     "kernel.unprivileged_userns_clone": ("0", "1"),  # Debian's
     "kernel.apparmor_restrict_unprivileged_userns": ("1", "0"),  # Ubuntu's
@@ -147,26 +142,3 @@ def clock() -> Iterator[Observation]:
         )
     else:
         yield ok("clock", "kept right" if known else "not shown to this process")
-
-
-def old_mounts() -> Iterator[Observation]:
-    """Look for mounts of ours whose daemon has ended, or does not answer."""
-    points = sorted({mount.point for mount in read_mounts() if mount.is_layerfs and mount.root == b"/"})
-    silent = 0
-    for point in points:
-        try:
-            read_within(point + b"/.layerfs/status.json", _SECONDS)
-        except (OSError, TimeoutError) as exc:
-            if exc.errno == ENOTCONN:
-                why, mend = "dead, its daemon has ended", f"layerfs umount {os.fsdecode(point)}"
-            elif isinstance(exc, TimeoutError):
-                why, mend = (
-                    f"no answer within {_SECONDS:g} s",
-                    "layerfs status names its daemon; is it stopped?",
-                )
-            else:
-                continue  # another user's
-            silent += 1
-            yield failure("mounts", f"{os.fsdecode(point)}: {why}", mend)
-    if not silent:
-        yield ok("mounts", f"{len(points)} of layerfs" if points else "none of layerfs")

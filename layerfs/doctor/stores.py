@@ -1,7 +1,6 @@
 """Checks of the store: whether it can be used, what its disk can carry, how much room there is."""
 
 import os
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -79,8 +78,9 @@ def _lazy_containers(storage: ImageStorage) -> Iterator[Observation]:
 def _stub_refusal(storage: ImageStorage) -> str:
     scratch = make_scratch(storage.images_dir, b"/nowhere", storage.images_dir)
     try:
-        with tempfile.TemporaryDirectory(dir=scratch.path) as directory:
-            return stub_refusal(Path(directory), *stub_xattrs(storage.capabilities.owner))
+        trial = scratch.path / "trial"
+        trial.mkdir()
+        return stub_refusal(trial, *stub_xattrs(storage.capabilities.owner))
     finally:
         scratch.remove()
 
