@@ -14,18 +14,18 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 import trio
 
-from layerfs.errors import InvalidSettings, LayerfsError, StoreError
+from layerfs.errors import InvalidSettings, LayerfsError
 from layerfs.extract.client import ExtractorPool
 from layerfs.fetch import Fetcher, open_fetcher
 from layerfs.fetch.backoff import Backoff
 from layerfs.fetch.laziness import Laziness
 from layerfs.fetch.origin import InProcess, Origin
-from layerfs.fetch.progress import Journal
 from layerfs.fetch.remote import open_remote
 from layerfs.fetch.streams import ONE, Streams
 from layerfs.fetch.tasks import background, held
 from layerfs.host.mountpoint import Mountpoint
 from layerfs.host.supervisor import NOBODY, Supervisor
+from layerfs.keeping import keeping
 from layerfs.registry import RegistrySettings
 from layerfs.settings import Access, Settings
 from layerfs.store import ImageStorage
@@ -39,9 +39,6 @@ if TYPE_CHECKING:
     from layerfs.needs import LayersNeed
     from layerfs.registry.client import RegistryClient
     from layerfs.view.tree import MountTree
-
-KEEP_PERIOD: Final = 5.0
-"""Seconds between two looks whether something was fetched, so that the store may be too large."""
 
 ENDLESS: Final = 1e9
 """Seconds. Infinity cannot be sent to another process as JSON."""
@@ -200,29 +197,21 @@ def keeper_of(settings: Settings, storage: ImageStorage) -> "Keeper":
 
 
 @asynccontextmanager
-async def keeping(keeper: "Keeper", journal: Journal) -> AsyncIterator[None]:
-    """Keep a store within its limits, which may change, while the block runs.
+async def fetching(
+    storage: ImageStorage, in_force: InForce, local: "LocalOrigin | None" = None
+) -> "AsyncIterator[tuple[Fetcher, Keeper]]":
+    """Own what a daemon fetches with into a store that is kept within its limits, and who keeps it there.
 
-    Looks at the start, and after each fetch.
+    Raises as `providing` does.
     """
-
-    async def keep() -> None:
-        seen = None
-        while True:
-            now = (journal.fetched, keeper.limits)
-            if now != seen and keeper.is_limited:
-                seen = now
-                try:
-                    freed = await trio.to_thread.run_sync(keeper.keep, abandon_on_cancel=True)
-                    if freed:
-                        journal.happening.add("evict", str(keeper.store), size=freed)
-                except StoreError as exc:
-                    log.warning("the store could not be kept within its limits: %s", exc)
-            await trio.sleep(KEEP_PERIOD)
-
-    async with background() as nursery:
-        nursery.start_soon(keep)
-        yield
+    keeper = keeper_of(in_force.settings, storage)
+    serving = nullcontext() if storage.readonly else held(storage.locks.serving())
+    async with (
+        serving,
+        providing(in_force.settings, storage, keeper, local, in_force=in_force) as provider,
+        keeping(keeper, provider.journal),
+    ):
+        yield provider, keeper
 
 
 def open_bundle(settings: Settings, source: "SourceName") -> "tuple[Settings, LocalOrigin]":
@@ -257,17 +246,11 @@ async def serve(
 
     storage = ImageStorage(settings.store, shared=settings.share_store, maker=settings.store_owner)
     log.info("store %s: %s", settings.store, storage.capabilities)  # tries the disk, while nobody waits
-    for tag, image in () if local is None else local.tags.items():
-        storage.refs.write(tag, image.digest)
-    serving = nullcontext() if storage.readonly else held(storage.locks.serving())
-    keeper = keeper_of(settings, storage)
+    if local is not None:
+        for tag, image in local.tags.items():
+            storage.refs.write(tag, image.digest)
     in_force = InForce(settings, again)
-    async with (
-        serving,
-        providing(settings, storage, keeper, local, in_force=in_force) as provider,
-        keeping(keeper, provider.journal),
-        background() as nursery,
-    ):
+    async with fetching(storage, in_force, local) as (provider, keeper), background() as nursery:
         in_force.tell(keeper.keep_to)
         supervised = Supervised(supervisor, in_force, provider.statistics)
         announce = supervised.announcing(nursery, mountpoint, ready)

@@ -14,7 +14,7 @@ import trio
 
 from layerfs import app as wiring
 from layerfs.errors import InvalidSettings
-from layerfs.fetch.tasks import background, held
+from layerfs.fetch.tasks import background
 from layerfs.needs import Provider
 from layerfs.serve.distribution import Distribution
 from layerfs.serve.holding import Holding
@@ -76,13 +76,7 @@ async def _provider(settings: Settings, storage: ImageStorage) -> AsyncIterator[
         yield None
         return
     limited = replace(settings, registries=settings.serve.registries(settings))
-    keeper = wiring.keeper_of(settings, storage)
-    serving = nullcontext() if storage.readonly else held(storage.locks.serving())
-    async with (
-        serving,
-        wiring.providing(limited, storage, keeper, in_force=InForce(limited)) as provider,
-        wiring.keeping(keeper, provider.journal),
-    ):
+    async with wiring.fetching(storage, InForce(limited)) as (provider, _):
         yield provider
 
 
