@@ -7,10 +7,11 @@ from pathlib import Path
 import msgspec
 import trio
 
-from layerfs.errors import NotInStore, StoreError, UsageError
+from layerfs.errors import StoreError, UsageError
 from layerfs.host.mountpoint import Mountpoint
-from layerfs.host.overlay import SOURCE, Overlay, mount_overlay
-from layerfs.store.scratch import Scratch, make_scratch, remove_scratches
+from layerfs.host.overlay import SOURCE
+from layerfs.store.roots import OverlayRoot
+from layerfs.store.scratch import Scratch, remove_scratches
 
 
 class MountChoice(msgspec.Struct, frozen=True, kw_only=True):
@@ -82,33 +83,15 @@ class Remains:
 
 def mount_root(store: Path, lowers: Sequence[Path], where: Path, how: MountChoice) -> RootMount:
     """Mount *lowers*, topmost first, at the directory *where*. Raises MountError, StoreError."""
+    root = OverlayRoot(
+        lowers=[str(path) for path in lowers],
+        rw=how.rw,
+        upper=how.upper,
+        work=how.work,
+        options=how.options,
+        gone=f"{where}: a layer was removed as it was mounted; try again",
+    )
     with Mountpoint.open(where) as target:
-        directories = [os.fsencode(path) for path in lowers]
-        scratch = None
-        if how.rw or (len(directories) == 1 and how.upper is None):  # overlayfs wants two directories
-            scratch = make_scratch(store, target.path, lowers[0])
-        upper, work = how.upper, how.work
-        if scratch is not None and how.rw:
-            upper, work = scratch.upper, scratch.work
-        elif scratch is not None:
-            directories.append(os.fsencode(scratch.upper))
-        try:
-            mount_overlay(
-                Overlay(
-                    directories,
-                    None if upper is None else os.fsencode(upper.absolute()),
-                    None if work is None else os.fsencode(work.absolute()),
-                    options=how.options,
-                ),
-                target,
-            )
-            if not all(map(os.path.isdir, lowers)):  # from now on the list of mounts keeps them
-                target.unmount()
-                raise NotInStore(f"{where}: a layer was removed as it was mounted; try again")
-        except BaseException:
-            if scratch is not None:
-                scratch.remove()
-            raise
-        if scratch is not None:
-            scratch.lock.release()  # it shows in the list of mounts now
+        scratch = root.mount_with_scratch(store, target)
+        upper = scratch.upper if scratch is not None and how.rw else how.upper
         return RootMount(Path(os.fsdecode(target.path)), scratch, upper)

@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, Self
@@ -15,12 +15,13 @@ from layerfs.cli.app import app
 from layerfs.cli.belldaemon import bell_standby
 from layerfs.cli.native import use_as_it_is, use_native_stack
 from layerfs.cli.opening import reference_of
-from layerfs.errors import MountError, NotInStore, UsageError
+from layerfs.errors import MountError, UsageError
 from layerfs.host.mountpoint import Mountpoint
-from layerfs.host.overlay import SOURCE, Overlay, mount_overlay
+from layerfs.host.overlay import SOURCE
 from layerfs.host.trust import entered_by_others
 from layerfs.oci import ImageReference
 from layerfs.settings import Settings
+from layerfs.store.roots import OverlayRoot
 
 if TYPE_CHECKING:
     from layerfs.host.readiness import Standby
@@ -138,7 +139,7 @@ def _overlaid(
         reference = reference_of(settings, name)
 
         def whole(lowers: list[str]) -> None:
-            _mount(settings, reference, target, held, trusted, lowers)
+            _root(reference, lowers, held, trusted).mount_with_scratch(settings.store, target)
 
         if lazy == "never":
             use_native_stack(settings, reference, whole)
@@ -171,11 +172,9 @@ def _mount_lazily(
     from layerfs.cli.lazystack import LazyStack, use_lazy_stack
 
     def mount(stack: LazyStack, scratch: "Scratch") -> None:
-        overlay = _overlay(list(stack.lowers), writing, scratch if writing.scratch else None)
-        data = tuple(os.fsencode(path) for path in stack.data)
-        mount_overlay(msgspec.structs.replace(overlay, options=trusted.options, data=data), target)
-        _require_all(reference, list(stack.lowers), target)
-        scratch.lock.release()  # it shows in the list of mounts now
+        root = _root(reference, stack.lowers, writing, trusted, stack.data)
+        root.mount(target, scratch if writing.scratch else None)
+        scratch.lock.release()  # the cover of a lazy stack lies in it, and shows in the list of mounts now
 
     use_lazy_stack(settings, reference, standby, target.path, mount, whole)
 
@@ -187,55 +186,22 @@ def _require_free(target: Mountpoint) -> None:
         raise MountError(f"{target}: an overlay is there already (layerfs overlay --umount {target})")
 
 
-def _mount(
-    settings: Settings,
+def _root(
     reference: ImageReference,
-    target: Mountpoint,
+    lowers: Sequence[str],
     writing: Writing,
     trusted: Trusted,
-    lowers: list[str],
-) -> None:
-    scratch = _scratch(settings, target.path, lowers, writing)
-    try:
-        overlay = msgspec.structs.replace(_overlay(lowers, writing, scratch), options=trusted.options)
-        mount_overlay(overlay, target)
-        _require_all(reference, lowers, target)
-    except BaseException:
-        if scratch is not None:
-            scratch.remove()
-        raise
-    if scratch is not None:
-        scratch.lock.release()  # it shows in the list of mounts now
-
-
-def _scratch(settings: Settings, target: bytes, lowers: list[str], writing: Writing) -> "Scratch | None":
-    """Make what --rw needs, or what an image without layers does: overlayfs wants two directories."""
-    from layerfs.store.scratch import make_scratch
-
-    if writing.scratch or (len(lowers) == 1 and writing.upper is None):
-        return make_scratch(settings.store, target, Path(lowers[0]))
-    return None
-
-
-def _overlay(lowers: list[str], writing: Writing, scratch: "Scratch | None") -> Overlay:
-    directories = [os.fsencode(path) for path in lowers]
-    if scratch is not None and not writing.scratch:
-        return Overlay([*directories, os.fsencode(scratch.upper)])
-    upper = scratch.upper if scratch is not None else writing.upper
-    work = scratch.work if scratch is not None else writing.work
-    if upper is None or work is None:
-        return Overlay(directories)
-    return Overlay(directories, os.fsencode(upper.absolute()), os.fsencode(work.absolute()))
-
-
-def _require_all(reference: ImageReference, lowers: list[str], target: Mountpoint) -> None:
-    """Undo the mount if a directory was taken away before the kernel had it.
-
-    From now on it is in the list of mounts, so nobody takes one away.
-    """
-    if not all(map(os.path.isdir, lowers)):
-        target.unmount()
-        raise NotInStore(f"{reference}: fetched, but removed again meanwhile; try again")
+    data: Sequence[str] = (),
+) -> OverlayRoot:
+    return OverlayRoot(
+        lowers=lowers,
+        data=data,
+        rw=writing.scratch,
+        upper=writing.upper,
+        work=writing.work,
+        options=trusted.options,
+        gone=f"{reference}: fetched, but removed again meanwhile; try again",
+    )
 
 
 def _unmount(settings: Settings, directory: Path, *, detach: bool) -> None:
