@@ -84,10 +84,11 @@ def serve(ring: Ring) -> None:
     os.umask(0)
     confine_writer()
     source = RingSource(ring)
+    keeper = os.getpid()
     while True:
         child = os.fork()  # before there is a job: it need not wait for this
         if child == 0:
-            _write_one_and_exit(source)
+            _write_one_and_exit(source, keeper)
         _, status = os.waitpid(child, 0)
         if os.waitstatus_to_exitcode(status) == _NO_MORE:
             return
@@ -97,11 +98,11 @@ def serve(ring: Ring) -> None:
             )
 
 
-def _write_one_and_exit(source: RingSource) -> None:
+def _write_one_and_exit(source: RingSource, keeper: int) -> None:
     """Be the process that writes one tree: it can write there alone, and its memory goes with it."""
     status = _NO_MORE
     try:
-        confine.end_with_parent()
+        confine.end_with_parent(keeper)
         body = source.next_job()
         if body is not None:
             source.answer(msgspec.json.encode(write_tree(_JOB.decode(body), source)))

@@ -7,6 +7,7 @@ seccomp(2), landlock(7), capabilities(7).
 
 import ctypes
 import errno
+import os
 import platform
 import signal
 import struct
@@ -126,9 +127,11 @@ _ALLOW: Final = 0x7FFF0000
 _REFUSE: Final = 0x00050000 | errno.EPERM
 
 
-def end_with_parent() -> None:
-    """Be killed when the process ends that started this one."""
+def end_with_parent(parent: int) -> None:
+    """Be killed when the process *parent* ends, which forked this one; exit if it has ended already."""
     call("prctl", _PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
+    if os.getppid() != parent:
+        os._exit(1)
 
 
 def keep_capabilities(kept: Iterable[int]) -> None:

@@ -156,7 +156,9 @@ def test_a_killed_process_fails_its_job_only(extract: Extract, victim: str) -> N
     pid, writer = extractor.pid, _writer_of(extractor.pid)
     _growing(extract, extractor)
 
-    os.kill(pid if victim == "worker" else writer, signal.SIGKILL)
+    killed = pid if victim == "worker" else writer
+    os.kill(killed, signal.SIGKILL)
+    wait_until(lambda: not runs(killed))  # until then the process that writes the tree might still answer
     extractor.ended(1024)  # a dead one is told, too: that must not raise
 
     with pytest.raises(WorkerDied, match=str(pid)):
