@@ -4,6 +4,7 @@ A test that needs root, FUSE or the registry server is skipped where they are mi
 reason; with ``CI=true`` such a skip is a failure.
 """
 
+import gc
 import logging
 import os
 import shutil
@@ -84,6 +85,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if item.get_closest_marker("long"):
             item.add_marker(pytest.mark.skip(reason="takes minutes (--long runs it)"))
+
+
+def pytest_collection_finish() -> None:
+    """Let no collection of garbage look again at the 700,000 objects that 8,000 tests are."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
