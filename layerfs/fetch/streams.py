@@ -130,6 +130,7 @@ class _Filling:
         self._repository = repository
         self._descriptor = descriptor
         self._arrived = arrived
+        self._name = str(staged.staged_path)
         self._window = window
         self._front = window.front
         self._noting = trio.Lock()
@@ -175,16 +176,8 @@ class _Filling:
                 await self._given_back.wait()
                 continue
             number, start, end = taken
-            name = str(self._staged.staged_path)
-            question = Receive(self._repository, self._descriptor, start, name, end)
-            try:
-                is_part = await self._origin.ask(
-                    question, self._staged.descriptors, partial(self._told, number)
-                )
-                await self._keep(number, start)
-            finally:
-                self._give_back(number)
-            if not is_part:
+            question = Receive(self._repository, self._descriptor, start, self._name, end)
+            if not await self._request(number, start, question):
                 log.debug("%s: going on with one request: no range was sent", self._descriptor.digest)
                 return
 
@@ -196,19 +189,19 @@ class _Filling:
                 await done.wait()
                 continue
             number, start, end = taken
-            question = ReceivePiece(
-                self._repository, self._descriptor, start, end, str(self._staged.staged_path)
-            )
-            try:
-                has_place = await self._origin.ask(
-                    question, self._staged.descriptors, partial(self._told, number)
-                )
-                if has_place:
-                    await self._keep(number, start)
-            finally:
-                self._give_back(number)
-            if not has_place:  # others want it; once a piece is whole there may be one
-                await done.wait()
+            question = ReceivePiece(self._repository, self._descriptor, start, end, self._name)
+            if not await self._request(number, start, question):
+                await done.wait()  # others want the place; once a piece is whole there may be one
+
+    async def _request(self, number: int, start: int, question: Receive | ReceivePiece) -> bool:
+        """Ask for a piece, and keep it; return whether there was a place, and a range for an answer."""
+        try:
+            answered = await self._origin.ask(question, self._staged.descriptors, partial(self._told, number))
+            if answered:
+                await self._keep(number, start)
+            return answered
+        finally:
+            self._give_back(number)
 
     def _told(self, number: int, until: int) -> None:
         self._window.arrived(number, until)
