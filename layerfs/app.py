@@ -20,6 +20,7 @@ from layerfs.fetch import Fetcher, open_fetcher
 from layerfs.fetch.backoff import Backoff
 from layerfs.fetch.laziness import Laziness
 from layerfs.fetch.origin import InProcess, Origin
+from layerfs.fetch.progress import Journal
 from layerfs.fetch.remote import open_remote
 from layerfs.fetch.streams import ONE, Streams
 from layerfs.fetch.tasks import background, held
@@ -118,10 +119,12 @@ def _allowed_registries(settings: Settings) -> RegistrySettings:
 
 
 @asynccontextmanager
-async def _origin(settings: Settings, in_force: "InForce | None") -> AsyncIterator[Origin]:
+async def _origin(settings: Settings, in_force: "InForce | None", journal: Journal) -> AsyncIterator[Origin]:
     """Own who downloads: another process for a daemon, whose settings may change, this one otherwise."""
     if in_force is not None:
-        async with open_remote(_allowed_registries(settings)) as remote:
+        died = partial(journal.died, "downloader")
+        allowed = _allowed_registries(settings)
+        async with open_remote(allowed, came=journal.traffic.add, died=died) as remote:
             in_force.tell(lambda now: remote.renew(_allowed_registries(now)))
             yield remote
     else:
@@ -141,16 +144,16 @@ async def providing(
     in_force: "InForce | None" = None,
     pool: ExtractorPool | None = None,
 ) -> AsyncIterator[Fetcher]:
-    """Own the registry client, the workers and the tasks that fetch into *storage*.
+    """Own the registry client, the workers and the tasks that fetch into *storage*; *keeper* makes room.
 
-    *keeper* makes room where the disk is full. With *local* its images are all there is: no registry is
-    asked. With settings *in_force* this process is a daemon, which has to answer others while it fetches, so
-    downloads run in another. The extractors are those of *pool*, which stays open, or its own.
+    With *local* no registry is asked; in a daemon (*in_force*) another process downloads. *pool* stays open.
     """
+    journal = Journal()
     origin: AbstractAsyncContextManager[Origin] = (
-        _origin(settings, in_force) if local is None else nullcontext(InProcess(local))
+        _origin(settings, in_force, journal) if local is None else nullcontext(InProcess(local))
     )
     with nullcontext(pool) if pool else ExtractorPool() as extractors:
+        extractors.on_death = partial(journal.died, "extractor")
         async with (
             origin as source,
             open_fetcher(
@@ -165,6 +168,7 @@ async def providing(
                 new_backoff=partial(_new_backoff, settings.access),
                 laziness=_laziness(settings),
                 streams=Streams(settings.streams) if local is None else ONE,
+                journal=journal,
             ) as provider,
         ):
             if in_force is not None:

@@ -4,7 +4,7 @@ Labels have few values: operations, errnos, classes of errors, phases. Never a n
 or a user has made. `prometheus_client` writes the text; it is imported when somebody reads it first.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from layerfs.status import BUCKETS, Requests, Status, padded
@@ -46,16 +46,38 @@ def _metrics(about: Status) -> "Iterator[Metric]":
     yield queue
     yield CounterMetricFamily("layerfs_fetched_blobs", "Blobs that were fetched.", value=about.fetched)
     yield CounterMetricFamily("layerfs_fetched_bytes", "Their bytes, compressed.", value=about.fetched_bytes)
-    failures = CounterMetricFamily(
-        "layerfs_failures", "Work that failed, by the class of the error.", labels=["error"]
+    yield _counter("layerfs_received_bytes", "That came over the network.", "source", about.received)
+    yield CounterMetricFamily(
+        "layerfs_mirror_fallbacks",
+        "Mirrors that gave nothing, so that the next was asked.",
+        value=about.fallbacks,
     )
-    for error, count in sorted(about.failures.items()):
-        failures.add_metric([error], count)
-    yield failures
+    layers = CounterMetricFamily("layerfs_layers", "Layers that were wanted.", labels=["level", "result"])
+    for one in about.layers:
+        layers.add_metric([one.level, one.result], one.count)
+    yield layers
+    yield CounterMetricFamily(
+        "layerfs_bell_files", "That containers opened before they were here.", value=about.rung
+    )
+    yield _counter("layerfs_worker_deaths", "Processes that ended by themselves.", "worker", about.deaths)
+    yield _counter(
+        "layerfs_failures", "Work that failed, by the class of the error.", "error", about.failures
+    )
     yield CounterMetricFamily("layerfs_evicted_bytes", "Removed to keep to limits.", value=about.removed)
+    yield _counter("layerfs_evictions", "Things among it that images need.", "kind", about.evicted)
     yield GaugeMetricFamily("layerfs_disk_bytes", "Of the disk that the store is on.", value=about.disk_size)
     yield GaugeMetricFamily("layerfs_disk_free_bytes", "Of them free.", value=about.disk_free)
     yield from _requests(about.requests)
+
+
+def _counter(name: str, text: str, label: str, counts: Mapping[str, int]) -> "Metric":
+    """Return a counter for each value of one label."""
+    from prometheus_client.core import CounterMetricFamily
+
+    counter = CounterMetricFamily(name, text, labels=[label])
+    for value, count in sorted(counts.items()):
+        counter.add_metric([value], count)
+    return counter
 
 
 def _requests(requests: tuple[Requests, ...]) -> "Iterator[Metric]":

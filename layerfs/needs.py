@@ -75,6 +75,8 @@ class FileNeed(msgspec.Struct, Need, frozen=True):
     """Whether the TOC is known to name the object; else it is looked up, and need not."""
     others: tuple["FileNeed", ...] = ()
     """What has the same bytes: tried in turn where this fails."""
+    is_rung: bool = False
+    """Whether a container has opened it, in an overlay on skeletons."""
 
 
 class StackNeed(msgspec.Struct, Need, frozen=True):

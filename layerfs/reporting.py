@@ -47,6 +47,7 @@ class Reporter(msgspec.Struct, frozen=True):
             started=self.fetcher.journal.happening.started,
             requests=self.requests(),
             removed=self.keeper.freed,
+            evicted=dict(self.keeper.evicted),
             disk_size=size,
             disk_free=free,
             **msgspec.structs.asdict(self.fetcher.statistics()),

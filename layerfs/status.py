@@ -109,6 +109,24 @@ class Requests(msgspec.Struct, frozen=True, kw_only=True):
     """What those took together."""
 
 
+LayerLevel = Literal["toc", "partly", "whole"]
+"""How much of a layer is wanted: the list of its files, some of them, all."""
+LayerResult = Literal["done", "refused", "failed"]
+"""What comes of it; what is refused cannot be lazy, and is fetched whole instead."""
+
+
+class LayerCount(msgspec.Struct, frozen=True, kw_only=True):
+    """How many layers of one level came to one end."""
+
+    level: LayerLevel
+    result: LayerResult
+    count: int
+
+
+Worker = Literal["extractor", "downloader"]
+"""The kinds of processes that a daemon has work for it."""
+
+
 class Fetching(msgspec.Struct, frozen=True, kw_only=True):
     """What a fetcher does and did."""
 
@@ -125,6 +143,15 @@ class Fetching(msgspec.Struct, frozen=True, kw_only=True):
     """Failures since the start, those that `errors` has forgotten included."""
     failures: dict[str, int] = {}
     """The same by the name of a class in `layerfs.errors`."""
+    received: dict[str, int] = {}
+    """Bytes that came over the network, compressed, by who sent them: `layerfs.registry.traffic`."""
+    fallbacks: int = 0
+    """How often the next server was asked because a mirror gave nothing."""
+    layers: tuple[LayerCount, ...] = ()
+    rung: int = 0
+    """Files of lazy layers that containers opened before they were here (``.layerfs/bell``)."""
+    deaths: dict[str, int] = {}
+    """Processes that ended by themselves, by `Worker`."""
 
 
 class Status(Fetching, frozen=True, kw_only=True):
@@ -140,6 +167,8 @@ class Status(Fetching, frozen=True, kw_only=True):
     requests: tuple[Requests, ...] = ()
     removed: Bytes = 0
     """Bytes that went to keep the store within its limits."""
+    evicted: dict[str, int] = {}
+    """Things among them that images need, by kind: ``layer``, ``blob``, ``file`` of lazy layers and so on."""
     disk_size: Bytes = 0
     """How large the filesystem is that the store is on."""
     disk_free: Bytes = 0

@@ -11,7 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from layerfs.fuse.tallies import Tally
 from layerfs.metrics import exposition
-from layerfs.status import BUCKETS, Requests, Status, Underway
+from layerfs.status import BUCKETS, LayerCount, Requests, Status, Underway
 
 ABOUT = Status(
     version="1.2", pid=2, mountpoint="/m", store="/s", platform="linux/amd64", offline=False, waiting=3,
@@ -20,6 +20,8 @@ ABOUT = Status(
         Underway(repository="a/c", digest="sha256:01", phase="queued", received=1, size=4, since=5.0),
     ),
     errors=(), fetched=5, fetched_bytes=600, failed=3, failures={"NotFound": 2, "DigestMismatch": 1},
+    received={"upstream": 11, "mirror": 12}, fallbacks=13, rung=14, deaths={"extractor": 15},
+    layers=(LayerCount(level="toc", result="refused", count=16),), evicted={"layer": 17},
     started=7.0, removed=8, disk_size=1000, disk_free=100,
     requests=(
         Requests(
@@ -51,6 +53,13 @@ def test_what_is_counted_is_what_a_server_reads() -> None:
         ("layerfs_failures_total", "error=DigestMismatch"): 1,
         ("layerfs_failures_total", "error=NotFound"): 2,
         ("layerfs_evicted_bytes_total",): 8,
+        ("layerfs_evictions_total", "kind=layer"): 17,
+        ("layerfs_received_bytes_total", "source=upstream"): 11,
+        ("layerfs_received_bytes_total", "source=mirror"): 12,
+        ("layerfs_mirror_fallbacks_total",): 13,
+        ("layerfs_bell_files_total",): 14,
+        ("layerfs_worker_deaths_total", "worker=extractor"): 15,
+        ("layerfs_layers_total", "level=toc", "result=refused"): 16,
         ("layerfs_disk_free_bytes",): 100,
         ("layerfs_requests_total", "operation=lookup"): 9,
         ("layerfs_request_errors_total", "errno=ENOENT", "operation=lookup"): 4,

@@ -1,14 +1,15 @@
 """What a daemon says of itself: counted by the journal, and readable by other versions."""
 
 import json
+from contextlib import nullcontext
 
 import msgspec
 import pytest
 
-from layerfs.errors import DigestMismatch
+from layerfs.errors import Denied, DigestMismatch, LayerfsError, NoRanges, StoreFull, Unreachable
 from layerfs.fetch.progress import Journal
 from layerfs.oci import Descriptor, Digest, ImageReference
-from layerfs.status import Failure, Status, Underway, parse_status
+from layerfs.status import Failure, LayerLevel, LayerResult, Status, Underway, parse_status
 
 REPOSITORY = ImageReference.parse("example.org/a:1").repository
 BLOB = Descriptor("application/octet-stream", Digest.of(b"blob"), 4)
@@ -71,6 +72,34 @@ def test_the_journal_counts_what_ends_and_shows_what_runs() -> None:
     assert (shown.digest, shown.phase, shown.received, shown.size) == (str(BLOB.digest), "downloading", 3, 4)
     assert (done.fetching, done.fetched, done.fetched_bytes, done.failed) == ((), 1, 4, 1)
     assert [(one.error, one.message) for one in done.errors] == [("DigestMismatch", "other bytes")]
+
+
+@pytest.mark.parametrize(
+    ("level", "error", "result"),
+    [
+        ("toc", None, "done"),
+        ("toc", NoRanges("x"), "refused"),
+        ("toc", Denied("x"), "refused"),
+        ("toc", Unreachable("x"), "failed"),
+        ("partly", DigestMismatch("x"), "failed"),
+        ("partly", StoreFull("x"), "failed"),
+        ("whole", None, "done"),
+        ("whole", Denied("x"), "failed"),
+        ("whole", DigestMismatch("x"), "failed"),
+    ],
+)
+def test_layers_are_counted_by_how_much_of_them_was_wanted_and_what_came_of_it(
+    level: LayerLevel, error: LayerfsError | None, result: LayerResult
+) -> None:
+    journal = Journal()
+    for _ in range(2):
+        with pytest.raises(LayerfsError) if error else nullcontext(), journal.making(level, BLOB.digest):
+            if error:
+                raise error
+    with pytest.raises(KeyError), journal.making(level, BLOB.digest):
+        raise KeyError
+    (found,) = journal.statistics(0).layers
+    assert (found.level, found.result, found.count) == (level, result, 1 if level == "partly" else 2)
 
 
 def test_failures_are_counted_though_only_the_latest_are_kept() -> None:

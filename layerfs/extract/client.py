@@ -62,6 +62,7 @@ class Extractor:
         self._sending = threading.Lock()
         self._receiving = threading.Lock()
         self._closing = threading.Lock()
+        self._may_end = False  # it was told to, or has said that it will
         self.warnings: tuple[str, ...] = ()
         """What the writer remarked in the last job that was answered."""
 
@@ -74,6 +75,11 @@ class Extractor:
     def is_alive(self) -> bool:
         """Whether the process can take another job."""
         return self._process.poll() is None and not self._to_worker.closed
+
+    @property
+    def has_died(self) -> bool:
+        """Whether the process has ended by itself."""
+        return not self._may_end and self._process.poll() is not None
 
     def start(self, job: Job) -> None:
         """Begin a job; the answer to the one before must have been taken."""
@@ -123,6 +129,7 @@ class Extractor:
         with self._closing:
             if self._from_worker.closed:
                 return
+            self._may_end = not self.has_died
             # Each of the two holds the pipe: while it is open, their process group exists and has its number.
             if not self._hung_up(0):
                 with suppress(ProcessLookupError):
@@ -139,7 +146,8 @@ class Extractor:
             closed = self._from_worker.closed
             body = None if closed else frames.receive(self._from_worker.fileno())
         if body is None:
-            raise WorkerDied(f"extractor {self.pid}: {self._how_it_ended()} (expected an answer)")
+            how = spawning.how_it_ends(self._process, _EXIT_GRACE)
+            raise WorkerDied(f"extractor {self.pid}: {how} (expected an answer)")
         try:
             answer: Listed | Done | Unpacked | Failed = _ANSWER.decode(body)
         except msgspec.DecodeError as exc:
@@ -148,6 +156,7 @@ class Extractor:
                 f"extractor {self.pid}: {exc} (expected an answer; after an upgrade of layerfs, mount again)"
             ) from exc
         if not isinstance(answer, Listed) and answer.last:
+            self._may_end = True
             self.close()
         if isinstance(answer, Failed):
             self.warnings = answer.warnings
@@ -166,13 +175,6 @@ class Extractor:
         with self._sending, suppress(OSError, ValueError):
             frames.send(self._to_worker.fileno(), body)
 
-    def _how_it_ended(self) -> str:
-        try:
-            status = self._process.wait(_EXIT_GRACE)
-        except subprocess.TimeoutExpired:
-            return "stopped answering"
-        return spawning.how_it_ended(status)
-
 
 class ExtractorPool:
     """Workers on demand: started when needed, kept warm for a while, replaced when dead.
@@ -184,6 +186,7 @@ class ExtractorPool:
         self.limit: Final = limit or min(os.cpu_count() or 1, WORKERS_MAX)
         """How many there may be."""
         self._idle_exit = idle_exit
+        self.on_death: Callable[[], None] = lambda: None  # is called for each that has died, in any thread
         self._changed = threading.Condition()
         self._idle: list[tuple[float, Extractor]] = []
         self._busy = 0
@@ -212,7 +215,7 @@ class ExtractorPool:
                 _, extractor = self._idle.pop()
                 if extractor.is_alive:
                     return extractor
-                extractor.close()
+                self._bury(extractor)
         return self._started()
 
     def release(self, extractor: Extractor) -> None:
@@ -223,7 +226,7 @@ class ExtractorPool:
                 self._idle.append((time.monotonic(), extractor))
                 self._start_reaper()
         if not keep:
-            extractor.close()
+            self._bury(extractor)
         self._leave()
 
     @contextmanager
@@ -265,6 +268,11 @@ class ExtractorPool:
             self._leave()
             raise
 
+    def _bury(self, extractor: Extractor) -> None:
+        if extractor.has_died:
+            self.on_death()
+        extractor.close()
+
     def _leave(self) -> None:
         with self._changed:
             self._busy -= 1
@@ -289,4 +297,4 @@ class ExtractorPool:
                     oldest = min((since for since, _ in self._idle), default=None)
                     self._changed.wait(None if oldest is None else oldest + idle_exit - now)
             for _, extractor in tired:
-                extractor.close()
+                self._bury(extractor)

@@ -80,9 +80,10 @@ class Decoders:
 
 
 @contextmanager
-def open_decoders() -> Iterator[Decoders]:
+def open_decoders(on_death: Callable[[], None] = lambda: None) -> Iterator[Decoders]:
     """Own the extractors, which are started when they are needed."""
     with ExtractorPool(_COUNT) as pool:
+        pool.on_death = on_death
         yield Decoders(pool)
 
 

@@ -4,7 +4,7 @@ Its one client keeps the connections, logins and tokens of all registries. Whate
 settings that it is sent.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import msgspec
@@ -20,14 +20,27 @@ from layerfs.registry.keychain import needs_helper
 
 
 @asynccontextmanager
-async def _opened(settings: msgspec.Raw) -> AsyncIterator[answering.Handler]:
+async def _opened(
+    settings: msgspec.Raw, count: Callable[[msgspec.Raw], None]
+) -> AsyncIterator[answering.Handler]:
     registries = unpacked(settings, RegistrySettings)
     _confine(registries)
     async with RegistryClient(registries) as client:
         origin = InProcess(client, inline=True)
 
+        def report() -> None:
+            if client.traffic:
+                count(packed(client.traffic.taken()))
+
         async def answered(raw: msgspec.Raw, files: tuple[int, ...], told: Listener) -> msgspec.Raw:
-            return packed(await origin.ask(operations.decode(raw), files, told))
+            def telling(value: int) -> None:
+                report()
+                told(value)
+
+            try:
+                return packed(await origin.ask(operations.decode(raw), files, telling))
+            finally:
+                report()
 
         yield answered
 

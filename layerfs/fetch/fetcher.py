@@ -120,6 +120,7 @@ class Fetcher:
                     async with self._wants.of(need.image):
                         await self._lazily(need)
                 case FileNeed():  # no lease: whoever finds the object collected asks again
+                    self.journal.rung += need.is_rung
                     await first_of(need, self._lazy.names, self._lazily)
                 case StackNeed():
                     async with self._wants.of(need.image):

@@ -77,7 +77,8 @@ class LayerWork:
 
         async def make() -> None:
             layer.require_archive()
-            with self._journal.watching(repository, descriptor) as progress:
+            counted = self._journal.making("whole", layer.digest)
+            with counted, self._journal.watching(repository, descriptor) as progress:
                 blob = await trio.to_thread.run_sync(self._storage.open_blob, descriptor.digest)
                 if blob is None:
                     blob = await self._adopted(descriptor, progress)

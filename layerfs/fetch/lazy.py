@@ -123,13 +123,12 @@ class LazyWork:
         Raises LayerfsError.
         """
         repository, layers = need.repository, need.image.layers
-        whole: list[ImageLayer] = []
         if isinstance(need, FileNeed):
             layer = layers[need.number]
             key = repository.registry, need.id
-            if not await self._once(key, layer, lambda: self._object(repository, layer, need.toc, need.id)):
-                whole.append(layer)
-            return whole
+            here = await self._once(key, layer, lambda: self._object(repository, layer, need.toc, need.id))
+            return [] if here else [layer]
+        whole: list[ImageLayer] = []
         wanted = {layers[number].digest: layers[number] for number in need.numbers}
 
         async def have(layer: ImageLayer) -> None:
@@ -184,11 +183,12 @@ class LazyWork:
         place = await trio.to_thread.run_sync(self.place, repository, layer)
 
         async def has() -> bool:
-            open_skeleton = self._storage.lazy.open_skeleton_of
-            return await trio.to_thread.run_sync(open_skeleton, place.digest, layer.digest) is not None
+            found = self._storage.lazy.open_skeleton_of
+            return await trio.to_thread.run_sync(found, place.digest, layer.digest) is not None
 
         async def make() -> None:
-            await self._make_skeleton(repository, layer.descriptor, place)
+            with self._journal.making("toc", layer.digest, _NotLazy, ImageError):
+                await self._make_skeleton(repository, layer.descriptor, place)
 
         try:
             room = partial(with_room, self._storage, self._make_room, partial(with_what_is_here, make))
@@ -274,7 +274,8 @@ class LazyWork:
 
         async def make() -> None:
             nonlocal found
-            found = await self._objects.make(repository, layer.descriptor, toc, id_)
+            with self._journal.making("partly", layer.digest):
+                found = await self._objects.make(repository, layer.descriptor, toc, id_)
 
         await make_once(self._storage, repository.registry, Digest.of(id_.encode()), has, make)
         if found is not None:

@@ -42,17 +42,15 @@ async def open_fetcher(
     new_backoff: Callable[[], Backoff] = Backoff,
     laziness: Laziness = LAZY,
     streams: Streams = ONE,
+    journal: Journal | None = None,
 ) -> AsyncIterator[Fetcher]:
-    """Own the tasks that fetch; on leaving, cancel them. A LayerfsError of the block leaves as itself.
-
-    *workers* is how many extractors *pool* has; *blob_files* finds files that can be linked into the store.
-    """
-    journal = Journal()
+    """Own the tasks that fetch; on leaving, cancel them. A LayerfsError of the block leaves as itself."""
+    journal = Journal() if journal is None else journal
     located = LocatingOrigin(origin)
     parts = BlobParts(storage, located, new_backoff)
     fill = partial(download, located, parts=parts, new_backoff=new_backoff, streams=streams)
     lent = Workers(pool, workers, located.of)
-    with open_decoders() as small:
+    with open_decoders(partial(journal.died, "extractor")) as small:
         async with background() as nursery:
             agreement = Agreement(nursery, storage)
             lazy = LazyWork(nursery, storage, parts, small, journal, budgets, laziness, agreement, make_room)

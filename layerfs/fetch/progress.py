@@ -3,6 +3,7 @@
 One task advances a `Progress`; extraction follows it, `status.json` and progress bars look at it.
 """
 
+import threading
 import time
 from collections import Counter, deque
 from collections.abc import Iterator
@@ -11,10 +12,11 @@ from typing import Literal
 
 import trio
 
-from layerfs.errors import LayerfsError
+from layerfs.errors import Denied, LayerfsError, NoRanges
 from layerfs.happening import Happening
 from layerfs.oci import Descriptor, Digest, Repository
-from layerfs.status import Failure, Fetching, Phase, Underway
+from layerfs.registry.traffic import HOST_KINDS, Traffic
+from layerfs.status import Failure, Fetching, LayerCount, LayerLevel, LayerResult, Phase, Underway, Worker
 
 _KEPT_FAILURES = 32
 _KEPT_FINISHED = 4096
@@ -119,6 +121,38 @@ class Journal:
         """How many blobs were fetched, and their bytes."""
         self._failed: Counter[str] = Counter()
         """Failures by the name of their class."""
+        self.traffic = Traffic()
+        """What came over the network for a daemon."""
+        self.rung = 0
+        """As `layerfs.status.Fetching` has it."""
+        self._layers: Counter[tuple[LayerLevel, LayerResult]] = Counter()
+        self._partly: set[tuple[Digest, LayerResult]] = set()
+        self._deaths: Counter[Worker] = Counter()
+        self._dying = threading.Lock()
+
+    @contextmanager
+    def making(self, level: LayerLevel, layer: Digest, *refusals: type[LayerfsError]) -> Iterator[None]:
+        """Count what comes of the block, which makes a layer or a file of one; *refusals* are no failures."""
+        try:
+            yield
+        except LayerfsError as exc:
+            if level != "whole":
+                refusals = (*refusals, NoRanges, Denied)
+            self._came_to(level, layer, "refused" if isinstance(exc, refusals) else "failed")
+            raise
+        self._came_to(level, layer, "done")
+
+    def _came_to(self, level: LayerLevel, layer: Digest, result: LayerResult) -> None:
+        if level == "partly":  # of all its files the first one counts
+            if (layer, result) in self._partly:
+                return
+            self._partly.add((layer, result))
+        self._layers[level, result] += 1
+
+    def died(self, worker: Worker) -> None:
+        """Count a process that ended by itself. From any thread."""
+        with self._dying:
+            self._deaths[worker] += 1
 
     def of(self, digest: Digest) -> Progress | None:
         """Return the work on *digest* that is under way, for whichever image."""
@@ -161,4 +195,12 @@ class Journal:
             fetched_bytes=self._fetched_bytes,
             failed=self._failed.total(),
             failures=dict(self._failed),
+            received={kind: self.traffic.received.get(kind, 0) for kind in HOST_KINDS},
+            fallbacks=self.traffic.fallbacks,
+            layers=tuple(
+                LayerCount(level=level, result=result, count=count)
+                for (level, result), count in sorted(self._layers.items())
+            ),
+            rung=self.rung,
+            deaths=dict(self._deaths.items()),
         )

@@ -8,11 +8,14 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Final, TypeVar, cast
 
+import msgspec
+
 from layerfs.fetch.origin import Listener, Operation, ignore
 from layerfs.fetch.tasks import background
 from layerfs.processes.asking import Helper
 from layerfs.processes.messages import packed, unpacked
 from layerfs.registry import RegistrySettings
+from layerfs.registry.traffic import Traffic
 
 A = TypeVar("A")
 
@@ -42,12 +45,23 @@ class RemoteOrigin:
 
 @asynccontextmanager
 async def open_remote(
-    settings: RegistrySettings, *, idle_exit: float = IDLE_EXIT
+    settings: RegistrySettings,
+    *,
+    idle_exit: float = IDLE_EXIT,
+    came: Callable[[Traffic], None] = lambda _: None,
+    died: Callable[[], None] = lambda: None,
 ) -> AsyncIterator[RemoteOrigin]:
-    """Own the process and the task that hears it. A LayerfsError of the block leaves as itself."""
+    """Own the process and the task that hears it. A LayerfsError of the block leaves as itself.
+
+    *came* hears what it has counted, each time of what is new; *died* is called when the process dies.
+    """
     async with background() as nursery:
 
         def new_helper(settings: RegistrySettings) -> Helper:
-            return Helper(nursery, "downloader", "layerfs.fetch.downloader", packed(settings), idle_exit)
+            def counted(raw: msgspec.Raw) -> None:
+                came(unpacked(raw, Traffic))
+
+            module = "layerfs.fetch.downloader"
+            return Helper(nursery, "downloader", module, packed(settings), idle_exit, counted, died)
 
         yield RemoteOrigin(new_helper, settings)

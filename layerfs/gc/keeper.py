@@ -4,6 +4,7 @@ import logging
 import os
 import threading
 import time
+from collections import Counter
 from pathlib import Path
 
 from layerfs.catalog.inventory import take_inventory
@@ -28,6 +29,8 @@ class Keeper:
         self._looking = threading.Lock()
         self.freed = 0
         """Bytes that went, since this keeper was made."""
+        self.evicted: Counter[str] = Counter()
+        """Things among it that images need, by kind."""
         self._last_freed = float("-inf")
 
     @property
@@ -123,11 +126,14 @@ class Keeper:
         collector = Collector(storage, counts=self._limits.is_pinned)
         inventory, users = take_inventory(storage), collector.users()
         chosen = plan_eviction(inventory.things, users, goal, self._limits.order)
-        freed = collector.collect(chosen).freed
+        done = collector.collect(chosen)
+        self.evicted.update(what.kind for what in done.removed)
         tocs, _ = storage.lazy.skeletons.names()
         used = {toc for toc in tocs if users.blind or users.usage.uses(toc)}
-        objects = oldest_objects(storage, inventory.objects, Needed(users).digests | used, goal - freed)
-        return freed + total(remove_objects(storage, objects).values())
+        objects = oldest_objects(storage, inventory.objects, Needed(users).digests | used, goal - done.freed)
+        removed = remove_objects(storage, objects)
+        self.evicted["file"] += len(removed)
+        return done.freed + total(removed.values())
 
 
 def room_of(storage: ImageStorage) -> Room:

@@ -28,6 +28,7 @@ from layerfs.processes.messages import (
     Ask,
     Cancel,
     Cancelled,
+    Counted,
     Logged,
     Start,
     Told,
@@ -42,9 +43,11 @@ _FILES_MAX: Final = 16
 
 Handler = Callable[[msgspec.Raw, tuple[int, ...], Callable[[int], None]], Awaitable[msgspec.Raw]]
 """Answers a question, given its descriptors, which are closed afterwards, and whom to tell how far it is."""
+Opened = Callable[[msgspec.Raw, Callable[[msgspec.Raw], None]], AbstractAsyncContextManager[Handler]]
+"""Owns who answers, given the settings, and whom to tell what was counted (`Counted`)."""
 
 
-def run(opened: Callable[[msgspec.Raw], AbstractAsyncContextManager[Handler]]) -> None:
+def run(opened: Opened) -> None:
     """Run as a helper process: the socket's number is the first argument; *opened* gets the settings."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     give_way()
@@ -52,15 +55,13 @@ def run(opened: Callable[[msgspec.Raw], AbstractAsyncContextManager[Handler]]) -
     trio.run(_serve, socket.socket(fileno=int(sys.argv[1])), opened)
 
 
-async def _serve(
-    channel: socket.socket, opened: Callable[[msgspec.Raw], AbstractAsyncContextManager[Handler]]
-) -> None:
+async def _serve(channel: socket.socket, opened: Opened) -> None:
     server = _Server(trio.socket.from_stdlib_socket(channel))
     start = await server.next_message()
     if not isinstance(start, Start):
         return
     logging.basicConfig(handlers=[_Forwarder(server)], level=start.log_level)
-    async with opened(start.settings) as handler, trio.open_nursery() as nursery:
+    async with opened(start.settings, server.count) as handler, trio.open_nursery() as nursery:
         nursery.start_soon(server.send_answers)
         await server.obey(handler, nursery)
         os._exit(0)  # questions may be open: their answers are for nobody
@@ -111,6 +112,10 @@ class _Server:
     def say(self, message: msgspec.Struct) -> None:
         """Have *message* sent soon."""
         self._outgoing.send_nowait(message)
+
+    def count(self, counts: msgspec.Raw) -> None:
+        """Have what was counted sent soon, before what is said from now on."""
+        self.say(Counted(counts))
 
     def say_from_anywhere(self, message: msgspec.Struct) -> None:
         """Have *message* sent soon; from any thread."""

@@ -26,6 +26,7 @@ from layerfs.processes.messages import (
     Ask,
     Cancel,
     Cancelled,
+    Counted,
     Logged,
     Start,
     Told,
@@ -50,11 +51,12 @@ class _Question(msgspec.Struct):
 class _Process:
     """One process, which answers until it is closed."""
 
-    def __init__(self, name: str, process: trio.Process, channel: socket.socket, idle_exit: float) -> None:
-        self._name = name
+    def __init__(self, owner: "Helper", process: trio.Process, channel: socket.socket) -> None:
+        self._owner = owner
+        self._name = owner.name
         self._process = process
         self._channel = trio.socket.from_stdlib_socket(channel)
-        self._idle_exit = idle_exit
+        self._idle_exit = owner.idle_exit
         self._sending = trio.Lock()
         self._questions: dict[int, _Question] = {}
         self._serving = trio.CancelScope()
@@ -72,7 +74,9 @@ class _Process:
         try:
             with self._serving:
                 await self._listen()
+                self._owner.died()
         except (msgspec.DecodeError, WorkerDied) as exc:
+            self._owner.died()
             why = f"{exc}; after an upgrade of layerfs, mount again"
         finally:
             self._closed = True
@@ -136,9 +140,11 @@ class _Process:
                 for body in unframer.feed(data):
                     self._take(from_helper.decode(body))
 
-    def _take(self, message: Answered | Unanswered | Cancelled | Told | Logged) -> None:
+    def _take(self, message: Answered | Unanswered | Cancelled | Told | Logged | Counted) -> None:
         if isinstance(message, Logged):
             logging.getLogger(message.logger).log(message.level, "%s", message.text)
+        elif isinstance(message, Counted):
+            self._owner.counted(message.counts)
         elif (question := self._questions.get(message.number)) is not None:
             if isinstance(message, Told):
                 question.told(message.value)
@@ -162,17 +168,28 @@ class _Process:
 class Helper:
     """Asks a process of *module*, which `layerfs.processes.answering` runs; *name* is for error texts.
 
-    Tasks of *nursery* hear the process; cancelling them ends it.
+    Tasks of *nursery* hear the process; cancelling them ends it. *counted* hears what the process counts, and
+    may raise msgspec.DecodeError, after which nobody listens to it any more; *died* is called when one ends
+    that nobody has told to.
     """
 
     def __init__(
-        self, nursery: trio.Nursery, name: str, module: str, settings: msgspec.Raw, idle_exit: float
+        self,
+        nursery: trio.Nursery,
+        name: str,
+        module: str,
+        settings: msgspec.Raw,
+        idle_exit: float,
+        counted: Callable[[msgspec.Raw], None] = lambda _: None,
+        died: Callable[[], None] = lambda: None,
     ) -> None:
+        self.name = name
+        self.idle_exit = idle_exit
+        self.counted = counted
+        self.died = died
         self._nursery = nursery
-        self._name = name
         self._module = module
         self._settings = settings
-        self._idle_exit = idle_exit
         self._starting = trio.Lock()
         self._process: _Process | None = None
         self._numbers = itertools.count()
@@ -210,9 +227,9 @@ class Helper:
             except BaseException as exc:
                 ours.close()
                 if isinstance(exc, OSError):
-                    raise WorkerDied(f"{self._name}: cannot be started: {exc.strerror}") from exc
+                    raise WorkerDied(f"{self.name}: cannot be started: {exc.strerror}") from exc
                 raise
-        process = _Process(self._name, started, ours, self._idle_exit)
+        process = _Process(self, started, ours)
         self._nursery.start_soon(process.serve)
         await process.send(Start(self._settings, logging.getLogger("layerfs").getEffectiveLevel()))
         return process

@@ -1,8 +1,8 @@
 """What a helper is asked and what it answers, whatever the question is about: values on a socket.
 
 The owner sends `Start` once, then `Ask` and `Cancel`; each `Ask` gets exactly one answer (`Answered`,
-`Unanswered` or `Cancelled`), in any order, and any number of `Told` before it. `Logged` belongs to no
-question.
+`Unanswered` or `Cancelled`), in any order, and any number of `Told` before it. `Logged` and `Counted` belong
+to no question.
 """
 
 import os
@@ -67,6 +67,12 @@ class Unanswered(msgspec.Struct, frozen=True, tag="unanswered"):
     message: str
 
 
+class Counted(msgspec.Struct, frozen=True, tag="counted"):
+    """What the helper counted since it said so before; its module knows what that is."""
+
+    counts: msgspec.Raw
+
+
 class Logged(msgspec.Struct, frozen=True, tag="logged"):
     """A line for the owner's log."""
 
@@ -76,7 +82,7 @@ class Logged(msgspec.Struct, frozen=True, tag="logged"):
 
 
 to_helper: Final = msgspec.json.Decoder(Start | Ask | Cancel)
-from_helper: Final = msgspec.json.Decoder(Answered | Unanswered | Cancelled | Told | Logged)
+from_helper: Final = msgspec.json.Decoder(Answered | Unanswered | Cancelled | Told | Logged | Counted)
 
 
 def frame(message: msgspec.Struct) -> bytes:

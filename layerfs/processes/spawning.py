@@ -1,6 +1,7 @@
 """The command line, the environment and the end of a helper process."""
 
 import os
+import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -32,6 +33,14 @@ def forget_path() -> None:
     _, _, rest = os.environ.pop("PYTHONPATH", "").partition(os.pathsep)
     if rest:
         os.environ["PYTHONPATH"] = rest
+
+
+def how_it_ends(process: "subprocess.Popen[bytes]", seconds: float) -> str:
+    """Wait so long for the end of a helper, and say in words what came of it."""
+    try:
+        return how_it_ended(process.wait(seconds))
+    except subprocess.TimeoutExpired:
+        return "stopped answering"
 
 
 def how_it_ended(status: int) -> str:

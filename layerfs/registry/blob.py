@@ -134,7 +134,7 @@ async def open_foreign(requester: Requester, call: Call, descriptor: Descriptor)
         return None
     for url in descriptor.urls[:_MOST_URLS]:
         try:
-            request = Request("GET", url, range=call.range)
+            request = Request("GET", url, range=call.range, kind="foreign")
             reply = await requester.open_foreign(request, call.what, call.registry)
             return await _stream(reply, call.range, call.what, descriptor, requester.pace())
         except Denied as exc:

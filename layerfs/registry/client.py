@@ -31,6 +31,7 @@ from layerfs.registry.ranges import ALL, Range
 from layerfs.registry.reply import Reply
 from layerfs.registry.requester import Call, Requester
 from layerfs.registry.settings import RegistrySettings
+from layerfs.registry.traffic import Traffic
 from layerfs.registry.transport import Transport
 
 _log = logging.getLogger("layerfs.registry")
@@ -56,6 +57,11 @@ class RegistryClient:
 
     async def __aexit__(self, *_: object) -> None:
         await self._transport.__aexit__()
+
+    @property
+    def traffic(self) -> Traffic:
+        """What came, since somebody has taken it."""
+        return self._transport.traffic
 
     async def locate(self, registry: str) -> str:
         """Say at which site *registry* is, once it is connected to for another reason."""

@@ -7,6 +7,7 @@ import msgspec
 
 from layerfs.oci import Digest, Repository
 from layerfs.oci.reference import DOCKER_HUB, DOCKER_HUB_HOST
+from layerfs.registry.traffic import HostKind
 from layerfs.registry.weborigin import WebOrigin, is_loopback
 
 
@@ -58,6 +59,11 @@ class Host(msgspec.Struct, frozen=True):
     origin: WebOrigin
     insecure: bool
     """The user allows plain HTTP and certificates that do not verify, here and where it redirects to."""
+
+    @property
+    def kind(self) -> HostKind:
+        """As whose its bytes count."""
+        return "upstream"
 
     def url(self, target: Target) -> str:
         """Return where this host has *target*."""

@@ -15,6 +15,7 @@ from layerfs.errors import RegistryMisbehaved
 from layerfs.registry.body import Body
 from layerfs.registry.ranges import ALL, Range
 from layerfs.registry.reach import Reach
+from layerfs.registry.traffic import HostKind
 from layerfs.registry.weborigin import WebOrigin, redact
 
 MAX_REDIRECTS: Final = 10
@@ -38,6 +39,8 @@ class Request(msgspec.Struct, frozen=True):
     """Allows plain HTTP after HTTPS, and certificates that do not verify."""
     reach: Reach | None = None
     """Where it may be connected to; None for anywhere, as the user named the origin."""
+    kind: HostKind = "upstream"
+    """As whose the bytes of the answer count, wherever redirects lead."""
 
     @property
     def origin(self) -> WebOrigin:

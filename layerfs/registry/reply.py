@@ -17,6 +17,7 @@ from layerfs.registry.failures import translated
 from layerfs.registry.http import httpx
 from layerfs.registry.problem import MAX_ERROR_BODY, Problem
 from layerfs.registry.redirects import Request
+from layerfs.registry.traffic import Traffic
 
 _log = logging.getLogger("layerfs.registry")
 _DRAINED: Final = 64 << 10
@@ -35,7 +36,12 @@ class Reply:
     _body: AsyncIterator[bytes] | None
 
     def __init__(
-        self, response: httpx.Response, request: Request, patience: float, bandwidth: Bandwidth
+        self,
+        response: httpx.Response,
+        request: Request,
+        patience: float,
+        bandwidth: Bandwidth,
+        traffic: Traffic,
     ) -> None:
         self.request = request
         self.status = response.status_code
@@ -43,6 +49,7 @@ class Reply:
         self.on_close = lambda: None
         self._response = response
         self._bandwidth = bandwidth
+        self._traffic = traffic
         self._patience = patience  # seconds for a body that is only read to be shown or thrown away
         self._body = None
         self._decoder: Decoder | None = None
@@ -92,7 +99,9 @@ class Reply:
             chunk = await anext(self._body, None)
         except (httpx.HTTPError, httpx.StreamError, ssl.SSLError, OSError) as exc:
             raise translated(exc, self.request, what) from None
-        await self._bandwidth.take(len(chunk or b""))
+        size = len(chunk or b"")
+        self._traffic.came(self.request.kind, size)
+        await self._bandwidth.take(size)
         return chunk
 
     async def read(self, limit: int, what: str) -> bytes:

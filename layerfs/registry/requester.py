@@ -80,6 +80,7 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
             authorization=None if grant is None else grant.authorization,
             insecure=host.insecure,
             body=self.body,
+            kind=host.kind,
         )
 
 

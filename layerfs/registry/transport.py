@@ -28,6 +28,7 @@ from layerfs.registry.redirects import Request
 from layerfs.registry.reply import Reply
 from layerfs.registry.settings import RegistrySettings
 from layerfs.registry.tls import certificate_dir, context, plain_context
+from layerfs.registry.traffic import Traffic
 from layerfs.registry.weborigin import WebOrigin, redact
 
 _log = logging.getLogger("layerfs.registry")
@@ -59,6 +60,7 @@ class Transport:
         self._routes: dict[tuple[WebOrigin, bool, Reach | None], _Route] = {}
         self._homes: dict[WebOrigin, Scope] = {}
         self.sites = Sites()
+        self.traffic = Traffic()
         self._networks = tuple(ip_network(text) for text in sorted(settings.reachable_networks))
         self._making = trio.Lock()
         self._bandwidth = Bandwidth(settings.max_bandwidth)
@@ -144,7 +146,7 @@ class Transport:
             peer = response.extensions["network_stream"].get_extra_info("server_addr")
             self._homes[request.origin] = scope_of(peer[0])
         _log.debug("%r: %d", request, response.status_code)
-        return Reply(response, request, self._settings.document_timeout, self._bandwidth)
+        return Reply(response, request, self._settings.document_timeout, self._bandwidth, self.traffic)
 
     def _behind_proxy(self, host: str, reach: Reach | None, place: Place | None) -> None:
         """Judge what only the proxy will connect to. Raises Denied, Crowded."""

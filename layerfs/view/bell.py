@@ -14,8 +14,10 @@ from collections.abc import Sequence
 from errno import ENOENT
 from typing import Final
 
+import msgspec
+
 from layerfs.layer.overlayfs import object_path
-from layerfs.needs import Need
+from layerfs.needs import FileNeed, Need
 from layerfs.view.nodes import Attributes, FileContent, Node
 from layerfs.view.virtual import TEXT_MODE, FixedDirectory, MountContext, VirtualDirectory, VirtualNode
 
@@ -79,7 +81,10 @@ class Clapper(VirtualDirectory):
             return None
         text = id_.decode("ascii")
         if self.context.storage.lazy.objects.find(text) is None:
-            return self.context.known.views.object_need(text)
+            need = self.context.known.views.object_need(text)
+            if isinstance(need, FileNeed) and not self._answers:  # what fails is asked of both
+                return msgspec.structs.replace(need, is_rung=True)
+            return need
         return self._file(text) if self._answers else None
 
     def entries(self) -> Sequence[tuple[bytes, Node]]:

@@ -1,15 +1,19 @@
 """The metrics of a real mount: they count what its users do and meet."""
 
 import os
+import signal
 import stat
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from tests.support import clients, daemon
-from tests.support.images import file, image, layer
+from tests.overlay.scene import command
+from tests.support import clients, daemon, mounts
+from tests.support.daemon import Daemon
+from tests.support.images import file, image, layer, tar
 from tests.support.registry import Registry
+from tests.support.tocs import estargz
 from tests.test_metrics import values
 
 pytestmark = [pytest.mark.needs_root, pytest.mark.needs_fuse]
@@ -42,5 +46,75 @@ def test_a_mount_counts_requests_waits_and_failures(
     assert grown("layerfs_request_wait_seconds_count", "operation=opendir") >= 1
     assert grown("layerfs_fetched_blobs_total") == 1
     assert grown("layerfs_failures_total", "error=DigestMismatch") == 1
+    assert grown("layerfs_layers_total", "level=whole", "result=done") == 1
+    assert grown("layerfs_layers_total", "level=whole", "result=failed") == 1
     assert after["layerfs_disk_bytes",] == os.statvfs(store).f_blocks * os.statvfs(store).f_frsize
     assert subprocess.run(["mountpoint", "-q", mountpoint], check=False).returncode != 0
+
+
+def configured(place: Path, line: str) -> dict[str, str]:
+    """Return the environment of a daemon whose configuration has this line."""
+    path = place / "layerfs.toml"
+    path.write_text(f"{line}\n")
+    return {"LAYERFS_CONFIG": str(path)}
+
+
+def read(running: Daemon) -> dict[tuple[str, ...], float]:
+    return values(clients.read(running.mountpoint / ".layerfs/metrics"))
+
+
+def kill_workers(running: Daemon, module: str) -> None:
+    """End the processes of the daemon that run *module*, as a lack of memory would."""
+    pids = clients.children(module, running.pid)
+    assert pids
+    for pid in pids:
+        os.kill(pid, signal.SIGKILL)
+    clients.wait_until(lambda: not any(map(clients.runs, pids)))
+
+
+def test_a_mount_counts_levels_of_layers_the_bell_bytes_by_sender_and_deaths(
+    registry: Registry, tmp_path: Path
+) -> None:
+    lazy, looked = estargz(tar([file("a", os.urandom(3 << 20))])), estargz(tar([file("c", b"c")]))
+    pushed = registry.push("metrics/lazy", "1", image(lazy.built))
+    looked_at = registry.push("metrics/looked-at", "1", image(looked.built))
+    other = registry.push("metrics/other", "1", image(estargz(tar([file("d", os.urandom(16))])).built))
+    root = tmp_path / "root"
+    root.mkdir()
+    environment = configured(tmp_path, 'background = "never"')
+    with daemon.running(tmp_path / "store", tmp_path / "mount", environment=environment) as running:
+        try:
+            command("overlay", "--lazy", "always", "--store", running.store, str(pushed), root)
+            before = read(running)
+            assert len(clients.read(root / "a")) == 3 << 20
+            assert clients.read(root / "a")
+            after = read(running)
+        finally:
+            mounts.clear(root)
+        sent = after["layerfs_received_bytes_total", "source=upstream"]
+        before_it = before["layerfs_received_bytes_total", "source=upstream"]
+        assert sent - before_it >= 2 << 20, "all but the end, which the TOC came with"
+        assert after["layerfs_received_bytes_total", "source=mirror"] == 0
+        assert after["layerfs_mirror_fallbacks_total",] == 0
+        assert after["layerfs_bell_files_total",] == 1
+        assert after["layerfs_layers_total", "level=partly", "result=done"] == 1
+
+        assert clients.read(running.images / str(looked_at) / "rootfs/c") == b"c"
+        assert read(running)["layerfs_layers_total", "level=toc", "result=done"] == 1
+
+        for module in ("layerfs.fetch.downloader", "layerfs.extract.worker"):
+            kill_workers(running, module)
+        assert clients.read(running.images / str(other) / "rootfs/d")
+        found = read(running)
+        assert found["layerfs_worker_deaths_total", "worker=downloader"] == 1
+        assert found["layerfs_worker_deaths_total", "worker=extractor"] >= 1
+
+
+def test_a_mount_counts_what_it_evicts(registry: Registry, store: Path, tmp_path: Path) -> None:
+    pushed = registry.push("metrics/evicted", "1", image(layer(file("a", os.urandom(5000)))))
+    assert daemon.layerfs("pull", str(pushed), store=store).returncode == 0
+    environment = configured(tmp_path, 'max_size = "1"')
+    with daemon.running(store, tmp_path / "mount", environment=environment) as running:
+        clients.wait_until(lambda: ("layerfs_evictions_total", "kind=layer") in read(running))
+        assert read(running)["layerfs_evictions_total", "kind=layer"] == 1
+        assert read(running)["layerfs_evicted_bytes_total",] >= 5000

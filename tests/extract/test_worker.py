@@ -290,6 +290,26 @@ def test_a_pool_does_not_use_a_worker_again_that_died_idle() -> None:
             assert extractor.pid != pid
 
 
+def test_a_pool_tells_of_each_worker_that_has_died_and_of_no_other() -> None:
+    deaths: list[None] = []
+    with ExtractorPool(limit=2) as pool:
+        pool.on_death = lambda: deaths.append(None)
+        with pool.extractor() as idle:
+            pass
+        os.kill(idle.pid, signal.SIGKILL)
+        wait_until(lambda: not runs(idle.pid))
+        with pool.extractor() as lent:
+            assert len(deaths) == 1
+            os.kill(lent.pid, signal.SIGKILL)
+            wait_until(lambda: not runs(lent.pid))
+        assert len(deaths) == 2
+        with pool.extractor() as closed:
+            closed.close()
+        with pool.extractor():
+            pass
+    assert len(deaths) == 2
+
+
 def test_a_lent_worker_whose_borrower_fails_is_not_used_again() -> None:
     with ExtractorPool(limit=1) as pool:
         with pytest.raises(KeyError), pool.extractor() as extractor:

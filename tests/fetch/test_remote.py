@@ -19,6 +19,7 @@ from layerfs.fetch.operations import FetchConfig, Receive, Resolve
 from layerfs.fetch.remote import RemoteOrigin, open_remote
 from layerfs.oci import Descriptor, Repository
 from layerfs.registry import RegistrySettings
+from layerfs.registry.traffic import Traffic
 from layerfs.store import ImageStorage, StagedDownload
 from tests.support.clients import children, runs, wait_until
 from tests.support.faulty_registry import FaultyRegistry
@@ -26,6 +27,7 @@ from tests.support.faulty_registry import FaultyRegistry
 CONTENT = bytes(range(256)) * 20_000
 """Five pieces of a MiB, and a part of one."""
 PIECE = 1 << 20
+FOREIGN = "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip"
 
 
 def put(faulty: FaultyRegistry, content: bytes = CONTENT) -> tuple[Repository, Descriptor]:
@@ -98,6 +100,33 @@ async def test_all_questions_are_answered_by_one_process(faulty: FaultyRegistry,
     assert told == sorted(set(told))
     assert told[-1] == len(CONTENT)
     assert len(told) <= 7 + 2 * seconds, "each is a message, and a step of the daemon"
+
+
+async def test_bytes_are_counted_by_who_sent_them_also_where_they_are_of_no_use(
+    faulty: FaultyRegistry, tmp_path: Path
+) -> None:
+    repository, blob = put(faulty)
+    url = f"http://{faulty.storage.host}/data/{blob.digest}"
+    foreign = Descriptor(FOREIGN, blob.digest, blob.size, (url,))
+    traffic, deaths = Traffic(), list[None]()
+    with staged_in(tmp_path, blob) as staged:
+        async with open_remote(
+            RegistrySettings(), came=traffic.add, died=lambda: deaths.append(None)
+        ) as remote:
+            faulty.faults.stall_blobs = [PIECE + 1000]
+            async with stalled(remote, repository, blob, staged):
+                pass
+            assert traffic.received == {"upstream": PIECE + 1000}
+            await receive(remote, repository, foreign, staged)
+            assert traffic.received == {"upstream": PIECE + 1000, "foreign": len(CONTENT) - PIECE - 1000}
+            assert traffic.fallbacks == 0
+            (pid,) = downloaders()
+            os.kill(pid, signal.SIGKILL)
+            await trio.to_thread.run_sync(wait_until, lambda: bool(deaths))
+            digest = faulty.push_blob(b"{}")
+            assert await remote.ask(FetchConfig(repository, Descriptor("", digest, 2))) == b"{}"
+    assert len(deaths) == 1
+    assert traffic.received["upstream"] == PIECE + 1000 + 2
 
 
 async def test_no_process_is_started_for_no_question() -> None:

@@ -13,7 +13,9 @@ from layerfs.processes.messages import packed, unpacked
 
 
 @asynccontextmanager
-async def _opened(settings: msgspec.Raw) -> AsyncIterator[answering.Handler]:
+async def _opened(
+    settings: msgspec.Raw, count: Callable[[msgspec.Raw], None]
+) -> AsyncIterator[answering.Handler]:
     async def answered(raw: msgspec.Raw, files: tuple[int, ...], told: Callable[[int], None]) -> msgspec.Raw:
         match unpacked(raw, list[str]):
             case ["settings"]:
@@ -25,6 +27,9 @@ async def _opened(settings: msgspec.Raw) -> AsyncIterator[answering.Handler]:
             case ["count", number]:
                 for value in range(int(number)):
                     told(value)
+                return packed(None)
+            case ["tally", *words]:
+                count(packed(words))
                 return packed(None)
             case ["fail", name]:
                 raise errors.named(name, "as asked")

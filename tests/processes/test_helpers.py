@@ -22,9 +22,9 @@ from layerfs.processes.messages import packed
 
 
 @asynccontextmanager
-async def helping(settings: object = None) -> AsyncIterator[Helper]:
+async def helping(settings: object = None, **heard: Any) -> AsyncIterator[Helper]:
     async with background() as nursery:
-        yield Helper(nursery, "helper", "tests.processes.helper", packed(settings), 60.0)
+        yield Helper(nursery, "helper", "tests.processes.helper", packed(settings), 60.0, **heard)
 
 
 async def ask(helper: Helper, *words: str, files: tuple[int, ...] = (), told: Any = lambda _: None) -> Any:
@@ -58,6 +58,25 @@ async def test_progress_comes_before_the_answer_and_in_order() -> None:
     async with helping() as helper:
         await ask(helper, "count", "100", told=told.append)
     assert told == list(range(100))
+
+
+async def test_what_a_helper_counts_comes_before_its_answer_and_its_death_is_told_once() -> None:
+    heard: list[object] = []
+    deaths: list[None] = []
+
+    def counted(raw: msgspec.Raw) -> None:
+        heard.append(msgspec.json.decode(raw, type=list[str]))
+
+    async with helping(counted=counted, died=lambda: deaths.append(None)) as helper:
+        await ask(helper, "tally", "1", "2")
+        assert heard == [["1", "2"]]
+        assert deaths == []
+        for bad in ("garbage", "nothing that it knows"):
+            with pytest.raises(WorkerDied):
+                await ask(helper, bad)
+        assert len(deaths) == 2
+        await ask(helper, "settings")
+    assert len(deaths) == 2, "the last one was told to end"
 
 
 async def test_an_error_comes_back_as_itself_and_an_unknown_one_as_the_helpers() -> None:
