@@ -5,6 +5,7 @@ The only place that knows all parts; decides nothing that a package below could 
 
 import dataclasses
 import logging
+import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from functools import partial
@@ -28,6 +29,7 @@ from layerfs.host.mountpoint import Mountpoint
 from layerfs.host.supervisor import NOBODY, Supervisor
 from layerfs.keeping import keeping
 from layerfs.registry import RegistrySettings
+from layerfs.registry.mirrors.values import Mirrors
 from layerfs.settings import Access, Settings
 from layerfs.store import ImageStorage
 from layerfs.store.layout import StoreLayout
@@ -67,8 +69,20 @@ def registry_settings(settings: Settings) -> RegistrySettings:
         offline=settings.offline,
         reachable_networks=settings.reachable_networks,
         max_bandwidth=settings.max_bandwidth,
+        mirrors=_mirrors(settings),
+        mirror_only=settings.mirror_only,
+        forward_credentials=settings.forward_credentials,
     )
     return found if settings.access == Access() else _as_said(settings.access, found)
+
+
+def _mirrors(settings: Settings) -> Mirrors:
+    """Read who stands before registries; nobody does while offline. Raises InvalidSettings."""
+    if settings.offline:
+        return Mirrors()
+    from layerfs.registry.mirrors.places import load
+
+    return load(os.environ, settings.registries_conf, settings.hosts_dir)
 
 
 def _as_said(access: Access, found: RegistrySettings) -> RegistrySettings:

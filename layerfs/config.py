@@ -1,46 +1,29 @@
 """The configuration files: TOML, read strictly; every error names file, key and line.
 
 Flags beat the environment, which beats the user's file, which beats the system's. The keys are those of
-`layerfs.settings.ROWS` and of `Budgets`. Imports only errors, layer, settings and how to read a file; never
+`layerfs.settings.ROWS` and of `Budgets`. Imports only errors, layer, settings and `layerfs.tomlfile`; never
 any machinery.
 """
 
-import re
 from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Final, NoReturn, get_args
+from typing import Annotated, Any, Final, get_args
 
 import msgspec
 
+from layerfs import tomlfile
 from layerfs.errors import InvalidSettings
-from layerfs.host.files import read_believed
 from layerfs.host.places import xdg
 from layerfs.layer.budgets import Budgets
 from layerfs.settings import ROWS, SERVE_ROWS, ServeSettings, Settings, absolute
 from layerfs.settings.budgets import BudgetsSection, about
+from layerfs.tomlfile import TomlFile
 
 SYSTEM_STORE: Final = Path("/var/lib/layerfs")
 SYSTEM_FILE: Final = Path("/etc/layerfs/config.toml")
 VARIABLE: Final = "LAYERFS_CONFIG"
 """Names one file that is read instead of both; it must exist."""
-
-_MAX_FILE: Final = 1 << 20
-_WHERE: Final = re.compile(r" - at `\$\.?(?P<path>[^`]*)`$")
-_AT: Final = re.compile(r" \(at line (?P<line>\d+), column \d+\)$")
-_UNKNOWN: Final = re.compile(r"unknown field `(?P<name>[^`]*)`")
-_TYPE: Final = re.compile(r"`(?P<name>[a-z]+)(?: \| null)?`")
-_TYPES: Final = {
-    "str": "a string",
-    "int": "an integer",
-    "float": "a number",
-    "bool": "true or false",
-    "array": "a list",
-    "object": "a table",
-}
-"""What msgspec calls a type, in words of TOML."""
-_TABLE: Final = re.compile(r"\s*\[\s*(?P<name>[^\[\]]+?)\s*\]\s*(?:#.*)?")
-_KEY: Final = re.compile(r"\s*(?P<name>[A-Za-z0-9_.\"' -]+?)\s*=")
 
 
 def _section(name: str, table: str) -> type[msgspec.Struct]:
@@ -87,14 +70,14 @@ def _file_type() -> type[msgspec.Struct]:
 class Loaded(msgspec.Struct, frozen=True):
     """One file as it was read."""
 
-    path: Path
-    text: str
+    document: TomlFile
     values: msgspec.Struct
     """All keys, None where one is left out."""
 
-    def fail(self, key: str, problem: str) -> NoReturn:
-        """Raise InvalidSettings that names *key* and its line."""
-        raise InvalidSettings(_located(self.path, self.text, key, problem))
+    @property
+    def path(self) -> Path:
+        """Where it is."""
+        return self.document.path
 
 
 def places(environ: Mapping[str, str]) -> list[Path]:
@@ -111,24 +94,10 @@ def places(environ: Mapping[str, str]) -> list[Path]:
 
 def read(path: Path) -> Loaded | None:
     """Read one file, None if there is none. Raises InvalidSettings."""
-    try:
-        raw = read_believed(path, _MAX_FILE)
-    except (FileNotFoundError, NotADirectoryError):
+    document = tomlfile.read(path)
+    if document is None:
         return None
-    except OSError as exc:
-        raise InvalidSettings(f"{path}: {exc.strerror} (expected a configuration file)") from exc
-    try:
-        text = raw.decode("utf-8")
-    except UnicodeDecodeError as exc:
-        line = raw.count(b"\n", 0, exc.start) + 1
-        raise InvalidSettings(f"{path}, line {line}: not UTF-8") from exc
-    import tomllib  # most users have no file
-
-    try:
-        document = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as exc:
-        raise InvalidSettings(_syntax_error(path, text, str(exc))) from exc
-    loaded = Loaded(path, text, _convert(path, text, document))
+    loaded = Loaded(document, _convert(document))
     _check(loaded)
     return loaded
 
@@ -214,33 +183,17 @@ def _flat(struct: msgspec.Struct, prefix: str = "") -> Iterator[tuple[str, Any]]
             yield prefix + field.name, value
 
 
-def _convert(path: Path, text: str, document: dict[str, Any]) -> msgspec.Struct:
+def _convert(document: TomlFile) -> msgspec.Struct:
     try:
-        return msgspec.convert(document, _file_type())
+        return msgspec.convert(document.content, _file_type())
     except msgspec.ValidationError as exc:
-        problem = str(exc)
-        where = _WHERE.search(problem)
-        key = where["path"] if where else ""
-        problem = problem[: where.start()] if where else problem
-        unknown = _UNKNOWN.search(problem)
-        if unknown:
-            key = f"{key}.{unknown['name']}" if key else unknown["name"]
-            problem = "unknown key" + _similar(key)
+        found = tomlfile.complaint(exc)
+        key, problem = ".".join(map(str, found.key)), found.problem
+        if found.unknown:
+            problem += _similar(key)
         elif allowed := get_args(_BY_KEY[key].kind.toml) if "enum" in problem else ():
             problem = f"{problem.removeprefix('Invalid enum value ')} (expected one of {', '.join(allowed)})"
-        else:
-            problem = _TYPE.sub(lambda found: _TYPES.get(found["name"], found["name"]), problem)
-        raise InvalidSettings(_located(path, text, key, problem)) from exc
-
-
-def _syntax_error(path: Path, text: str, problem: str) -> str:
-    """Put the line first, where all other errors have it."""
-    where = _AT.search(problem)
-    line = where["line"] if where else text.rstrip().count("\n") + 1
-    told = _AT.sub("", problem.removesuffix(" (at end of document)"))
-    if told == r"Illegal character '\n'":
-        told = "the line ends inside a string (expected its closing quote)"
-    return f"{path}, line {line}: {told}"
+        raise InvalidSettings(document.located(found.key, problem)) from exc
 
 
 def _similar(key: str) -> str:
@@ -251,32 +204,6 @@ def _similar(key: str) -> str:
     return f" (did you mean {found[0]}?)" if found else f" (expected one of {', '.join(known)})"
 
 
-def _located(path: Path, text: str, key: str, problem: str) -> str:
-    line = _line_of(text, re.sub(r"\[[^\]]*\]", "", key))
-    place = f"{path}, line {line}" if line else str(path)
-    return f"{place}: {key}: {problem}" if key else f"{place}: {problem}"
-
-
-def _line_of(text: str, key: str) -> int | None:
-    """Find the line that sets *key*, a table included; None if it cannot be found."""
-    table = ""
-    for number, line in enumerate(text.splitlines(), 1):
-        if found := _TABLE.fullmatch(line):
-            table = _plain(found["name"])
-            if table == key:
-                return number
-        elif found := _KEY.match(line):
-            name = _plain(found["name"])
-            full = f"{table}.{name}" if table else name
-            if full == key:
-                return number
-    return None
-
-
-def _plain(name: str) -> str:
-    return ".".join(part.strip(" \"'") for part in name.split("."))
-
-
 def _check(loaded: Loaded) -> None:
     """Judge what the types cannot. Raises InvalidSettings."""
     for key, value in _flat(loaded.values):
@@ -284,4 +211,4 @@ def _check(loaded: Loaded) -> None:
             try:
                 _BY_KEY[key].kind.of_file(value, key)
             except InvalidSettings as exc:
-                loaded.fail(key, str(exc))
+                loaded.document.fail(tuple(key.split(".")), str(exc))

@@ -53,8 +53,7 @@ class stand in one table each, at the edge that needs them (`layerfs.fuse.errnos
         └── ReaderGone                  whoever read it has ended
 """
 
-from errno import EAGAIN, EDQUOT, EIO, EMFILE, ENFILE, ENOBUFS, ENOMEM, ENOSPC, EROFS
-from typing import Final
+from typing import Final, TypeVar
 
 from layerfs.foreign import printable
 
@@ -67,8 +66,22 @@ class LayerfsError(Exception):
     A printable line, whatever it quotes: an error of one event must not look like two in a log.
     """
 
+    asked: tuple[str, ...] = ()
+    """Where several servers could have had it: who was asked, and what each answered."""
+
     def __str__(self) -> str:
+        asked = f" (asked: {'; '.join(self.asked)})" if self.asked else ""
+        return printable(super().__str__() + asked, _LONGEST)
+
+    @property
+    def text(self) -> str:
+        """The message without who was asked, a printable line too."""
         return printable(super().__str__(), _LONGEST)
+
+    @property
+    def asked_lines(self) -> list[str]:
+        """Who was asked, a printable line each."""
+        return [printable(line, _LONGEST) for line in self.asked]
 
 
 class UsageError(LayerfsError):
@@ -252,49 +265,21 @@ def name_of(error: LayerfsError) -> str:
     return next(kind.__name__ for kind in type(error).__mro__ if kind.__module__ == __name__)
 
 
-def named(name: str, message: str) -> LayerfsError:
+def named(name: str, message: str, asked: tuple[str, ...] = ()) -> LayerfsError:
     """Return the error of the class *name*, as another process told it; WorkerDied if there is none."""
     kind = globals().get(name)
     if isinstance(kind, type) and issubclass(kind, LayerfsError):
-        return kind(message)
+        error = kind(message)
+        error.asked = asked
+        return error
     return WorkerDied(f"{name}: {message}")
 
 
-_NO_THREAD: Final = "can't start new thread"
-"""What a RuntimeError of Python says for EAGAIN of clone(2)."""
-_LACKS: Final = {
-    EMFILE: "raise the limit of descriptors (ulimit -n)",
-    ENFILE: "raise fs.file-max, or end what holds so many files",
-    EAGAIN: "raise the limit of processes and threads (ulimit -u, pids.max)",
-    **dict.fromkeys((ENOMEM, ENOBUFS), "end something, or raise the limit of memory"),
-    **dict.fromkeys((ENOSPC, EDQUOT), "make room"),
-    EROFS: "mount it writable",
-    EIO: "see dmesg: a disk may fail",
-}
-"""What helps where a system call fails for lack of something, wherever in the program that is."""
+E = TypeVar("E", bound=LayerfsError)
 
 
-def machine_fault(error: BaseException) -> LayerfsError | None:
-    """Return what this machine lacks or fails in, if *error* says that and nothing else; else it is a bug."""
-    found = [_fault(leaf) for leaf in _leaves(error)]
-    return next((one for one in found if one), None) if all(found) else None
-
-
-def _leaves(error: BaseException) -> list[BaseException]:
-    if not isinstance(error, BaseExceptionGroup):
-        return [error]
-    return [leaf for one in error.exceptions for leaf in _leaves(one)]
-
-
-def _fault(error: BaseException) -> LayerfsError | None:
-    match error:
-        case LayerfsError():
-            return error
-        case MemoryError():
-            return LayerfsError(f"not enough memory; {_LACKS[ENOMEM]}")
-        case RuntimeError(args=(text, *_)) if text == _NO_THREAD:
-            return LayerfsError(f"{_NO_THREAD}; {_LACKS[EAGAIN]}")
-        case OSError(errno=int(number)) if number in _LACKS:
-            where = f"{error.filename}: " if error.filename else ""
-            return LayerfsError(f"{where}{error.strerror}; {_LACKS[number]}")
-    return None
+def retold(error: E, message: str = "") -> E:
+    """Return *error* anew, with *message* in the place of its own if one is given; who was asked stays."""
+    found = type(error)(message) if message else type(error)(*error.args)
+    found.asked = error.asked
+    return found

@@ -16,7 +16,8 @@ from typing import Generic, TypeVar
 import msgspec
 import trio
 
-from layerfs.errors import LayerfsError, machine_fault
+from layerfs.errors import LayerfsError, retold
+from layerfs.machine import machine_fault
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +58,7 @@ class SingleFlight(Generic[K, V]):
             if flight.values:
                 return flight.values[0]
             if isinstance(flight.error, LayerfsError):
-                raise type(flight.error)(*flight.error.args) from flight.error
+                raise retold(flight.error) from flight.error
             if flight.error is not None or self._nursery is not None:
                 raise LayerfsError(f"internal error: {flight.error!r}") from flight.error
             # Its leader was cancelled: the next one leads.

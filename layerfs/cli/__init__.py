@@ -41,7 +41,8 @@ def _run() -> None:
     from layerfs.cli.app import app
     from layerfs.cli.completion import answer
     from layerfs.cli.failures import report
-    from layerfs.errors import LayerfsError, machine_fault
+    from layerfs.errors import LayerfsError
+    from layerfs.machine import machine_fault
 
     try:
         try:

@@ -13,7 +13,7 @@ from layerfs.cli.failures import report
 from layerfs.cli.helping import Verbs
 from layerfs.cli.output import print_json
 from layerfs.cli.sample import sample, toml
-from layerfs.errors import InvalidSettings
+from layerfs.errors import InvalidSettings, LayerfsError
 
 config_app = Verbs(
     "config",
@@ -24,13 +24,35 @@ config_app = Verbs(
 app.add_command(config_app)
 
 
-@config_app.verb(epilog="Example: layerfs config check")
+@config_app.verb(epilog="Example: layerfs config check docker.io/library/alpine")
 def check(
-    paths: Annotated[
-        list[Path] | None, takes.argument(metavar="FILE", help="Files to check (default: those in use).")
+    arguments: Annotated[
+        list[str] | None,
+        takes.argument(
+            metavar="FILE|REFERENCE", help="Files to check (default: those in use), or names of images."
+        ),
     ] = None,
+    as_json: options.Json = False,
 ) -> None:
-    """Check configuration files; an error names file, key and line."""
+    """Check configuration files, or say which servers are asked for an image, in which order, and why.
+
+    An error names file, key and line. Without an argument the files of podman and containerd that name
+    mirrors are checked too. An argument that exists, or begins with / or ., is a file.
+    """
+    images = [one for one in arguments or () if not _is_file(one)]
+    paths = [Path(one) for one in arguments or () if _is_file(one)]
+    code = 0 if images and not paths else _check_files(paths, as_json=as_json)
+    if images or not arguments:
+        code = _check_mirrors(images, as_json=as_json) or code
+    raise click.exceptions.Exit(code)
+
+
+def _is_file(text: str) -> bool:
+    return text.startswith(("/", ".")) or Path(text).exists()
+
+
+def _check_files(paths: list[Path], *, as_json: bool) -> int:
+    """Read configuration files and print what is wrong with them; return the exit code."""
     wanted = paths or files.places(os.environ)
     code = seen = 0
     for path in wanted:
@@ -41,12 +63,34 @@ def check(
         except InvalidSettings as error:
             code = report(error)
             continue
-        if found:
-            seen += 1
+        if found and not as_json:
             click.echo(f"{path}: ok")
-    if not seen and not code:
+        seen += found
+    if not seen and not code and not as_json:
         click.echo(f"no configuration file (looked for {', '.join(map(str, wanted))})")
-    raise click.exceptions.Exit(code)
+    return code
+
+
+def _check_mirrors(images: list[str], *, as_json: bool) -> int:
+    """Read who stands before registries and print who is asked for *images*; return the exit code."""
+    from layerfs.cli import asked
+
+    code, found = 0, []
+    try:
+        policy = asked.current_policy()
+    except InvalidSettings as error:
+        return report(error)
+    for image in images:
+        try:
+            if as_json:
+                found.append(asked.as_json(policy, image))
+            else:
+                asked.show(policy, image)
+        except LayerfsError as error:
+            code = code or report(error)
+    if as_json:
+        print_json(found)
+    return code
 
 
 @config_app.verb(epilog="Example: layerfs config show --json")

@@ -69,7 +69,8 @@ def report(error: errors.LayerfsError) -> int:
         # What to do these do not say themselves: they know the bytes alone, or the one file that did not fit.
         known = isinstance(error, errors.DigestMismatch | errors.SizeMismatch | errors.StoreFull)
         hint = advice(type(error).__name__) if known and _ROOM not in str(error) else ""
-        sys.stderr.write(f"layerfs: {error}{'; ' if hint else ''}{hint}\n")
+        sys.stderr.write(f"layerfs: {error.text}{'; ' if hint else ''}{hint}\n")
+        sys.stderr.writelines(f"  asked {line}\n" for line in error.asked_lines)
     return exit_code(error)
 
 

@@ -12,7 +12,8 @@ from typing import Final
 
 import msgspec
 
-from layerfs.errors import InvalidSettings, LayerfsError, UsageError, machine_fault
+from layerfs.errors import InvalidSettings, LayerfsError, UsageError
+from layerfs.machine import machine_fault
 
 USAGE: Final = 1
 SYSTEM: Final = 2

@@ -21,7 +21,8 @@ class Unmet(msgspec.Struct, frozen=True):
 
     def to_json(self, key: str = "reference") -> dict[str, object]:
         """Return what ``--json`` prints, as ``status.json`` does; *key* says what the argument is."""
-        return {key: self.argument, "error": type(self.error).__name__, "message": str(self.error)}
+        asked = {"asked": self.error.asked_lines} if self.error.asked else {}
+        return {key: self.argument, "error": type(self.error).__name__, "message": self.error.text, **asked}
 
 
 async def each(arguments: Iterable[str], work: Callable[[str], Awaitable[T]]) -> list[T | Unmet]:

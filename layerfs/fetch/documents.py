@@ -64,9 +64,11 @@ class DocumentFetcher:
         try:
             await self.document(tag.repository, found.digest)
         except NotFound as exc:
-            raise RegistryMisbehaved(
-                f"{tag}: the registry names {found.digest} and does not have it; try again ({exc})"
-            ) from exc
+            error = RegistryMisbehaved(
+                f"{tag}: the registry names {found.digest} and does not have it; try again ({exc.text})"
+            )
+            error.asked = exc.asked
+            raise error from exc
         await trio.to_thread.run_sync(self._storage.refs.write, tag, found.digest)
         await self.document(tag.repository, found.digest)  # again: while it had no name it was garbage
         return found.digest

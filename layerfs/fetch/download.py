@@ -11,7 +11,7 @@ from typing import Final
 
 import trio
 
-from layerfs.errors import RegistryError, RegistryMisbehaved, RegistryTimeout, Unreachable
+from layerfs.errors import RegistryError, RegistryMisbehaved, RegistryTimeout, Unreachable, retold
 from layerfs.fetch.backoff import Backoff
 from layerfs.fetch.operations import Receive
 from layerfs.fetch.origin import Listener, Origin
@@ -124,7 +124,7 @@ async def _rest(exc: RegistryError, backoff: Backoff, staged: StagedDownload, si
     """Wait before a download that was under way is resumed. Raises the error where that does not help."""
     pause = backoff.failed(staged.offset, silent)
     if pause is None:
-        raise type(exc)(f"{exc} (given up {silent:.0f} s after the last byte)") from exc
+        raise retold(exc, f"{exc.text} (given up {silent:.0f} s after the last byte)") from exc
     log.info("%s: broken off at byte %d, again in %.1f s: %s", staged.digest, staged.offset, pause, exc)
     await trio.sleep(pause)
 

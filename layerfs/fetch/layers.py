@@ -19,8 +19,11 @@ from layerfs.errors import (
     SizeMismatch,
     StoreDamaged,
     StoreReadOnly,
+    retold,
 )
 from layerfs.fetch.download import Download, hashed_and_committed
+from layerfs.fetch.operations import Doubt
+from layerfs.fetch.origin import Origin
 from layerfs.fetch.parts import BlobParts
 from layerfs.fetch.progress import Journal, Progress
 from layerfs.fetch.room import MakeRoom, no_room, with_room
@@ -49,6 +52,7 @@ class LayerWork:
     def __init__(
         self,
         storage: ImageStorage,
+        origin: Origin,
         download: Download,
         workers: Workers,
         budgets: Budgets,
@@ -58,6 +62,7 @@ class LayerWork:
         make_room: MakeRoom = no_room,
     ) -> None:
         self._storage = storage
+        self._origin = origin
         self._download = download
         self._workers = workers
         self._budgets = budgets
@@ -83,8 +88,8 @@ class LayerWork:
                 if blob is None:
                     blob = await self._adopted(descriptor, progress)
                 if blob is None or not await self._from_stored(layer, blob, progress):
-                    await self._in_one_piece(
-                        progress, layer.digest, lambda: self._from_origin(repository, layer, progress)
+                    await self._from_the_right(
+                        repository, progress, lambda: self._from_origin(repository, layer, progress)
                     )
 
         for _ in range(_ATTEMPTS):  # nobody needs it yet: a collection may take it at once
@@ -111,7 +116,7 @@ class LayerWork:
             problem = await trio.to_thread.run_sync(self._storage.layer_problem, layer.digest)
             if problem is None:
                 raise
-            raise type(exc)(f"{exc} (the directory in the store is {problem})") from exc
+            raise retold(exc, f"{exc.text} (the directory in the store is {problem})") from exc
 
     async def blob(self, repository: Repository, descriptor: Descriptor) -> None:
         """Have the compressed blob, verified; extract nothing."""
@@ -128,28 +133,33 @@ class LayerWork:
         async def make() -> None:
             with self._journal.watching(repository, descriptor) as progress:
                 if await self._adopted(descriptor, progress) is None:
-                    await self._in_one_piece(progress, descriptor.digest, lambda: download_whole(progress))
+                    await self._from_the_right(repository, progress, lambda: download_whole(progress))
 
         room = partial(with_room, self._storage, self._make_room, make)
         if not await make_once(self._storage, source, descriptor.digest, has, room):
             await self._overtaken(descriptor.digest, source)
 
-    async def _in_one_piece(
-        self, progress: Progress, digest: Digest, attempt: Callable[[], Awaitable[None]]
+    async def _from_the_right(
+        self, repository: Repository, progress: Progress, attempt: Callable[[], Awaitable[None]]
     ) -> None:
-        """Run *attempt*; once more from the first byte if bytes are wrong that came in several pieces.
+        """Run *attempt*; where bytes are wrong, again from the first byte as long as that may help.
 
-        Any of the pieces may be the wrong one, an earlier process's too: nobody is blamed for it yet.
+        Once if they came in several pieces: any may be the wrong one, an earlier process's too. And as often
+        as there is another server to ask than those that gave them.
         """
-        try:
-            await attempt()
-        except (DigestMismatch, SizeMismatch) as exc:
-            if not progress.pieced:
-                raise
-            log.info("%s: came in several pieces, fetching it once more in one: %s", digest, exc)
-            progress.restart()
-            await self._parts.discard(digest, progress.source)
-            await attempt()
+        pieced = False
+        while True:
+            try:
+                return await attempt()
+            except (DigestMismatch, SizeMismatch) as exc:
+                elsewhere = await self._origin.ask(Doubt(repository, progress.digest))
+                if not elsewhere and (pieced or not progress.pieced):
+                    raise
+                pieced = True
+                way = "asking another server" if elsewhere else "came in several pieces, fetching it in one"
+                log.info("%s: %s: %s", progress.digest, way, exc)
+                progress.restart()
+                await self._parts.discard(progress.digest, progress.source)
 
     async def _is_here(self, digest: Digest) -> bool:
         """Say whether the layer is published; a thread is asked only if there is something."""

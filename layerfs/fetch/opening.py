@@ -58,7 +58,7 @@ async def open_fetcher(
                 nursery,
                 storage,
                 DocumentFetcher(storage, located, platform),
-                LayerWork(storage, fill, lent, budgets, journal, parts, blob_files, make_room),
+                LayerWork(storage, located, fill, lent, budgets, journal, parts, blob_files, make_room),
                 lazy,
                 agreement,
                 journal,

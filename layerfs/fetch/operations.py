@@ -49,6 +49,23 @@ class Resolve(Operation[Resolved], frozen=True, tag="resolve"):
         return await means.source.resolve(self.name)
 
 
+class Doubt(Operation[bool], frozen=True, tag="doubt"):
+    """Say of a blob that other bytes came for it, and ask whether another server may have the right ones."""
+
+    repository: Repository
+    digest: Digest
+    result: ClassVar[Any] = bool
+
+    @property
+    def registry(self) -> str:
+        """That of the repository."""
+        return self.repository.registry
+
+    async def do(self, means: Means) -> bool:
+        """Tell the source."""
+        return await means.source.doubt(self.repository, self.digest)
+
+
 class FetchManifest(Operation[tuple[bytes, str]], frozen=True, tag="manifest"):
     """Return the verified bytes of a manifest or index, and its media type where that is known."""
 

@@ -6,7 +6,7 @@ from typing import Final, TypeVar
 
 import trio
 
-from layerfs.errors import LayerfsError, StoreReadOnly
+from layerfs.errors import LayerfsError, StoreReadOnly, retold
 from layerfs.oci import Digest, Image, Repository
 from layerfs.oci.image import ImageLayer
 from layerfs.store import WORK_SECONDS, ImageStorage
@@ -105,7 +105,7 @@ def naming(repository: Repository, image: Image, layer: ImageLayer) -> Iterator[
         yield
     except LayerfsError as exc:
         place = f"layer {layer.number + 1} of {len(image.layers)} ({layer.digest.shown})"
-        raise type(exc)(f"{place} of {repository}@{image.manifest.digest.shown}: {exc}") from exc
+        raise retold(exc, f"{place} of {repository}@{image.manifest.digest.shown}: {exc.text}") from exc
 
 
 async def all_of(*jobs: Callable[[], Awaitable[object]], at_once: int | None = None) -> None:

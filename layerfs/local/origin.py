@@ -51,6 +51,11 @@ class LocalOrigin:
         await trio.lowlevel.checkpoint()
         return self._what
 
+    async def doubt(self, repository: Repository, digest: Digest) -> bool:
+        """Say that nobody else has its blobs."""
+        await trio.lowlevel.checkpoint()
+        return False
+
     async def resolve(self, tag: Tag) -> Resolved:
         """Say which digest *tag* names. Raises NotFound."""
         found = self.tags.get(tag)

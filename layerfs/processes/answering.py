@@ -132,7 +132,7 @@ class _Server:
             with scope:
                 answer = Answered(ask.number, await handler(ask.operation, files, told))
         except LayerfsError as exc:
-            answer = Unanswered(ask.number, errors.name_of(exc), str(exc))
+            answer = Unanswered(ask.number, errors.name_of(exc), exc.text, exc.asked)
         finally:
             del self._running[ask.number]
             for descriptor in files:

@@ -110,8 +110,8 @@ class _Process:
         match question.answer:
             case Answered(_, result):
                 return result
-            case Unanswered(_, error, message):
-                raise errors.named(error, message)
+            case Unanswered(_, error, message, asked):
+                raise errors.named(error, message, asked)
             case answer:
                 raise WorkerDied(f"{self._name} {self._process.pid}: {answer} (expected an answer)")
 

@@ -65,6 +65,8 @@ class Unanswered(msgspec.Struct, frozen=True, tag="unanswered"):
     error: str
     """Name of a class in `layerfs.errors`."""
     message: str
+    asked: tuple[str, ...] = ()
+    """Its lines of who was asked."""
 
 
 class Counted(msgspec.Struct, frozen=True, tag="counted"):

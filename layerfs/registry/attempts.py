@@ -8,7 +8,7 @@ from typing import Final
 import msgspec
 import trio
 
-from layerfs.errors import RegistryError, RegistryTimeout, Unreachable
+from layerfs.errors import RegistryError, RegistryTimeout, Unreachable, VerificationError
 from layerfs.registry import retry
 from layerfs.registry.failures import is_hopeless
 from layerfs.registry.places import Crowded, Place, Places
@@ -27,16 +27,21 @@ Explain = Callable[[Reply, Problem], RegistryError]
 class NoAnswer(msgspec.Struct, frozen=True):
     """An attempt that gave no answer of use."""
 
-    error: RegistryError
+    error: RegistryError | VerificationError
     began: float
     """When the request was sent, of trio's time."""
     reply: Reply | None = None
     """The answer, read and closed; None if none came."""
+    said: str = ""
+    """What the answer says in short."""
+    final: bool = False
+    """Not to be asked again, whatever came."""
 
     @classmethod
     async def of(cls, reply: Reply, explain: Explain, began: float = math.inf) -> "NoAnswer":
         """Read *reply* as a problem, and close it."""
-        return cls(explain(reply, await reply.problem()), min(began, trio.current_time()), reply)
+        problem = await reply.problem()
+        return cls(explain(reply, problem), min(began, trio.current_time()), reply, problem.summary)
 
     @property
     def status(self) -> int | None:
@@ -46,6 +51,8 @@ class NoAnswer(msgspec.Struct, frozen=True):
     @property
     def may_pass(self) -> bool:
         """Whether the same request may succeed a little later."""
+        if self.final:
+            return False
         return not is_hopeless(self.error) if self.reply is None else _is_temporary(self.reply)
 
     @property

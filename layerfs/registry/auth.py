@@ -30,7 +30,6 @@ from layerfs.registry.token import (
     plan,
     token_request,
 )
-from layerfs.registry.weborigin import WebOrigin
 
 _RENEWED: Final = (0.7, 0.85)
 """Between these shares of its life a token is renewed, by chance: so many clients do not meet."""
@@ -56,16 +55,17 @@ class Grant:
     ends_at: float = _FOREVER
 
 
-Key = tuple[WebOrigin, RepositoryRights]
+Key = tuple[Host, RepositoryRights]
+"""A host is one for each registry that it stands for: what one of them grants is not shown for another."""
 
 
 @dataclass(slots=True)
 class Authenticator:
-    """Hands out grants for (origin, rights)."""
+    """Hands out grants for (host, rights)."""
 
     ask: Ask
     keychain: Keychain
-    _plans: dict[WebOrigin, Plan] = field(default_factory=dict)
+    _plans: dict[Host, Plan] = field(default_factory=dict)
     """How each registry wants it, known since its first 401: the next repository needs none."""
     _grants: dict[Key, Grant] = field(default_factory=dict, repr=False)
     _flights: SingleFlight[Key, Grant] = field(default_factory=SingleFlight, repr=False)
@@ -76,11 +76,11 @@ class Authenticator:
 
         Raises Denied and what `Ask` raises.
         """
-        key = (host.origin, rights)
+        key = (host, rights)
         grant = self._grants.get(key)
         if grant is not None and trio.current_time() < grant.renew_at:
             return grant
-        how = self._plans.get(host.origin)
+        how = self._plans.get(host)
         if how is None:
             return None
         scopes = grant.scopes if grant else rights.scopes
@@ -90,7 +90,7 @@ class Authenticator:
             if grant is not None and trio.current_time() < grant.ends_at:
                 return grant  # the old one is still good
             if isinstance(exc, Denied):  # next time ask what it wants: that may have changed
-                self._plans.pop(host.origin, None)
+                self._plans.pop(host, None)
             raise
 
     async def answer(
@@ -104,24 +104,24 @@ class Authenticator:
 
         Raises Denied if there is no way in, RegistryMisbehaved, and what `Ask` raises.
         """
-        key = (host.origin, rights)
+        key = (host, rights)
         cached = self._grants.get(key)
         if cached is not None and cached is not used:
             return cached  # another task renewed it meanwhile
         self._grants.pop(key, None)
         if used is not None:
-            self.keychain.forget(host.registry, used.made_at)
+            self.keychain.forget(host.stands_for, used.made_at)
         how = plan(challenges, host)
         if how is None:
-            raise no_way_in(host.registry, challenges)
-        self._plans[host.origin] = how
+            raise no_way_in(host.name, challenges)
+        self._plans[host] = how
         wider = [challenge.get("scope") for challenge in challenges if challenge.wants_more_scope]
         scopes = tuple(scope for scope in wider if scope) or rights.scopes
         try:
             return await self._obtain(key, host, how, scopes)
         except Denied:
             if isinstance(how, BasicPlan):  # a token may be had without a login later; this may not
-                self._plans.pop(host.origin, None)
+                self._plans.pop(host, None)
             raise
 
     async def _obtain(self, key: Key, host: Host, how: Plan, scopes: tuple[str, ...]) -> Grant:
@@ -141,7 +141,7 @@ class Authenticator:
     async def _negotiate(
         self, host: Host, rights: RepositoryRights, how: Plan, scopes: tuple[str, ...]
     ) -> Grant:
-        found = await self.keychain.find(host.registry, rights.repository)
+        found = await self._look_up(host, rights)
         looked_up = trio.current_time()
         try:
             grant = await self._granted(host, rights, how, scopes, found)
@@ -149,11 +149,15 @@ class Authenticator:
             if not found.is_remembered:
                 raise
             # What clouds hand out ends before the token does that was had with it: have another.
-            self.keychain.forget(host.registry, looked_up)
-            found = await self.keychain.find(host.registry, rights.repository)
+            self.keychain.forget(host.stands_for, looked_up)
+            found = await self._look_up(host, rights)
             looked_up = trio.current_time()
             grant = await self._granted(host, rights, how, scopes, found)
         return replace(grant, made_at=looked_up)
+
+    async def _look_up(self, host: Host, rights: RepositoryRights) -> Lookup:
+        given = not host.mirror or host.forwards
+        return await self.keychain.find(host.stands_for, rights.repository, given=given)
 
     async def _granted(
         self, host: Host, rights: RepositoryRights, how: Plan, scopes: tuple[str, ...], found: Lookup
@@ -169,11 +173,11 @@ class Authenticator:
     ) -> Grant:
         began = trio.current_time()
         request = token_request(how, scopes, found.credential, insecure=host.insecure)
-        what = f"token for {host.registry}/{repository}"
+        what = f"token for {host.name}/{repository}"
         server = str(request.origin)
         reply = await self.ask(request, what, host)
         if reply.status != 200:
-            raise _refused(await reply.problem(), what, server, host.registry, found.note)
+            raise _refused(await reply.problem(), what, server, host.stands_for, found.note)
         token = parse_token(await reply.read(MAX_TOKEN_BODY, what), server)
         return Grant(
             authorization=f"Bearer {token.value}",
@@ -197,7 +201,7 @@ def _refused(problem: Problem, what: str, server: str, registry: str, login: str
 def _basic(host: Host, found: Lookup) -> Grant:
     if found.credential is None or not found.credential.username:
         raise Denied(
-            f"{host.registry}: wants user and password, found {found.note}; "
-            f"log in: layerfs login {host.registry}"
+            f"{host.name}: wants user and password, found {found.note}; "
+            f"log in: layerfs login {host.stands_for}"
         )
     return Grant(found.credential.basic, found.note)

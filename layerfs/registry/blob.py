@@ -12,12 +12,13 @@ import trio
 from layerfs.errors import Denied, NoRanges, RegistryError, RegistryMisbehaved, RegistryTimeout
 from layerfs.oci import Descriptor, mediatype
 from layerfs.registry import ranges
+from layerfs.registry.calls import Call
 from layerfs.registry.encoding import is_true
 from layerfs.registry.pace import Pace
 from layerfs.registry.ranges import ALL, Range
 from layerfs.registry.redirects import Request
 from layerfs.registry.reply import Reply
-from layerfs.registry.requester import Call, Requester
+from layerfs.registry.requester import Requester
 
 _log = logging.getLogger("layerfs.registry")
 _RANGE_STATUSES: Final = frozenset({200, 206, *range(400, 600)}) - {401, 404, 410, 429}

@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from typing import Final, Self
 
 import msgspec
+import trio
 
 from layerfs.errors import (
     Denied,
@@ -26,10 +27,11 @@ from layerfs.oci.documents import MAX_DOCUMENT_SIZE
 from layerfs.registry import blob, paging, upload
 from layerfs.registry.blob import BlobStream
 from layerfs.registry.body import Body
+from layerfs.registry.calls import Call
 from layerfs.registry.hosts import BlobOf, Greeting, ManifestOf, TagsOf
 from layerfs.registry.ranges import ALL, Range
 from layerfs.registry.reply import Reply
-from layerfs.registry.requester import Call, Requester
+from layerfs.registry.requester import Requester
 from layerfs.registry.settings import RegistrySettings
 from layerfs.registry.traffic import Traffic
 from layerfs.registry.transport import Transport
@@ -96,9 +98,13 @@ class RegistryClient:
         """
         what = f"manifest {repository}@{digest}"
         self._require_allowed(repository.registry, what)
-        call = Call(what=what, target=ManifestOf(repository, digest), accept=_ACCEPT)
+        call = Call(
+            what=what,
+            target=ManifestOf(repository, digest),
+            accept=_ACCEPT,
+            check=lambda raw: digest.check(raw, what, size=expected_size),
+        )
         raw, reply = await self._document(call)
-        digest.check(raw, what, size=expected_size)
         return raw, _media_type(reply)
 
     async def fetch_config(self, repository: Repository, descriptor: Descriptor) -> bytes:
@@ -113,9 +119,18 @@ class RegistryClient:
         if inline is not None:
             return inline
         self._require_allowed(repository.registry, what)
-        raw, _ = await self._document(Call(what=what, target=BlobOf(repository, descriptor.digest)))
-        descriptor.digest.check(raw, what, size=descriptor.size)
+        call = Call(
+            what=what,
+            target=BlobOf(repository, descriptor.digest),
+            check=lambda raw: descriptor.digest.check(raw, what, size=descriptor.size),
+        )
+        raw, _ = await self._document(call)
         return raw
+
+    async def doubt(self, repository: Repository, digest: Digest) -> bool:
+        """Take note that other bytes were given for a blob; say whether others can be asked for it."""
+        await trio.lowlevel.checkpoint()
+        return self._requester.doubt(repository, digest)
 
     @asynccontextmanager
     async def stream_blob(

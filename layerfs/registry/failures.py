@@ -8,7 +8,7 @@ import socket
 import ssl
 from typing import Final
 
-from layerfs.errors import RegistryError, RegistryMisbehaved, RegistryTimeout, Unreachable
+from layerfs.errors import LayerfsError, RegistryError, RegistryMisbehaved, RegistryTimeout, Unreachable
 from layerfs.registry.http import httpx
 from layerfs.registry.problem import without_secrets
 from layerfs.registry.redirects import Request
@@ -31,7 +31,7 @@ class _Hopeless(Unreachable):
     """No connection, and no use in trying again at once."""
 
 
-def is_hopeless(error: RegistryError) -> bool:
+def is_hopeless(error: LayerfsError) -> bool:
     """Say whether trying again at once would end the same way."""
     return isinstance(error, _Hopeless)
 

@@ -94,11 +94,16 @@ class Keychain:
     _login_for: str = ""
     """The registry that the login of the settings is for: the first that asks, and no other."""
 
-    async def find(self, registry: str, repository: str) -> Lookup:
-        """Return the login for a repository. Never raises for a broken file or helper: it is logged once."""
+    async def find(self, registry: str, repository: str, *, given: bool = True) -> Lookup:
+        """Return the login for a repository; *given* if the one of the settings may be for it.
+
+        Never raises for a broken file or helper: it is logged once.
+        """
         began = trio.current_time()
         if not self.settings.use_credentials:
             return Lookup.nothing("they are switched off")
+        if self.settings.login is not None and not given:
+            return Lookup.nothing("those that were given are for the registry, not for its mirrors")
         if self.settings.login is not None:
             self._login_for = self._login_for or registry
             if registry != self._login_for:

@@ -6,6 +6,7 @@ name, and such names share places of their own, as long as it takes to connect. 
 knows addresses, each host counts as a site.
 """
 
+from collections.abc import Collection
 from typing import Final
 from weakref import WeakValueDictionary
 
@@ -30,7 +31,7 @@ class Sites:
 
     def __init__(self) -> None:
         self._known: dict[str, str] = {}
-        self._awaited: dict[str, trio.Event] = {}
+        self._awaited: dict[str, set[trio.Event]] = {}
 
     def of(self, host: str) -> str:
         """Return the site of *host*, `UNKNOWN` before the first connection."""
@@ -42,14 +43,17 @@ class Sites:
         self._known[host] = site
         if len(self._known) > REMEMBERED:
             del self._known[next(iter(self._known))]
-        if (awaited := self._awaited.pop(host, None)) is not None:
+        for awaited in self._awaited.pop(host, ()):
             awaited.set()
 
-    async def known(self, host: str) -> str:
-        """Return the site of *host*, as soon as there is a connection."""
-        while (site := self.of(host)) == UNKNOWN:
-            await self._awaited.setdefault(host, trio.Event()).wait()
-        return site
+    async def known(self, hosts: Collection[str]) -> str:
+        """Return the site of one of *hosts*, as soon as there is a connection to any."""
+        while not (found := [site for host in hosts if (site := self.of(host)) != UNKNOWN]):
+            arrived = trio.Event()
+            for host in hosts:
+                self._awaited.setdefault(host, set()).add(arrived)
+            await arrived.wait()
+        return found[0]
 
 
 class Places:

@@ -13,6 +13,7 @@ import msgspec
 
 from layerfs.errors import RegistryMisbehaved
 from layerfs.registry.body import Body
+from layerfs.registry.mirrors.values import HostLink
 from layerfs.registry.ranges import ALL, Range
 from layerfs.registry.reach import Reach
 from layerfs.registry.traffic import HostKind
@@ -41,14 +42,25 @@ class Request(msgspec.Struct, frozen=True):
     """Where it may be connected to; None for anywhere, as the user named the origin."""
     kind: HostKind = "upstream"
     """As whose the bytes of the answer count, wherever redirects lead."""
+    more: tuple[tuple[str, str], ...] = ()
+    """Headers that the user wants sent to the origin of ``url``."""
+    link: HostLink = HostLink()
+    """How the origin of ``url`` is connected to."""
 
     @property
     def origin(self) -> WebOrigin:
         """Who sees the request."""
         return WebOrigin.of(self.url)
 
-    def headers(self, user_agent: str) -> dict[str, str]:
+    def headers(self, user_agent: str) -> list[tuple[str, str]]:
         """Return all headers to send: a list made anew for each hop, so that none can leak."""
+        # A login that was asked for is better than one that is always sent.
+        more = [one for one in self.more if self.authorization is None or one[0].lower() != "authorization"]
+        replaced = {name.lower() for name, _ in more}
+        ours = self._headers(user_agent)
+        return [(name, value) for name, value in ours.items() if name.lower() not in replaced] + more
+
+    def _headers(self, user_agent: str) -> dict[str, str]:
         made = {"User-Agent": user_agent, "Accept": self.accept, "Accept-Encoding": "identity"}
         if self.range.header is not None:
             made["Range"] = self.range.header
@@ -68,6 +80,8 @@ class Request(msgspec.Struct, frozen=True):
             found += [value for key, value in parse_qsl(self.form.decode()) if key in _SECRET_FIELDS]
         if self.authorization is not None:
             found += [self.authorization, *_parts(self.authorization)]
+        for name, value in self.more:
+            found += [value, *(_parts(value) if name.lower() == "authorization" else ())]
         return tuple(sorted({secret for secret in found if len(secret) >= 4}, key=len, reverse=True))
 
     def __repr__(self) -> str:
@@ -96,7 +110,9 @@ def follow(request: Request, status: int, location: str | None, elsewhere: Reach
     method = "GET" if status == 303 and request.method != "HEAD" else request.method
     if there == here:
         return msgspec.structs.replace(request, method=method, url=url)
-    return msgspec.structs.replace(request, method=method, url=url, authorization=None, reach=elsewhere)
+    return msgspec.structs.replace(
+        request, method=method, url=url, authorization=None, reach=elsewhere, more=(), link=HostLink()
+    )
 
 
 def _parts(authorization: str) -> Iterator[str]:
@@ -104,7 +120,7 @@ def _parts(authorization: str) -> Iterator[str]:
     scheme, _, value = authorization.partition(" ")
     yield value
     if scheme == "Basic":
-        text = b64decode(value).decode()
+        text = b64decode(value).decode(errors="replace")
         yield text
         yield text.partition(":")[2]
 

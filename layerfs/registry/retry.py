@@ -11,7 +11,7 @@ from typing import Final, TypeVar
 
 import msgspec
 
-from layerfs.errors import LayerfsError
+from layerfs.errors import LayerfsError, retold
 
 STATUSES: Final = frozenset({408, 425, 429, 500, 502, 503, 504, 522, 524})
 """Statuses that may pass by themselves: the union of what containerd, c/image and crane retry, less 499."""
@@ -54,7 +54,7 @@ def given_up(error: E, seconds: float, attempts: int) -> E:
     if attempts == 1 and seconds < 1:
         return error
     times = "1 attempt" if attempts == 1 else f"{attempts} attempts"
-    return type(error)(f"{error} (given up after {seconds:.0f} s and {times})")
+    return retold(error, f"{error.text} (given up after {seconds:.0f} s and {times})")
 
 
 def parse_retry_after(text: str | None, now: datetime | None = None) -> float | None:

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from layerfs.registry.credentials import Credential
+from layerfs.registry.mirrors.endpoints import Policy
+from layerfs.registry.mirrors.values import Mirrors
 from layerfs.registry.retry import RetryPolicy
 
 USER_AGENT = "layerfs/0.1.0"
@@ -26,6 +28,12 @@ class RegistrySettings:
     """
     insecure: frozenset[str] = frozenset()
     """Registries (``host[:port]``) that may be plain HTTP or have a certificate that does not verify."""
+    mirrors: Mirrors = field(default_factory=Mirrors)
+    """What podman's and containerd's files say."""
+    mirror_only: bool = False
+    """Fetch from mirrors alone, from no registry itself."""
+    forward_credentials: frozenset[str] = frozenset()
+    """Mirrors (``host[:port]``) that may be sent the login of the registry that they stand for."""
     offline: bool = False
     """Ask no registry at all: raise Offline instead."""
     tls_verify: bool | None = None
@@ -66,6 +74,17 @@ class RegistrySettings:
     user_agent: str = USER_AGENT
     environment: Mapping[str, str] | None = field(default=None, repr=False)
     """Proxies, places of credentials; None for those of the process. Not shown: it may hold secrets."""
+
+    @property
+    def policy(self) -> Policy:
+        """What of it says who is asked."""
+        return Policy(
+            mirrors=self.mirrors,
+            insecure=self.insecure,
+            tls_verify=self.tls_verify,
+            mirror_only=self.mirror_only,
+            forward_credentials=self.forward_credentials,
+        )
 
     @property
     def variables(self) -> Mapping[str, str]:

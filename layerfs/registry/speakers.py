@@ -24,7 +24,7 @@ def explained(what: str, host: Host, grant: Grant | None) -> Explain:
 
     def explain(reply: Reply, problem: Problem) -> RegistryError:
         if not spoke(reply, host):
-            return problem.error_of_other(what, str(reply.request.origin), host.registry)
-        return problem.error(what, host.registry, grant.login if grant else "no credentials")
+            return problem.error_of_other(what, str(reply.request.origin), host.name)
+        return problem.error(what, host.name, grant.login if grant else "no credentials")
 
     return explain

@@ -4,11 +4,16 @@ Sources: containers-certs.d(5). ``SSL_CERT_FILE`` and ``SSL_CERT_DIR`` work as f
 """
 
 import ssl
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Final
 
 from layerfs.errors import InvalidSettings
+from layerfs.registry.mirrors.values import HostLink
 from layerfs.registry.weborigin import WebOrigin
+
+_PLAIN: Final = HostLink()
 
 
 def certificate_dir(origin: WebOrigin, certs_dirs: Iterable[Path]) -> Path | None:
@@ -25,8 +30,10 @@ def plain_context() -> ssl.SSLContext:
     return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 
-def context(directory: Path | None, *, verify: bool, own: bool = True) -> ssl.SSLContext:
-    """Return a context with the system's authorities and those in *directory*, and its *own* certificates.
+def context(
+    directory: Path | None, link: HostLink = _PLAIN, *, verify: bool, own: bool = True
+) -> ssl.SSLContext:
+    """Return a context with the system's authorities, those of *directory* and *link*, and its *own* ones.
 
     Raises InvalidSettings for a certificate that cannot be read, or one without its key.
     """
@@ -36,14 +43,27 @@ def context(directory: Path | None, *, verify: bool, own: bool = True) -> ssl.SS
         made.check_hostname = False
         made.verify_mode = ssl.CERT_NONE
     for path in _listed(directory):
-        try:
+        with _readable(path):
             _add(made, path, own=own)
-        except ssl.SSLError as exc:  # its text names places in the source of Python
-            reason = (exc.reason or "unknown").replace("_", " ").lower()
-            raise InvalidSettings(f"{path}: not a readable certificate: {reason} (expected PEM)") from exc
-        except OSError as exc:
-            raise InvalidSettings(f"{path}: not a readable certificate: {exc.strerror}") from exc
+    for path in link.authorities:
+        with _readable(path):
+            made.load_verify_locations(path)
+    for path, key in link.client:
+        with _readable(path):
+            made.load_cert_chain(path, key)
     return made
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """Have what is wrong with a file said as an error of the settings."""
+    try:
+        yield
+    except ssl.SSLError as exc:  # its text names places in the source of Python
+        reason = (exc.reason or "unknown").replace("_", " ").lower()
+        raise InvalidSettings(f"{path}: not a readable certificate: {reason} (expected PEM)") from exc
+    except OSError as exc:
+        raise InvalidSettings(f"{path}: not a readable certificate: {exc.strerror}") from exc
 
 
 def _listed(directory: Path | None) -> list[Path]:

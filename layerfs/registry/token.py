@@ -77,9 +77,11 @@ def _absolute(realm: str, host: Host) -> str:
     except ValueError:
         url = ""
     origin = WebOrigin.of(url)
-    if origin.scheme == "http" and host.origin.scheme == "https" and not host.insecure:
+    # Through a mirror goes a login of a registry that has TLS, whatever the mirror has.
+    bare = origin.scheme == "http" and not (origin.is_loopback if host.forwards else host.insecure)
+    if bare and (host.forwards or host.origin.scheme == "https"):
         raise RegistryMisbehaved(
-            f"{host.registry}: wants a password or token sent without TLS to {origin}; not sent "
+            f"{host.name}: wants a password or token sent without TLS to {origin}; not sent "
             "(name the registry insecure if that is intended)"
         )
     parts = urlsplit(url)

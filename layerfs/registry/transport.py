@@ -20,6 +20,7 @@ from layerfs.registry import redirects
 from layerfs.registry.bandwidth import Bandwidth
 from layerfs.registry.failures import translated
 from layerfs.registry.http import httpx
+from layerfs.registry.mirrors.values import HostLink
 from layerfs.registry.places import Crowded, Place, Sites
 from layerfs.registry.pool import DirectPool, Gate, addresses_of, refused
 from layerfs.registry.proxies import proxy_for
@@ -45,6 +46,7 @@ class _Route:
     """Whether a certificate of our own is shown."""
     proxy: str | None = field(repr=False)
     reach: Reach | None
+    link: HostLink
 
 
 class Transport:
@@ -57,7 +59,7 @@ class Transport:
     def __init__(self, settings: RegistrySettings) -> None:
         self._settings = settings
         self._pools: dict[_Route, httpx.AsyncBaseTransport] = {}
-        self._routes: dict[tuple[WebOrigin, bool, Reach | None], _Route] = {}
+        self._routes: dict[tuple[WebOrigin, bool, Reach | None, HostLink], _Route] = {}
         self._homes: dict[WebOrigin, Scope] = {}
         self.sites = Sites()
         self.traffic = Traffic()
@@ -124,6 +126,8 @@ class Transport:
     async def _send(self, request: Request, what: str, place: Place | None) -> Reply:
         route, pool = await self._pool(request)
         extensions: dict[str, Any] = {"timeout": self._timeout | _patience(request, self._settings)}
+        if request.link.connect_timeout is not None:
+            extensions["timeout"]["connect"] = request.link.connect_timeout
         if route.proxy is None:
             extensions["trace"] = _Arrival(request.origin.host, self.sites, place).heed
         else:
@@ -159,7 +163,7 @@ class Transport:
             place.move(site)
 
     async def _pool(self, request: Request) -> tuple[_Route, httpx.AsyncBaseTransport]:
-        key = request.origin, request.insecure, request.reach
+        key = request.origin, request.insecure, request.reach, request.link
         route = self._routes.get(key)
         if route is None:
             route = await trio.to_thread.run_sync(self._route, *key)
@@ -170,17 +174,17 @@ class Transport:
                     self._pools[route] = await trio.to_thread.run_sync(_new_pool, route)
         return route, self._pools[route]
 
-    def _route(self, origin: WebOrigin, insecure: bool, reach: Reach | None) -> _Route:
+    def _route(self, origin: WebOrigin, insecure: bool, reach: Reach | None, link: HostLink) -> _Route:
         tls, said = origin.scheme == "https", self._settings
         return _Route(
             tls=tls,
-            # Who may lead to loopback is there itself, mostly without a certificate that could be verified.
-            verify=tls and not insecure and (said.tls_verify is True or not origin.is_loopback),
+            verify=tls and not insecure and (said.tls_verify is True or _is_to_verify(origin, link)),
             certificates=(said.cert_dir or certificate_dir(origin, said.certs_dirs)) if tls else None,
             # What is said of all registries holds for those alone that the user has named.
             shows_itself=said.cert_dir is None or reach is None,
-            proxy=proxy_for(origin, self._settings.variables),
+            proxy=link.proxy or proxy_for(origin, self._settings.variables),
             reach=reach,
+            link=link,
         )
 
 
@@ -206,13 +210,20 @@ class _Arrival(msgspec.Struct, frozen=True):
             raise
 
 
+def _is_to_verify(origin: WebOrigin, link: HostLink) -> bool:
+    if link.skip_verify:
+        return False
+    # Who may lead to loopback is there itself, mostly without a certificate that could be verified.
+    return not origin.is_loopback or bool(link.authorities)
+
+
 def _patience(request: Request, settings: RegistrySettings) -> dict[str, float | None]:
     """Return the seconds for the answer to a body, which a registry may have to hash and to move before."""
     return {} if request.body is None else {"read": max(settings.commit_timeout, settings.idle_timeout)}
 
 
 def _context(route: _Route) -> ssl.SSLContext:
-    return context(route.certificates, verify=route.verify, own=route.shows_itself)
+    return context(route.certificates, route.link, verify=route.verify, own=route.shows_itself)
 
 
 def _new_pool(route: _Route) -> httpx.AsyncBaseTransport:

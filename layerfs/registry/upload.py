@@ -10,9 +10,10 @@ from layerfs.errors import DigestMismatch, NotFound, RegistryError, RegistryMisb
 from layerfs.oci import Digest, Repository
 from layerfs.registry.attempts import Outcome
 from layerfs.registry.body import Body
+from layerfs.registry.calls import Call
 from layerfs.registry.hosts import BlobOf, ManifestOf, UploadsOf
 from layerfs.registry.reply import Reply
-from layerfs.registry.requester import Call, Requester
+from layerfs.registry.requester import Requester
 
 _log = logging.getLogger("layerfs.registry")
 

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Final, Literal, Self, get_args
 
 import msgspec
 
+from layerfs.durations import seconds_of
 from layerfs.errors import InvalidSettings
 from layerfs.oci import Platform
 from layerfs.oci.reference import is_registry
@@ -180,16 +181,9 @@ def _rate(text: str | int, what: str) -> int:
     return amount.bytes
 
 
-_DURATION: Final = re.compile(r"(\d{1,9}(?:\.\d{1,3})?)(ms|[smh]?)", re.ASCII)
-_SECONDS: Final = {"ms": 0.001, "": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
-
-
 def _duration(text: str, what: str) -> float:
-    """Read seconds, or a duration as Go writes it: ``90``, ``30s``, ``1h30m``."""
-    parts = list(_DURATION.finditer(text))
-    whole = "".join(part[0] for part in parts) == text and all(part[2] for part in parts[:-1])
-    seconds = sum(float(part[1]) * _SECONDS[part[2]] for part in parts)
-    if not whole or seconds <= 0:
+    seconds = seconds_of(text)
+    if seconds is None:
         raise InvalidSettings(f"{what}: {text[:100]!r} is no duration (expected 90, 30s, 5m or 1h30m)")
     return seconds
 

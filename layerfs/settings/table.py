@@ -35,12 +35,13 @@ from layerfs.settings.kinds import (
     Level,
     Order,
 )
+from layerfs.settings.mirroring import MirrorSettings
 from layerfs.settings.row import by, rows_of
 from layerfs.settings.serving import ServeSettings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
+class Settings(MirrorSettings):
     """Everything a daemon or a command needs to know."""
 
     store: Path = field(

@@ -51,6 +51,7 @@ AREAS: Final = (
             "registry/test_auth.py",
             "registry/test_credentials.py",
             "registry/test_logins.py",
+            "registry/test_mirrors.py",
             "registry/test_secrets.py",
             "registry/test_tls_and_proxies.py",
             "registry/test_upload.py",
@@ -65,9 +66,11 @@ AREAS: Final = (
     ),
     Area(
         "registries",
-        "one registry against the images of another",
+        "one registry, or a mirror, against the images of another",
         (
+            "registry/test_hosts_toml.py",
             "registry/test_places.py",
+            "registry/test_registries_conf.py",
             "fetch/test_isolation.py",
             "fetch/test_layer_work.py",
             "end_to_end/test_neighbours.py",

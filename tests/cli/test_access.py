@@ -15,6 +15,7 @@ from layerfs.cli.switches import _without_values
 from layerfs.errors import InvalidSettings
 from layerfs.processes.messages import packed, unpacked
 from layerfs.registry import RegistrySettings
+from layerfs.registry.mirrors.values import HostLink
 from layerfs.registry.reach import Reach
 from layerfs.registry.tls import context
 from layerfs.registry.transport import Transport
@@ -139,8 +140,8 @@ def test_cert_dir_has_the_authorities_and_the_certificate_to_show(
 def test_what_a_registry_leads_to_is_not_shown_the_certificate(tmp_path: Path) -> None:
     transport = Transport(RegistrySettings(environment={}, cert_dir=tmp_path))
     origin = WebOrigin.of("https://registry.test")
-    assert transport._route(origin, False, None).shows_itself
-    assert not transport._route(origin, False, Reach("public")).shows_itself
+    assert transport._route(origin, False, None, HostLink()).shows_itself
+    assert not transport._route(origin, False, Reach("public"), HostLink()).shows_itself
 
 
 def test_a_certificate_that_is_not_to_be_shown_is_not_loaded(

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from layerfs.errors import LayerfsError, NotFound, machine_fault
+from layerfs.errors import LayerfsError, NotFound
+from layerfs.machine import machine_fault
 from tests.cli.conftest import CommandLine
 
 NO_THREAD = RuntimeError("can't start new thread")

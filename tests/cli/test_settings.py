@@ -16,6 +16,10 @@ from layerfs.settings.kinds import Amount
 
 # For each field that has a row: what a file says, what an option gets, and what both mean.
 SAID: dict[str, tuple[str, Any, Any]] = {
+    "registries_conf": ('"/r.conf"', None, Path("/r.conf")),
+    "hosts_dir": ('"/certs.d"', None, Path("/certs.d")),
+    "mirror_only": ("true", None, True),
+    "forward_credentials": ('["a.b:1", "c.d"]', None, frozenset({"a.b:1", "c.d"})),
     "store": ('"/s"', Path("/s"), Path("/s")),
     "store_owner": ("1234", "1234", 1234),
     "share_store": ("true", True, True),

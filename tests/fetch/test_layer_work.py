@@ -74,6 +74,7 @@ class Scene:
         parts = BlobParts(self.storage, self.origin)
         return LayerWork(
             self.storage,
+            self.origin,
             partial(download, self.origin, parts=parts),
             workers,
             self.budgets,

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from layerfs.errors import LayerfsError
+from layerfs.errors import InvalidSettings, LayerfsError
 from layerfs.registry import RegistrySettings
 from layerfs.registry.client import RegistryClient
 from layerfs.registry.credentials import Credential
+from layerfs.registry.mirrors import places
 from layerfs.registry.redirects import Request
 from layerfs.registry.token import Token
 from tests.support.faulty_registry import (
@@ -143,6 +144,82 @@ async def test_a_broken_credential_file_is_not_shown(
     assert errors
     assert "auth.json" in caplog.text
     assert "planted" not in caplog.text + "".join(errors)
+
+
+HOSTS_TOML = """
+[host."http://{mirror}"]
+header = {{Authorization = "Basic cGxhbnRlZDpwbGFudGVk", X-Own = "planted", Cookie = "a=planted"}}
+[host."http://127.0.0.1:1/v2/elsewhere"]
+override_path = true
+proxy = "http://user:planted@127.0.0.1:1"
+"""
+
+
+@pytest.mark.allow_warnings
+@pytest.mark.parametrize("fault", FAULTS)
+async def test_no_failure_of_a_mirror_shows_a_secret(
+    faulty: FaultyRegistry, tmp_path: Path, caplog: pytest.LogCaptureFixture, fault: str
+) -> None:
+    """Neither its headers, nor its proxy's password, nor the login that it may be sent."""
+    for name in ("", "layerfs", "httpx", "httpcore"):
+        caplog.set_level(logging.DEBUG, logger=name or None)
+    auth = basic(USER, PASSWORD).removeprefix("Basic ")
+    (tmp_path / "auth.json").write_text(json.dumps({"auths": {faulty.host: {"auth": auth}}}))
+    with FaultyRegistry() as mirror:
+        (tmp_path / faulty.host).mkdir()
+        (tmp_path / faulty.host / "hosts.toml").write_text(HOSTS_TOML.format(mirror=mirror.host))
+        mirror.push("a/b", "1", BUILT)
+        mirror.faults.auth = faulty.faults.auth = "bearer"
+        mirror.tokens = faulty.tokens
+        mirror.faults.realm = f"http://{faulty.host}/token"
+        FAULTS[fault](mirror.faults)
+        faulty.faults.always = [("/v2/", Answer(500))]
+        settings = quick(
+            authfile=tmp_path / "auth.json",
+            idle_timeout=0.2 if fault == "storage stalls" else 60,
+            mirrors=places.load({"CONTAINERS_REGISTRIES_CONF": "/dev/null"}, None, tmp_path),
+            forward_credentials=frozenset({mirror.host}),
+        )
+        errors = await provoke(settings, faulty)
+    shown = "\n".join([*errors, caplog.text, repr(settings)])
+    assert [secret for secret in (*SECRETS, "cGxhbnRlZDpwbGFudGVk", auth) if secret in shown] == []
+    assert f"HEAD http://{mirror.host}/v2/a/b/manifests/1" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'server = "https://user:planted@h"',
+        'server = "https://h/?sig=planted"',
+        '[host."https://user:planted@h"]\nskip_verify = 1',
+        '[host."https://h/?sig=planted"]\nskip_verify = 1',
+        'proxy = "http://user:planted@h/path"',
+        'proxy = "user:planted@h"',
+        'header = {Authorization = "Basic planted\\n"}',
+        'header = {Authorization = 5, X = "planted"}',
+        'header = "planted"',
+        'header = {Authorization = "Basic planted}',
+    ],
+)
+def test_a_broken_hosts_toml_is_not_shown(tmp_path: Path, text: str) -> None:
+    (tmp_path / "a.io").mkdir()
+    (tmp_path / "a.io/hosts.toml").write_text(text)
+    with pytest.raises(InvalidSettings) as caught:
+        places.load({"CONTAINERS_REGISTRIES_CONF": "/dev/null"}, None, tmp_path)
+    assert "hosts.toml, line " in str(caught.value)
+    assert "planted" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["https://user:planted@h/a", "user:planted@h/a", "h/a?sig=planted"])
+@pytest.mark.parametrize("key", ["location", "mirror = [{location", "prefix"])
+def test_a_broken_registries_conf_shows_no_password(tmp_path: Path, key: str, text: str) -> None:
+    end = "}]" if "{" in key else ""
+    more = "" if key == "location" else 'location = "h"\n'
+    (tmp_path / "registries.conf").write_text(f'[[registry]]\n{more}{key} = "{text}"{end}\n')
+    with pytest.raises(InvalidSettings) as caught:
+        places.load({}, tmp_path / "registries.conf", tmp_path)
+    assert "registries.conf, line " in str(caught.value)
+    assert "planted" not in str(caught.value)
 
 
 def test_no_repr_shows_a_secret() -> None:

@@ -80,6 +80,10 @@ class FakeOrigin:
         """Say at once where it is."""
         return self.sites.get(registry, registry)
 
+    async def doubt(self, repository: Repository, digest: Digest) -> bool:
+        """Say that nobody else has it."""
+        return False
+
     async def resolve(self, tag: Tag) -> Resolved:
         """Say that the last image is meant."""
         self._ask("resolve", tag.name)
