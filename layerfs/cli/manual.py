@@ -130,6 +130,7 @@ def _words() -> Iterator[tuple[str, str]]:
                 f"[no]{name}" if row.kind is FLAG else f"{name}={row.metavar or 'VALUE'}",
                 row.help or row.about,
             )
+    yield "fsname=NAME", "What findmnt(8) shows as the source; of a line of fstab(5) it is the first field."
     yield ", ".join(sorted(KERNEL)), "Passed on to the kernel."
     yield ", ".join(sorted(IGNORED)), "Change nothing: a layerfs is always ro,nosuid,nodev."
 
@@ -222,8 +223,9 @@ def _helper_page() -> Iterator[str]:
     yield ".SH DESCRIPTION"
     yield _text(
         "mount(8) starts these programs for the types layerfs and fuse.layerfs, fstab(5) included. They do "
-        "what layerfs mount does, and return once the mount answers. SOURCE is layerfs or none for the store "
-        "that is configured, the path of a store, or a local image as layerfs mount takes it."
+        "what layerfs mount does, and return once the mount answers. SOURCE is none or layerfs for the store "
+        "that is configured, the path of a store, or a local image as layerfs mount takes it. mount(8) makes "
+        "a path of layerfs where it is the name of a file in the directory that it runs in."
     )
     yield ".SH OPTIONS"
     yield from _list([("config=FILE", "Read this configuration file only."), *_words()])
@@ -242,9 +244,7 @@ def _helper_page() -> Iterator[str]:
 
 _PAGES: Final = {"layerfs": _command_page, "layerfs.toml": _config_page, "mount.layerfs": _helper_page}
 
-FSTAB: Final = (
-    "layerfs /images fuse.layerfs ro,_netdev,x-systemd.automount,config=/etc/layerfs/config.toml 0 0"
-)
+FSTAB: Final = "none /images fuse.layerfs ro,_netdev,x-systemd.automount,config=/etc/layerfs/config.toml 0 0"
 
 
 def _head(title: str, section: int, name: str, about: str) -> Iterator[str]:

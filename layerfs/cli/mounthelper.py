@@ -5,9 +5,12 @@ what ``layerfs mount -o OPTIONS`` does, and ends with the codes that mount(8) do
 """
 
 import os
+import pwd
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
 from typing import Final
 
 import msgspec
@@ -107,6 +110,8 @@ def command_line(call: Wanted) -> list[str]:
     if call.source.startswith("/"):  # a store; what -o says of it counts more, being said by name
         words.insert(0, f"store={call.source}")
         source = []
+    if not set(call.source) & set(",\\"):  # what libfuse reads as more than a name
+        words.insert(0, f"{mountoptions.SOURCE}={call.source}")
     config = [] if call.config is None else ["--config", call.config]
     options = [f"-o{','.join(words)}"] if words else []
     return [*config, "mount", *options, "--", *source, call.directory]
@@ -139,6 +144,8 @@ def _run(arguments: list[str]) -> int:
     line = command_line(call)
     if call.fake:
         return 0
+    _require_store(call.source)
+    _find_home()
     from layerfs.cli.app import app
 
     try:
@@ -146,6 +153,26 @@ def _run(arguments: list[str]) -> int:
     except SystemExit as end:
         return FAILED if end.code else 0
     return 0
+
+
+def _require_store(source: str) -> None:
+    """Raise InvalidSettings for a directory that is no store: a word may have become its path."""
+    path = Path(source)
+    if path.is_absolute() and path.is_dir() and any(path.iterdir()):
+        from layerfs.store.layout import StoreLayout
+
+        if not StoreLayout(path).owner.exists():
+            raise InvalidSettings(
+                f"{source}: a directory with other things in it, no store (expected none, or the path of a "
+                "store; mount(8) makes a path of a word that is the name of a file where it runs)"
+            )
+
+
+def _find_home() -> None:
+    """Set HOME, which mount(8) takes from the environment when an ordinary user runs it."""
+    if "HOME" not in os.environ:
+        with suppress(KeyError):
+            os.environ["HOME"] = pwd.getpwuid(os.getuid()).pw_dir
 
 
 def _told(error: LayerfsError, code: int = FAILED) -> int:

@@ -15,6 +15,9 @@ from layerfs.settings import FLAG, ROWS
 KERNEL: Final = frozenset({"noexec", "noatime", "nodiratime", "relatime", "strictatime", "sync", "dirsync"})
 """Passed on."""
 
+SOURCE: Final = "fsname"
+"""Passed on with its value: what mountinfo calls the source."""
+
 IGNORED: Final = frozenset(
     # Of mount(8) and fstab(5); nosuid, nodev and ro hold always, and their opposites never.
     {
@@ -45,10 +48,12 @@ def parse(texts: Iterable[str]) -> MountOptions:
             settings[name if kind else name.removeprefix("no")] = kind is FLAG
         elif equals and kind not in (None, FLAG):
             settings[name] = kind.of_word(value, f"-o {name}")
+        elif name == SOURCE and value:
+            kernel = {one: None for one in kernel if not one.startswith(f"{SOURCE}=")} | {word: None}
         elif not equals and name in KERNEL:
             kernel[name] = None
         elif name not in IGNORED and not name.startswith(("x-", "X-", "comment")):
-            expected = f"{known()}, {', '.join(sorted(KERNEL))}"
+            expected = f"{known()}, {', '.join(sorted(KERNEL))}, {SOURCE}="
             raise UsageError(f"-o {word}: not an option of layerfs (expected one of: {expected})")
     return MountOptions(settings, tuple(kernel))
 

@@ -45,7 +45,7 @@ served meanwhile, all once in a long time."""
 
 _BASE_OPTIONS: Final = frozenset(
     # No max_read: libfuse 3.14 ends the session if pyfuse3 did not ask for the same at its start.
-    {"ro", "nosuid", "nodev", f"fsname={FSNAME}", f"subtype={FSNAME}"}
+    {"ro", "nosuid", "nodev", "subtype=layerfs"}
 )
 _PERMISSIONS: Final = "default_permissions"
 _END_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
@@ -104,7 +104,8 @@ def _options(more: Sequence[str], *, allow_other: bool) -> frozenset[str]:
     A private mount is readable by its user only. ``default_permissions`` would apply the owners and modes of
     the archive to that user and deny access, so it is left out.
     """
-    options = _BASE_OPTIONS | set(more)
+    named = any(word.startswith("fsname=") for word in more)
+    options = _BASE_OPTIONS | set(more) | (set() if named else {f"fsname={FSNAME}"})
     if allow_other:
         return options | {_PERMISSIONS, "allow_other"}
     plain = os.geteuid() != 0 or not in_initial_user_namespace()

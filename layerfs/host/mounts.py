@@ -6,9 +6,9 @@ from errno import ENOTCONN
 import msgspec
 
 FSNAME = "layerfs"
-"""The source column of our mounts, in mount(8) and mountinfo."""
+"""The source column of our mounts, in mount(8) and mountinfo, unless fstab(5) has another."""
 
-FUSE_TYPE = b"fuse." + FSNAME.encode()
+FUSE_TYPE = b"fuse.layerfs"
 
 _MOUNTINFO = "/proc/self/mountinfo"
 _OCTAL_DIGITS = frozenset(b"01234567")
@@ -32,8 +32,8 @@ class Mount(msgspec.Struct, frozen=True):
 
     @property
     def is_layerfs(self) -> bool:
-        """Whether it is a mount of ours, by type and source."""
-        return self.fstype == FUSE_TYPE and self.source == FSNAME.encode()
+        """Whether it is a mount of ours, by type."""
+        return self.fstype == FUSE_TYPE
 
     @property
     def user(self) -> int | None:

@@ -17,21 +17,30 @@ _FSTAB = "ro,_netdev,nofail,user,noauto,x-systemd.automount,comment=systemd.auto
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        pytest.param(["none", "/m"], ["mount", "--", "/m"], id="the least"),
+        pytest.param(["none", "/m"], ["mount", "-ofsname=none", "--", "/m"], id="the least"),
         pytest.param(
             ["none", "/m", "-o", "ro,config=/etc/a.toml,offline"],
-            ["--config", "/etc/a.toml", "mount", "-oro,offline", "--", "/m"],
+            ["--config", "/etc/a.toml", "mount", "-ofsname=none,ro,offline", "--", "/m"],
             id="a configuration",
         ),
         pytest.param(
             ["none", "/m", "-t", "fuse.layerfs", "-o", _FSTAB],
-            ["mount", f"-o{_FSTAB}", "--", "/m"],
+            ["mount", f"-ofsname=none,{_FSTAB}", "--", "/m"],
             id="all that fstab lines have",
         ),
-        pytest.param(["/srv/store", "/m"], ["mount", "-ostore=/srv/store", "--", "/m"], id="a store"),
-        pytest.param(["oci:/srv/i", "/m"], ["mount", "--", "oci:/srv/i", "/m"], id="an image"),
-        pytest.param(["none", "/m", "-snv", "-oro,nonsense"], ["mount", "-oro", "--", "/m"], id="sloppy"),
-        pytest.param(["none", "/m", "-rw"], ["mount", "--", "/m"], id="-r and -w"),
+        pytest.param(
+            ["/srv/store", "/m"], ["mount", "-ofsname=/srv/store,store=/srv/store", "--", "/m"], id="a store"
+        ),
+        pytest.param(
+            ["oci:/srv/i", "/m"], ["mount", "-ofsname=oci:/srv/i", "--", "oci:/srv/i", "/m"], id="an image"
+        ),
+        pytest.param(["oci:/a,b", "/m"], ["mount", "--", "oci:/a,b", "/m"], id="no name of a source"),
+        pytest.param(
+            ["a:b", "/m", "-snv", "-oro,nonsense"],
+            ["mount", "-ofsname=a:b,ro", "--", "a:b", "/m"],
+            id="sloppy",
+        ),
+        pytest.param(["none", "/m", "-rw"], ["mount", "-ofsname=none", "--", "/m"], id="-r and -w"),
         pytest.param(["none", "-x"], None, id="an option that nobody knows"),
         pytest.param(["none"], None, id="no directory"),
         pytest.param(["none", "/m", "more"], None, id="too much"),
@@ -97,5 +106,5 @@ def test_a_line_of_fstab_mounts_and_findmnt_and_umount_know_the_mount(
 
     assert again.returncode == mounthelper.FAILED
     assert "a layerfs mount is there already" in again.stderr
-    assert shown[:2] == ["layerfs", "fuse.layerfs"]
+    assert shown[:2] == ["none", "fuse.layerfs"]
     assert {"ro", "nosuid", "nodev", "noatime"} <= {*shown[2].split(",")}

@@ -207,11 +207,13 @@ class Household:
         finally:
             holder.communicate()
 
-    def as_root(self, *argv: str) -> None:
+    def as_root(self, *argv: str) -> subprocess.CompletedProcess[str]:
         """Run a program of root's that sees the user's mounts."""
         assert self._process is not None
         entering = ["nsenter", f"--mount=/proc/{self._process.pid}/ns/mnt", "--"]
-        subprocess.run([*entering, *argv], check=True, capture_output=True)
+        done = subprocess.run([*entering, *argv], capture_output=True, text=True)
+        assert done.returncode == 0, f"{argv}: {done.returncode}\n{done.stdout}\n{done.stderr}"
+        return done
 
     def seen(self, path: Path) -> Path:
         """Return a path by which this process sees what the user sees at *path*, mounts included."""
