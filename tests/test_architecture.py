@@ -42,6 +42,7 @@ ARROWS: dict[str, set[str]] = {
     "metrics": {"status"},
     "serve": {"errors", "foreign", "needs", "oci", "settings", "store", "catalog"},
     "status": {"foreign"},
+    "bells": {"host", "status"},
     "settings": {"errors", "oci", "layer", "durations"},
     "durations": set(),
     "machine": {"errors"},
@@ -56,13 +57,14 @@ ARROWS: dict[str, set[str]] = {
     },
     "api": {
         "errors", "oci", "needs", "layer", "host", "store", "catalog", "view", "fetch", "gc", "settings",
-        "status", "config", "app",
+        "status", "config", "app", "bells",
     },
     "serving": {"errors", "needs", "settings", "store", "fetch", "serve", "supervision", "app"},
     "cli": {
         "api",
         "errors", "foreign", "oci", "needs", "layer", "host", "registry", "local", "store", "catalog", "view",
         "doctor", "extract", "fetch", "gc", "settings", "status", "config", "app", "serving", "machine",
+        "bells",
     },
     "__main__": {"cli"},
 }  # fmt: skip

@@ -8,8 +8,10 @@ import trio
 
 from layerfs import app as wiring
 from layerfs.api.facts import ImageFacts
+from layerfs.api.lazystack import NotLazy
 from layerfs.api.machinery import Machinery, swept
 from layerfs.api.mounting import Remains
+from layerfs.bells import bell_mount
 from layerfs.errors import StoreError
 from layerfs.fetch import Fetcher
 from layerfs.fetch.laziness import Laziness
@@ -66,6 +68,15 @@ class Backing:
         name = f"api-{os.getpid()}-{id(self):x}-{image.digest.short_id}-{view.short_id}"
         with suppress(StoreError):  # a full disk: what is there already is good enough
             self._kept[key] = await trio.to_thread.run_sync(self.storage.lease, name, digests)
+
+    async def find_bell(self) -> str:
+        """Return where a mount of the store is that can be asked for files. Raises NotLazy."""
+        found = await trio.to_thread.run_sync(bell_mount, self.storage.images_dir)
+        if found is None:
+            raise NotLazy(
+                f"no mount serves {self.storage.images_dir} (expected one: layerfs mount DIRECTORY)"
+            )
+        return found
 
     def let_go(self) -> None:
         """End what keeps images."""

@@ -18,7 +18,7 @@ from typing import BinaryIO, ParamSpec, Self, TypeVar, Unpack
 from layerfs.api import on_trio
 from layerfs.api.facts import ImageEntry, ImageFacts, MountFacts, StoredImage
 from layerfs.api.images import Output
-from layerfs.api.options import Options, StrPath
+from layerfs.api.options import Laziness, Options, StrPath
 from layerfs.api.portal import Portal
 from layerfs.api.root import PathLike
 from layerfs.api.watching import Tell
@@ -115,9 +115,12 @@ class Image(ImageFacts, _Face):
         work: StrPath | None = None,
         suid: bool = False,
         dev: bool = False,
+        lazy: Laziness = "auto",
     ) -> Mount:
         """Mount the merged root at the existing directory *where*: read-only, nosuid, nodev."""
-        made = self._call(self._inner.mount, where, rw=rw, upper=upper, work=work, suid=suid, dev=dev)
+        made = self._call(
+            self._inner.mount, where, rw=rw, upper=upper, work=work, suid=suid, dev=dev, lazy=lazy
+        )
         return Mount(self._portal, made)
 
     def open(self, path: PathLike) -> BinaryIO:

@@ -11,11 +11,13 @@ import trio
 from layerfs.api.backing import Backing
 from layerfs.api.facts import ImageEntry, ImageFacts, MountFacts
 from layerfs.api.here import layers_here, stack_paths
+from layerfs.api.lazystack import NotLazy, require_ability, use_lazy_stack
 from layerfs.api.machinery import fetch_stack, made_durable
-from layerfs.api.mounting import MountChoice, Remains, RootMount, mount_root
-from layerfs.api.options import StrPath
+from layerfs.api.mounting import MountChoice, Remains, RootMount, mount_root, mount_stack
+from layerfs.api.options import Laziness, StrPath
 from layerfs.api.root import ImageRoot, PathLike, Walk
-from layerfs.errors import NotInStore
+from layerfs.errors import NotInStore, UsageError
+from layerfs.host.mountpoint import Mountpoint
 from layerfs.needs import LayersNeed
 from layerfs.oci import Digest, ImageReference
 from layerfs.oci import Image as Documents
@@ -107,19 +109,43 @@ class Image(ImageFacts):
         work: StrPath | None = None,
         suid: bool = False,
         dev: bool = False,
+        lazy: Laziness = "auto",
     ) -> Mount:
         """Mount the merged root at the existing directory *where*: read-only, nosuid, nodev.
 
         With *rw* what is written is kept in the store until the mount is closed; with *upper* and *work*,
         two directories of one filesystem, there. *suid* and *dev* have the image's set-user-id bits and
-        devices count. Raises MountError, StoreError, LayerfsError.
+        devices count. With *lazy* a root of layers with a TOC is there before they are, and a file comes when
+        it is opened, if a layerfs mount of the store runs that can be asked: ``auto`` else has all of it here
+        first, ``always`` raises UsageError. Raises MountError, StoreError, LayerfsError.
         """
         above, beside = (None if path is None else Path(path) for path in (upper, work))
         choice = MountChoice(rw=rw, upper=above, work=beside, suid=suid, dev=dev)
-        lowers = await self.lowerdirs()
-        store = self._backing.storage.images_dir
-        made = await trio.to_thread.run_sync(mount_root, store, lowers, Path(where), choice)
+        made = None
+        if lazy == "always" or (
+            lazy == "auto" and layers_here(self._backing.storage, self.documents) is None
+        ):
+            try:
+                made = await self._mounted_lazily(Path(where), choice)
+            except NotLazy as exc:
+                if lazy == "always":
+                    raise UsageError(f"lazy=always: {exc}") from exc
+        if made is None:
+            lowers = await self.lowerdirs()
+            store = self._backing.storage.images_dir
+            made = await trio.to_thread.run_sync(mount_root, store, lowers, Path(where), choice)
         return Mount(made, self._backing.remains)
+
+    async def _mounted_lazily(self, where: Path, how: MountChoice) -> RootMount:
+        """Mount it before it is here. Raises NotLazy."""
+        backing = self._backing
+        require_ability(backing.settings, backing.storage)
+        machinery = await backing.machinery()
+        with Mountpoint.open(where) as target:
+            mount = partial(mount_stack, target=target, how=how)
+            return await use_lazy_stack(
+                machinery, self.reference, self.documents, target.path, backing.find_bell, mount
+            )
 
     async def open(self, path: PathLike) -> BinaryIO:
         """Open a file of the merged root for reading, once its bytes are here and verified.

@@ -7,6 +7,7 @@ from pathlib import Path
 import msgspec
 import trio
 
+from layerfs.api.lazystack import LazyStack
 from layerfs.errors import StoreError, UsageError
 from layerfs.host.mountpoint import Mountpoint
 from layerfs.host.overlay import SOURCE
@@ -79,6 +80,22 @@ class Remains:
         failure = self._failures.pop(scratch.path, None)
         if failure is not None:
             raise failure
+
+
+def mount_stack(stack: LazyStack, scratch: Scratch, target: Mountpoint, how: MountChoice) -> RootMount:
+    """Mount a stack that is not all here at *target*. Raises MountError, NotInStore."""
+    root = OverlayRoot(
+        lowers=stack.lowers,
+        data=stack.data,
+        rw=how.rw,
+        upper=how.upper,
+        work=how.work,
+        options=how.options,
+        gone=f"{target}: a layer was removed as it was mounted; try again",
+    )
+    root.mount(target, scratch if how.rw else None)
+    scratch.lock.release()  # the cover of a lazy stack lies in it, and shows in the list of mounts now
+    return RootMount(Path(os.fsdecode(target.path)), scratch, scratch.upper if how.rw else how.upper)
 
 
 def mount_root(store: Path, lowers: Sequence[Path], where: Path, how: MountChoice) -> RootMount:

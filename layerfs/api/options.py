@@ -14,6 +14,8 @@ from layerfs.settings import Settings
 from layerfs.settings.kinds import AMOUNT, UserPassword
 
 StrPath = str | os.PathLike[str]
+Laziness = Literal["auto", "never", "always"]
+"""Whether an image is mounted before it is here: where that can be, never, or else not at all."""
 
 
 class Options(TypedDict, total=False):

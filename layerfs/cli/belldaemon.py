@@ -15,8 +15,8 @@ from typing import Final
 
 import msgspec
 
+from layerfs.bells import bell_directory, bell_mount
 from layerfs.cli import interrupts
-from layerfs.cli.bells import bell_directory, bell_mount
 from layerfs.cli.daemons import leave_directory, log_in_background
 from layerfs.cli.opening import open_store
 from layerfs.errors import LayerfsError, MountError

@@ -67,7 +67,7 @@ def _observations(settings: Settings, asked: list[str]) -> Iterator[Observation]
 
 def _of_mounts() -> Iterator[Observation]:
     """Look for mounts of ours whose daemon has ended, or does not answer."""
-    from layerfs.cli.bells import STATUS_SECONDS
+    from layerfs.bells import STATUS_SECONDS
     from layerfs.cli.status import looks_at_mounts
 
     looks = sorted(looks_at_mounts(), key=lambda look: look.mountpoint)

@@ -11,9 +11,9 @@ from typing import Annotated, Any, Final
 
 import msgspec
 
+from layerfs.bells import read_events
 from layerfs.cli import takes
 from layerfs.cli.app import app
-from layerfs.cli.bells import read_events
 from layerfs.cli.completion import complete_mountpoint
 from layerfs.cli.output import print_line
 from layerfs.errors import MountError

@@ -5,11 +5,12 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Self
 
 import click
 import msgspec
 
+from layerfs.api.options import Laziness
 from layerfs.cli import options, takes
 from layerfs.cli.app import app
 from layerfs.cli.belldaemon import bell_standby
@@ -35,7 +36,6 @@ Places = Annotated[
     ),
 ]
 Directory = Path | None
-Laziness = Literal["auto", "never", "always"]
 Lazily = Annotated[
     Laziness,
     takes.option("--lazy", metavar="WHEN", help="Mount before the image is here: auto, never, always."),
@@ -169,7 +169,8 @@ def _mount_lazily(
     whole: Callable[[list[str]], None] | None,
 ) -> None:
     """Mount an image before it is here; where that cannot be by *whole*. Raises UsageError for want of it."""
-    from layerfs.cli.lazystack import LazyStack, use_lazy_stack
+    from layerfs.api.lazystack import LazyStack
+    from layerfs.cli.lazystack import use_lazy_stack
 
     def mount(stack: LazyStack, scratch: "Scratch") -> None:
         root = _root(reference, stack.lowers, writing, trusted, stack.data)

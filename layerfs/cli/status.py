@@ -12,9 +12,9 @@ from typing import Annotated, Any, Final, Literal
 import click
 import msgspec
 
+from layerfs.bells import STATUS_SECONDS, read_status, serves_bells_alone
 from layerfs.cli import options, takes
 from layerfs.cli.app import app
-from layerfs.cli.bells import STATUS_SECONDS, read_status, serves_bells_alone
 from layerfs.cli.completion import complete_mountpoint
 from layerfs.cli.failures import advice
 from layerfs.cli.output import print_json, print_text

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from layerfs.cli.bells import bell_directory
+from layerfs.bells import bell_directory
 from layerfs.oci import Tag
 from layerfs.status import parse_status
 from tests.overlay.test_bell import BASE, FILES, IMAGE, NOISE, PLAIN
