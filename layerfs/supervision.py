@@ -23,8 +23,9 @@ log = logging.getLogger(__name__)
 
 CHANGEABLE: Final = frozenset(
     {
-        "authfile", "evict", "insecure_registries", "log_level", "max_size", "min_free", "offline", "pin",
-        "reachable_networks", "registries",
+        "authfile", "evict", "forward_credentials", "hosts_dir", "insecure_registries", "log_level",
+        "max_size", "min_free", "mirror_only", "offline", "pin", "reachable_networks", "registries",
+        "registries_conf",
     }
 )  # fmt: skip
 """Fields of `Settings` that a reload puts in force."""

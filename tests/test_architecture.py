@@ -48,6 +48,7 @@ ARROWS: dict[str, set[str]] = {
     "machine": {"errors"},
     "tomlfile": {"errors", "host"},
     "config": {"errors", "layer", "settings", "host", "tomlfile"},
+    "naming": {"oci", "registry", "settings"},
     "supervision": {"errors", "host", "settings", "status"},
     "reporting": {"fetch", "gc", "metrics", "status", "supervision"},
     "keeping": {"errors", "fetch", "gc"},
@@ -57,14 +58,14 @@ ARROWS: dict[str, set[str]] = {
     },
     "api": {
         "errors", "oci", "needs", "layer", "host", "store", "catalog", "view", "fetch", "gc", "settings",
-        "status", "config", "app", "bells",
+        "status", "config", "app", "bells", "naming",
     },
     "serving": {"errors", "needs", "settings", "store", "fetch", "serve", "supervision", "app"},
     "cli": {
         "api",
         "errors", "foreign", "oci", "needs", "layer", "host", "registry", "local", "store", "catalog", "view",
         "doctor", "extract", "fetch", "gc", "settings", "status", "config", "app", "serving", "machine",
-        "bells",
+        "bells", "naming",
     },
     "__main__": {"cli"},
 }  # fmt: skip

@@ -12,6 +12,7 @@ from typing import Self, Unpack
 
 import trio
 
+from layerfs import naming
 from layerfs.api.backing import Backing
 from layerfs.api.facts import ImageFacts, StoredImage
 from layerfs.api.here import image_here, require_platform
@@ -72,7 +73,8 @@ class Store:
         *progress* is called with the work on each layer that was not here, at most ten times a second of
         each. Raises LayerfsError.
         """
-        named, machinery = _reference(reference), await self._backing.machinery()
+        named = await trio.to_thread.run_sync(self._reference, reference)
+        machinery = await self._backing.machinery()
         target = named.target
         digest = target if isinstance(target, Digest) else await machinery.provider.resolve(target)
         image = await self._image(named, digest, platform)
@@ -92,7 +94,7 @@ class Store:
 
         Raises LayerfsError.
         """
-        named, wanted = _reference(reference), platform_of(platform)
+        named, wanted = await trio.to_thread.run_sync(self._reference, reference), platform_of(platform)
         here = image_here(self.storage, named, wanted or self._backing.settings.preferred_platform)
         if here is not None:
             digest, documents = here
@@ -157,7 +159,8 @@ class Store:
         def check() -> Report:
             chosen = None
             if names is not None:
-                chosen = dict(one for text in names for one in named_images(self.storage, text))
+                found = (named_images(self.storage, text, self._reference) for text in names)
+                chosen = dict(one for some in found for one in some)
             how = How(quick=quick, repair=repair, force=force)
             work = Verification(
                 self.storage,
@@ -183,6 +186,9 @@ class Store:
         """Return what is asked for one event at a time."""
         return Watcher(self._backing.statistics)
 
+    def _reference(self, text: str | ImageReference) -> ImageReference:
+        return text if isinstance(text, ImageReference) else naming.reference(self._backing.settings, text)
+
     async def _image(self, named: ImageReference, digest: Digest, platform: str | None) -> Image:
         machinery = await self._backing.machinery()
         wanted = platform_of(platform)
@@ -197,7 +203,3 @@ def _storage(settings: Settings) -> ImageStorage:
     return ImageStorage(
         settings.store, budgets=settings.budgets, shared=settings.share_store, maker=settings.store_owner
     )
-
-
-def _reference(text: str | ImageReference) -> ImageReference:
-    return text if isinstance(text, ImageReference) else ImageReference.parse(text)

@@ -1,7 +1,7 @@
 """Which image of a store a text means: a reference, a digest, or the first 12 digits or more of one."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from fnmatch import fnmatchcase
 from functools import partial
 from typing import Final
@@ -16,7 +16,13 @@ _DIGITS: Final = re.compile(r"(?:(?P<algorithm>sha256|sha512):)?(?P<hex>[0-9a-f]
 _OFFERED: Final = 3
 
 
-def named_images(storage: ImageStorage, text: str) -> list[tuple[ImageReference, RefEntry]]:
+Parse = Callable[[str], ImageReference]
+"""Reads a reference as its user means it. Raises InvalidReference."""
+
+
+def named_images(
+    storage: ImageStorage, text: str, parse: Parse = ImageReference.parse
+) -> list[tuple[ImageReference, RefEntry]]:
     """Return the refs that *text* means: one for a reference, all of an image for its digest or image id.
 
     Raises InvalidReference, NotInStore with the names that are nearly the same.
@@ -24,7 +30,7 @@ def named_images(storage: ImageStorage, text: str) -> list[tuple[ImageReference,
     refs = list(storage.refs.all())
     digits = _DIGITS.fullmatch(text)
     try:
-        wanted = ImageReference.parse(text)
+        wanted = parse(text)
     except InvalidReference:
         if digits is None:
             raise
@@ -41,18 +47,18 @@ def named_images(storage: ImageStorage, text: str) -> list[tuple[ImageReference,
     raise NotInStore(f"{text}: not in the store{_similar(text, (name for name, _ in refs))}")
 
 
-def named_reference(storage: ImageStorage, text: str) -> ImageReference:
+def named_reference(storage: ImageStorage, text: str, parse: Parse = ImageReference.parse) -> ImageReference:
     """Return the reference that *text* is, or of digits the image of the store that they mean, by its digest.
 
     Digits that no image here has are the name of a repository. Raises InvalidReference.
     """
     digits = _DIGITS.fullmatch(text)
     if digits is None:
-        return ImageReference.parse(text)
+        return parse(text)
     try:
-        found = named_images(storage, text)
+        found = named_images(storage, text, parse)
     except NotInStore:
-        return ImageReference.parse(text)
+        return parse(text)
     prefix = _prefix(digits)
     for name, entry in found:
         document = _document_of(storage, entry, prefix)

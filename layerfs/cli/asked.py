@@ -4,23 +4,21 @@ import os
 
 import click
 
-from layerfs.app import registry_settings
 from layerfs.config import settings_of
 from layerfs.host.namespaces import in_initial_user_namespace
 from layerfs.oci import ImageReference
 from layerfs.registry.hosts import Host
 from layerfs.registry.mirrors.endpoints import Endpoint, Policy, candidates
+from layerfs.settings import Settings
 
 
-def current_policy() -> Policy:
-    """Return whom the files say to ask. Raises InvalidSettings."""
-    settings = settings_of(os.environ, os.getuid(), namespace=not in_initial_user_namespace())
-    return registry_settings(settings).policy
+def current_settings() -> Settings:
+    """Return what the files say of everything. Raises InvalidSettings."""
+    return settings_of(os.environ, os.getuid(), namespace=not in_initial_user_namespace())
 
 
-def show(policy: Policy, text: str) -> None:
-    """Print a line for each server that is asked for the image *text*. Raises UsageError, Denied."""
-    reference = ImageReference.parse(text)
+def show(policy: Policy, reference: ImageReference) -> None:
+    """Print a line for each server that is asked for an image. Raises Denied."""
     found = candidates(policy, reference.repository)
     click.echo(str(reference))
     for number, endpoint in enumerate(found, 1):
@@ -32,9 +30,8 @@ def show(policy: Policy, text: str) -> None:
         )
 
 
-def as_json(policy: Policy, text: str) -> dict[str, object]:
+def as_json(policy: Policy, reference: ImageReference) -> dict[str, object]:
     """Return the same for scripts. Raises as `show`."""
-    reference = ImageReference.parse(text)
     return {
         "reference": str(reference),
         "asked": [_json(one, reference) for one in candidates(policy, reference.repository)],

@@ -73,19 +73,23 @@ def _check_files(paths: list[Path], *, as_json: bool) -> int:
 
 def _check_mirrors(images: list[str], *, as_json: bool) -> int:
     """Read who stands before registries and print who is asked for *images*; return the exit code."""
+    from layerfs import naming
+    from layerfs.app import registry_settings
     from layerfs.cli import asked
 
     code, found = 0, []
     try:
-        policy = asked.current_policy()
+        settings = asked.current_settings()
+        policy = registry_settings(settings).policy
     except InvalidSettings as error:
         return report(error)
     for image in images:
         try:
+            reference = naming.reference(settings, image)
             if as_json:
-                found.append(asked.as_json(policy, image))
+                found.append(asked.as_json(policy, reference))
             else:
-                asked.show(policy, image)
+                asked.show(policy, reference)
         except LayerfsError as error:
             code = code or report(error)
     if as_json:

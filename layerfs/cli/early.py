@@ -7,9 +7,9 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
+from layerfs import naming
 from layerfs.errors import LayerfsError
 from layerfs.extract.client import ExtractorPool
-from layerfs.oci import ImageReference
 from layerfs.settings import Settings
 from layerfs.store.layout import StoreLayout
 
@@ -33,6 +33,6 @@ def is_unknown(settings: Settings, references: Iterable[str]) -> bool:
     """
     layout = StoreLayout(settings.store)
     try:
-        return not all(os.path.lexists(layout.ref(ImageReference.parse(text))) for text in references)
+        return not all(os.path.lexists(layout.ref(naming.reference(settings, text))) for text in references)
     except LayerfsError:
         return False

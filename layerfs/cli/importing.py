@@ -5,11 +5,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import click
 
+from layerfs import naming
 from layerfs.cli import options, takes
 from layerfs.cli.app import app
 from layerfs.cli.output import print_json
 from layerfs.errors import UnsupportedImage, UsageError
-from layerfs.oci import ImageReference, Platform, Tag
+from layerfs.oci import Platform, Tag
 from layerfs.settings import Settings
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ def import_(
 
     parsed = SourceName.parse(source)
     contents = open_source(parsed)
-    named = _named(contents, parsed, reference, settings.preferred_platform, every=every)
+    named = _named(contents, parsed, _target(settings, reference), settings.preferred_platform, every=every)
 
     async def work(machinery: "Machinery") -> None:
         await _import_all(machinery, named, every=every, as_json=as_json)
@@ -62,22 +63,22 @@ def import_(
 
 
 def _named(
-    contents: "Contents", source: "SourceName", reference: str | None, wanted: Platform, *, every: bool
+    contents: "Contents", source: "SourceName", target: Tag | None, wanted: Platform, *, every: bool
 ) -> "list[tuple[Tag, SourceImage]]":
     """Return the images to import under their names.
 
-    Raises UsageError, InvalidReference, NotFound, PlatformMissing.
+    Raises UsageError, NotFound, PlatformMissing.
     """
     from layerfs.local import by_name, choose
 
-    if every and (reference or source.image):
+    if every and (target or source.image):
         raise UsageError(
             "--all takes the names that the images carry (expected SOURCE without a name, alone)"
         )
     if every:
         return list(by_name(contents.images, source, wanted).items())
     image = choose(contents.images, source, wanted)
-    return [(_target(reference) or image.tag(source), image)]
+    return [(target or image.tag(source), image)]
 
 
 async def _import_all(
@@ -126,11 +127,11 @@ async def _import(
     }
 
 
-def _target(reference: str | None) -> Tag | None:
+def _target(settings: Settings, reference: str | None) -> Tag | None:
     """Parse the name that the user chose. Raises InvalidReference, UsageError."""
     if reference is None:
         return None
-    parsed = ImageReference.parse(reference)
+    parsed = naming.reference(settings, reference)
     if parsed.digest is not None or parsed.tag is None:
         raise UsageError(f"{reference}: a digest follows from the image (expected a name with a tag)")
     return parsed.tag

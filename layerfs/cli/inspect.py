@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import click
 import msgspec
 
+from layerfs import naming
 from layerfs.api.here import image_here
 from layerfs.catalog.state import LayerStatus, about_lazy, layer_status, why_whole
 from layerfs.cli import options, takes
@@ -134,7 +135,7 @@ def tags(
 
     async def work(client: "RegistryClient") -> list[Tags | Unmet]:
         async def ask(text: str) -> Tags:
-            repository = Repository.parse(text)
+            repository = naming.repository(settings, text)
             found = Tags(repository, await client.tags(repository))
             for tag in () if as_json else found.tags:
                 click.echo(tag if alone else repository.with_tag(tag))

@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+from layerfs import naming
 from layerfs.errors import NotInStore
 from layerfs.oci import ImageReference
 from layerfs.settings import Settings
@@ -31,9 +32,9 @@ def reference_of(settings: Settings, text: str) -> ImageReference:
     from layerfs.catalog.names import is_id, named_reference
 
     if not is_id(text):
-        return ImageReference.parse(text)
+        return naming.reference(settings, text)
     with open_store(settings, make=False) as storage:
-        return named_reference(storage, text)
+        return named_reference(storage, text, naming.parser(settings))
 
 
 def is_store(path: Path) -> bool:

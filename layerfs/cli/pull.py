@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import msgspec
 
+from layerfs import naming
 from layerfs.cli import options, takes
 from layerfs.cli.app import app
 from layerfs.cli.completion import complete_reference
@@ -104,7 +105,7 @@ def pull(
 
         async def work(machinery: "Machinery") -> list[Pulled | Unmet]:
             async with made_durable(machinery.storage):
-                return await _pull_each(machinery, references, form, every=all_platforms)
+                return await _pull_each(machinery, settings, references, form, every=all_platforms)
 
         results = with_provider(settings, work, pool=pool)
     if as_json:
@@ -113,12 +114,12 @@ def pull(
 
 
 async def _pull_each(
-    machinery: "Machinery", references: list[str], form: Form, *, every: bool
+    machinery: "Machinery", settings: Settings, references: list[str], form: Form, *, every: bool
 ) -> list[Pulled | Unmet]:
     """Pull the images one by one and print what came of each."""
 
     async def pull_and_tell(text: str) -> Pulled:
-        pulled = await _pull(machinery, ImageReference.parse(text), form, every=every)
+        pulled = await _pull(machinery, naming.reference(settings, text), form, every=every)
         if form != "json":
             print_text(str(pulled.digest) if form == "digests" else pulled.summary(), behind="  ")
         return pulled

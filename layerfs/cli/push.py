@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import click
 import msgspec
 
+from layerfs import naming
 from layerfs.cli import options, takes
 from layerfs.cli.app import app
 from layerfs.cli.completion import complete_reference
@@ -86,7 +87,7 @@ def push(
     if quiet and as_json:
         raise UsageError("push: --quiet and --json (expected one of the two)")
     named = reference_of(settings, reference)
-    target = ImageReference.parse(destination) if destination else named
+    target = naming.reference(settings, destination) if destination else named
     if settings.offline:
         raise Offline(f"push to {target}: a registry has to be contacted; run with --online")
     work = partial(_push, settings, named, target, every=all_platforms, silent=quiet)

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import click
 
+from layerfs import naming
 from layerfs.cli import options, takes
 from layerfs.cli.app import app
 from layerfs.cli.completion import complete_reference
@@ -57,7 +58,8 @@ def rm(
     if bool(references) == every:
         raise UsageError("rm: name images, or say --all (expected one of the two)")
     storage = open_store(settings, make=False)
-    found = (one for text in references or () for one in named_images(storage, text))
+    parse = naming.parser(settings)
+    found = (one for text in references or () for one in named_images(storage, text, parse))
     chosen = dict(storage.refs.all() if every else found)
     done = remove_images(storage, chosen, force=force, dry_run=dry_run)
     if as_json:

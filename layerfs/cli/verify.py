@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import click
 
+from layerfs import naming
 from layerfs.cli import options, takes
 from layerfs.cli.app import app
 from layerfs.cli.completion import complete_reference
@@ -81,7 +82,7 @@ def verify(
     give_way()
 
     def check(storage: "ImageStorage", fetch: "Fetch | None", go_on: "GoOn") -> "Report":
-        chosen = None if every else references or []
+        chosen = None if every else _chosen(settings, storage, references or [])
         return _check(storage, chosen, how, _Pace(rate, go_on), fetch, resume)
 
     report = _with_registry(settings, check) if repair else _without(settings, check)
@@ -95,20 +96,25 @@ def verify(
         raise VerificationError(f"{report.wrong} of {total} things are wrong; {advice}")
 
 
+def _chosen(
+    settings: Settings, storage: "ImageStorage", references: list[str]
+) -> "Mapping[ImageReference, RefEntry]":
+    from layerfs.catalog.names import named_images
+
+    parse = naming.parser(settings)
+    return dict(one for text in references for one in named_images(storage, text, parse))
+
+
 def _check(
     storage: "ImageStorage",
-    references: list[str] | None,
+    chosen: "Mapping[ImageReference, RefEntry] | None",
     how: "How",
     pace: "_Pace",
     fetch: "Fetch | None",
     resume: bool,
 ) -> "Report":
-    from layerfs.catalog.names import named_images
     from layerfs.catalog.verification import Verification
 
-    chosen: Mapping[ImageReference, RefEntry] | None = None
-    if references is not None:
-        chosen = dict(one for text in references for one in named_images(storage, text))
     work = Verification(storage, how, spent=pace.spent, fetch=fetch, resume=resume)
     with storage, _shown() as tell:
         return work.run(chosen, tell)

@@ -45,6 +45,12 @@ def is_registry(text: str) -> bool:
     return match["ipv6"] is None or _is_ipv6(match["ipv6"])
 
 
+def has_registry(text: str) -> bool:
+    """Say whether a reference, or what should be one, names a registry, or has ``docker://`` before it."""
+    first, slash, _ = text.partition("/")
+    return bool(slash) and _looks_like_host(first)
+
+
 def _looks_like_host(text: str) -> bool:
     return text == "localhost" or "." in text or ":" in text or text != text.lower()
 

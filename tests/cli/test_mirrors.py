@@ -138,3 +138,24 @@ def test_a_pull_asks_the_mirror_alone(
     layerfs("pull", f"{faulty.host}/a/b:1")
     assert len(mirror.asked) == 4
     assert faulty.asked == []
+
+
+def test_a_short_name_means_the_same_to_every_verb(layerfs: CommandLine, faulty: FaultyRegistry) -> None:
+    faulty.push("a/b", "1", BUILT)
+    write(layerfs.home, "containers/registries.conf", f'[aliases]\nthing = "{faulty.host}/a/b"\n')
+    full = f"{faulty.host}/a/b:1"
+    assert layerfs("config", "check", "thing:1").stdout.startswith(f"{full}\n")
+    assert layerfs("tags", "thing").stdout == "1\n"
+    layerfs("pull", "thing:1")
+    assert full in layerfs("images").stdout
+    for verb in ("inspect", "history", "digest", "tree", "verify"):
+        layerfs(verb, "thing:1")
+    layerfs("rm", "thing:1")
+    assert full not in layerfs("images").stdout
+
+
+def test_a_short_name_that_may_mean_several_images_is_refused(layerfs: CommandLine) -> None:
+    write(layerfs.home, "containers/registries.conf", 'unqualified-search-registries = ["a.io", "b.io"]\n')
+    done = layerfs("pull", "thing:1", code=2)
+    assert "registries.conf, line 1 searches 2 registries" in done.stderr
+    assert "a.io/thing:1, b.io/thing:1" in done.stderr

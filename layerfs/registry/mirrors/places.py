@@ -13,7 +13,7 @@ from typing import Final
 from layerfs.errors import InvalidSettings
 from layerfs.host.places import xdg
 from layerfs.registry.mirrors import hosts_toml, registries_conf
-from layerfs.registry.mirrors.values import Mirrors, Namespace
+from layerfs.registry.mirrors.values import Mirrors, Namespace, ShortNames
 from layerfs.tomlfile import read
 
 SYSTEM: Final = Path("/etc/containers")
@@ -26,19 +26,28 @@ def load(
     environ: Mapping[str, str], registries_file: Path | None = None, hosts_dir: Path | None = None
 ) -> Mirrors:
     """Read all files there are, or of each kind what is given instead. Raises InvalidSettings."""
-    files = []
-    for path, required in _files(environ, registries_file):
-        document = read(path)
-        if document is not None:
-            files.append(registries_conf.parse(document))
-        elif required:
-            raise InvalidSettings(f"{path}: no such file (expected a registries.conf)")
-    found = registries_conf.merged(files)
+    found = _registries_conf(environ, registries_file)
     if hosts_dir is not None and not hosts_dir.is_dir():
         raise InvalidSettings(f"{hosts_dir}: no such directory (expected one with HOST/hosts.toml)")
     directories = _hosts_dirs(environ) if hosts_dir is None else [hosts_dir]
     namespaces = tuple(one for directory in directories for one in _namespaces(directory))
     return Mirrors(found.tables, namespaces, found.short_names)
+
+
+def short_names(environ: Mapping[str, str], registries_file: Path | None = None) -> ShortNames:
+    """Read what names without a registry mean. Raises InvalidSettings."""
+    return _registries_conf(environ, registries_file).short_names
+
+
+def _registries_conf(environ: Mapping[str, str], given: Path | None) -> Mirrors:
+    files = []
+    for path, required in _files(environ, given):
+        document = read(path)
+        if document is not None:
+            files.append(registries_conf.parse(document))
+        elif required:
+            raise InvalidSettings(f"{path}: no such file (expected a registries.conf)")
+    return registries_conf.merged(files)
 
 
 def _files(environ: Mapping[str, str], given: Path | None) -> Iterator[tuple[Path, bool]]:
