@@ -5,40 +5,83 @@ or a user has made. `prometheus_client` writes the text; it is imported when som
 """
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
-from layerfs.status import BUCKETS, Requests, Status, padded
+from layerfs.status import BUCKETS, Fetching, Requests, Serving, Status, padded
 
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
-
-CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
 
 class _Collected:
     """What `prometheus_client` asks for the metrics of one moment."""
 
-    def __init__(self, about: Status) -> None:
-        self._about = about
+    def __init__(self, metrics: "Iterator[Metric]") -> None:
+        self._metrics = metrics
 
     def collect(self) -> "Iterator[Metric]":
-        yield from _metrics(self._about)
+        return self._metrics
 
 
 def exposition(about: Status) -> bytes:
-    """Return the text of one moment."""
+    """Return the text of one moment of a mount."""
+    return padded(_text(_of_mount(about)) + b"#")
+
+
+def exposition_of_server(about: Serving) -> bytes:
+    """Return the text of one moment of a server; it repeats nothing of the mount that it is beside."""
+    return _text(_of_server(about))
+
+
+def _text(metrics: "Iterator[Metric]") -> bytes:
     from prometheus_client import exposition as library
 
-    collected: Any = _Collected(about)  # duck-typed there
-    return padded(library.generate_latest(collected) + b"#")
+    collected: Any = _Collected(metrics)  # duck-typed there
+    return library.generate_latest(collected)
 
 
-def _metrics(about: Status) -> "Iterator[Metric]":
-    from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily
+def _of_mount(about: Status) -> "Iterator[Metric]":
+    from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
-    build = {"version": about.version, "platform": about.platform}
-    yield InfoMetricFamily("layerfs_build", "Of the daemon.", value=build)
-    yield GaugeMetricFamily("layerfs_start_time_seconds", "When it began to serve.", value=about.started)
+    yield from _of_process(about.version, about.platform, about.started)
+    yield from _of_fetcher(about)
+    yield CounterMetricFamily("layerfs_evicted_bytes", "Removed to keep to limits.", value=about.removed)
+    yield _counter("layerfs_evictions", "Things among it that images need.", "kind", about.evicted)
+    yield GaugeMetricFamily("layerfs_disk_bytes", "Of the disk that the store is on.", value=about.disk_size)
+    yield GaugeMetricFamily("layerfs_disk_free_bytes", "Of them free.", value=about.disk_free)
+    yield from _requests(about.requests)
+
+
+def _of_server(about: Serving) -> "Iterator[Metric]":
+    from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+
+    if about.process is not None:
+        yield from _of_process(*about.process)
+    if about.fetching is not None:
+        yield from _of_fetcher(about.fetching)
+    yield GaugeMetricFamily("layerfs_serve_connections", "That are open.", value=about.connections)
+    yield CounterMetricFamily(
+        "layerfs_serve_refused_connections", "That were one too many.", value=about.refused
+    )
+    answers = CounterMetricFamily("layerfs_serve_answers", "To other nodes.", labels=["kind", "status"])
+    for (kind, status), count in sorted(about.answers.items()):
+        answers.add_metric([kind, str(status)], count)
+    yield answers
+    yield CounterMetricFamily("layerfs_serve_sent_bytes", "Of bodies.", value=about.sent)
+
+
+def _of_process(version: str, platform: str, started: float) -> "Iterator[Metric]":
+    from prometheus_client.core import GaugeMetricFamily, InfoMetricFamily
+
+    yield InfoMetricFamily(
+        "layerfs_build", "Of the daemon.", value={"version": version, "platform": platform}
+    )
+    yield GaugeMetricFamily("layerfs_start_time_seconds", "When it began to serve.", value=started)
+
+
+def _of_fetcher(about: Fetching) -> "Iterator[Metric]":
+    from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+
     yield GaugeMetricFamily("layerfs_waiting", "Callers whose need is not met yet.", value=about.waiting)
     queue = GaugeMetricFamily("layerfs_underway", "Blobs that are worked on.", labels=["phase"])
     for phase in ("queued", "downloading", "extracting", "verifying"):
@@ -63,11 +106,6 @@ def _metrics(about: Status) -> "Iterator[Metric]":
     yield _counter(
         "layerfs_failures", "Work that failed, by the class of the error.", "error", about.failures
     )
-    yield CounterMetricFamily("layerfs_evicted_bytes", "Removed to keep to limits.", value=about.removed)
-    yield _counter("layerfs_evictions", "Things among it that images need.", "kind", about.evicted)
-    yield GaugeMetricFamily("layerfs_disk_bytes", "Of the disk that the store is on.", value=about.disk_size)
-    yield GaugeMetricFamily("layerfs_disk_free_bytes", "Of them free.", value=about.disk_free)
-    yield from _requests(about.requests)
 
 
 def _counter(name: str, text: str, label: str, counts: Mapping[str, int]) -> "Metric":

@@ -5,30 +5,39 @@ import os
 import resource
 import signal
 import ssl
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, nullcontext
 from dataclasses import replace
+from pathlib import Path
 from typing import Final
 
 import trio
 
+from layerfs import __version__
 from layerfs import app as wiring
 from layerfs.errors import InvalidSettings
+from layerfs.fetch import Fetcher
 from layerfs.fetch.tasks import background
-from layerfs.needs import Provider
+from layerfs.metrics import exposition_of_server
+from layerfs.serve.counts import ServerCounts
 from layerfs.serve.distribution import Distribution
 from layerfs.serve.holding import Holding
 from layerfs.serve.limits import ServerLimits
 from layerfs.serve.listening import handed_over, listen, removed_at_end, shown
 from layerfs.serve.names import Names
+from layerfs.serve.replies import Refused
 from layerfs.serve.server import Server
 from layerfs.settings import Address, Settings
+from layerfs.status import Serving
 from layerfs.store import ImageStorage
 from layerfs.supervision import InForce
 
 DEFAULT: Final = Address("127.0.0.1", 5000)
 """Where ``layerfs serve`` listens."""
 _END_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
+_MOUNT_SECONDS: Final = 5.0
+"""How long the mount beside has to say what it did."""
 _DESCRIPTORS: Final = 64
 """Descriptors beside those of connections, each of which has two: the socket and a file."""
 
@@ -41,10 +50,12 @@ async def serve(
     ready: Callable[[list[Address]], None],
     limits: ServerLimits | None = None,
     owner: int | None = None,
+    mount: Path | None = None,
 ) -> None:
     """Serve *storage* until a signal says to end. Calls *ready* with where it listens.
 
-    A second signal ends what is being sent, too, and so does the end of file of *owner*.
+    A second signal ends what is being sent, too, and so does the end of file of *owner*. Metrics, where they
+    are given, have those of the *mount* beside.
     Raises InvalidSettings, StoreError, LayerfsError.
     """
     given = settings.serve
@@ -60,7 +71,8 @@ async def serve(
         async with _provider(settings, storage) as provider:
             names = Names(storage, given.repositories)
             distribution = Distribution(storage, names, provider, settings.fetch_timeout)
-            server = Server(distribution, Holding(storage), limits, tls)
+            counts = ServerCounts(given.metrics, ServerMetrics(settings, provider, mount).text)
+            server = Server(distribution, Holding(storage), limits, tls, counts)
             ended = trio.Event()
             async with background() as nursery:
                 await nursery.start(_watch_signals, ended, nursery.cancel_scope)
@@ -70,7 +82,7 @@ async def serve(
 
 
 @asynccontextmanager
-async def _provider(settings: Settings, storage: ImageStorage) -> AsyncIterator[Provider | None]:
+async def _provider(settings: Settings, storage: ImageStorage) -> AsyncIterator[Fetcher | None]:
     """Own who fetches what is missing; nobody unless that was said."""
     if not settings.serve.fetch:
         yield None
@@ -78,6 +90,42 @@ async def _provider(settings: Settings, storage: ImageStorage) -> AsyncIterator[
     limited = replace(settings, registries=settings.serve.registries(settings))
     async with wiring.fetching(storage, InForce(limited)) as (provider, _):
         yield provider
+
+
+class ServerMetrics:
+    """The text of what a server did, and the mount beside it."""
+
+    def __init__(self, settings: Settings, fetcher: Fetcher | None, mount: Path | None) -> None:
+        self._fetcher = fetcher if mount is None else None  # the mount has counts of these names
+        platform, now = str(settings.preferred_platform), time.time()
+        self._process = (__version__, platform, now) if mount is None else None
+        self._mount = None if mount is None else mount / ".layerfs/metrics"
+        self._readers = trio.CapacityLimiter(1)
+
+    async def text(self, counts: ServerCounts) -> bytes:
+        """Return it as of now. Raises Refused if the mount does not answer."""
+        about = Serving(
+            process=self._process,
+            fetching=None if self._fetcher is None else self._fetcher.statistics(),
+            connections=counts.connections,
+            refused=counts.refused,
+            answers=dict(counts.answers),
+            sent=counts.sent,
+        )
+        own = await trio.to_thread.run_sync(exposition_of_server, about)
+        return own if self._mount is None else await self._read(self._mount) + own
+
+    async def _read(self, path: Path) -> bytes:
+        with trio.move_on_after(_MOUNT_SECONDS):
+            try:
+                return await trio.to_thread.run_sync(
+                    path.read_bytes, abandon_on_cancel=True, limiter=self._readers
+                )
+            except OSError as exc:
+                log.debug("%s: %s", path, exc.strerror)
+        raise Refused(
+            503, "UNAVAILABLE", "the mount does not answer (expected its metrics); layerfs status says why"
+        )
 
 
 def _tls(settings: Settings) -> ssl.SSLContext | None:

@@ -179,6 +179,22 @@ class Status(Fetching, frozen=True, kw_only=True):
         return padded(encode_json(self).encode())
 
 
+class Serving(msgspec.Struct, frozen=True, kw_only=True):
+    """What a server of a store does and did, for `layerfs.metrics`."""
+
+    process: tuple[str, str, float] | None = None
+    """Its version, its platform and when it began; None beside a mount, which says that."""
+    fetching: Fetching | None = None
+    """What it fetches for others; None if it does not, or stands beside a mount that does."""
+    connections: int
+    refused: int
+    """Connections that were one too many."""
+    answers: dict[tuple[str, int], int]
+    """By kind of what was asked for, and status."""
+    sent: int
+    """Bytes of bodies."""
+
+
 def parse_status(raw: bytes) -> Status:
     """Read the file. Raises msgspec.DecodeError."""
     return decode_json(raw, Status)

@@ -60,7 +60,9 @@ ARROWS: dict[str, set[str]] = {
         "errors", "oci", "needs", "layer", "host", "store", "catalog", "view", "fetch", "gc", "settings",
         "status", "config", "app", "bells", "naming",
     },
-    "serving": {"errors", "needs", "settings", "store", "fetch", "serve", "supervision", "app"},
+    "serving": {
+        "errors", "settings", "store", "fetch", "metrics", "serve", "status", "supervision", "app",
+    },
     "cli": {
         "api",
         "errors", "foreign", "oci", "needs", "layer", "host", "registry", "local", "store", "catalog", "view",

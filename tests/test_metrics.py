@@ -10,8 +10,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from layerfs.fuse.tallies import Tally
-from layerfs.metrics import exposition
-from layerfs.status import BUCKETS, LayerCount, Requests, Status, Underway
+from layerfs.metrics import exposition, exposition_of_server
+from layerfs.status import BUCKETS, LayerCount, Requests, Serving, Status, Underway
 
 ABOUT = Status(
     version="1.2", pid=2, mountpoint="/m", store="/s", platform="linux/amd64", offline=False, waiting=3,
@@ -29,6 +29,8 @@ ABOUT = Status(
         ),
     ),
 )  # fmt: skip
+
+SERVER = Serving(connections=1, refused=2, answers={("blob", 200): 3}, sent=4)
 
 
 def values(text: bytes) -> dict[tuple[str, ...], float]:
@@ -80,7 +82,7 @@ _SUFFIXES = re.compile(r"(_total|_info|_bucket|_sum|_count)$")
 @pytest.mark.parametrize("paper", ["monitoring.md", "monitoring/rules.yml", "monitoring/dashboard.json"])
 def test_what_papers_ask_for_is_counted(paper: str) -> None:
     named = set(re.findall(r"\blayerfs_[a-z_]+", (_PAPERS / paper).read_text("utf-8")))
-    known = {key[0] for key in values(exposition(ABOUT))}
+    known = {key[0] for key in values(exposition(ABOUT)) | values(exposition_of_server(SERVER))}
 
     assert len(named) >= 5
     assert {_SUFFIXES.sub("", name) for name in named} <= {_SUFFIXES.sub("", name) for name in known}
@@ -88,7 +90,8 @@ def test_what_papers_ask_for_is_counted(paper: str) -> None:
 
 def test_the_paper_names_every_metric() -> None:
     text = (_PAPERS / "monitoring.md").read_text("utf-8")
-    families = {_SUFFIXES.sub("", key[0]) for key in values(exposition(ABOUT))}
+    found = values(exposition(ABOUT)) | values(exposition_of_server(SERVER))
+    families = {_SUFFIXES.sub("", key[0]) for key in found}
 
     assert [name for name in families if name not in text] == []
 

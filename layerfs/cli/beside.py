@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
 from layerfs.errors import LayerfsError
 from layerfs.host import readiness
@@ -15,21 +16,21 @@ log = logging.getLogger(__name__)
 
 
 @contextmanager
-def served_beside(settings: Settings) -> Iterator[None]:
-    """Serve the store during the block, if the configuration says where.
+def served_beside(settings: Settings, mountpoint: Path) -> Iterator[None]:
+    """Serve the store that is mounted at *mountpoint* during the block, if the configuration says where.
 
     What goes wrong with that is a line in the log: the mount goes on.
     """
     with ExitStack() as held:
         if settings.serve.listen is not None:
             try:
-                held.enter_context(beside(lambda owner: _serve(settings, owner), _logs()))
+                held.enter_context(beside(lambda owner: _serve(settings, owner, mountpoint), _logs()))
             except OSError as exc:
                 log.error("the store is not served: %s", exc.strerror)
         yield
 
 
-def _serve(settings: Settings, owner: int) -> None:
+def _serve(settings: Settings, owner: int, mountpoint: Path) -> None:
     from layerfs.cli import interrupts
     from layerfs.cli.opening import open_store
     from layerfs.serving import serve
@@ -45,6 +46,7 @@ def _serve(settings: Settings, owner: int) -> None:
                 storage,
                 lambda places: log.info("serving %s at %s", settings.store, ", ".join(map(str, places))),
                 owner=owner,
+                mount=mountpoint,
             )
         )
     except LayerfsError as exc:

@@ -200,7 +200,8 @@ def _serve(
 ) -> None:
     """Run the daemon in this process until it ends; only now are trio and pyfuse3 imported."""
     leave_directory()
-    with served_beside(daemon.settings) if daemon.local is None else nullcontext():
+    beside = served_beside(daemon.settings, Path(str(daemon.mountpoint)))
+    with beside if daemon.local is None else nullcontext():
         from layerfs import app as wiring
 
         interrupts.run(

@@ -4,7 +4,7 @@ Whatever these values hold is legal in a file name. A target has one spelling: o
 that of the colon is read, which programs write in digests and in ``ns``.
 """
 
-from typing import Final
+from typing import ClassVar, Final
 
 import msgspec
 
@@ -22,6 +22,7 @@ from layerfs.serve.replies import Refused
 
 METHODS: Final = ("GET", "HEAD")
 _ROOT: Final = "/v2/"
+_METRICS: Final = "/metrics"
 _MOST_TAGS: Final = 1000
 """Tags in one answer."""
 
@@ -44,10 +45,13 @@ class Name(msgspec.Struct, frozen=True):
 class VersionAsk(msgspec.Struct, frozen=True):
     """Whether this is a registry."""
 
+    kind: ClassVar = "version"
+
 
 class ManifestAsk(msgspec.Struct, frozen=True):
     """A manifest or index, by a tag or its digest."""
 
+    kind: ClassVar = "manifest"
     name: Name
     target: str | Digest
 
@@ -55,6 +59,7 @@ class ManifestAsk(msgspec.Struct, frozen=True):
 class BlobAsk(msgspec.Struct, frozen=True):
     """A layer or a config."""
 
+    kind: ClassVar = "blob"
     name: Name
     digest: Digest
 
@@ -62,6 +67,7 @@ class BlobAsk(msgspec.Struct, frozen=True):
 class TagsAsk(msgspec.Struct, frozen=True):
     """Tags of a repository: at most *most*, those behind *last*."""
 
+    kind: ClassVar = "tags"
     name: Name
     most: int = _MOST_TAGS
     last: str = ""
@@ -70,31 +76,42 @@ class TagsAsk(msgspec.Struct, frozen=True):
 class ReferrersAsk(msgspec.Struct, frozen=True):
     """What refers to a manifest."""
 
+    kind: ClassVar = "referrers"
     name: Name
     digest: Digest
+
+
+class MetricsAsk(msgspec.Struct, frozen=True):
+    """What the server did, for who may read that."""
+
+    kind: ClassVar = "metrics"
 
 
 Ask = VersionAsk | ManifestAsk | BlobAsk | TagsAsk | ReferrersAsk
 
 
-def parse(method: str, target: str) -> Ask:
+def parse(method: str, target: str) -> Ask | MetricsAsk:
     """Read method and target of a request. Raises Refused."""
     require_method(method)
     path, _, query = target.partition("?")
     path = _unescaped(path)
     if path in (_ROOT, _ROOT.rstrip("/")):
         return VersionAsk()
+    if path == _METRICS:
+        return MetricsAsk()
     rest = path.removeprefix(_ROOT)
     head, _, last = rest.rpartition("/")
     name, _, kind = head.rpartition("/")
     if rest == path or kind not in ("manifests", "blobs", "tags", "referrers") or not name:
-        raise Refused(
-            404,
-            "UNSUPPORTED",
-            f"{path!r}: not served here (expected /v2/NAME/ and manifests, blobs or tags/list)",
-        )
+        raise unknown(path)
     words = _query(query)
     return _below(_name(name, words.get("ns", "")), kind, last, words)
+
+
+def unknown(path: str = _METRICS) -> Refused:
+    """Return the answer to what is nothing here: for metrics, too, where they are not for who asks."""
+    what = f"{path!r}: not served here (expected /v2/NAME/ and manifests, blobs or tags/list)"
+    return Refused(404, "UNSUPPORTED", what)
 
 
 def require_method(method: str) -> None:

@@ -12,11 +12,13 @@ from email.utils import formatdate
 from typing import Final, Protocol
 
 import h11
+import msgspec
 import trio
 
 import layerfs
 from layerfs.foreign import LINE, printable
 from layerfs.serve import asks, ranges
+from layerfs.serve.counts import ServerCounts
 from layerfs.serve.distribution import Distribution
 from layerfs.serve.holding import Holding
 from layerfs.serve.limits import Patience, ServerLimits
@@ -31,6 +33,20 @@ _LINGER_SECONDS: Final = 2.0
 _LINGER_BYTES: Final = 256 << 10
 
 log = logging.getLogger(__name__)
+
+
+class Peer(msgspec.Struct, frozen=True):
+    """Who is at the other end."""
+
+    name: str
+    """The address; of IPv6 the network of a site."""
+    is_counted: bool
+    """Whether that is an address, so that it has its share of connections."""
+    is_here: bool
+    """Whether it is a process of this machine, which may be a proxy."""
+
+    def __str__(self) -> str:
+        return self.name
 
 
 class Duplex(Outlet, Protocol):
@@ -61,10 +77,17 @@ class Exchange:
     """The requests and answers of one connection."""
 
     def __init__(
-        self, stream: Duplex, peer: str, distribution: Distribution, holding: Holding, limits: ServerLimits
+        self,
+        stream: Duplex,
+        peer: Peer,
+        distribution: Distribution,
+        holding: Holding,
+        limits: ServerLimits,
+        counts: ServerCounts,
     ) -> None:
         self._stream = stream
         self._peer = peer
+        self._counts = counts
         self._distribution = distribution
         self._holding = holding
         self._limits = limits
@@ -138,17 +161,29 @@ class Exchange:
         headers: dict[str, str] = {}
         for name, value in request.headers:
             headers.setdefault(name.decode("ascii"), value.decode("latin-1"))
+        kind = "other"
         try:
-            found = await self._distribution.answer(asks.parse(self._method, target))
-            reply = ranges.answer(found, self._method, headers) if isinstance(found, Served) else found
+            ask = asks.parse(self._method, target)
+            kind = ask.kind
+            reply = await self._found(ask, headers)
         except Refused as exc:
             reply = exc.reply()
         status = await self._send(reply)
+        self._counts.answered(kind, status, 0 if self._method == "HEAD" else reply.size)
         seconds = trio.current_time() - began
         shown = printable(target, LINE)
         log.debug(
             "%s %s %s: %d, %d bytes, %.3f s", self._peer, self._method, shown, status, reply.size, seconds
         )
+
+    async def _found(self, ask: asks.Ask | asks.MetricsAsk, headers: dict[str, str]) -> Answer:
+        """Return the answer to an ask. Raises Refused."""
+        if isinstance(ask, asks.MetricsAsk):
+            if not self._counts.may_read(headers, here=self._peer.is_here):
+                raise asks.unknown()
+            return await self._counts.read()
+        found = await self._distribution.answer(ask)
+        return ranges.answer(found, self._method, headers) if isinstance(found, Served) else found
 
     async def _send(self, reply: Answer) -> int:
         """Send *reply*; return the status that was sent. Raises ReaderLost, OSError of the disk."""
@@ -197,7 +232,7 @@ class Exchange:
             reply = refused.reply()
             self._left = 0
             log.debug("%s: %d, %s", self._peer, reply.status, refused)
-            await self._send(reply)
+            self._counts.answered("other", await self._send(reply), reply.size)
             await self._linger()
 
     async def _linger(self) -> None:

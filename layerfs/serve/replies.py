@@ -27,6 +27,7 @@ Header = tuple[str, str]
 
 JSON: Final = "application/json"
 BYTES: Final = "application/octet-stream"
+METRICS: Final = "text/plain; version=0.0.4; charset=utf-8"
 REASONS: Final = {
     200: "OK",
     206: "Partial Content",

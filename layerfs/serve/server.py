@@ -15,8 +15,9 @@ from ipaddress import IPv6Address, ip_address
 
 import trio
 
+from layerfs.serve.counts import ServerCounts
 from layerfs.serve.distribution import Distribution
-from layerfs.serve.exchange import Duplex, Exchange
+from layerfs.serve.exchange import Duplex, Exchange, Peer
 from layerfs.serve.holding import Holding
 from layerfs.serve.limits import ServerLimits
 from layerfs.serve.replies import REASONS, Refused
@@ -94,11 +95,13 @@ class Server:
         holding: Holding,
         limits: ServerLimits,
         tls: ssl.SSLContext | None = None,
+        counts: ServerCounts | None = None,
     ) -> None:
         self._distribution = distribution
         self._holding = holding
         self._limits = limits
         self._tls = tls
+        self._counts = counts or ServerCounts()
         self._visitors = Visitors(limits)
 
     async def run(
@@ -121,9 +124,11 @@ class Server:
     async def _welcome(self, stream: trio.SocketStream) -> None:
         """Own one connection. Whatever goes wrong with it ends it, and nothing else."""
         try:
-            peer, counted = _peer(stream)
-            with self._visitors.one(peer, counted=counted) as problem:
+            peer = _peer(stream)
+            with self._visitors.one(peer.name, counted=peer.is_counted) as problem:
+                self._counts.connections = len(self._visitors)
                 if problem is not None:
+                    self._counts.refused += 1
                     log.debug("%s: refused: %s", peer, problem)
                     self._turn_away(stream, problem)
                     return
@@ -136,9 +141,10 @@ class Server:
         except Exception:  # a bug must not end what others are sent
             log.exception("a connection ended by a fault of layerfs")
         finally:
+            self._counts.connections = len(self._visitors)
             await trio.aclose_forcefully(stream)
 
-    async def _talk(self, stream: trio.SocketStream, peer: str) -> None:
+    async def _talk(self, stream: trio.SocketStream, peer: Peer) -> None:
         talk: Duplex = stream
         if self._tls is not None:
             talk = secured = trio.SSLStream(stream, self._tls, server_side=True, https_compatible=True)
@@ -150,7 +156,8 @@ class Server:
                     return
             if scope.cancelled_caught:
                 return
-        await Exchange(talk, peer, self._distribution, self._holding, self._limits).run(self._visitors)
+        parts = self._distribution, self._holding, self._limits, self._counts
+        await Exchange(talk, peer, *parts).run(self._visitors)
 
     def _turn_away(self, stream: trio.SocketStream, problem: Refused) -> None:
         """Say why, if that can be done at once and in plain text."""
@@ -167,14 +174,14 @@ class Server:
             return
 
 
-def _peer(stream: trio.SocketStream) -> tuple[str, bool]:
-    """Return whose the connection is, and whether that is an address: of IPv6 the network of a site."""
+def _peer(stream: trio.SocketStream) -> Peer:
+    """Return whose the connection is."""
     if stream.socket.family == trio.socket.AF_UNIX:
-        return "a process of this machine", False
-    host = str(stream.socket.getpeername()[0]).partition("%")[0]
-    address = ip_address(host)
+        return Peer("a process of this machine", is_counted=False, is_here=True)
+    address = ip_address(str(stream.socket.getpeername()[0]).partition("%")[0])
     if isinstance(address, IPv6Address):
-        if address.ipv4_mapped is not None:
-            return str(address.ipv4_mapped), True
-        return str(IPv6Address(int(address) >> _IPV6_BITS << _IPV6_BITS)) + f"/{_IPV6_BITS}", True
-    return str(address), True
+        if address.ipv4_mapped is None:
+            site = IPv6Address(int(address) >> _IPV6_BITS << _IPV6_BITS)
+            return Peer(f"{site}/{_IPV6_BITS}", is_counted=True, is_here=address.is_loopback)
+        address = address.ipv4_mapped
+    return Peer(str(address), is_counted=True, is_here=address.is_loopback)

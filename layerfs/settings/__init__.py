@@ -3,7 +3,7 @@
 from layerfs.settings.access import ACCESS_ROWS, Access
 from layerfs.settings.address import Address
 from layerfs.settings.kinds import FLAG, absolute
-from layerfs.settings.serving import SERVE_ROWS, ServeSettings
+from layerfs.settings.serving import SERVE_ROWS, Audience, ServeSettings
 from layerfs.settings.table import ROWS, Settings
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "SERVE_ROWS",
     "Access",
     "Address",
+    "Audience",
     "ServeSettings",
     "Settings",
     "absolute",

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Final, Protocol
+from typing import Annotated, Final, Literal, Protocol
 
 import msgspec
 
@@ -12,6 +12,9 @@ from layerfs.settings.address import ADDRESS, Address
 from layerfs.settings.kinds import FLAG, PATH, PATTERNS, ValueKind
 from layerfs.settings.row import by, rows_of
 
+Audience = Literal["off", "local", "all"]
+"""Who may read metrics: nobody, processes of this machine, whoever reaches the address."""
+_AUDIENCE: Final = ValueKind(toml=Audience, option=Audience)
 _CONNECTIONS: Final = ValueKind(toml=Annotated[int, msgspec.Meta(ge=1)], option=int, least=1)
 
 
@@ -86,6 +89,19 @@ class ServeSettings:
             key="serve.max_connections",
             flags="--max-connections",
             metavar="N",
+        ),
+    )
+    metrics: Audience = field(
+        default="off",
+        metadata=by(
+            _AUDIENCE,
+            "Who may read at /metrics what the server did, and the mount that it is beside: off, nobody "
+            "(default); local, processes of this machine unless a proxy passes others on; all, whoever "
+            "reaches the address.",
+            help="Give metrics at /metrics: off, local (to this machine) or all (off).",
+            key="serve.metrics",
+            flags="--metrics",
+            metavar="TO",
         ),
     )
 

@@ -10,11 +10,14 @@ import msgspec
 import trio
 
 from layerfs.needs import Provider
+from layerfs.serve.counts import ServerCounts
 from layerfs.serve.distribution import Distribution
 from layerfs.serve.holding import Holding
 from layerfs.serve.limits import ServerLimits
 from layerfs.serve.names import Names
 from layerfs.serve.server import Server
+from layerfs.serving import ServerMetrics
+from layerfs.settings import Audience, Settings
 from layerfs.store import ImageStorage
 from tests.support.images import file, image, layer
 from tests.support.serving import fill
@@ -89,6 +92,7 @@ async def served(
     *patterns: str,
     limits: ServerLimits | None = None,
     provider: Callable[[ImageStorage], Provider] | None = None,
+    audience: Audience = "off",
 ) -> AsyncIterator[Scene]:
     """Serve a store with `IMAGE` and `SECRET` for a block."""
     storage = await trio.to_thread.run_sync(filled, store)
@@ -96,7 +100,8 @@ async def served(
     ended, ready = trio.Event(), trio.Event()
     met = provider(storage) if provider else None
     distribution = Distribution(storage, Names(storage, patterns), met)
-    server = Server(distribution, Holding(storage), limits or ServerLimits())
+    counts = ServerCounts(audience, ServerMetrics(Settings(store=store), None, None).text)
+    server = Server(distribution, Holding(storage), limits or ServerLimits(), counts=counts)
     port = listener.socket.getsockname()[1]
     async with trio.open_nursery() as nursery:
         nursery.start_soon(server.run, [listener], ready.set, ended)
