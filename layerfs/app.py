@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 import trio
 
-from layerfs.errors import InvalidSettings, LayerfsError
+from layerfs.containers import log_who_is_cut_off, waited_for
+from layerfs.errors import InvalidSettings
 from layerfs.extract.client import ExtractorPool
 from layerfs.fetch import Fetcher, open_fetcher
 from layerfs.fetch.backoff import Backoff
@@ -39,7 +40,6 @@ if TYPE_CHECKING:
     from layerfs.gc.keeper import Keeper
     from layerfs.local import SourceName
     from layerfs.local.origin import LocalOrigin
-    from layerfs.needs import LayersNeed
     from layerfs.registry.client import RegistryClient
     from layerfs.view.tree import MountTree
 
@@ -186,24 +186,13 @@ async def providing(
             ) as provider,
         ):
             if in_force is not None:
-                in_use = await trio.to_thread.run_sync(_unfinished, storage, settings)
+                in_use = await trio.to_thread.run_sync(waited_for, storage, settings.preferred_platform)
                 provider.complete_behind(settings.background, in_use)
             yield provider
 
 
 def _laziness(settings: Settings) -> Laziness:
     return Laziness(on=settings.lazy == "auto", whole=settings.verify_whole)
-
-
-def _unfinished(storage: ImageStorage, settings: Settings) -> "list[LayersNeed]":
-    """Return what containers wait for whose daemon has gone; nothing where that cannot be found out."""
-    from layerfs.catalog.unfinished import unfinished
-
-    try:
-        return unfinished(storage, settings.preferred_platform)
-    except (LayerfsError, OSError) as exc:
-        log.warning("lazy layers that are in use could not be looked for: %s", exc)
-        return []
 
 
 def keeper_of(settings: Settings, storage: ImageStorage) -> "Keeper":
@@ -278,6 +267,7 @@ async def serve(
         serve_view = partial(session.serve, view, provider, mountpoint, settings, replace=replace)
         await serve_view(ready=announce, hang_up=None if again is None else supervised.hang_up)
         supervised.stop()
+        await trio.to_thread.run_sync(log_who_is_cut_off, storage)
 
 
 def _view(

@@ -43,6 +43,7 @@ ARROWS: dict[str, set[str]] = {
     "serve": {"errors", "foreign", "needs", "oci", "settings", "store", "catalog"},
     "status": {"foreign"},
     "bells": {"host", "status"},
+    "containers": {"errors", "bells", "catalog", "needs", "oci", "store"},
     "settings": {"errors", "oci", "layer", "durations"},
     "durations": set(),
     "machine": {"errors"},
@@ -52,13 +53,13 @@ ARROWS: dict[str, set[str]] = {
     "supervision": {"errors", "host", "settings", "status"},
     "reporting": {"fetch", "gc", "metrics", "status", "supervision"},
     "keeping": {"errors", "fetch", "gc"},
-    "app": {"host", "keeping", "needs", "catalog",
+    "app": {"containers", "host", "keeping",
         "errors", "gc", "extract", "registry", "local", "store", "view",
         "fetch", "fuse", "reporting", "settings", "supervision",
     },
     "api": {
         "errors", "oci", "needs", "layer", "host", "store", "catalog", "view", "fetch", "gc", "settings",
-        "status", "config", "app", "bells", "naming",
+        "status", "config", "app", "bells", "naming", "containers",
     },
     "serving": {
         "errors", "settings", "store", "fetch", "metrics", "serve", "status", "supervision", "app",

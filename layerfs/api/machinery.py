@@ -9,7 +9,9 @@ import msgspec
 import trio
 
 from layerfs.api.here import stack_paths
+from layerfs.bells import bell_mount
 from layerfs.catalog.documents import held_document
+from layerfs.containers import unfinished
 from layerfs.errors import NotInStore, PlatformMissing, StoreError, StoreUnfit
 from layerfs.fetch import Fetcher
 from layerfs.fetch.tasks import background
@@ -97,6 +99,22 @@ async def fetch_image(machinery: Machinery, reference: ImageReference | Tag, ima
         await fetch_stack(machinery, reference, image)
     except StoreUnfit as exc:
         log.warning("%s: no lowerdirs for overlayfs: %s", reference, exc)
+
+
+async def heal(machinery: Machinery) -> int:
+    """Have here what lazy overlays wait for whose mount has gone; return how many layers that were.
+
+    Nothing where a mount of the store answers: it has done so itself. Raises LayerfsError, OSError.
+    """
+    storage = machinery.storage
+    wanted = machinery.platform or Platform.of_this_machine()
+    needs = await trio.to_thread.run_sync(unfinished, storage, wanted)
+    if not needs or await trio.to_thread.run_sync(bell_mount, storage.images_dir) is not None:
+        return 0
+    async with made_durable(storage):
+        for need in needs:
+            await machinery.provider.complete(need)
+    return len(needs)
 
 
 @asynccontextmanager

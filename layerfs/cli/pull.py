@@ -1,5 +1,7 @@
 """``layerfs pull``: everything of an image into the store, with progress on a terminal."""
 
+import logging
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import msgspec
@@ -10,7 +12,7 @@ from layerfs.cli.app import app
 from layerfs.cli.completion import complete_reference
 from layerfs.cli.output import print_json, print_text
 from layerfs.cli.several import Unmet, each, end
-from layerfs.errors import UsageError
+from layerfs.errors import LayerfsError, UsageError
 from layerfs.oci import Descriptor, Digest, Image, ImageReference
 from layerfs.oci.image import ImageLayer
 from layerfs.settings import Settings
@@ -19,6 +21,8 @@ from layerfs.view.texts import human_size
 if TYPE_CHECKING:
     from layerfs.api.machinery import Machinery
     from layerfs.store import ImageStorage
+
+log = logging.getLogger(__name__)
 
 Form = Literal["lines", "digests", "json"]
 """What standard output gets."""
@@ -92,6 +96,8 @@ def pull(
     With --json each has a result; that of an error has error and message, as in layerfs status. Progress is
     on standard error.
 
+    What lazy overlays wait for whose daemon is gone comes first: see layerfs status --heal.
+
     Ctrl-C keeps what was downloaded; the next pull goes on behind it.
     """
     from layerfs.cli.early import extractors, is_unknown
@@ -100,23 +106,31 @@ def pull(
         raise UsageError("pull: --quiet and --json (expected one of the two)")
     form: Form = "json" if as_json else "digests" if quiet else "lines"
     with extractors(needed=not settings.offline and is_unknown(settings, references)) as pool:
-        from layerfs.api.machinery import made_durable  # brings trio and HTTP, while one starts
-        from layerfs.cli.running import with_provider
+        from layerfs.cli.running import with_provider  # brings trio and HTTP, while one starts
 
-        async def work(machinery: "Machinery") -> list[Pulled | Unmet]:
-            async with made_durable(machinery.storage):
-                return await _pull_each(machinery, settings, references, form, every=all_platforms)
-
+        work = partial(_pull_each, settings=settings, references=references, form=form, every=all_platforms)
         results = with_provider(settings, work, pool=pool)
     if as_json:
         print_json([one.to_json() for one in results])
     end(results)
 
 
+async def _heal(machinery: "Machinery") -> None:
+    """Finish first what containers wait for; whoever pulls something else need not fail for it."""
+    from layerfs.api.machinery import heal
+
+    try:
+        if healed := await heal(machinery):
+            log.info("%d layers that lazy overlays waited for are here", healed)
+    except (LayerfsError, OSError) as exc:
+        log.warning("what lazy overlays wait for could not be had: %s (layerfs status --heal)", exc)
+
+
 async def _pull_each(
     machinery: "Machinery", settings: Settings, references: list[str], form: Form, *, every: bool
 ) -> list[Pulled | Unmet]:
     """Pull the images one by one and print what came of each."""
+    from layerfs.api.machinery import made_durable
 
     async def pull_and_tell(text: str) -> Pulled:
         pulled = await _pull(machinery, naming.reference(settings, text), form, every=every)
@@ -124,7 +138,9 @@ async def _pull_each(
             print_text(str(pulled.digest) if form == "digests" else pulled.summary(), behind="  ")
         return pulled
 
-    return await each(references, pull_and_tell)
+    await _heal(machinery)
+    async with made_durable(machinery.storage):
+        return await each(references, pull_and_tell)
 
 
 async def _pull(machinery: "Machinery", reference: ImageReference, form: Form, *, every: bool) -> Pulled:

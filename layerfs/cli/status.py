@@ -59,6 +59,9 @@ def status(
         Path | None,
         takes.argument(metavar="MOUNTPOINT", help="Only what is there.", shell_complete=complete_mountpoint),
     ] = None,
+    heal: Annotated[
+        bool, takes.option("--heal", help="Before, fetch what lazy overlays wait for whose daemon is gone.")
+    ] = False,
     as_json: options.Json = False,
 ) -> None:
     """Show the layerfs mounts of this machine and what they do.
@@ -67,19 +70,21 @@ def status(
     layerfs overlay, and what their --rw left in the store, before a reboot for instance. Only root sees the
     processes of others.
 
+    An overlay that was mounted before its image was here needs a daemon for what it has not opened yet. If
+    that died, --heal, the next layerfs pull, overlay or mount of the store has all of it here, and the
+    programs in it go on without being touched.
+
     With MOUNTPOINT the exit code is 0 only if that mount answers, or that overlay is there.
     """
+    if heal:
+        _heal(settings)
     found = _found(settings, mountpoint)
     devices = {one.device for one in found if one.device is not None}
     occupants = read_occupants(devices)
     users = [occupants.of(one.device) for one in found]
     if as_json:
-        print_json(
-            [
-                one.builtins() | {"used_by": [msgspec.to_builtins(user) for user in its]}
-                for one, its in zip(found, users, strict=True)
-            ]
-        )
+        used = [{"used_by": [msgspec.to_builtins(user) for user in its]} for its in users]
+        print_json([one.builtins() | its for one, its in zip(found, used, strict=True)])
     elif not found:
         click.echo("no layerfs mounts (layerfs mount DIRECTORY makes one)")
     else:
@@ -87,6 +92,16 @@ def status(
             print_lines(one.lines() + ([f"  used by {named(its)}"] if its else []))
     if mountpoint is not None and not any(one.state in ("serving", "mounted") for one in found):
         raise click.exceptions.Exit(1)
+
+
+def _heal(settings: Settings) -> None:
+    """Have here what containers on the store wait for. Raises LayerfsError."""
+    from layerfs.api.machinery import heal
+    from layerfs.cli.running import with_provider
+
+    healed = with_provider(settings, heal)
+    if healed:
+        click.echo(f"layerfs: {healed} layers that lazy overlays waited for are here", err=True)
 
 
 def print_lines(lines: Sequence[str]) -> None:

@@ -175,11 +175,12 @@ class Fetcher:
 
     def complete_behind(self, when: When, in_use: Iterable[LayersNeed] = ()) -> None:
         """Begin to complete lazy layers that somebody looks at, and first those *in_use*; for daemons."""
-        self._completer = Completer(self._complete, lambda: self.waiting, when)
+        self._completer = Completer(self.complete, lambda: self.waiting, when)
         self._completer.in_use(in_use)
         self._nursery.start_soon(self._completer.run)
 
-    async def _complete(self, need: LayersNeed) -> None:
+    async def complete(self, need: LayersNeed) -> None:
+        """Have layers whole, and of lazy ones every file that an overlay may ask for. Raises LayerfsError."""
         layers = [need.image.layers[number] for number in need.numbers]
         await self._layers(need.repository, need.image, layers)
         for layer in layers:

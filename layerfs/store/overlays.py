@@ -9,7 +9,7 @@ from typing import Self
 import msgspec
 
 from layerfs.errors import InvalidDigest
-from layerfs.host.mounts import Mount
+from layerfs.host.mounts import Mount, read_mounts
 from layerfs.host.overlay import SOURCE
 from layerfs.oci import Digest
 from layerfs.store.layout import COVERS, EXTRACTED, OVERLAYS, SKELETONS
@@ -50,6 +50,19 @@ class OverlayMount(msgspec.Struct, frozen=True):
             bool(uppers),
             scratch,
         )
+
+
+def overlays_on(store: Path) -> list[OverlayMount]:
+    """Return the overlays of this mount namespace that show layers of *store*. Raises OSError."""
+    found = map(OverlayMount.of, read_mounts())
+    return [one for one in found if one is not None and one.store is not None and _is_same(one.store, store)]
+
+
+def _is_same(one: Path, other: Path) -> bool:
+    try:
+        return one.samefile(other)
+    except OSError:  # of another root, or gone
+        return False
 
 
 def _uppers(mount: Mount) -> Iterator[bytes]:

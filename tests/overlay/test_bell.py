@@ -155,6 +155,56 @@ def test_a_new_daemon_finishes_what_containers_wait_for(
         assert clients.read(root / name) == content
 
 
+def test_a_daemon_that_is_told_to_end_names_whom_it_cuts_off(root: Path, mounted: Daemon) -> None:
+    mounted.process.terminate()
+    mounted.process.wait()
+
+    said = f"{root}: cut off from 5"
+    assert said in mounted.log(), "56 files, equal ones counted once"
+    assert "(layerfs status --heal, or a new mount, has them)" in mounted.log()
+
+
+@pytest.mark.parametrize("verb", ["pull", "status"])
+def test_a_command_heals_containers_whose_daemon_died(
+    verb: str, root: Path, mounted: Daemon, registry: Registry
+) -> None:
+    assert clients.read(root / "etc/motd") == b"content"
+    mounted.process.kill()
+    mounted.process.wait()
+    with pytest.raises(OSError, match="not connected"):
+        clients.read(root / "other")
+
+    if verb == "pull":  # of something else
+        another = registry.push("overlay/healer", "1", image(PLAIN))
+        done = command("pull", "--store", mounted.store, str(another))
+    else:
+        done = command("status", "--heal", "--store", mounted.store, root)
+        assert done.stderr == "layerfs: 2 layers that lazy overlays waited for are here\n"
+
+    for name, content in FILES.items():
+        assert clients.read(root / name) == content
+
+
+def test_a_pull_goes_on_where_containers_cannot_be_healed(tmp_path: Path, own_registry: Registry) -> None:
+    lazy = own_registry.push("overlay/away", "1", IMAGE)
+    path = tmp_path / "root"
+    path.mkdir()
+    try:
+        with daemon.running(
+            tmp_path / "store", tmp_path / "mount", environment=mounted_quietly(tmp_path)
+        ) as running:
+            command("overlay", "--lazy", "always", "--store", running.store, str(lazy), path)
+            running.process.kill()
+            running.process.wait()
+        own_registry.stop()
+        done = daemon.layerfs("pull", "--store", running.store, "--retry", "0", str(lazy), check=False)
+    finally:
+        mounts.clear(path)
+
+    assert "what lazy overlays wait for could not be had: " in done.stderr
+    assert done.returncode == 5, "the pull has an error of its own"
+
+
 def test_umount_of_the_mount_takes_nothing_from_an_overlay(root: Path, mounted: Daemon) -> None:
     assert daemon.layerfs("umount", mounted.mountpoint).returncode == 0
     assert mounts.mount_at(mounted.mountpoint) is None

@@ -1,0 +1,52 @@
+"""What containers on lazy layers need of a store whose daemon has gone, or goes: overlays outlive it."""
+
+import logging
+import os
+
+from layerfs.bells import bell_mount
+from layerfs.catalog.known import KnownImages
+from layerfs.errors import LayerfsError
+from layerfs.needs import LayersNeed
+from layerfs.oci import Platform
+from layerfs.store import ImageStorage
+from layerfs.store.overlays import overlays_on
+
+log = logging.getLogger(__name__)
+
+
+def unfinished(storage: ImageStorage, platform: Platform) -> list[LayersNeed]:
+    """Return the needs for layers whose skeletons mounts use. Raises OSError, StoreError, ImageError."""
+    tocs, _ = storage.lazy.skeletons.names()
+    usage = storage.usage() if tocs else None
+    used = {toc for toc in tocs if usage is not None and usage.uses(toc)}
+    if not used:
+        return []
+    needs = KnownImages(storage, platform).views.needs_of(used)
+    return [need for need in needs if isinstance(need, LayersNeed)]
+
+
+def waited_for(storage: ImageStorage, platform: Platform) -> list[LayersNeed]:
+    """Return what `unfinished` does; nothing, and a line in the log, where that cannot be found out."""
+    try:
+        return unfinished(storage, platform)
+    except (LayerfsError, OSError) as exc:
+        log.warning("lazy layers that are in use could not be looked for: %s", exc)
+        return []
+
+
+def log_who_is_cut_off(storage: ImageStorage) -> None:
+    """Say which overlays of this mount namespace no mount serves any more, before all of theirs is here."""
+    try:
+        if bell_mount(storage.images_dir) is not None:
+            return  # it has seen as it began what they need
+        for overlay in overlays_on(storage.images_dir):
+            counts = map(storage.lazy.count, overlay.tocs)
+            if missing := sum(here.of_files - here.files for here in counts):
+                log.warning(
+                    "%s: cut off from %d files that are not here and that no mount is asked for any more "
+                    "(layerfs status --heal, or a new mount, has them)",
+                    os.fsdecode(overlay.point),
+                    missing,
+                )
+    except (LayerfsError, OSError) as exc:
+        log.debug("overlays could not be looked for: %s", exc)
