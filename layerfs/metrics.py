@@ -47,6 +47,8 @@ def _of_mount(about: Status) -> "Iterator[Metric]":
     yield from _of_fetcher(about)
     yield CounterMetricFamily("layerfs_evicted_bytes", "Removed to keep to limits.", value=about.removed)
     yield _counter("layerfs_evictions", "Things among it that images need.", "kind", about.evicted)
+    if about.store_size:
+        yield GaugeMetricFamily("layerfs_store_bytes", "That it takes.", value=about.store_size)
     yield GaugeMetricFamily("layerfs_disk_bytes", "Of the disk that the store is on.", value=about.disk_size)
     yield GaugeMetricFamily("layerfs_disk_free_bytes", "Of them free.", value=about.disk_free)
     yield from _requests(about.requests)

@@ -48,6 +48,7 @@ class Reporter(msgspec.Struct, frozen=True):
             requests=self.requests(),
             removed=self.keeper.freed,
             evicted=dict(self.keeper.evicted),
+            store_size=self.keeper.size,
             disk_size=size,
             disk_free=free,
             **msgspec.structs.asdict(self.fetcher.statistics()),

@@ -169,6 +169,8 @@ class Status(Fetching, frozen=True, kw_only=True):
     """Bytes that went to keep the store within its limits."""
     evicted: dict[str, int] = {}
     """Things among them that images need, by kind: ``layer``, ``blob``, ``file`` of lazy layers and so on."""
+    store_size: Bytes = 0
+    """What the store takes, as of the last look; 0 where nobody has looked, as it has no limits."""
     disk_size: Bytes = 0
     """How large the filesystem is that the store is on."""
     disk_free: Bytes = 0

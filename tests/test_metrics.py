@@ -22,7 +22,7 @@ ABOUT = Status(
     errors=(), fetched=5, fetched_bytes=600, failed=3, failures={"NotFound": 2, "DigestMismatch": 1},
     received={"upstream": 11, "mirror": 12}, fallbacks=13, rung=14, deaths={"extractor": 15},
     layers=(LayerCount(level="toc", result="refused", count=16),), evicted={"layer": 17},
-    started=7.0, removed=8, disk_size=1000, disk_free=100,
+    started=7.0, removed=8, store_size=18, disk_size=1000, disk_free=100,
     requests=(
         Requests(
             operation="lookup", asked=9, failed={"ENOENT": 4}, waits=(1, 0, 2, *[0] * 5, 1), seconds=9.5
@@ -63,6 +63,7 @@ def test_what_is_counted_is_what_a_server_reads() -> None:
         ("layerfs_worker_deaths_total", "worker=extractor"): 15,
         ("layerfs_layers_total", "level=toc", "result=refused"): 16,
         ("layerfs_disk_free_bytes",): 100,
+        ("layerfs_store_bytes",): 18,
         ("layerfs_requests_total", "operation=lookup"): 9,
         ("layerfs_request_errors_total", "errno=ENOENT", "operation=lookup"): 4,
         ("layerfs_request_wait_seconds_bucket", "le=0.001", "operation=lookup"): 1,

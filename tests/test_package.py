@@ -6,6 +6,7 @@ LAYERFS_PACKAGES=DIRECTORY those in there are taken instead.
 
 import contextlib
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -26,9 +27,10 @@ pytestmark = [
 ]
 
 _ROOT = Path(__file__).parents[1]
+_OPERATIONS = _ROOT / "docs/operations.md"
 _VERSIONS = {"bookworm": "12", "trixie": "13"}
 _PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
-_NEEDED = ["systemd", "systemd-sysv", "dbus", "fuse3", "man-db", "logrotate"]
+_NEEDED = ["systemd", "systemd-sysv", "dbus", "fuse3", "man-db", "logrotate", "curl"]
 
 
 class Guest:
@@ -221,6 +223,19 @@ def test_systemd_runs_it_from_boot_to_shutdown(guest: Guest) -> None:
 
         guest.run("systemctl start layerfs layerfs-gc.service layerfs-verify.service")
         assert guest.run("systemctl --failed --plain --no-legend") == ""
+
+
+def test_the_commands_of_operations_md_run_in_their_order(guest: Guest) -> None:
+    """What is marked bash; the rest is run by tests/cli/test_examples.py."""
+    blocks = re.findall(r"^```bash\n(.*?)^```", _OPERATIONS.read_text("utf-8"), re.MULTILINE | re.DOTALL)
+    assert len(blocks) >= 8
+    os.rename(guest.root / "package.deb", guest.root / "root/layerfs_0_all.deb")
+    with guest.booted():
+        for block in blocks:
+            guest.run(f"cd /root\n{block}")
+        assert guest.run("systemctl --failed --plain --no-legend") == ""
+    left = [path for path in _files(guest.root) if "layerfs" in path and not path.startswith("usr/share/")]
+    assert left == []
 
 
 def test_sdist_and_wheel_are_built_and_installed(tmp_path: Path) -> None:

@@ -29,6 +29,8 @@ class Keeper:
         self._looking = threading.Lock()
         self.freed = 0
         """Bytes that went, since this keeper was made."""
+        self.size = 0
+        """Bytes that the store takes, as of the last look; 0 where there are no limits to look for."""
         self.evicted: Counter[str] = Counter()
         """Things among it that images need, by kind."""
         self._last_freed = float("-inf")
@@ -101,7 +103,8 @@ class Keeper:
     def _excess(self) -> int:
         if not self.is_limited:  # then the size of the store need not be known
             return 0
-        return self._limits.excess(take_inventory(self._storage).total, room_of(self._storage))
+        self.size = take_inventory(self._storage).total
+        return self._limits.excess(self.size, room_of(self._storage))
 
     def _free(self, goal: int) -> int:
         """Remove garbage, then evict until *goal* bytes are free. Raises StoreError."""
@@ -115,6 +118,7 @@ class Keeper:
                 goal - freed,
             )
         self.freed += freed
+        self.size = max(0, self.size - freed)
         if freed:
             self._last_freed = time.monotonic()
             log.info("%s: freed %d bytes", self._storage.images_dir, freed)

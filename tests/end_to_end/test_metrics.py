@@ -1,6 +1,7 @@
 """The metrics of a real mount: they count what its users do and meet."""
 
 import os
+import re
 import signal
 import stat
 import subprocess
@@ -118,3 +119,17 @@ def test_a_mount_counts_what_it_evicts(registry: Registry, store: Path, tmp_path
         clients.wait_until(lambda: ("layerfs_evictions_total", "kind=layer") in read(running))
         assert read(running)["layerfs_evictions_total", "kind=layer"] == 1
         assert read(running)["layerfs_evicted_bytes_total",] >= 5000
+        # Its documents stay: what is evicted can still be named.
+        clients.wait_until(lambda: 0 < read(running)["layerfs_store_bytes",] < 500_000)
+
+
+def test_the_service_of_the_paper_writes_a_file_for_node_exporter(store: Path, mountpoint: Path) -> None:
+    paper = Path(__file__).parents[2] / "docs/monitoring.md"
+    (command,) = re.findall(r"^ExecStart=/bin/sh -c '(.+)'$", paper.read_text("utf-8"), re.MULTILINE)
+    place = store.with_name("textfiles")
+    place.mkdir()
+    with daemon.running(store, mountpoint):
+        script = command.replace("/images/", f"{mountpoint}/")
+        subprocess.run(["/bin/sh", "-c", script], cwd=place, check=True)
+    assert [path.name for path in place.iterdir()] == ["layerfs.prom"], "a collector reads whole files alone"
+    assert ("layerfs_waiting",) in values((place / "layerfs.prom").read_bytes())
