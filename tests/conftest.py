@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, settings
 
 from layerfs.store import usage
 from tests.attacks import report
-from tests.support import leftovers, mounts
+from tests.support import leftovers, mounts, nginx
 from tests.support import registry as registry_support
 from tests.support.faulty_registry import FaultyRegistry
 from tests.support.registry import Registry
@@ -144,6 +144,13 @@ def own_registry(tmp_path: Path) -> Iterator[Registry]:
         skip_for_lack_of("docker-registry (package docker-registry)")
     with Registry(tmp_path / "own-registry") as running:
         yield running
+
+
+@pytest.fixture
+def has_nginx() -> None:
+    """For a test that runs `tests.support.nginx`."""
+    if not nginx.available():
+        skip_for_lack_of("nginx (package nginx-light)")
 
 
 @pytest.fixture

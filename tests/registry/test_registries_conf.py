@@ -166,6 +166,17 @@ def test_what_is_blocked_is_asked_of_nobody(tmp_path: Path) -> None:
         candidates(found, Repository.parse("a.b/c"))
 
 
+def test_what_is_blocked_is_asked_of_its_mirrors_alone(tmp_path: Path) -> None:
+    """What mirrorSourcePolicy = NeverContactSource of OpenShift becomes."""
+    found = policy(
+        '[[registry]]\nlocation = "a.b"\nblocked = true\n[[registry.mirror]]\nlocation = "m.n"', tmp_path
+    )
+    repository = Repository.parse("a.b/c")
+    assert [one.name for one in candidates(found, repository)] == ["m.n"]
+    with pytest.raises(Denied, match="blocked by"):
+        endpoints(found, ManifestOf(repository, "1"), writes=True)
+
+
 def test_a_push_goes_to_the_registry_that_was_named(tmp_path: Path) -> None:
     target = ManifestOf(Repository.parse("registry.com/image"), "1")
     assert [one.name for one in endpoints(policy(PAGE, tmp_path), target, writes=True)] == ["registry.com"]

@@ -21,6 +21,7 @@ from tests.support import mounts
 from tests.support.certificates import authority, issue
 from tests.support.clients import wait_until
 from tests.support.daemon import LAYERFS, clean_environment, running
+from tests.support.faulty_registry import FaultyRegistry
 from tests.support.images import Built, file, image, layer
 from tests.support.nodes import fleet
 from tests.support.registry import Registry, free_port
@@ -90,6 +91,30 @@ def test_a_second_node_takes_from_the_first_and_the_registry_is_asked_once(
 
     assert own_registry.requests(mark) == []
     assert sorted(own_registry.blob_requests()) == sorted(IMAGE.blobs())
+    with ImageStorage(tmp_path / "second") as second:
+        assert second.verify_blobs_exist([one.digest for one in IMAGE.layers])
+
+
+@pytest.mark.needs_root
+def test_a_second_node_has_the_first_for_a_mirror_and_the_registry_sends_each_layer_once(
+    tmp_path: Path,
+) -> None:
+    with fleet(1, "lfsn") as machines, FaultyRegistry(address=machines.host) as registry:
+        registry.push("team/app", "1", IMAGE)
+        name, insecure = f"{registry.host}/team/app:1", ("--insecure-registry", registry.host)
+        pull(tmp_path / "first", *insecure, name)
+        with serving(tmp_path / "first", listen=f"{machines.host}:0") as server:
+            hosts = tmp_path / "certs.d" / registry.host
+            hosts.mkdir(parents=True)
+            (hosts / "hosts.toml").write_text(f'[host."http://{server.address}"]\ncapabilities = ["pull"]\n')
+            (tmp_path / "config.toml").write_text(f'hosts_dir = "{tmp_path}/certs.d"\n')
+            inside = (*machines.nodes[0].inside, "env", f"LAYERFS_CONFIG={tmp_path}/config.toml")
+            pull(tmp_path / "second", *insecure, name, before=inside)
+        asked = [one.line for one in registry.asked if one.method == "GET"]
+
+    blobs = sorted(f"GET /v2/team/app/blobs/{digest} 200" for digest in IMAGE.blobs())
+    assert sorted(one for one in asked if "/blobs/" in one) == blobs
+    assert len(asked) == len(blobs) + 1  # the first's manifest; the second asked what the tag means, by HEAD
     with ImageStorage(tmp_path / "second") as second:
         assert second.verify_blobs_exist([one.digest for one in IMAGE.layers])
 

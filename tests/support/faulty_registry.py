@@ -48,6 +48,8 @@ class Asked:
     form: dict[str, list[str]]
     status: int
     body: bytes = b""
+    at: float = field(default=0.0, compare=False, repr=False)
+    """When it came in, by time.monotonic()."""
 
     @property
     def line(self) -> str:
@@ -184,7 +186,9 @@ class _Handler(BaseHTTPRequestHandler):
         form = parse_qs(body.decode()) if is_form else {}
         parts = urlsplit(self.path)
         headers = {name.lower(): value for name, value in self.headers.items()}
-        asked = Asked(self.command, parts.path, parse_qs(parts.query), headers, form, 0, body)
+        asked = Asked(
+            self.command, parts.path, parse_qs(parts.query), headers, form, 0, body, time.monotonic()
+        )
         answer = self.server.respond(asked)
         self.server.asked.append(replace(asked, status=answer.status))
         self._send(answer)
@@ -223,7 +227,7 @@ class _Handler(BaseHTTPRequestHandler):
         """Say nothing: `asked` is the log."""
 
 
-class _Running:
+class Running:
     """A server in a thread."""
 
     def __init__(
@@ -279,11 +283,11 @@ class FaultyRegistry:
         self._tags: dict[str, list[str]] = {}
         self._context = context
         self._address = address
-        self._main: _Running | None = None
-        self._storage: _Running | None = None
+        self._main: Running | None = None
+        self._storage: Running | None = None
 
     def __enter__(self) -> Self:
-        self._main = _Running(self._respond, self._context, self._address)
+        self._main = Running(self._respond, self._context, self._address)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -294,17 +298,17 @@ class FaultyRegistry:
             self._storage.close()
 
     @property
-    def main(self) -> _Running:
+    def main(self) -> Running:
         """The registry and token server."""
         assert self._main is not None
         return self._main
 
     @property
-    def storage(self) -> _Running:
+    def storage(self) -> Running:
         """Where blobs may be redirected to; it runs once somebody asked for it."""
         with self._lock:
             if self._storage is None:
-                self._storage = _Running(self._respond_as_storage)
+                self._storage = Running(self._respond_as_storage)
         return self._storage
 
     @property

@@ -42,6 +42,7 @@ storage:
   maintenance: {{uploadpurging: {{enabled: false}}}}
 http: {{addr: "127.0.0.1:{port}", secret: layerfs-tests}}
 """
+_PROXY = 'proxy: {{remoteurl: "http://{}"}}\n'
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +69,10 @@ def available() -> bool:
 class Registry:
     """A real registry over plain HTTP. Enter it to start the server; leaving stops it."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, upstream: str = "") -> None:
+        """Keep everything in *directory*; with *upstream* (``host:port``) be a proxy with a cache there."""
         self.directory = directory
+        self.upstream = upstream
         self.storage = directory / "storage"
         self.log = directory / "registry.log"
         self.port = free_port()
@@ -102,7 +105,8 @@ class Registry:
         assert self._process is None, "the registry is running"
         self.storage.mkdir(parents=True, exist_ok=True)
         config = self.directory / "config.yml"
-        config.write_text(_CONFIG.format(storage=self.storage, port=self.port), encoding="utf-8")
+        text = _CONFIG.format(storage=self.storage, port=self.port)
+        config.write_text(f"{text}{_PROXY.format(self.upstream) if self.upstream else ''}", encoding="utf-8")
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 [SERVER, "serve", str(config)], stdin=subprocess.DEVNULL, stdout=log, stderr=log

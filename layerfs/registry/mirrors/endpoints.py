@@ -58,6 +58,8 @@ def endpoints(policy: Policy, target: Target, *, writes: bool = False) -> tuple[
     repository = target.repository
     found = candidates(policy, repository)
     if writes or isinstance(target, UploadsOf):
+        if (table := policy.mirrors.table_for(str(repository))) and table.blocked:
+            raise Denied(f"{repository}: blocked by {table.place}")
         return (_itself(policy, repository.registry, found[-1].why),)
     if isinstance(target, TagsOf) and not policy.mirror_only:  # a mirror lists what it happens to have
         return tuple(one for one in found if one.kind == "registry") or found[-1:]
@@ -122,9 +124,11 @@ def _itself(policy: Policy, registry: str, why: str) -> Endpoint:
 
 
 def _of_table(policy: Policy, table: Table, repository: Repository) -> tuple[Endpoint, ...]:
-    if table.blocked:
-        raise Denied(f"{repository}: blocked by {table.place}")
     found = [_at(policy, one, table, repository, "mirror") for one in table.mirrors]
+    if table.blocked:  # its location: as for podman, mirrors stand for what may not be asked itself
+        if not found:
+            raise Denied(f"{repository}: blocked by {table.place}")
+        return tuple(found)
     place = table.location or Location("", "", table.insecure, place=table.place)
     return (*found, _at(policy, place, table, repository, "registry"))
 
