@@ -62,6 +62,15 @@ _FILES: Final = (
         "/etc/containers/certs.d/HOST:PORT, /etc/docker/certs.d/HOST:PORT",
         "Certificates for one registry: authorities *.crt; *.cert with *.key to be shown.",
     ),
+    (
+        "/etc/containers/registries.conf, ~/.config/containers/registries.conf, registries.conf.d there",
+        "Mirrors, other places of images and short names as podman has them (containers-registries.conf(5)).",
+    ),
+    (
+        "/etc/containerd/certs.d/HOST/hosts.toml, ~/.config/containerd/certs.d/HOST/hosts.toml",
+        "Mirrors as containerd has them; _default for HOST stands for all. layerfs config check IMAGE prints "
+        "who is asked.",
+    ),
 )
 
 

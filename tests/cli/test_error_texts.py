@@ -15,6 +15,7 @@ import pytest
 from tests.cli.conftest import CommandLine
 from tests.cli.situations import IMAGE, SITUATIONS, Place, Situation
 from tests.cli.situations_of_machines import OF_MACHINES, SMALL_DISK
+from tests.cli.situations_of_mirrors import OF_MIRRORS
 from tests.cli.test_streams import shell
 from tests.support import clients
 from tests.support.certificates import authority, issue
@@ -28,9 +29,9 @@ _FORBIDDEN: Final = re.compile(r"\[Errno|sub-exception|_ssl\.c|Traceback|WRONG_V
 
 @pytest.mark.needs_root
 @pytest.mark.needs_fuse
-@pytest.mark.parametrize("group", [*SITUATIONS, *OF_MACHINES])
+@pytest.mark.parametrize("group", [*SITUATIONS, *OF_MACHINES, *OF_MIRRORS])
 def test_error_texts(layerfs: CommandLine, tmp_path: Path, group: str) -> None:
-    situations = [*SITUATIONS.get(group, ()), *OF_MACHINES.get(group, ())]
+    situations = [*SITUATIONS.get(group, ()), *OF_MACHINES.get(group, ()), *OF_MIRRORS.get(group, ())]
     disk = SMALL_DISK if group in OF_MACHINES else ()
     context = issue(tmp_path, authority(tmp_path), "registry.test").server_context()
     with FaultyRegistry(context) as tls, FaultyRegistry() as plain, tmpfs(tmp_path / "disk", *disk) as other:
