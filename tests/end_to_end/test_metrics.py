@@ -133,3 +133,27 @@ def test_the_service_of_the_paper_writes_a_file_for_node_exporter(store: Path, m
         subprocess.run(["/bin/sh", "-c", script], cwd=place, check=True)
     assert [path.name for path in place.iterdir()] == ["layerfs.prom"], "a collector reads whole files alone"
     assert ("layerfs_waiting",) in values((place / "layerfs.prom").read_bytes())
+
+
+def test_a_mount_counts_what_mirrors_give_and_how_often_they_have_nothing(
+    registry: Registry, own_registry: Registry, store: Path, mountpoint: Path, tmp_path: Path
+) -> None:
+    here, there = (image(layer(file("a", os.urandom(5000)))) for _ in range(2))
+    mirrored = registry.push("metrics/mirrored", "1", here)
+    own_registry.push("metrics/mirrored", "1", here)
+    missing = registry.push("metrics/missing", "1", there)
+    hosts = tmp_path / "certs.d" / registry.host
+    hosts.mkdir(parents=True)
+    (hosts / "hosts.toml").write_text(f'[host."http://{own_registry.host}"]\n')
+    environment = configured(tmp_path, f'hosts_dir = "{tmp_path}/certs.d"')
+    with daemon.running(store, mountpoint, environment=environment) as running:
+        assert clients.read(running.images / str(mirrored) / "rootfs/a")
+        mirrors_alone = read(running)
+        assert clients.read(running.images / str(missing) / "rootfs/a")
+        both = read(running)
+
+    assert mirrors_alone["layerfs_received_bytes_total", "source=mirror"] >= 5000
+    assert mirrors_alone["layerfs_received_bytes_total", "source=upstream"] == 0
+    assert mirrors_alone["layerfs_mirror_fallbacks_total",] == 0
+    assert both["layerfs_received_bytes_total", "source=upstream"] >= 5000
+    assert both["layerfs_mirror_fallbacks_total",] >= 1
