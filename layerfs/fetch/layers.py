@@ -152,7 +152,7 @@ class LayerWork:
             try:
                 return await attempt()
             except (DigestMismatch, SizeMismatch) as exc:
-                elsewhere = await self._origin.ask(Doubt(repository, progress.digest))
+                elsewhere = await self._origin.ask(Doubt(repository, progress.digest, proven=True))
                 if not elsewhere and (pieced or not progress.pieced):
                     raise
                 pieced = True

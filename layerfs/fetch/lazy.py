@@ -180,7 +180,7 @@ class LazyWork:
 
         Raises _NotLazy, NoRanges, Denied; LayerfsError where a whole layer would fail, too.
         """
-        place = await trio.to_thread.run_sync(self.place, repository, layer)
+        place, blob = await trio.to_thread.run_sync(self.place, repository, layer), layer.descriptor
 
         async def has() -> bool:
             found = self._storage.lazy.open_skeleton_of
@@ -188,14 +188,14 @@ class LazyWork:
 
         async def make() -> None:
             with self._journal.making("toc", layer.digest, _NotLazy, ImageError):
-                await self._make_skeleton(repository, layer.descriptor, place)
+                made = partial(self._make_skeleton, repository, blob, place)
+                await self._parts.of_the_right(repository, blob, made)
 
         try:
             room = partial(with_room, self._storage, self._make_room, partial(with_what_is_here, make))
             await make_once(self._storage, repository.registry, place.digest, has, room)
         except ImageError as exc:  # the layer may be sound all the same
             self._refused[place.digest, layer.digest] = str(exc)
-            await self._parts.discard(layer.digest, repository.registry)
             log.warning("%s: its TOC is refused, it is fetched whole: %s", layer.digest, exc)
             raise _NotLazy(str(exc)) from exc
 

@@ -12,7 +12,7 @@ from typing import Final
 
 import trio
 
-from layerfs.errors import ImageError, LayerfsError
+from layerfs.errors import LayerfsError
 from layerfs.extract.job import PartHere, UnpackJob
 from layerfs.fetch.decoding import Decoders
 from layerfs.fetch.parts import BlobParts, Found, spans_of
@@ -50,16 +50,12 @@ class ObjectWork:
 
         async def once() -> Found:
             found = await self._parts.have_ahead(repository, blob, _spans(content))
-            try:
-                await self._unpack(blob, [content], found)
-            except ImageError:
-                # One of the parts is not what it should be.
-                await self._parts.discard(blob.digest, repository.registry)
-                raise
+            await self._unpack(blob, [content], found)
             return found
 
         twice = partial(with_what_is_here, once)  # a part may go, and be asked for again, or be whole by then
-        return await with_room(self._storage, self._make_room, twice)
+        right = partial(self._parts.of_the_right, repository, blob, twice)
+        return await with_room(self._storage, self._make_room, right)
 
     async def advance(self, blob: Descriptor, toc: Digest, found: Found) -> None:
         """Have what can be made of *found* before somebody asks for it; what fails is told to who asks."""

@@ -50,10 +50,14 @@ class Resolve(Operation[Resolved], frozen=True, tag="resolve"):
 
 
 class Doubt(Operation[bool], frozen=True, tag="doubt"):
-    """Say of a blob that other bytes came for it, and ask whether another server may have the right ones."""
+    """Say of a blob that other bytes came for it, and ask whether another server may have the right ones.
+
+    It is proven where its own digest says so. What an image says of parts of a blob may be wrong itself.
+    """
 
     repository: Repository
     digest: Digest
+    proven: bool
     result: ClassVar[Any] = bool
 
     @property
@@ -63,7 +67,7 @@ class Doubt(Operation[bool], frozen=True, tag="doubt"):
 
     async def do(self, means: Means) -> bool:
         """Tell the source."""
-        return await means.source.doubt(self.repository, self.digest)
+        return await means.source.doubt(self.repository, self.digest, proven=self.proven)
 
 
 class FetchManifest(Operation[tuple[bytes, str]], frozen=True, tag="manifest"):

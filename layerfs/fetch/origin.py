@@ -47,7 +47,7 @@ class ImageSource(Protocol):
     async def resolve(self, tag: Tag) -> Resolved:
         """Say what *tag* names now."""
 
-    async def doubt(self, repository: Repository, digest: Digest) -> bool:
+    async def doubt(self, repository: Repository, digest: Digest, *, proven: bool) -> bool:
         """Take note that other bytes came for a blob; say whether another server can be asked for it."""
 
     async def fetch_manifest(

@@ -5,18 +5,18 @@ Judges no bytes: whoever makes a file of them does, and the blob's digest once t
 
 import logging
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 import msgspec
 import trio
 
-from layerfs.errors import NoRanges, NotInStore, RegistryMisbehaved, RegistryTimeout, Unreachable
+from layerfs.errors import ImageError, NoRanges, NotInStore, RegistryMisbehaved, RegistryTimeout, Unreachable
 from layerfs.fetch.backoff import Backoff
-from layerfs.fetch.operations import ReceiveRange
+from layerfs.fetch.operations import Doubt, ReceiveRange
 from layerfs.fetch.origin import Origin
 from layerfs.fetch.progress import Progress
 from layerfs.fetch.spans import Readahead, Span, merged, missing, requests
@@ -33,6 +33,8 @@ _SOON: Final = 8 << 20
 """Bytes that a download of the whole may lack to what is wanted: it is waited for, nothing asked beside."""
 _MORE: Final = 1 << 20
 """Bytes behind it that are waited for, too: each time that somebody is woken costs some milliseconds."""
+
+T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
@@ -146,6 +148,22 @@ class BlobParts:
             found = await trio.to_thread.run_sync(self._storage.parts.of, digest, source)
             self._known.setdefault(key, found)
         return self._known[key]
+
+    async def of_the_right(
+        self, repository: Repository, blob: Descriptor, work: Callable[[], Awaitable[T]]
+    ) -> T:
+        """Return what *work* makes of parts; where it cannot, of those of another server, if there is one.
+
+        Whatever was here of the blob from that registry is removed then. Raises what *work* raises.
+        """
+        while True:
+            try:
+                return await work()
+            except ImageError as exc:
+                await self.discard(blob.digest, repository.registry)
+                if not await self._origin.ask(Doubt(repository, blob.digest, proven=False)):
+                    raise
+                log.info("%s: asking another server for its parts: %s", blob.digest, exc)
 
     async def discard(self, digest: Digest, source: str | None = None) -> None:
         """Remove what is here of a blob: from *source*, or all. Raises StoreError."""

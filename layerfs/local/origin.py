@@ -51,7 +51,7 @@ class LocalOrigin:
         await trio.lowlevel.checkpoint()
         return self._what
 
-    async def doubt(self, repository: Repository, digest: Digest) -> bool:
+    async def doubt(self, repository: Repository, digest: Digest, *, proven: bool) -> bool:
         """Say that nobody else has its blobs."""
         await trio.lowlevel.checkpoint()
         return False

@@ -127,10 +127,10 @@ class RegistryClient:
         raw, _ = await self._document(call)
         return raw
 
-    async def doubt(self, repository: Repository, digest: Digest) -> bool:
+    async def doubt(self, repository: Repository, digest: Digest, *, proven: bool) -> bool:
         """Take note that other bytes were given for a blob; say whether others can be asked for it."""
         await trio.lowlevel.checkpoint()
-        return self._requester.doubt(repository, digest)
+        return self._requester.doubt(repository, digest, proven=proven)
 
     @asynccontextmanager
     async def stream_blob(

@@ -79,11 +79,14 @@ class Requester:
         """Repeat *attempt*, which may be several calls, until an answer comes. Raises as `open`."""
         return await self._sender.persist(attempt)
 
-    def doubt(self, repository: Repository, digest: Digest) -> bool:
-        """Ask those no more for a blob who have given other bytes; say whether others can be asked."""
+    def doubt(self, repository: Repository, digest: Digest, *, proven: bool) -> bool:
+        """Ask those no more for a blob who have given other bytes; say whether others can be asked.
+
+        Who is *proven* wrong is left alone for a while: an image alone must not bring that about.
+        """
         found = endpoints(self._policy, BlobOf(repository, digest))
         served, left = self._witnesses.doubt((repository, digest), found)
-        for endpoint in served:
+        for endpoint in served if proven else ():
             self._server(endpoint).rest()
         return left
 

@@ -5,7 +5,7 @@ import os
 import random
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,9 @@ from layerfs.layer.toc import Content
 from layerfs.needs import FileNeed, LayersNeed, TocNeed
 from layerfs.oci import Digest, Image, Platform, Repository
 from layerfs.oci.toc import toc_place
+from layerfs.registry import RegistrySettings
 from layerfs.registry.client import RegistryClient
+from layerfs.registry.mirrors import places
 from layerfs.store import ImageStorage
 from layerfs.store.parts import Part
 from tests.support import images
@@ -91,6 +93,7 @@ class Scene:
     pool: ExtractorPool
     path: Path
     laziness: Laziness = LAZY
+    settings: RegistrySettings = field(default_factory=quick)
 
     @property
     def storage(self) -> ImageStorage:
@@ -99,7 +102,7 @@ class Scene:
     @asynccontextmanager
     async def fetching(self) -> AsyncIterator[Fetcher]:
         async with (
-            RegistryClient(quick()) as client,
+            RegistryClient(self.settings) as client,
             open_fetcher(
                 self.storage,
                 InProcess(client),
@@ -162,6 +165,28 @@ async def listed(fetcher: Fetcher, scene: Scene, *layers: LazyLayer) -> tuple[Re
 
 def need(repository: Repository, image: Image, content: Content) -> FileNeed:
     return FileNeed(repository, image, 0, LAYER.place.digest, content.id)
+
+
+@pytest.mark.parametrize("spoiled", ["before its TOC came", "before a file came"])
+async def test_what_a_mirror_gives_wrong_of_a_lazy_layer_comes_from_the_registry(
+    scene: Scene, tmp_path: Path, spoiled: str
+) -> None:
+    (tmp_path / "certs.d" / scene.faulty.host).mkdir(parents=True)
+    with FaultyRegistry() as mirror:
+        (tmp_path / "certs.d" / scene.faulty.host / "hosts.toml").write_text(f'[host."http://{mirror.host}"]')
+        scene.settings = quick(mirrors=places.load({}, Path("/dev/null"), tmp_path / "certs.d"))
+        mirror.push("a/b", "1", lazy_image(LAYER))
+        async with scene.fetching() as fetcher:
+            if spoiled == "before its TOC came":
+                mirror.spoil_blob(LAYER.digest, bytes(len(LAYER.blob)))
+            repository, image = await listed(fetcher, scene)
+            mirror.spoil_blob(LAYER.digest, bytes(len(LAYER.blob)))
+            wanted = need(repository, image, content_of(scene, len(BIG)))
+            await fetcher.obtain(wanted)
+    assert scene.here() == (True, False)
+    assert scene.storage.lazy.objects.has(wanted.id)
+    assert all(scene.asked())  # ranges alone
+    assert len(scene.asked()) == (2 if spoiled == "before its TOC came" else 1)
 
 
 async def test_a_listing_costs_the_end_of_the_blob(scene: Scene) -> None:

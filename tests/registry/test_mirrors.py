@@ -180,18 +180,23 @@ async def test_wrong_bytes_are_a_failure_of_who_sent_them(
     assert len(caught.value.asked) == 2
 
 
+@pytest.mark.parametrize("proven", [True, False])
 async def test_who_gave_wrong_bytes_of_a_blob_is_not_asked_for_it_again(
-    tmp_path: Path, mirror: FaultyRegistry, faulty: FaultyRegistry
+    tmp_path: Path, mirror: FaultyRegistry, faulty: FaultyRegistry, proven: bool
 ) -> None:
+    """Nor for anything else for a while, where that is proven: an image may lie of the parts of its blobs."""
     for server in (mirror, faulty):
         server.push("a/b", "1", BUILT)
+    here, digest = faulty.repository("a/b"), BLOB.digest
     async with RegistryClient(through(mirror, faulty, tmp_path)) as client:
-        assert not await client.doubt(faulty.repository("a/b"), BLOB.digest)  # nobody gave anything yet
-        await download(client, faulty.repository("a/b"), BLOB)
-        assert await client.doubt(faulty.repository("a/b"), BLOB.digest)
-        await download(client, faulty.repository("a/b"), BLOB)
-        assert (len(mirror.asked), len(faulty.asked)) == (1, 1)
-        assert not await client.doubt(faulty.repository("a/b"), BLOB.digest)  # now nobody is left
+        assert not await client.doubt(here, digest, proven=True)  # nobody gave anything yet
+        await download(client, here, BLOB)
+        assert await client.doubt(here, digest, proven=proven)
+        await client.fetch_manifest(here, BUILT.digest)
+        assert (len(mirror.asked), len(faulty.asked)) == ((1, 1) if proven else (2, 0))
+        await download(client, here, BLOB)
+        assert (len(mirror.asked), len(faulty.asked)) == ((1, 2) if proven else (2, 1))
+        assert not await client.doubt(here, digest, proven=True)  # now nobody is left
 
 
 async def test_mirror_only_never_asks_the_registry(

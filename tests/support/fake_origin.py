@@ -80,7 +80,7 @@ class FakeOrigin:
         """Say at once where it is."""
         return self.sites.get(registry, registry)
 
-    async def doubt(self, repository: Repository, digest: Digest) -> bool:
+    async def doubt(self, repository: Repository, digest: Digest, *, proven: bool) -> bool:
         """Say that nobody else has it."""
         return False
 
