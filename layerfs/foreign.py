@@ -4,7 +4,6 @@ The one place that says which characters may be shown. A value that is shown is 
 parsed; errors, logs and what verbs print pass through here once more, in case somebody forgot.
 """
 
-import json
 import logging
 import re
 from typing import Any, Final, TypeVar
@@ -72,6 +71,8 @@ def decode_json(raw: bytes, type_: type[T]) -> T:
 
 def encode_json(value: Any) -> str:
     """Return *value* as indented JSON, exactly, with escapes for what is not printed."""
+    import json
+
     return escape_json(json.dumps(msgspec.to_builtins(value), indent=2, ensure_ascii=False))
 
 
@@ -81,6 +82,8 @@ def escape_json(text: str) -> str:
 
 
 def _escaped_json(line: str) -> str:
+    import json
+
     return "".join(char if char.isprintable() or char == "\t" else json.dumps(char)[1:-1] for char in line)
 
 

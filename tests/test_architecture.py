@@ -16,6 +16,7 @@ _SOURCE = Path(__file__).parents[1] / "layerfs"
 
 # What each part may import of layerfs, besides itself. A dotted name allows that module alone.
 ARROWS: dict[str, set[str]] = {
+    "spared": set(),
     "foreign": set(),
     "errors": {"foreign"},
     "oci": {"errors", "foreign"},
@@ -24,8 +25,8 @@ ARROWS: dict[str, set[str]] = {
     "layer": {"errors", "foreign", "oci"},
     "compression": {"errors"},
     "processes": {"errors", "foreign", "host"},
-    "extract": {"errors", "foreign", "oci", "layer", "compression", "processes", "host"},
-    "registry": {"errors", "foreign", "oci", "host", "flights", "durations", "tomlfile"},
+    "extract": {"errors", "foreign", "oci", "layer", "compression", "processes", "host", "spared"},
+    "registry": {"errors", "foreign", "oci", "host", "flights", "durations", "tomlfile", "spared"},
     "local": {"errors", "foreign", "oci", "layer", "compression", "host"},
     "store": {"errors", "oci", "layer", "extract", "host", "processes"},
     "catalog": {"errors", "oci", "needs", "store"},
@@ -68,7 +69,7 @@ ARROWS: dict[str, set[str]] = {
         "api",
         "errors", "foreign", "oci", "needs", "layer", "host", "registry", "local", "store", "catalog", "view",
         "doctor", "extract", "fetch", "gc", "settings", "status", "config", "app", "serving", "machine",
-        "bells", "naming",
+        "bells", "naming", "spared",
     },
     "__main__": {"cli"},
 }  # fmt: skip

@@ -93,6 +93,45 @@ def test_httpx_and_httpcore_do_without_what_cannot_be_imported() -> None:
     assert done.stdout.splitlines() == ["", "httpx httpcore"]
 
 
+def test_msgspec_needs_nothing_of_typing_extensions_that_typing_lacks() -> None:
+    """`layerfs.spared` has msgspec do without it, also in programs that use both."""
+    code = (
+        "from layerfs.spared import msgspec\n"
+        "import sys\n"
+        "print('typing_extensions' in sys.modules)\n"
+        "from typing_extensions import Annotated, NotRequired, Required, TypedDict\n"
+        "class Said(TypedDict, total=False):\n"
+        "    name: Required[Annotated[str, msgspec.Meta(min_length=2)]]\n"
+        "    size: NotRequired[int]\n"
+        "def outcome(raw):\n"
+        "    try: return msgspec.json.decode(raw, type=Said)\n"
+        "    except msgspec.ValidationError as error: return error\n"
+        'for raw in (b\'{"name":"ab"}\', b\'{"name":"a"}\', b\'{"size":1}\'): print(outcome(raw))\n'
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert done.stdout.splitlines() == [
+        "False",
+        "{'name': 'ab'}",
+        "Expected `str` of length >= 2 - at `$.name`",
+        "Object missing required field `name`",
+    ]
+
+
+def test_certifi_runs_when_it_is_asked_for_certificates() -> None:
+    """`layerfs.registry.http` has httpcore import it without running it."""
+    code = (
+        "from layerfs.registry.http import httpcore\n"
+        "import sys\n"
+        "print('importlib.resources' in sys.modules)\n"
+        "from httpcore._ssl import default_ssl_context\n"
+        "print(len(default_ssl_context().get_ca_certs()) > 10)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert done.stdout.splitlines() == ["False", "True"]
+
+
 def test_httpcore_reads_by_a_number_of_its_class() -> None:
     """`layerfs.registry.transport` makes it larger: most of the time of a download went into small reads."""
     connection = import_module("httpcore").AsyncHTTP11Connection

@@ -35,6 +35,7 @@ def _run() -> None:
 
     interrupts.heed()
     gc.set_threshold(_COLLECTIONS)
+    import layerfs.spared  # noqa: F401 - before anything imports msgspec
     from layerfs.cli import streams
 
     streams.prepare()

@@ -1,13 +1,15 @@
 """The command line, the environment and the end of a helper process."""
 
 import os
-import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import layerfs
+
+if TYPE_CHECKING:
+    import subprocess
 
 _ROOT: Final = str(Path(layerfs.__file__).parents[1])
 
@@ -37,6 +39,8 @@ def forget_path() -> None:
 
 def how_it_ends(process: "subprocess.Popen[bytes]", seconds: float) -> str:
     """Wait so long for the end of a helper, and say in words what came of it."""
+    import subprocess
+
     try:
         return how_it_ended(process.wait(seconds))
     except subprocess.TimeoutExpired:

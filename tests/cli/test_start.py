@@ -32,6 +32,13 @@ def test_a_mount_that_asks_no_registry_imports_no_http() -> None:
     assert not found & {"httpx", "httpcore", "rich"}
 
 
+def test_an_extractor_imports_what_an_extraction_needs() -> None:
+    found = imported_by("import layerfs.extract.worker")
+
+    assert "isal" in found
+    assert not found & {"ast", "inspect", "json", "subprocess", "trio", "typing_extensions", "zstandard"}
+
+
 def test_help_and_completion_import_no_machinery() -> None:
     found = imported_by("from layerfs.cli.app import app", "app.load()")
 
@@ -41,7 +48,7 @@ def test_help_and_completion_import_no_machinery() -> None:
 
 _HEAVY = {
     "anyio", "asyncio", "httpcore", "httpx", "pydantic", "pyfuse3", "rich", "shutil", "ssl", "subprocess",
-    "tempfile", "trio", "zstandard",
+    "tempfile", "trio", "typing_extensions", "zstandard",
 }  # fmt: skip
 """What takes long to import, or brings much along."""
 _SHORT: set[str] = set()
