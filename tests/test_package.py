@@ -33,6 +33,17 @@ _PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 _NEEDED = ["systemd", "systemd-sysv", "dbus", "fuse3", "man-db", "logrotate", "curl"]
 
 
+_SHARED = {
+    "man/man1/layerfs.1": ("man", "layerfs"),
+    "man/man5/layerfs.toml.5": ("man", "layerfs.toml"),
+    "man/man8/mount.layerfs.8": ("man", "mount.layerfs"),
+    "bash-completion/completions/layerfs": ("completion", "bash"),
+    "zsh/site-functions/_layerfs": ("completion", "zsh"),
+    "fish/vendor_completions.d/layerfs.fish": ("completion", "fish"),
+}
+"""What a wheel puts into PREFIX/share, and the words by which layerfs prints the same."""
+
+
 class Guest:
     """A minimal Debian in a directory; commands run in it."""
 
@@ -259,8 +270,12 @@ def test_sdist_and_wheel_are_built_and_installed(tmp_path: Path) -> None:
         assert "share/man/man8/mount.layerfs.8" in "\n".join(archive.namelist())
     subprocess.run([sys.executable, "-m", "venv", tmp_path / "user"], check=True)
     subprocess.run([tmp_path / "user/bin/pip", "install", "-q", wheel], check=True)
-    said = subprocess.run(
-        [tmp_path / "user/bin/layerfs", "--version"], check=True, capture_output=True, text=True
-    ).stdout
-    assert said.startswith("layerfs ")
+
+    def says(*words: str) -> str:
+        command = [str(tmp_path / "user/bin/layerfs"), *words]
+        return subprocess.run(command, check=True, capture_output=True, text=True, cwd="/").stdout
+
+    assert says("--version").startswith("layerfs ")
     assert (tmp_path / "user/bin/mount.fuse.layerfs").exists()
+    for place, words in _SHARED.items():
+        assert (tmp_path / "user/share" / place).read_text("utf-8") == says(*words) != ""
