@@ -65,7 +65,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "allow_warnings: log records of WARNING and above are expected")
     config.addinivalue_line("markers", "needs_root: needs the rights to mount and to own files")
     config.addinivalue_line("markers", "needs_fuse: needs /dev/fuse")
-    if hasattr(config, "workerinput") and os.geteuid() == 0:  # this is one of the processes of pytest-xdist
+    if os.geteuid() == 0:
         mounts.isolate()
     asked = config.getoption("--attack")
     if asked or config.getoption("--long"):

@@ -28,3 +28,7 @@ def test_a_busy_mount_is_cleared(tmp_path: Path) -> None:
         with (target / "open").open():
             assert mounts.clear(target) == [os.fsencode(target)]
             assert mounts.mount_at(target) is None
+
+
+def test_nobody_else_gets_a_copy_of_the_mounts_of_a_session() -> None:
+    assert os.readlink("/proc/self/ns/mnt") != os.readlink(f"/proc/{os.getppid()}/ns/mnt")
