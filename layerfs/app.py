@@ -97,7 +97,7 @@ def _as_said(access: Access, found: RegistrySettings) -> RegistrySettings:
     if access.retry is not None:
         retry = msgspec.structs.replace(retry, attempts=access.retry + 1, window=ENDLESS)
     login = access.creds
-    return dataclasses.replace(
+    return msgspec.structs.replace(
         found,
         login=None if login is None else Credential.of("--creds", login.username, login.password or ""),
         tls_verify=access.tls_verify,
@@ -129,7 +129,7 @@ def allowed_registries(settings: Settings) -> frozenset[str] | None:
 
 def _allowed_registries(settings: Settings) -> RegistrySettings:
     """Say what may be asked, and how."""
-    return dataclasses.replace(registry_settings(settings), allowed=allowed_registries(settings))
+    return msgspec.structs.replace(registry_settings(settings), allowed=allowed_registries(settings))
 
 
 @asynccontextmanager

@@ -17,6 +17,7 @@ _SOURCE = Path(__file__).parents[1] / "layerfs"
 # What each part may import of layerfs, besides itself. A dotted name allows that module alone.
 ARROWS: dict[str, set[str]] = {
     "spared": set(),
+    "discreet": set(),
     "foreign": set(),
     "errors": {"foreign"},
     "oci": {"errors", "foreign"},
@@ -26,7 +27,8 @@ ARROWS: dict[str, set[str]] = {
     "compression": {"errors"},
     "processes": {"errors", "foreign", "host"},
     "extract": {"errors", "foreign", "oci", "layer", "compression", "processes", "host", "spared"},
-    "registry": {"errors", "foreign", "oci", "host", "flights", "durations", "tomlfile", "spared"},
+    "registry": {"errors", "foreign", "oci", "host", "flights", "durations", "tomlfile", "spared",
+        "discreet"},
     "local": {"errors", "foreign", "oci", "layer", "compression", "host"},
     "store": {"errors", "oci", "layer", "extract", "host", "processes"},
     "catalog": {"errors", "oci", "needs", "store"},
@@ -45,7 +47,7 @@ ARROWS: dict[str, set[str]] = {
     "status": {"foreign"},
     "bells": {"host", "status"},
     "containers": {"errors", "bells", "catalog", "needs", "oci", "store"},
-    "settings": {"errors", "oci", "layer", "durations"},
+    "settings": {"errors", "oci", "layer", "durations", "discreet"},
     "durations": set(),
     "machine": {"errors"},
     "tomlfile": {"errors", "host"},

@@ -6,11 +6,12 @@ the token server.
 
 import random
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field, replace
-from typing import Final
+from typing import ClassVar, Final
 
+import msgspec
 import trio
 
+from layerfs.discreet import Discreet
 from layerfs.errors import Denied, RegistryError
 from layerfs.flights import SingleFlight
 from layerfs.registry.challenge import Challenge
@@ -41,11 +42,12 @@ Ask = Callable[[Request, str, Host], Awaitable[Reply]]
 """Sends a request for a token, with retries and the body read: request, what for, which registry wants it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Grant:
+class Grant(Discreet, frozen=True):
     """The right to ask for something; times are trio's."""
 
-    authorization: str = field(repr=False)
+    hidden: ClassVar[frozenset[str]] = frozenset({"authorization"})
+
+    authorization: str
     login: str
     """For messages: who was let in."""
     scopes: tuple[str, ...] = ()
@@ -59,17 +61,17 @@ Key = tuple[Host, RepositoryRights]
 """A host is one for each registry that it stands for: what one of them grants is not shown for another."""
 
 
-@dataclass(slots=True)
 class Authenticator:
     """Hands out grants for (host, rights)."""
 
-    ask: Ask
-    keychain: Keychain
-    _plans: dict[Host, Plan] = field(default_factory=dict)
-    """How each registry wants it, known since its first 401: the next repository needs none."""
-    _grants: dict[Key, Grant] = field(default_factory=dict, repr=False)
-    _flights: SingleFlight[Key, Grant] = field(default_factory=SingleFlight, repr=False)
-    """A caller asks for itself: when it is cancelled nobody may want the token any more."""
+    def __init__(self, ask: Ask, keychain: Keychain) -> None:
+        self.ask = ask
+        self.keychain = keychain
+        self._plans: dict[Host, Plan] = {}
+        """How each registry wants it, known since its first 401: the next repository needs none."""
+        self._grants: dict[Key, Grant] = {}
+        self._flights: SingleFlight[Key, Grant] = SingleFlight()
+        """A caller asks for itself: when it is cancelled nobody may want the token any more."""
 
     async def current(self, host: Host, rights: RepositoryRights) -> Grant | None:
         """Return what to send with the first request; None as long as the registry asks for nothing.
@@ -153,7 +155,7 @@ class Authenticator:
             found = await self._look_up(host, rights)
             looked_up = trio.current_time()
             grant = await self._granted(host, rights, how, scopes, found)
-        return replace(grant, made_at=looked_up)
+        return msgspec.structs.replace(grant, made_at=looked_up)
 
     async def _look_up(self, host: Host, rights: RepositoryRights) -> Lookup:
         given = not host.mirror or host.forwards

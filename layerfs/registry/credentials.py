@@ -8,11 +8,11 @@ import re
 from base64 import b64decode, b64encode
 from binascii import Error as Base64Error
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Final, Self
+from typing import ClassVar, Final, Self
 
 import msgspec
 
+from layerfs.discreet import Discreet
 from layerfs.errors import InvalidSettings
 from layerfs.foreign import strict_json
 from layerfs.oci.reference import DOCKER_HUB, DOCKER_HUB_ALIASES
@@ -25,17 +25,18 @@ _HELPER_NAME = re.compile(r"[A-Za-z0-9._-]+")
 _TOKEN_USER: Final = "<token>"  # noqa: S105 - the user name that says: the password is a token
 
 
-@dataclass(frozen=True, slots=True)
-class Credential:
+class Credential(Discreet, frozen=True):
     """A login. Only one of the three ways is set; its repr shows no secret."""
+
+    hidden: ClassVar[frozenset[str]] = frozenset({"password", "identity_token", "registry_token"})
 
     source: str
     """Where it was found, for messages."""
     username: str = ""
-    password: str = field(default="", repr=False)
-    identity_token: str = field(default="", repr=False)
+    password: str = ""
+    identity_token: str = ""
     """To be traded for a token."""
-    registry_token: str = field(default="", repr=False)
+    registry_token: str = ""
     """A token already."""
 
     @classmethod
@@ -69,12 +70,13 @@ class _FileJson(msgspec.Struct, frozen=True, rename="camel"):
     creds_store: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class AuthFile:
+class AuthFile(Discreet, frozen=True):
     """One credential file."""
 
+    hidden: ClassVar[frozenset[str]] = frozenset({"auths"})
+
     source: str
-    auths: Mapping[str, _EntryJson] = field(repr=False)
+    auths: Mapping[str, _EntryJson]
     helpers: Mapping[str, str]
     """For a registry the helper that alone knows about it."""
     store: str

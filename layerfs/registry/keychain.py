@@ -9,7 +9,6 @@ import logging
 import math
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -80,19 +79,17 @@ def _homes(env: Mapping[str, str]) -> Iterator[tuple[Path, bool]]:
         yield Path(home, ".dockercfg"), True
 
 
-@dataclass(slots=True)
 class Keychain:
     """Looks credentials up; remembers for a few minutes what helpers said."""
 
-    settings: RegistrySettings
-    _answers: dict[tuple[str, str], tuple[float, Credential | None]] = field(default_factory=dict, repr=False)
-    """What each helper said of each server, and when, in trio's time."""
-    _flights: SingleFlight[tuple[str, str], Credential | None] = field(
-        default_factory=SingleFlight, repr=False
-    )
-    _complained: set[str] = field(default_factory=set)
-    _login_for: str = ""
-    """The registry that the login of the settings is for: the first that asks, and no other."""
+    def __init__(self, settings: RegistrySettings) -> None:
+        self.settings = settings
+        self._answers: dict[tuple[str, str], tuple[float, Credential | None]] = {}
+        """What each helper said of each server, and when, in trio's time."""
+        self._flights: SingleFlight[tuple[str, str], Credential | None] = SingleFlight()
+        self._complained: set[str] = set()
+        self._login_for = ""
+        """The registry that the login of the settings is for: the first that asks, and no other."""
 
     async def find(self, registry: str, repository: str, *, given: bool = True) -> Lookup:
         """Return the login for a repository; *given* if the one of the settings may be for it.

@@ -8,9 +8,10 @@ import json
 import os
 import tempfile
 from base64 import b64encode
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from layerfs.errors import InvalidSettings
 from layerfs.host.files import read_believed
@@ -23,7 +24,7 @@ def login_file(settings: RegistrySettings) -> Path:
     """Return the file that logins are written to: the first that is read, except systemd's."""
     environment = dict(settings.variables)
     environment.pop("CREDENTIALS_DIRECTORY", None)
-    path, _ = next(places(replace(settings, environment=environment)))
+    path, _ = next(places(msgspec.structs.replace(settings, environment=environment)))
     return path
 
 

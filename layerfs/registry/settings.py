@@ -2,9 +2,12 @@
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
+import msgspec
+
+from layerfs.discreet import Discreet
 from layerfs.registry.credentials import Credential
 from layerfs.registry.mirrors.endpoints import Policy
 from layerfs.registry.mirrors.values import Mirrors
@@ -13,12 +16,13 @@ from layerfs.registry.retry import RetryPolicy
 USER_AGENT = "layerfs/0.1.0"
 
 
-@dataclass(frozen=True, slots=True)
-class RegistrySettings:
+class RegistrySettings(Discreet, frozen=True):
     """Settings of a `RegistryClient`, here or in the downloader process, which they reach whole.
 
     Times are in seconds.
     """
+
+    hidden: ClassVar[frozenset[str]] = frozenset({"environment"})
 
     allowed: frozenset[str] | None = None
     """The registries that may be asked at all; None for any.
@@ -28,7 +32,7 @@ class RegistrySettings:
     """
     insecure: frozenset[str] = frozenset()
     """Registries (``host[:port]``) that may be plain HTTP or have a certificate that does not verify."""
-    mirrors: Mirrors = field(default_factory=Mirrors)
+    mirrors: Mirrors = msgspec.field(default_factory=Mirrors)
     """What podman's and containerd's files say."""
     mirror_only: bool = False
     """Fetch from mirrors alone, from no registry itself."""
@@ -70,9 +74,9 @@ class RegistrySettings:
     """Counted apart, so that a lookup never waits for a download to end."""
     max_bandwidth: int | None = None
     """Bytes a second that are taken in at most, of all registries; None for no limit."""
-    retry: RetryPolicy = field(default_factory=RetryPolicy)
+    retry: RetryPolicy = msgspec.field(default_factory=RetryPolicy)
     user_agent: str = USER_AGENT
-    environment: Mapping[str, str] | None = field(default=None, repr=False)
+    environment: Mapping[str, str] | None = None
     """Proxies, places of credentials; None for those of the process. Not shown: it may hold secrets."""
 
     @property

@@ -6,15 +6,15 @@ and httpcore, which do, are silenced.
 
 import logging
 import ssl
-from dataclasses import dataclass, field
 from ipaddress import ip_network
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 from urllib.parse import urlsplit
 
 import msgspec
 import trio
 
+from layerfs.discreet import Discreet
 from layerfs.errors import Denied, InvalidSettings, RegistryMisbehaved
 from layerfs.registry import redirects
 from layerfs.registry.bandwidth import Bandwidth
@@ -35,16 +35,17 @@ from layerfs.registry.weborigin import WebOrigin, redact
 _log = logging.getLogger("layerfs.registry")
 
 
-@dataclass(frozen=True, slots=True)
-class _Route:
+class _Route(Discreet, frozen=True):
     """What requests must have in common to share a pool of connections."""
+
+    hidden: ClassVar[frozenset[str]] = frozenset({"proxy"})
 
     tls: bool
     verify: bool
     certificates: Path | None
     shows_itself: bool
     """Whether a certificate of our own is shown."""
-    proxy: str | None = field(repr=False)
+    proxy: str | None
     reach: Reach | None
     link: HostLink
 

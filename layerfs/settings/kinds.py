@@ -5,14 +5,14 @@ import os
 import pwd
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from ipaddress import ip_network
 from pathlib import Path
 from string import Template
-from typing import Annotated, Any, Final, Literal, Self, get_args
+from typing import Annotated, Any, ClassVar, Final, Literal, Self, get_args
 
 import msgspec
 
+from layerfs.discreet import Discreet
 from layerfs.durations import seconds_of
 from layerfs.errors import InvalidSettings
 from layerfs.oci import Platform
@@ -38,12 +38,13 @@ class Amount(msgspec.Struct, frozen=True):
         return self.bytes + int(filesystem * self.percent / 100)
 
 
-@dataclass(frozen=True, slots=True)
-class UserPassword:
+class UserPassword(Discreet, frozen=True):
     """A login as ``--creds`` has it. Its repr does not show the password."""
 
+    hidden: ClassVar[frozenset[str]] = frozenset({"password"})
+
     username: str
-    password: str | None = field(repr=False)
+    password: str | None
     """None: to be asked for."""
 
     @classmethod

@@ -4,9 +4,10 @@ Decides what counts as a published blob. `VerifiedBlob` is the proof that others
 imports `download` or `storage`.
 """
 
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
+
+import msgspec
 
 from layerfs.oci import Digest
 from layerfs.store.disk import file_size, unlink
@@ -15,15 +16,14 @@ from layerfs.store.layout import BLOB_SUFFIX, StoreLayout
 _PROOF: Final = object()
 
 
-@dataclass(frozen=True, slots=True)
-class VerifiedBlob:
+class VerifiedBlob(msgspec.Struct, frozen=True):
     """A file whose bytes hashed to its digest. Only this package can make one."""
 
     digest: Digest
     path: Path
     size: int
     """In bytes."""
-    proof: object = field(repr=False, compare=False)
+    proof: object
 
     def __post_init__(self) -> None:
         if self.proof is not _PROOF:
