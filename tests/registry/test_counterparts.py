@@ -179,7 +179,7 @@ def order(servers: dict[str, FaultyRegistry], since: float) -> list[str]:
     return list(dict.fromkeys(asked for _, asked in found))
 
 
-@pytest.mark.parametrize("by_tag", [True, False])
+@pytest.mark.parametrize("by_tag", [True, pytest.param(False, marks=pytest.mark.long)])
 @pytest.mark.parametrize("case", CASES)
 async def test_podman_asks_the_same_hosts_by_the_same_file(tmp_path: Path, case: str, by_tag: bool) -> None:
     having, said = CASES[case]
