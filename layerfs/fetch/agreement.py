@@ -12,7 +12,6 @@ from layerfs.errors import InvalidToc, StoreError
 from layerfs.flights import SingleFlight
 from layerfs.oci import Digest
 from layerfs.oci.image import ImageLayer
-from layerfs.oci.toc import TocPlace
 from layerfs.store import ImageStorage
 from layerfs.store.doubles import remove_doubles
 from layerfs.store.likeness import differences
@@ -27,11 +26,11 @@ class Agreement:
         self._storage = storage
         self._flights: SingleFlight[tuple[Digest, Digest], None] = SingleFlight(nursery)
 
-    def require(self, layer: ImageLayer, place: TocPlace) -> None:
-        """Raise InvalidToc if the archive of *layer* was found to be another layer than its TOC says."""
-        text = self._storage.lazy.tocs.difference(place.digest, layer.digest)
+    def require(self, toc: Digest, blob: Digest) -> None:
+        """Raise InvalidToc if the archive in *blob* was found to be another layer than *toc* says."""
+        text = self._storage.lazy.tocs.difference(toc, blob)
         if text:
-            raise InvalidToc(f"its archive and its TOC {place.digest} are two layers: {text}")
+            raise InvalidToc(f"its archive and its TOC {toc} are two layers: {text}")
 
     async def settle(self, layer: ImageLayer) -> None:
         """Compare *layer*, which is whole, with its TOC, if files of it may have been shown by that.
@@ -42,15 +41,14 @@ class Agreement:
         lazy = self._storage.lazy
         if place is None:
             return
-        self.require(layer, place)
-        open_skeleton = lazy.open_skeleton_of
-        if await trio.to_thread.run_sync(open_skeleton, place.digest, layer.digest) is None:
-            return
         pair = place.digest, layer.digest
+        self.require(*pair)
+        if await trio.to_thread.run_sync(lazy.open_skeleton_of, *pair) is None:
+            return
         if self._storage.readonly or lazy.tocs.is_equal(*pair):
             return
         await self._flights.do(pair, lambda: self._compare(*pair))
-        self.require(layer, place)
+        self.require(*pair)
 
     async def _compare(self, toc: Digest, blob: Digest) -> None:
         tocs = self._storage.lazy.tocs

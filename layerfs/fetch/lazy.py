@@ -14,14 +14,7 @@ from typing import Final
 import msgspec
 import trio
 
-from layerfs.errors import (
-    Denied,
-    ImageError,
-    InvalidDocument,
-    InvalidLayer,
-    LayerfsError,
-    NoRanges,
-)
+from layerfs.errors import Denied, ImageError, InvalidDocument, InvalidLayer, LayerfsError, NoRanges
 from layerfs.extract.client import Extractor, Keep
 from layerfs.extract.job import SkeletonJob
 from layerfs.fetch.agreement import Agreement
@@ -96,7 +89,7 @@ class LazyWork:
             raise _NotLazy(str(exc)) from exc
         if place is None:
             raise _NotLazy("no TOC")
-        self._agreement.require(layer, place)
+        self._agreement.require(place.digest, layer.digest)
         lazy = self._storage.lazy
         problem = self._refused.get((place.digest, layer.digest)) or lazy.problem()
         if problem:
@@ -264,7 +257,10 @@ class LazyWork:
         return place
 
     async def _object(self, repository: Repository, layer: ImageLayer, toc: Digest, id_: str) -> None:
-        """Have what a file of a lazy layer holds. Raises LayerfsError, as `ObjectWork.make`."""
+        """Have what a file of a lazy layer holds.
+
+        Raises InvalidToc if *layer* is known not to be what *toc* says, LayerfsError as `ObjectWork.make`.
+        """
         lazy = self._storage.lazy
 
         async def has() -> bool:
@@ -274,6 +270,7 @@ class LazyWork:
 
         async def make() -> None:
             nonlocal found
+            await trio.to_thread.run_sync(self._agreement.require, toc, layer.digest)
             with self._journal.making("partly", layer.digest):
                 found = await self._objects.make(repository, layer.descriptor, toc, id_)
 

@@ -86,7 +86,8 @@ async def test_two_tellings_of_one_layer_are_found_out(
     (record,) = [one for one in caplog.records if one.levelno == logging.ERROR]
     assert told in record.getMessage()
     async with scene.fetching() as later:
-        for need in (TocNeed(repository, image, (0,)), LayersNeed(repository, image, (0,))):
+        file = FileNeed(repository, image, 0, layer.place.digest, Digest.of(b"content").object_id)
+        for need in (TocNeed(repository, image, (0,)), LayersNeed(repository, image, (0,)), file):
             with pytest.raises(InvalidToc, match="two layers"):
                 await later.obtain(need)
 
