@@ -1,15 +1,16 @@
 """The mount that lazy overlays ask where the user has made none: started for them, ended with the last.
 
-It is a mount of the store like any other, at a directory of its own below /run, and ends by itself when no
-mount that can be seen shows a skeleton of the store. Bytes of the store's lock file keep two commands from
-starting two, and one from ending under a command that is about to mount.
+It is a mount of the store like any other, at a directory of its own below /run, and unmounts itself when no
+mount that can be seen shows a skeleton of the store. Then it serves on for overlays that cannot be seen, as
+those that were detached while a process is in them: the kernel ends it with the last. Bytes of the store's
+lock file keep two commands from starting two, and one from going under a command that is about to mount.
 """
 
 import dataclasses
 import logging
 import os
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Final
 
@@ -92,34 +93,41 @@ def _serve(settings: Settings, ready: Callable[[bytes], None], starting: ByteLoc
     from layerfs import app as wiring
     from layerfs.fetch.tasks import background
 
-    async def end(scope: trio.CancelScope) -> None:
+    async def end() -> None:
         storage = open_store(settings)
-        ending = storage.locks.ending_bell()
         while True:
             await trio.sleep(LOOK_SECONDS)
-            if await trio.to_thread.run_sync(_may_end, storage, directory, ending, abandon_on_cancel=True):
-                log.info("no overlay needs this mount any more: unmounting")
-                scope.cancel()
+            if await trio.to_thread.run_sync(_ended, storage, where, abandon_on_cancel=True):
                 return
 
     async def main() -> None:
         async with background() as nursery:
-            nursery.start_soon(end, nursery.cancel_scope)
+            nursery.start_soon(end)
             await wiring.serve(settings, where, announce, again=lambda: settings)
 
     interrupts.run(main)
 
 
-def _may_end(storage: ImageStorage, mountpoint: Path, ending: ByteLock) -> bool:
-    """Say whether nobody needs the mount; then nobody begins to while this process lives."""
-    with suppress(OSError, msgspec.DecodeError, LayerfsError):
-        about = parse_status((mountpoint / ".layerfs/status.json").read_bytes())
-        if about.waiting or about.fetching or not ending.try_acquire():
+def _ended(storage: ImageStorage, where: Mountpoint) -> bool:
+    """Unmount this process's mount unless somebody needs it, and say whether that was done.
+
+    Nobody begins to need it meanwhile; who does later starts another.
+    """
+    ending = storage.locks.ending_bell()
+    try:
+        about = parse_status((Path(os.fsdecode(where.inside)) / ".layerfs/status.json").read_bytes())
+        if about.pid != os.getpid():
+            return True  # it was unmounted by hand, and another began
+        if about.waiting or about.fetching or not ending.try_acquire() or _is_used(storage):
             return False
-        if not _is_used(storage):
-            return True
-    ending.release()
-    return False
+        log.info("no overlay that can be seen needs this mount: unmounting")
+        where.unmount(lazy=True)
+    except (OSError, msgspec.DecodeError, LayerfsError) as exc:
+        log.debug("%s: goes on: %s", where, exc)
+        return False
+    finally:
+        ending.release()
+    return True
 
 
 def _is_used(storage: ImageStorage) -> bool:

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -75,7 +76,8 @@ def place(tmp_path: Path) -> Iterator[Place]:
         for name in ("a", "b"):
             mounts.clear(tmp_path / name)
         if daemon.answers(made.bell):
-            os.kill(made.pid(), signal.SIGTERM)
+            with suppress(OSError):  # it ended by itself meanwhile
+                os.kill(made.pid(), signal.SIGTERM)
             clients.wait_until(lambda: mounts.mount_at(made.bell) is None)
         mounts.clear(made.bell)
 
@@ -99,6 +101,29 @@ def test_a_mount_is_started_for_an_overlay_and_ends_with_it(place: Place, pushed
     mounts.clear(root)
     clients.wait_until(lambda: not Path(f"/proc/{pid}").exists())
     assert mounts.mount_at(place.bell) is None
+
+
+def test_it_goes_on_for_an_overlay_that_was_detached(place: Place, pushed: Tag) -> None:
+    """No list of mounts has it any more: the kernel alone knows that a process is in it."""
+    root = place.target("a")
+    assert place.overlay(pushed, root).returncode == 0
+    pid = place.pid()
+    inside = subprocess.Popen(
+        ["sh", "-c", "read line; cat other"], cwd=root, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    try:
+        subprocess.run(["umount", "--lazy", root], check=True)
+        clients.wait_until(lambda: mounts.mount_at(place.bell) is None)
+        another = place.target("b")
+        assert place.overlay(pushed, another).returncode == 0
+        assert place.pid() != pid, "it has a mount of its own"
+
+        assert inside.communicate(b"\n", timeout=100)[0] == b"other"
+    finally:
+        inside.kill()
+        inside.wait()
+    clients.wait_until(lambda: not Path(f"/proc/{pid}").exists())
+    assert clients.read(another / "large") == NOISE
 
 
 def test_two_overlays_at_once_start_one(place: Place, pushed: Tag) -> None:
