@@ -1,13 +1,19 @@
 """What a server says of itself at /metrics, and to whom."""
 
+import os
 import tempfile
 from pathlib import Path
 
 import httpx
 import pytest
+import trio
+import trio.testing
 from prometheus_client.parser import text_string_to_metric_families
 
-from layerfs.settings import Audience
+from layerfs.serve.counts import ServerCounts
+from layerfs.serve.replies import Refused
+from layerfs.serving import ServerMetrics
+from layerfs.settings import Audience, Settings
 from tests.serve.scene import IMAGE, LARGE, SMALL, served
 from tests.support import clients
 from tests.support.daemon import running
@@ -46,6 +52,40 @@ async def test_metrics_are_for_whom_the_settings_say(
     else:
         assert answer.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
         assert "layerfs_serve_connections" in answer.body.decode()
+
+
+async def test_a_mount_that_does_not_answer_holds_nobody_up(
+    tmp_path: Path, store: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    (tmp_path / ".layerfs").mkdir()
+    fifo = tmp_path / ".layerfs/metrics"
+    os.mkfifo(fifo)  # as the file of a daemon that was stopped, it has whoever opens it wait
+    counts = ServerCounts("all", ServerMetrics(Settings(store=store), None, tmp_path).text)
+    try:
+        for _ in range(2):  # the first one's thread is still there
+            with pytest.raises(Refused, match="the mount does not answer") as caught:
+                await counts.read()
+            assert caught.value.status == 503
+    finally:
+        os.close(os.open(fifo, os.O_RDWR))
+
+
+async def test_one_text_is_for_all_who_ask_within_a_second(autojump_clock: trio.testing.MockClock) -> None:
+    made = 0
+
+    async def text(_: ServerCounts) -> bytes:
+        nonlocal made
+        made += 1
+        await trio.sleep(0.1)
+        return b"%d" % made
+
+    counts = ServerCounts("all", text)
+    async with trio.open_nursery() as nursery:
+        for _ in range(100):
+            nursery.start_soon(counts.read)
+    assert made == 1
+    await trio.sleep(1)
+    assert (await counts.read()).body == b"2"
 
 
 @pytest.mark.needs_root
