@@ -37,16 +37,21 @@ def waited_for(storage: ImageStorage, platform: Platform) -> list[LayersNeed]:
 def log_who_is_cut_off(storage: ImageStorage) -> None:
     """Say which overlays of this mount namespace no mount serves any more, before all of theirs is here."""
     try:
-        if bell_mount(storage.images_dir) is not None:
-            return  # it has seen as it began what they need
-        for overlay in overlays_on(storage.images_dir):
-            counts = map(storage.lazy.count, overlay.tocs)
-            if missing := sum(here.of_files - here.files for here in counts):
+        missing = {
+            overlay.point: sum(here.of_files - here.files for here in map(storage.lazy.count, overlay.tocs))
+            for overlay in overlays_on(storage.images_dir)
+        }
+        # Other mounts are looked at last, and only for a reason: a look at one is a use, and whoever unmounts
+        # several in a row would find the next one busy.
+        if not any(missing.values()) or bell_mount(storage.images_dir) is not None:
+            return  # a mount that there is has seen as it began what they need
+        for point, count in missing.items():
+            if count:
                 log.warning(
                     "%s: cut off from %d files that are not here and that no mount is asked for any more "
                     "(layerfs status --heal, or a new mount, has them)",
-                    os.fsdecode(overlay.point),
-                    missing,
+                    os.fsdecode(point),
+                    count,
                 )
     except (LayerfsError, OSError) as exc:
         log.debug("overlays could not be looked for: %s", exc)
