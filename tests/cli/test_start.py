@@ -149,7 +149,7 @@ import atexit, sys
 def hook(event, arguments):
     if event in ("subprocess.Popen", "os.fork", "os.posix_spawn", "os.exec"):
         with open(LISTED, "a") as file:
-            words = arguments[1] if event == "subprocess.Popen" else [event]
+            words = arguments[1] if event in ("subprocess.Popen", "os.posix_spawn") else [event]
             print(*words, *sys.modules.keys() & {"trio", "httpx"}, file=file)
 def end():
     with open(LISTED + ".modules", "w") as file:

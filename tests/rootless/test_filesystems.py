@@ -47,7 +47,7 @@ def filesystem(kind: str, household: Household) -> Iterator[Path]:
     try:
         yield point
     finally:
-        household.as_root("umount", str(point))
+        household.as_root("umount", "--lazy", str(point))  # who failed at it may be about to end
 
 
 @pytest.mark.parametrize(

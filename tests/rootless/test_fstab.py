@@ -62,9 +62,9 @@ def test_all_lines_are_mounted_and_the_second_time_nothing_is(household: Househo
     sources = ("none", "layerfs", str(place / "store"))
     lines = [f"{source} {point} fuse.layerfs {words}" for source, point in zip(sources, points, strict=True)]
     with fstab(household, *lines):
-        household.as_root("sh", "-euc", f"cd /; {_MOUNT}")
+        household.as_root("sh", "-euc", f"cd /etc; {_MOUNT}")
         first = mounted(household)
-        household.as_root("sh", "-euc", f"cd /; {_MOUNT}")
+        household.as_root("sh", "-euc", f"cd /etc; {_MOUNT}")
         second = mounted(household)
         for point in points:
             household.as_root("umount", str(point))
