@@ -46,14 +46,6 @@ class ImageEntry(msgspec.Struct, frozen=True):
         return stat.S_ISLNK(self.mode)
 
 
-class StoredImage(msgspec.Struct, frozen=True):
-    """A reference of a store, and what it names."""
-
-    reference: ImageReference
-    digest: Digest
-    """That of the manifest, or of the index."""
-
-
 class ImageFacts:
     """What is known of an image once its documents are here."""
 

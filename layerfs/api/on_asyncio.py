@@ -5,7 +5,7 @@ One store is for one event loop; a program with several opens it in each.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
 from functools import partial
@@ -13,16 +13,19 @@ from pathlib import Path
 from typing import BinaryIO, ParamSpec, Self, TypeVar, Unpack
 
 from layerfs.api import on_trio
-from layerfs.api.facts import ImageEntry, ImageFacts, MountFacts, StoredImage
+from layerfs.api.facts import ImageEntry, ImageFacts, MountFacts
 from layerfs.api.images import Output
 from layerfs.api.options import Laziness, Options, StrPath
 from layerfs.api.portal import Portal, ended
 from layerfs.api.root import PathLike
 from layerfs.api.watching import Tell
 from layerfs.catalog.verification import Report
-from layerfs.gc.jobs import Outcome, Survey
+from layerfs.gc.jobs import Outcome
+from layerfs.gc.listing import StoredImage
+from layerfs.gc.survey import Survey
 from layerfs.oci import Digest, ImageReference
 from layerfs.status import Fetching, Underway
+from layerfs.store.leases import Lease as StoredLease
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -180,8 +183,14 @@ class Store(_Face):
         return Image(self._portal, await self._call(self._inner.image, reference, platform=platform))
 
     async def images(self) -> Sequence[StoredImage]:
-        """Return the names that the store has, sorted."""
+        """Return the names that the store has, sorted, and what is known of each platform that is here."""
         return await self._call(self._inner.images)
+
+    async def remove(
+        self, images: Iterable[str | ImageReference], *, plan_only: bool = False, force: bool = False
+    ) -> Outcome:
+        """Remove names of images (tags, digests or image ids), and what only they needed."""
+        return await self._call(self._inner.remove, images, plan_only=plan_only, force=force)
 
     async def lease(
         self,
@@ -196,13 +205,21 @@ class Store(_Face):
             self._portal, await self._call(self._inner.lease, name, list(what), until=until, pid=pid)
         )
 
+    async def leases(self) -> Mapping[str, StoredLease]:
+        """Return the leases that hold, of all processes, by their names."""
+        return await self._call(self._inner.leases)
+
+    async def end_lease(self, name: str) -> None:
+        """End a lease of any process."""
+        await self._call(self._inner.end_lease, name)
+
     async def gc(self, *, plan_only: bool = False, older_than: float = 0, force: bool = False) -> Outcome:
         """Remove what no name, lease, mount or work needs, and say what went; with *plan_only* what would."""
         return await self._call(self._inner.gc, plan_only=plan_only, older_than=older_than, force=force)
 
     async def verify(
         self,
-        images: Iterable[str] | None = None,
+        images: Iterable[str | ImageReference] | None = None,
         *,
         quick: bool = False,
         repair: bool = False,

@@ -4,7 +4,7 @@ A call can be cancelled, and has the deadline of the scope around it: what was d
 attempt. Nothing here blocks the loop for longer than a system call on a local file takes.
 """
 
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
 from functools import partial
@@ -14,7 +14,7 @@ import trio
 
 from layerfs import naming
 from layerfs.api.backing import Backing
-from layerfs.api.facts import ImageFacts, StoredImage
+from layerfs.api.facts import ImageFacts
 from layerfs.api.here import image_here, require_platform
 from layerfs.api.images import Image, Lease, Mount
 from layerfs.api.machinery import (
@@ -27,14 +27,17 @@ from layerfs.api.options import Options, StrPath, platform_of, settings_of
 from layerfs.api.watching import Tell, Watcher, tasks, telling
 from layerfs.catalog.names import named_images
 from layerfs.catalog.verification import Report, Verification
-from layerfs.gc.jobs import Outcome, Survey, collect_garbage, survey
+from layerfs.gc.jobs import Outcome, collect_garbage, remove_images, survey
+from layerfs.gc.listing import StoredImage, list_images
+from layerfs.gc.survey import Survey
 from layerfs.needs import Need
 from layerfs.oci import Digest, ImageReference
 from layerfs.oci import Image as Documents
 from layerfs.settings import Settings
 from layerfs.status import Fetching
-from layerfs.store import ImageStorage
+from layerfs.store import ImageStorage, RefEntry
 from layerfs.store.checking import How
+from layerfs.store.leases import Lease as StoredLease
 
 __all__ = ["Image", "Lease", "Mount", "Store"]
 
@@ -103,11 +106,31 @@ class Store:
         return await self._image(named, await pinned(await self._backing.machinery(), named), platform)
 
     async def images(self) -> Sequence[StoredImage]:
-        """Return the names that the store has, sorted. Raises StoreError."""
-        refs = await trio.to_thread.run_sync(lambda: list(self.storage.refs.all()))
-        return sorted(
-            (StoredImage(name, entry.digest) for name, entry in refs), key=lambda one: str(one.reference)
-        )
+        """Return the names that the store has, sorted, and what is known of each platform that is here.
+
+        A row for each platform, unless the store was opened for one. Raises StoreError.
+        """
+        wanted, one = self._backing.settings.preferred_platform, self._backing.settings.platform is not None
+
+        def found() -> list[StoredImage]:
+            refs = sorted(self.storage.refs.all(), key=lambda named: str(named[0]))
+            return list_images(self.storage, dict(refs), wanted, one=one)
+
+        return await trio.to_thread.run_sync(found)
+
+    async def remove(
+        self, images: Iterable[str | ImageReference], *, plan_only: bool = False, force: bool = False
+    ) -> Outcome:
+        """Remove names of images, and what only they needed: tags, digests or image ids, as ``layerfs rm``.
+
+        Returns what went, with *plan_only* what would. Raises NotInStore, StoreReadOnly, StoreError.
+        """
+        names = list(images)
+
+        def work() -> Outcome:
+            return remove_images(self.storage, self._named(names), force=force, dry_run=plan_only)
+
+        return await trio.to_thread.run_sync(work)
 
     async def lease(
         self,
@@ -120,11 +143,19 @@ class Store:
         """Keep images, or layers and documents by their digests, until *until* or as long as *pid* lives.
 
         By default as long as this process lives. A lease of that *name* is replaced; another process ends it
-        by its name, with ``layerfs lease rm``. Raises StoreReadOnly, StoreError, UsageError.
+        by its name: `end_lease`, ``layerfs lease rm``. Raises StoreReadOnly, StoreError, UsageError.
         """
         digests = [one.digest if isinstance(one, ImageFacts) else one for one in what]
         take = partial(self.storage.lease, name, digests, until=until, pid=pid)
         return Lease(await trio.to_thread.run_sync(take))
+
+    async def leases(self) -> Mapping[str, StoredLease]:
+        """Return the leases that hold, of all processes, by their names. Raises StoreError."""
+        return dict(await trio.to_thread.run_sync(self.storage.leases.holding))
+
+    async def end_lease(self, name: str) -> None:
+        """End a lease of any process. Raises NotInStore, StoreReadOnly, StoreError."""
+        await trio.to_thread.run_sync(self.storage.leases.end, name)
 
     async def gc(self, *, plan_only: bool = False, older_than: float = 0, force: bool = False) -> Outcome:
         """Remove what no name, lease, mount or work needs, and say what went; with *plan_only* what would.
@@ -139,7 +170,7 @@ class Store:
 
     async def verify(
         self,
-        images: Iterable[str] | None = None,
+        images: Iterable[str | ImageReference] | None = None,
         *,
         quick: bool = False,
         repair: bool = False,
@@ -157,10 +188,7 @@ class Store:
             trio.from_thread.run(provider.obtain, need)
 
         def check() -> Report:
-            chosen = None
-            if names is not None:
-                found = (named_images(self.storage, text, self._reference) for text in names)
-                chosen = dict(one for some in found for one in some)
+            chosen = None if names is None else self._named(names)
             how = How(quick=quick, repair=repair, force=force)
             work = Verification(
                 self.storage,
@@ -185,6 +213,11 @@ class Store:
     def watch(self) -> Watcher:
         """Return what is asked for one event at a time."""
         return Watcher(self._backing.statistics)
+
+    def _named(self, names: Iterable[str | ImageReference]) -> dict[ImageReference, RefEntry]:
+        """Return the refs that *names* mean. Raises NotInStore."""
+        found = (named_images(self.storage, str(text), self._reference) for text in names)
+        return dict(one for some in found for one in some)
 
     def _reference(self, text: str | ImageReference) -> ImageReference:
         return text if isinstance(text, ImageReference) else naming.reference(self._backing.settings, text)

@@ -1,36 +1,20 @@
 """``layerfs images``: what the store knows. It contacts no registry."""
 
-import contextlib
-from collections.abc import Iterator
 from typing import Annotated, Literal
 
 import click
 
-from layerfs.catalog.documents import DocumentReader, ImageDocuments
 from layerfs.catalog.names import matching_refs
 from layerfs.cli import options, takes
 from layerfs.cli.app import app
 from layerfs.cli.completion import complete_reference
 from layerfs.cli.opening import open_store
 from layerfs.cli.output import print_json, print_table
-from layerfs.errors import LayerfsError, UsageError
-from layerfs.gc.collect import Collector
-from layerfs.gc.plan import Users
-from layerfs.needs import DocumentNeed
-from layerfs.oci import (
-    Digest,
-    Image,
-    ImageReference,
-    Index,
-    Manifest,
-    Repository,
-    documents_below,
-    stack_digest,
-)
-from layerfs.oci.image import LayerKey
+from layerfs.errors import UsageError
+from layerfs.gc.listing import StoredImage, list_images
+from layerfs.oci import ImageReference
 from layerfs.settings import Settings
 from layerfs.store import ImageStorage, RefEntry
-from layerfs.store.records import MERGERS
 from layerfs.view.texts import human_size
 
 _HEADER = ("REFERENCE", "DIGEST", "PLATFORM", "LAYERS", "SIZE", "FETCHED", "CREATED", "IN USE")
@@ -76,16 +60,9 @@ def images(
         for reference in refs:
             click.echo(reference)
         return
-    reader = DocumentReader(storage, settings.preferred_platform)
-    users = Collector(storage, counts=None).users()
-    rows = [
-        {"reference": str(reference), "digest": str(entry.digest), "resolved": entry.resolved_at}
-        | _details(storage, reader, users, reference.repository, digest)
-        for reference, entry in refs.items()
-        for digest in ([entry.digest] if settings.platform else _platforms(reader, reference, entry.digest))
-    ]
+    rows = list_images(storage, refs, settings.preferred_platform, one=settings.platform is not None)
     if as_json or form == "json":
-        print_json(rows)
+        print_json([_as_json(row) for row in rows])
     else:
         print_table(_HEADER, [_cells(row, whole=whole) for row in rows], spare=_SPARE, whole=whole)
 
@@ -106,79 +83,34 @@ def _chosen(storage: ImageStorage, patterns: list[str]) -> dict[ImageReference, 
     return refs
 
 
-def _platforms(reader: DocumentReader, reference: ImageReference, digest: Digest) -> list[Digest]:
-    """Return the images below a document that the store has documents of; the document itself if none."""
-
-    def load(each: Digest) -> Manifest | Index | None:
-        try:
-            return reader.document(each)
-        except LayerfsError:
-            return None
-
-    def found() -> Iterator[Digest]:
-        for document in documents_below(digest, load):
-            if isinstance(document, Manifest) and document.is_image:
-                with contextlib.suppress(LayerfsError):
-                    if isinstance(reader.read(reference.repository, document.digest), ImageDocuments):
-                        yield document.digest
-
-    return list(found()) or [digest]
-
-
-def _details(
-    storage: ImageStorage, reader: DocumentReader, users: Users, repository: Repository, digest: Digest
-) -> dict[str, object]:
-    """Return what the store knows of an image beyond its tag; nothing if it has no documents of it."""
-    try:
-        found = reader.read(repository, digest)
-    except LayerfsError:  # a document is damaged
-        return {}
-    if isinstance(found, DocumentNeed):  # only the tag is known
-        return {}
-    if found.image is None:
-        manifest = found.manifest
-        return {} if manifest is None or manifest.is_image else {"artifact": manifest.kind}
-    image = found.image
-    blobs = {layer.digest: layer.size for layer in image.layers}
-    return {
-        "manifest": str(image.manifest.digest),
-        "platform": str(image.config.platform),
-        "layers": len(blobs),
-        "size": sum(blobs.values()),
-        "fetched": sum(storage.open_layer(blob) is not None for blob in blobs),
-        "lazy": len({layer.digest for layer in image.layers if _is_listed(storage, layer.key)}),
-        "created": image.config.created,
-        "in_use": _uses(image, users),
+def _as_json(row: StoredImage) -> dict[str, object]:
+    named = {"reference": str(row.reference), "digest": str(row.digest), "resolved": row.resolved_at}
+    content = row.content
+    if content is None:
+        return named | ({} if row.artifact is None else {"artifact": row.artifact})
+    return named | {
+        "manifest": str(content.manifest),
+        "platform": str(content.platform),
+        "layers": content.layers,
+        "size": content.size,
+        "fetched": content.fetched,
+        "lazy": content.lazy,
+        "created": content.created,
+        "in_use": list(content.in_use),
     }
 
 
-def _is_listed(storage: ImageStorage, key: LayerKey) -> bool:
-    """Say whether the files of a layer are listed that is not whole."""
-    listed = key.toc is not None and storage.lazy.open_skeleton_of(key.toc, key.digest) is not None
-    return listed and storage.open_layer(key.digest) is None
-
-
-def _uses(image: Image, users: Users) -> list[str]:
-    """Say which leases need all of an image, and which mount uses its cover or its topmost layer.
-
-    The layers below may be another image's as well.
-    """
-    layers = [layer.digest for layer in image.layers]
-    leases = [root.name for root in users.roots if root.digests.issuperset(layers)]
-    tops = (*(stack_digest(layers, merger) for merger in MERGERS), *layers[-1:])
-    mounts = (users.usage.use_of(digest) for digest in tops)
-    return [*leases, *dict.fromkeys(str(mount) for mount in mounts if mount is not None)]
-
-
-def _cells(row: dict[str, object], *, whole: bool) -> list[str]:
-    size = row.get("size")
+def _cells(row: StoredImage, *, whole: bool) -> list[str]:
+    named = [str(row.reference), str(row.digest) if whole else row.digest.shown]
+    content = row.content
+    if content is None:
+        return [*named, "-" if row.artifact is None else "artifact", *("-" * 5)]
     return [
-        str(row["reference"]),
-        str(row["digest"]) if whole else Digest.parse(str(row["digest"])).shown,
-        "artifact" if "artifact" in row else str(row.get("platform", "-")),
-        str(row.get("layers", "-")),
-        human_size(size) if isinstance(size, int) else "-",
-        f"{row['fetched']}/{row['layers']}" if "fetched" in row else "-",
-        str(row.get("created") or "-")[:10],
-        "yes" if row.get("in_use") else "-",
+        *named,
+        str(content.platform),
+        str(content.layers),
+        human_size(content.size),
+        f"{content.fetched}/{content.layers}",
+        str(content.created or "-")[:10],
+        "yes" if content.in_use else "-",
     ]

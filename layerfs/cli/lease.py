@@ -9,7 +9,6 @@ from layerfs.cli.app import app
 from layerfs.cli.helping import Verbs
 from layerfs.cli.opening import open_store
 from layerfs.cli.output import print_json, print_table
-from layerfs.errors import NotInStore
 from layerfs.oci import Digest
 from layerfs.settings import Settings
 
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
 lease_app = Verbs(
     "lease",
     help="List and end leases: what programs need of the store, until when.",
-    epilog="A program takes one by ImageStorage.lease (docs/embedding.md); it ends with its process or time.",
+    epilog="A program takes one by Store.lease (docs/embedding.md); it ends with its process or time.",
     no_args_is_help=True,
 )
 app.add_command(lease_app)
@@ -45,8 +44,7 @@ def remove(
     """End leases. What they kept stays until layerfs gc."""
     leases = open_store(settings, make=False).leases
     for name in names:
-        if not leases.remove(name):
-            raise NotInStore(f"{name}: no such lease (layerfs lease ls lists them)")
+        leases.end(name)
         click.echo(f"removed {name}")
 
 

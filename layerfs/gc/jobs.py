@@ -5,25 +5,15 @@ from collections.abc import Mapping
 
 import msgspec
 
-from layerfs.catalog.inventory import Held, Inventory, take_inventory
+from layerfs.catalog.inventory import Held, take_inventory
 from layerfs.gc.collect import Collector
 from layerfs.gc.leftovers import Cleaner, Leftovers, suspended_of
 from layerfs.gc.objects import only_named_by, remove_objects, unnamed_objects
-from layerfs.gc.plan import Kept, Needed, Plan, Users, plan_collection, total
+from layerfs.gc.plan import Kept, Needed, Plan, plan_collection, total
+from layerfs.gc.survey import Survey
 from layerfs.oci import Digest, ImageReference
 from layerfs.store import ImageStorage, RefEntry
 from layerfs.store.stock import Stored
-
-
-class Survey(msgspec.Struct, frozen=True):
-    """What is in a store, who needs it, and what a collection would take."""
-
-    inventory: Inventory
-    users: Users
-    plan: Plan
-    leftovers: Leftovers
-    objects: Mapping[str, Held]
-    """Files of lazy layers that would go, too."""
 
 
 class Outcome(msgspec.Struct):

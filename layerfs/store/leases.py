@@ -19,7 +19,7 @@ from typing import Final, Self
 import msgspec
 
 from layerfs import host
-from layerfs.errors import InvalidDigest, StoreError, UsageError
+from layerfs.errors import InvalidDigest, NotInStore, StoreError, UsageError
 from layerfs.host.oserrors import disk_errors
 from layerfs.host.processes import pid_namespace, start_time
 from layerfs.oci import Digest, stack_digest
@@ -165,6 +165,11 @@ class Leases:
         if _NAME.fullmatch(name) is None:
             return False
         return unlink(self._directory / f"{name}{SUFFIX}")
+
+    def end(self, name: str) -> None:
+        """End a lease. Raises NotInStore if there is none of that name; StoreReadOnly, StoreError."""
+        if not self.remove(name):
+            raise NotInStore(f"{name}: no such lease (layerfs lease ls lists them)")
 
     def all(self) -> Iterator[tuple[str, Lease]]:
         """Yield the leases, those that hold no more too, by name; none if they are not ours to see.

@@ -10,7 +10,10 @@ import layerfs
 KEPT: Final = Path(__file__).with_name("signatures.txt")
 
 _SOURCE: Final = Path(layerfs.__file__).parent
-_MODULES: Final = ("api/on_trio", "api/images", "api/blocking", "api/on_asyncio", "api/facts", "api/options")
+_MODULES: Final = (
+    *("api/on_trio", "api/images", "api/blocking", "api/on_asyncio", "api/facts", "api/options"),
+    *("gc/listing", "gc/survey", "gc/jobs"),
+)
 _OPERATORS: Final = frozenset({"__aenter__", "__enter__"})
 
 

@@ -131,7 +131,8 @@ def test_a_child_of_fork_opens_a_store_of_its_own(store: Path, reference: str) -
 def test_ctrl_c_ends_a_pull_and_the_store_goes_on(store: Path, own_registry: Registry) -> None:
     reference = str(own_registry.push("api/interrupted", "1", IMAGE))
     code = (
-        "import sys, layerfs\n"
+        "import signal, sys, layerfs\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it\n"
         "with layerfs.Store.open(sys.argv[1]) as store:\n"
         "    try:\n"
         "        print('begun', flush=True)\n"

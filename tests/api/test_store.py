@@ -8,13 +8,14 @@ import subprocess
 import sys
 import tarfile
 from collections.abc import Awaitable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 import trio
 
 from layerfs.api.on_trio import Store
-from layerfs.errors import Denied, DigestMismatch, NotFound, Offline, PlatformMissing, UsageError
+from layerfs.errors import Denied, DigestMismatch, NotFound, NotInStore, Offline, PlatformMissing, UsageError
 from layerfs.status import Fetching, Underway
 from tests.api.conftest import BASE, IMAGE, TOP
 from tests.support import lazy_images, mounts
@@ -276,6 +277,39 @@ async def test_what_a_store_uses_stays_until_it_is_closed(store: Path, reference
         assert (await opened.gc(plan_only=True)).freed > 0
         assert (await opened.gc()).freed > 0
         assert opened.storage.open_layer(BASE.digest) is None
+
+
+async def test_leases_of_all_processes_are_listed_and_ended_by_name(store: Path) -> None:
+    until = datetime.now(UTC) + timedelta(hours=1)
+    async with Store.open(store) as opened:
+        await opened.lease("job", [BASE.digest], until=until)
+        held = await opened.leases()
+        await opened.end_lease("job")
+        with pytest.raises(NotInStore, match="job: no such lease"):
+            await opened.end_lease("job")
+        left = await opened.leases()
+
+    assert [(name, lease.digests, lease.until) for name, lease in held.items()] == [
+        ("job", (str(BASE.digest),), until)
+    ]
+    assert left == {}
+
+
+async def test_an_image_is_removed_with_what_nothing_else_needs(store: Path, reference: str) -> None:
+    async with Store.open(store) as opened:
+        await opened.pull(reference)
+        kept = await opened.remove([reference], plan_only=True)
+        assert kept.removed == {}, "this store uses it until it is closed"
+    async with Store.open(store) as opened:
+        planned = await opened.remove([reference], plan_only=True)
+        (row,) = await opened.images()
+        done = await opened.remove([row.reference])
+        with pytest.raises(NotInStore):
+            await opened.remove([reference])
+        left = await opened.images()
+
+    assert planned.removed == done.removed != {}
+    assert left == []
 
 
 async def test_damage_is_found_and_repaired(store: Path, reference: str) -> None:

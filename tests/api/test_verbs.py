@@ -3,15 +3,22 @@
 import io
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 import layerfs
 from layerfs.catalog.verification import Report
-from layerfs.gc.jobs import Outcome, Survey
+from layerfs.gc.jobs import Outcome
+from layerfs.gc.listing import StoredImage
+from layerfs.gc.survey import Total
+from layerfs.oci import Digest
+from layerfs.store import ImageStorage
+from layerfs.store.leases import Lease
 from tests.overlay.scene import command
 
 _ROOT = Path(__file__).parents[2]
@@ -24,24 +31,46 @@ _ROWS = dict(
 )
 
 
-def _images(said: str, made: list[Any]) -> None:
-    rows = [(row["reference"], row["digest"]) for row in json.loads(said)]
-    assert rows == [(str(one.reference), str(one.digest)) for one in made]
-    assert rows
+def _images(said: str, made: list[StoredImage]) -> None:
+    (row,) = json.loads(said)
+    (one,) = made
+    content = one.content
+    assert content is not None
+    named = {"reference": str(one.reference), "digest": str(one.digest), "in_use": list(content.in_use)}
+    about = {"platform": str(content.platform), "manifest": str(content.manifest), "created": content.created}
+    numbers = {name: getattr(content, name) for name in ("layers", "size", "fetched", "lazy")}
+    row["resolved"] = datetime.fromisoformat(row["resolved"])
+    assert row == named | about | numbers | {"resolved": one.resolved_at}
+    assert content.fetched == 2
 
 
-def _usage(said: str, made: Survey) -> None:
-    found, told = made.inventory, json.loads(said)
-    assert told["total"]["count"] == len(found.things)
-    assert told["total"]["size"] - told["other"]["size"] == sum(one.size for one in found.things.values())
-    assert {row["reference"] for row in told["images"]} == set(map(str, found.images))
+def _usage(said: str, made: dict[str, Total]) -> None:
+    told = json.loads(said)
+    assert {name: told[name] for name in made} == {
+        name: msgspec.structs.asdict(total) for name, total in made.items()
+    }
+    assert told["total"]["size"] == sum(total.size for total in made.values()) / 2 > 0
 
 
 def _collected(said: str, made: Outcome) -> None:
     told = json.loads(said)
-    kept = {(one.what.kind, str(one.what.digest)) for one in made.kept}
-    assert {(row["kind"], row["digest"]) for row in told["kept"]} == kept
+    kept = [(str(one.what.kind), str(one.what.digest), list(one.reasons)) for one in made.kept]
+    assert [(row["kind"], row["digest"], row["for"]) for row in told["kept"]] == kept != []
     assert (told["freed"], told["removed"], made.removed) == (0, [], {})
+
+
+def _removed(said: str, made: Outcome) -> None:
+    told = json.loads(said)
+    removed = [(what.kind, str(what.digest), held.size) for what, held in made.removed.items()]
+    assert [(row["kind"], row["digest"], row["size"]) for row in told["removed"]] == removed != []
+    assert told["freed"] == made.freed > 0
+
+
+def _leases(said: str, made: Mapping[str, Lease]) -> None:
+    assert [(row["name"], row["digests"]) for row in json.loads(said)] == [
+        (name, list(lease.digests)) for name, lease in made.items()
+    ]
+    assert "kept" in made
 
 
 def _verified(said: str, made: Report) -> None:
@@ -66,6 +95,8 @@ _COMPARED: dict[str, Callable[[str, Any], None]] = {
     "lowerdir REFERENCE": _said,
     "export REFERENCE -o FILE": lambda _, made: None,
     "pull --quiet REFERENCE": _said,
+    "rm --dry-run --json REFERENCE": _removed,
+    "lease ls --json": _leases,
 }
 
 
@@ -80,8 +111,8 @@ def test_a_verb_and_its_line_say_the_same(row: str, pulled: tuple[Path, str], tm
     stream = io.BytesIO()
     words = row.replace("REFERENCE", reference).replace("FILE", str(tmp_path / "root.tar")).split()
 
-    said = command(*words, "--store", path).stdout
-    with layerfs.Store.open(path) as store:
+    with ImageStorage(path).lease("kept", [Digest.of(b"nobody's")]), layerfs.Store.open(path) as store:
+        said = command(*words, "--store", path).stdout
         made = eval(_ROWS[row], {"store": store, "reference": reference, "stream": stream, "str": str})
 
     _COMPARED[row](said, made)
