@@ -1,6 +1,6 @@
 """One image for all faces, in the registry of the session."""
 
-import itertools
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -8,8 +8,6 @@ import pytest
 import layerfs
 from tests.support import images
 from tests.support.registry import Registry
-
-_numbers = itertools.count()
 
 BASE = images.layer(
     images.directory("etc"),
@@ -24,16 +22,23 @@ TOP = images.layer(images.whiteout("etc/old"), images.file("etc/new", b"x" * 100
 IMAGE = images.index(images.image(BASE, TOP))
 
 
-@pytest.fixture
-def reference(registry: Registry) -> str:
-    """The name of the image, in a repository of its own."""
-    return str(registry.push(f"api/app{next(_numbers)}", "1", IMAGE))
+@pytest.fixture(scope="session")
+def reference(_session_registry: Registry) -> str:
+    """The name of the image."""
+    return str(_session_registry.push("api/app", "1", IMAGE))
 
 
 @pytest.fixture(scope="session")
-def pulled(_session_registry: Registry, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """A store that has the image, for tests that only read; and its name."""
+def pausing(_session_registry: Registry, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
+    """A registry that tests may pause for a block, beside that of the session."""
+    with Registry(tmp_path_factory.mktemp("pausing")) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def pulled(reference: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A store that has the image, for tests that leave it so; and its name."""
     store = tmp_path_factory.mktemp("pulled") / "store"
     with layerfs.Store.open(store) as opened:
-        name = str(opened.pull(str(_session_registry.push("api/pulled", "1", IMAGE))).reference)
-    return store, name
+        opened.pull(reference)
+    return store, reference

@@ -42,7 +42,9 @@ def test_an_image_is_pulled_and_read(store: Path, reference: str) -> None:
 
 
 @pytest.mark.needs_root
-def test_a_root_is_mounted_for_a_block(store: Path, reference: str, mountpoint: Path) -> None:
+def test_a_root_is_mounted_for_a_block(pulled: tuple[Path, str], mountpoint: Path) -> None:
+    store, reference = pulled
+
     async def main() -> None:
         async with Store.open(store) as opened:
             image = await opened.image(reference)
@@ -53,12 +55,12 @@ def test_a_root_is_mounted_for_a_block(store: Path, reference: str, mountpoint: 
     run(main())
 
 
-def test_a_timeout_ends_a_pull_and_the_store_goes_on(store: Path, own_registry: Registry) -> None:
-    reference = str(own_registry.push("api/asyncio", "1", IMAGE))
+def test_a_timeout_ends_a_pull_and_the_store_goes_on(store: Path, pausing: Registry) -> None:
+    reference = str(pausing.push("api/asyncio", "1", IMAGE))
 
     async def main() -> None:
         async with Store.open(store) as opened:
-            with own_registry.paused(), pytest.raises(TimeoutError):
+            with pausing.paused(), pytest.raises(TimeoutError):
                 async with asyncio.timeout(0.2):
                     await opened.pull(reference)
             assert (await opened.pull(reference)).digest == IMAGE.digest
@@ -67,7 +69,9 @@ def test_a_timeout_ends_a_pull_and_the_store_goes_on(store: Path, own_registry: 
 
 
 @pytest.mark.needs_root
-def test_a_mount_whose_caller_was_cancelled_is_undone(store: Path, reference: str, mountpoint: Path) -> None:
+def test_a_mount_whose_caller_was_cancelled_is_undone(pulled: tuple[Path, str], mountpoint: Path) -> None:
+    store, reference = pulled
+
     async def main() -> None:
         async with Store.open(store) as opened:
             image = await opened.pull(reference)

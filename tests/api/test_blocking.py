@@ -30,7 +30,8 @@ def test_ten_lines_from_a_name_to_files(store: Path, reference: str) -> None:
 
 
 @pytest.mark.needs_root
-def test_a_root_is_mounted_for_a_block(store: Path, reference: str, mountpoint: Path) -> None:
+def test_a_root_is_mounted_for_a_block(pulled: tuple[Path, str], mountpoint: Path) -> None:
+    store, reference = pulled
     with layerfs.Store.open(store) as opened, opened.image(reference).mount(mountpoint, rw=True) as mount:
         (mountpoint / "etc/motd").write_text("mine")
         assert mount.upper is not None
@@ -39,7 +40,8 @@ def test_a_root_is_mounted_for_a_block(store: Path, reference: str, mountpoint: 
     assert os.listdir(mountpoint) == []
 
 
-def test_threads_share_a_store(store: Path, reference: str) -> None:
+def test_threads_share_a_store(pulled: tuple[Path, str]) -> None:
+    store, reference = pulled
     with layerfs.Store.open(store) as opened, ThreadPoolExecutor(8) as pool:
 
         def read(number: int) -> bytes:
@@ -59,7 +61,8 @@ def test_errors_are_those_of_the_implementation(store: Path, reference: str) -> 
         layerfs.Store.open("/dev/null/nothing")
 
 
-def test_a_closed_store_says_so(store: Path, reference: str) -> None:
+def test_a_closed_store_says_so(pulled: tuple[Path, str]) -> None:
+    store, reference = pulled
     opened = layerfs.Store.open(store)
     image = opened.pull(reference)
     opened.close()
@@ -71,10 +74,10 @@ def test_a_closed_store_says_so(store: Path, reference: str) -> None:
         opened.images()
 
 
-def test_closing_ends_what_other_threads_wait_for(store: Path, own_registry: Registry) -> None:
-    reference = str(own_registry.push("api/closing", "1", IMAGE))
+def test_closing_ends_what_other_threads_wait_for(store: Path, pausing: Registry) -> None:
+    reference = str(pausing.push("api/closing", "1", IMAGE))
     opened = layerfs.Store.open(store)
-    with own_registry.paused(), ThreadPoolExecutor(1) as pool:
+    with pausing.paused(), ThreadPoolExecutor(1) as pool:
         begun = threading.Event()
 
         def pull() -> None:
@@ -88,11 +91,11 @@ def test_closing_ends_what_other_threads_wait_for(store: Path, own_registry: Reg
             waiting.result()
 
 
-def test_a_deadline_holds_for_the_calls_of_a_block(store: Path, own_registry: Registry) -> None:
-    reference = str(own_registry.push("api/late", "1", IMAGE))
+def test_a_deadline_holds_for_the_calls_of_a_block(store: Path, pausing: Registry) -> None:
+    reference = str(pausing.push("api/late", "1", IMAGE))
     with layerfs.Store.open(store) as opened:
         late = pytest.raises(TimeoutError, match="stays")
-        with own_registry.paused(), layerfs.fail_after(0.2), layerfs.fail_after(60), late:
+        with pausing.paused(), layerfs.fail_after(0.2), layerfs.fail_after(60), late:
             opened.pull(reference)
         assert opened.pull(reference).digest == IMAGE.digest
 
@@ -128,8 +131,8 @@ def test_a_child_of_fork_opens_a_store_of_its_own(store: Path, reference: str) -
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_ctrl_c_ends_a_pull_and_the_store_goes_on(store: Path, own_registry: Registry) -> None:
-    reference = str(own_registry.push("api/interrupted", "1", IMAGE))
+def test_ctrl_c_ends_a_pull_and_the_store_goes_on(store: Path, pausing: Registry) -> None:
+    reference = str(pausing.push("api/interrupted", "1", IMAGE))
     code = (
         "import signal, sys, layerfs\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it\n"
@@ -141,7 +144,7 @@ def test_ctrl_c_ends_a_pull_and_the_store_goes_on(store: Path, own_registry: Reg
         "        print('interrupted', len(store.images()), flush=True)\n"
     )
     command = [sys.executable, "-c", code, str(store), reference]
-    with own_registry.paused(), subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    with pausing.paused(), subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "begun\n"
         process.send_signal(signal.SIGINT)

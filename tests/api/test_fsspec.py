@@ -22,8 +22,9 @@ from layerfs.api.on_fsspec import ImageFileSystem, split_path  # noqa: E402
 Scenario = Callable[[Any, Callable[..., str], str], str]
 
 
-@pytest.fixture
-def filesystem(store: Path) -> Iterator[ImageFileSystem]:
+@pytest.fixture(scope="module")
+def filesystem(pulled: tuple[Path, str]) -> Iterator[ImageFileSystem]:
+    store, _ = pulled
     made = ImageFileSystem(store=str(store), skip_instance_cache=True)
     yield made
     made.close()
@@ -82,7 +83,8 @@ class TestGet(_Images, abstract.AbstractGetTests):  # type: ignore[misc]
     test_get_directory_recursive = None  # makes directories in the filesystem
 
 
-def test_a_url_is_opened_by_the_entry_point(store: Path, reference: str) -> None:
+def test_a_url_is_opened_by_the_entry_point(pulled: tuple[Path, str]) -> None:
+    store, reference = pulled
     how = {"store": str(store), "skip_instance_cache": True}
     with fsspec.open(f"layerfs://{reference}/etc/self", **how) as file:
         assert file.read() == b"welcome"

@@ -157,8 +157,9 @@ async def test_the_exported_archive_is_the_merged_root(pulled: tuple[Path, str])
 
 @pytest.mark.needs_root
 async def test_a_mounted_root_is_the_image_until_its_block_is_left(
-    store: Path, reference: str, mountpoint: Path
+    pulled: tuple[Path, str], mountpoint: Path
 ) -> None:
+    store, reference = pulled
     async with Store.open(store) as opened:
         image = await opened.image(reference)
         async with await image.mount(mountpoint) as mount:
@@ -174,9 +175,8 @@ async def test_a_mounted_root_is_the_image_until_its_block_is_left(
 
 
 @pytest.mark.needs_root
-async def test_what_is_written_to_a_root_is_gone_with_it(
-    store: Path, reference: str, mountpoint: Path
-) -> None:
+async def test_what_is_written_to_a_root_is_gone_with_it(pulled: tuple[Path, str], mountpoint: Path) -> None:
+    store, reference = pulled
     async with Store.open(store) as opened:
         image = await opened.image(reference)
         async with await image.mount(mountpoint, rw=True) as mount:
@@ -254,10 +254,10 @@ async def test_bytes_that_differ_from_their_digest_are_refused(store: Path, own_
         assert opened.storage.open_layer(TOP.digest) is None
 
 
-async def test_a_deadline_ends_a_pull_and_the_store_goes_on(store: Path, own_registry: Registry) -> None:
-    reference = str(own_registry.push("api/slow", "1", IMAGE))
+async def test_a_deadline_ends_a_pull_and_the_store_goes_on(store: Path, pausing: Registry) -> None:
+    reference = str(pausing.push("api/slow", "1", IMAGE))
     async with Store.open(store) as opened:
-        with own_registry.paused(), pytest.raises(trio.TooSlowError):
+        with pausing.paused(), pytest.raises(trio.TooSlowError):
             with trio.fail_after(0.2):
                 await opened.pull(reference)
         assert (await opened.pull(reference)).digest == IMAGE.digest

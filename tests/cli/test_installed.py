@@ -34,6 +34,7 @@ def test_the_wheel_installs_them(tmp_path: Path) -> None:
     [wheel] = tmp_path.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
         assert not [name for name in archive.namelist() if "shared_data.py" in name]
+        assert "layerfs/py.typed" in archive.namelist()
     subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)
     subprocess.run([tmp_path / "venv/bin/pip", "install", "-q", "--no-deps", wheel], check=True)
     for place, text in shared_data().items():
