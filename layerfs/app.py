@@ -18,9 +18,10 @@ import trio
 from layerfs.containers import log_who_is_cut_off, waited_for
 from layerfs.errors import InvalidSettings
 from layerfs.extract.client import ExtractorPool
-from layerfs.fetch import Fetcher, open_fetcher
 from layerfs.fetch.backoff import Backoff
+from layerfs.fetch.fetcher import Fetcher
 from layerfs.fetch.laziness import Laziness
+from layerfs.fetch.opening import open_fetcher
 from layerfs.fetch.origin import InProcess, Origin
 from layerfs.fetch.progress import Journal
 from layerfs.fetch.remote import open_remote
@@ -138,7 +139,9 @@ async def _origin(settings: Settings, in_force: "InForce | None", journal: Journ
     if in_force is not None:
         died = partial(journal.died, "downloader")
         allowed = _allowed_registries(settings)
-        async with open_remote(allowed, came=journal.traffic.add, died=died) as remote:
+        # Who mounts looks soon, and the first look would wait half a second of processor for the process.
+        early = not allowed.offline
+        async with open_remote(allowed, early=early, came=journal.traffic.add, died=died) as remote:
             in_force.tell(lambda now: remote.renew(_allowed_registries(now)))
             yield remote
     else:

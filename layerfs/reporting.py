@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 
 from layerfs import __version__
-from layerfs.fetch import Fetcher
+from layerfs.fetch.fetcher import Fetcher
 from layerfs.gc.keeper import Keeper
 from layerfs.metrics import exposition
 from layerfs.status import Requests, Status

@@ -17,7 +17,7 @@ import trio
 from layerfs import __version__
 from layerfs import app as wiring
 from layerfs.errors import InvalidSettings
-from layerfs.fetch import Fetcher
+from layerfs.fetch.fetcher import Fetcher
 from layerfs.fetch.tasks import background
 from layerfs.metrics import exposition_of_server
 from layerfs.serve.counts import ServerCounts

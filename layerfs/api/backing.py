@@ -13,7 +13,7 @@ from layerfs.api.machinery import Machinery, swept
 from layerfs.api.mounting import Remains
 from layerfs.bells import bell_mount
 from layerfs.errors import StoreError
-from layerfs.fetch import Fetcher
+from layerfs.fetch.fetcher import Fetcher
 from layerfs.fetch.laziness import Laziness
 from layerfs.needs import Need
 from layerfs.settings import Settings

@@ -13,7 +13,7 @@ from layerfs.bells import bell_mount
 from layerfs.catalog.documents import held_document
 from layerfs.containers import unfinished
 from layerfs.errors import NotInStore, PlatformMissing, StoreError, StoreUnfit
-from layerfs.fetch import Fetcher
+from layerfs.fetch.fetcher import Fetcher
 from layerfs.fetch.tasks import background
 from layerfs.gc.keeper import Keeper
 from layerfs.needs import LayersNeed, StackNeed, TagNeed

@@ -7,7 +7,7 @@ from typing import Final
 
 import trio
 
-from layerfs.fetch import Journal
+from layerfs.fetch.progress import Journal
 from layerfs.oci import Repository
 from layerfs.oci.image import ImageLayer
 from layerfs.status import Fetching, Underway

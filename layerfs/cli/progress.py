@@ -13,7 +13,7 @@ import trio
 
 from layerfs.cli import terminal
 from layerfs.cli.frames import LayerState, Speed, frame, totals
-from layerfs.fetch import Journal
+from layerfs.fetch.progress import Journal
 from layerfs.oci import Digest, Image
 from layerfs.oci.image import ImageLayer
 from layerfs.view.texts import human_size

@@ -23,10 +23,6 @@ breaks the archive before the digest can tell (`verdicts`). A damaged blob in th
 is fetched again. A claim of a config about a layer (its diff_id) concerns that image only, so it is part of
 the flight's key. Bytes that came in several pieces, some of them perhaps from an earlier process, are fetched
 once more in one piece before anybody is blamed.
+
+This module imports nothing: the downloader process would have to, while somebody waits for it to start.
 """
-
-from layerfs.fetch.fetcher import Fetcher
-from layerfs.fetch.opening import open_fetcher
-from layerfs.fetch.progress import Journal, Progress
-
-__all__ = ["Fetcher", "Journal", "Progress", "open_fetcher"]

@@ -19,10 +19,10 @@ from layerfs.fetch.parts import BlobParts, spans_of
 from layerfs.fetch.progress import Progress
 from layerfs.fetch.spans import Span, ahead
 from layerfs.fetch.streams import ONE, Rate, Streams, fill, gap_end
+from layerfs.host.files import write_all_at
 from layerfs.host.oserrors import disk_errors
 from layerfs.oci import Descriptor, Repository
 from layerfs.store import StagedDownload, VerifiedBlob
-from layerfs.store.disk import write_all_at
 from layerfs.store.parts import Part
 
 _COPIED: Final = 1 << 20

@@ -6,9 +6,9 @@ import trio
 
 from layerfs.errors import SizeMismatch
 from layerfs.fetch.origin import BlobChunks, Listener, Means
+from layerfs.host.files import write_all_at
 from layerfs.host.oserrors import disk_errors
 from layerfs.oci import Descriptor
-from layerfs.store.disk import write_all_at
 
 ANNOUNCED: Final = 1 << 20
 """Bytes after which it is told that they arrived: each time is a message, and a step of the daemon."""

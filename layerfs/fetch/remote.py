@@ -37,6 +37,10 @@ class RemoteOrigin:
         """
         self._helper = self._new_helper(settings)
 
+    async def warm(self) -> None:
+        """Start the process, for whoever is about to ask."""
+        await self._helper.warm()
+
     async def ask(self, operation: Operation[A], files: tuple[int, ...] = (), told: Listener = ignore) -> A:
         """Have *operation* done; *files* are lent to it."""
         raw = await self._helper.ask(packed(operation), files, told)
@@ -48,12 +52,14 @@ async def open_remote(
     settings: RegistrySettings,
     *,
     idle_exit: float = IDLE_EXIT,
+    early: bool = False,
     came: Callable[[Traffic], None] = lambda _: None,
     died: Callable[[], None] = lambda: None,
 ) -> AsyncIterator[RemoteOrigin]:
     """Own the process and the task that hears it. A LayerfsError of the block leaves as itself.
 
-    *came* hears what it has counted, each time of what is new; *died* is called when the process dies.
+    With *early* the process starts at once, not at the first question. *came* hears what it has counted, each
+    time of what is new; *died* is called when the process dies.
     """
     async with background() as nursery:
 
@@ -64,4 +70,7 @@ async def open_remote(
             module = "layerfs.fetch.downloader"
             return Helper(nursery, "downloader", module, packed(settings), idle_exit, counted, died)
 
-        yield RemoteOrigin(new_helper, settings)
+        remote = RemoteOrigin(new_helper, settings)
+        if early:
+            nursery.start_soon(remote.warm)
+        yield remote

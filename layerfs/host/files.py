@@ -1,10 +1,10 @@
-"""Reading a file that should be small.
+"""Reading a file that should be small, and writing at a place in one.
 
 The caller puts the error into words, and decides what else the file has to be.
 """
 
 import os
-from errno import EFBIG, EPERM
+from errno import EFBIG, EIO, EPERM
 from io import FileIO
 from typing import Final
 
@@ -33,3 +33,14 @@ def read_opened(opened: FileIO, limit: int) -> bytes:
     if len(content) > limit:
         raise OSError(EFBIG, f"longer than {limit} bytes")
     return bytes(content)
+
+
+def write_all_at(fd: int, data: bytes | memoryview, offset: int) -> None:
+    """Write all of *data* at *offset*, however little pwrite(2) takes at a time. Raises OSError."""
+    rest = memoryview(data)
+    while rest:
+        taken = os.pwrite(fd, rest, offset)
+        if taken == 0:
+            raise OSError(EIO, "the file accepts no more bytes")
+        offset += taken
+        rest = rest[taken:]

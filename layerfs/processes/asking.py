@@ -194,6 +194,11 @@ class Helper:
         self._process: _Process | None = None
         self._numbers = itertools.count()
 
+    async def warm(self) -> None:
+        """Start the process, for whoever is about to ask. Failures are told to who asks."""
+        with suppress(WorkerDied):
+            await self._ready()
+
     async def ask(
         self, operation: msgspec.Raw, files: tuple[int, ...], told: Callable[[int], None]
     ) -> msgspec.Raw:

@@ -37,17 +37,6 @@ def write_all(fd: int, data: bytes | memoryview) -> None:
         rest = rest[taken:]
 
 
-def write_all_at(fd: int, data: bytes | memoryview, offset: int) -> None:
-    """Write all of *data* at *offset*, as `write_all` does. Raises OSError."""
-    rest = memoryview(data)
-    while rest:
-        taken = os.pwrite(fd, rest, offset)
-        if taken == 0:
-            raise OSError(EIO, "the file accepts no more bytes")
-        offset += taken
-        rest = rest[taken:]
-
-
 FILE_MODE: Final = 0o644
 """The mode of the store's files, whatever the umask: its directories say who gets at them."""
 DIRECTORY_MODE: Final = 0o755

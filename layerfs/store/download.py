@@ -15,10 +15,11 @@ from typing import Final, Self
 
 from layerfs.errors import ImageError, SizeMismatch, StoreDamaged, StoreError
 from layerfs.host import boot_id
+from layerfs.host.files import write_all_at
 from layerfs.host.oserrors import disk_errors
 from layerfs.oci import Digest
 from layerfs.store.blobs import VerifiedBlob, verified
-from layerfs.store.disk import sync_directory, write_all_at
+from layerfs.store.disk import sync_directory
 from layerfs.store.locks import ByteLock
 from layerfs.store.pieces import Pieces, most_notes
 from layerfs.store.writer import HashingWriter

@@ -10,10 +10,10 @@ from typing import Final, Self
 import msgspec
 
 from layerfs.errors import DigestMismatch, SizeMismatch
+from layerfs.host.files import write_all_at
 from layerfs.host.oserrors import disk_errors
 from layerfs.layer.toc import Content, Piece
 from layerfs.oci import Digest
-from layerfs.store.disk import write_all_at
 from layerfs.store.locks import ByteLock
 
 _CHUNK: Final = 1 << 20

@@ -28,7 +28,8 @@ from layerfs.errors import (
     Unreachable,
 )
 from layerfs.extract.client import ExtractorPool
-from layerfs.fetch import Fetcher, open_fetcher
+from layerfs.fetch.fetcher import Fetcher
+from layerfs.fetch.opening import open_fetcher
 from layerfs.layer.budgets import Budgets
 from layerfs.needs import (
     BlobNeed,

@@ -20,8 +20,9 @@ from layerfs.catalog.documents import ImageDocuments
 from layerfs.catalog.known import KnownImages
 from layerfs.errors import DigestMismatch, InvalidDocument, LayerfsError, NotFound, Unreachable, WaitRefused
 from layerfs.extract.client import ExtractorPool
-from layerfs.fetch import Fetcher, open_fetcher
+from layerfs.fetch.fetcher import Fetcher
 from layerfs.fetch.lending import LOOK, PACE, Claim, Lending, next_to_get, to_recall
+from layerfs.fetch.opening import open_fetcher
 from layerfs.fetch.operations import FetchManifest
 from layerfs.fetch.progress import Progress
 from layerfs.fetch.sharing import LASTS, UNKNOWN, LocatingOrigin, WaitShares

@@ -23,9 +23,10 @@ from layerfs.errors import (
 )
 from layerfs.extract.client import ExtractorPool
 from layerfs.extract.job import UnpackJob
-from layerfs.fetch import Fetcher, open_fetcher
 from layerfs.fetch.decoding import Decoders
+from layerfs.fetch.fetcher import Fetcher
 from layerfs.fetch.laziness import LAZY, Laziness
+from layerfs.fetch.opening import open_fetcher
 from layerfs.fetch.origin import InProcess
 from layerfs.fetch.parts import read_span
 from layerfs.fetch.spans import Span

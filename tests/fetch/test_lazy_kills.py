@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from layerfs.extract.client import ExtractorPool
-from layerfs.fetch import Fetcher
+from layerfs.fetch.fetcher import Fetcher
 from layerfs.needs import FileNeed, LayersNeed, TocNeed
 from layerfs.oci import Digest, Image, Repository
 from layerfs.store import ImageStorage
@@ -26,7 +26,7 @@ import sys, trio
 from pathlib import Path
 from tests.fetch.test_lazy_kills import PLATFORM, fetch_files
 from layerfs.extract.client import ExtractorPool
-from layerfs.fetch import open_fetcher
+from layerfs.fetch.opening import open_fetcher
 from layerfs.fetch.origin import InProcess
 from layerfs.layer.budgets import Budgets
 from layerfs.needs import LayersNeed

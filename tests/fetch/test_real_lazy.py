@@ -7,7 +7,7 @@ import pytest
 
 from layerfs.errors import InvalidArchive, InvalidToc
 from layerfs.extract.client import ExtractorPool
-from layerfs.fetch import Fetcher
+from layerfs.fetch.fetcher import Fetcher
 from layerfs.needs import FileNeed, LayersNeed, TocNeed
 from layerfs.oci import Digest, Image, Repository
 from layerfs.store.tocs import BlobPlace

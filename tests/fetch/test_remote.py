@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import trio
+import trio.testing
 
 from layerfs.errors import DigestMismatch, Offline, SizeMismatch, StoreError, Unreachable, WorkerDied
 from layerfs.fetch.operations import FetchConfig, Receive, Resolve
@@ -133,6 +134,36 @@ async def test_no_process_is_started_for_no_question() -> None:
     async with open_remote(RegistrySettings()):
         await trio.sleep(0.05)
         assert downloaders() == []
+
+
+async def test_a_process_that_is_wanted_early_runs_before_the_first_question() -> None:
+    async with open_remote(RegistrySettings(offline=True), early=True) as remote:
+        with trio.fail_after(30):
+            while not downloaders():  # noqa: ASYNC110 - a process is seen in /proc alone
+                await trio.sleep(0.01)
+        started = downloaders()
+        with pytest.raises(Offline):
+            await remote.ask(Resolve(Repository("127.0.0.1:1", "a/b").with_tag("latest")))
+        assert downloaders() == started
+    assert downloaders() == []
+
+
+async def test_one_that_is_wanted_early_and_cannot_be_started_is_told_to_who_asks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sys, "executable", "/nonexistent/python")
+    async with open_remote(RegistrySettings(), early=True) as remote:
+        await trio.testing.wait_all_tasks_blocked()
+        with pytest.raises(WorkerDied, match="cannot be started"):
+            await remote.ask(Resolve(Repository("127.0.0.1:1", "a/b").with_tag("latest")))
+
+
+def test_the_process_imports_neither_store_nor_extractors() -> None:
+    """Somebody waits for it to start."""
+    probe = "import sys, layerfs.fetch.downloader; print(*sys.modules)"
+    modules = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
+    rooms = {name.split(".")[1] for name in modules.stdout.split() if name.startswith("layerfs.")}
+    assert rooms.isdisjoint({"store", "extract", "layer", "view"})
 
 
 async def test_errors_come_back_as_themselves(faulty: FaultyRegistry) -> None:
