@@ -10,6 +10,7 @@ from layerfs.cli.app import app
 from layerfs.cli.native import use_native_stack
 from layerfs.cli.opening import reference_of
 from layerfs.cli.output import print_json
+from layerfs.errors import UsageError
 from layerfs.layer.overlayfs import fuse_lowerdir_option, lowerdir_option
 from layerfs.settings import Settings
 
@@ -35,6 +36,10 @@ _FOR_THE_KERNEL: Final = (
     "--for fuse-overlayfs"
 )
 """What a user is told who cannot mount the kernel's overlayfs where they are now."""
+_NEVER_LAZY: Final = (
+    "lowerdir --lazy: a text keeps neither the cover of a lazy root, which belongs to one overlay, "
+    "nor the mount that is asked for its files (expected --eager, or layerfs overlay --lazy always)"
+)
 
 
 @app.verb(epilog='Example: mount -t overlay overlay -o "$(layerfs lowerdir alpine:3.20)" /mnt')
@@ -47,6 +52,9 @@ def lowerdir(
     fetch: Annotated[
         bool, takes.option("--fetch/--no-fetch", help="Fetch what is missing, or say where it would be.")
     ] = True,
+    lazy: Annotated[
+        bool, takes.option("--lazy/--eager", help="Whole layers (--eager); --lazy says what to do instead.")
+    ] = False,
 ) -> None:
     """Print the native lower directories of an image.
 
@@ -56,6 +64,8 @@ def lowerdir(
     With --no-fetch the manifest must be in the store, the directories need not be there yet. With --offline
     nothing is fetched, and a missing layer is an error.
     """
+    if lazy:
+        raise UsageError(_NEVER_LAZY)
 
     def show(paths: list[str]) -> None:
         if format_ == "json":

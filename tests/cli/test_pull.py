@@ -295,7 +295,8 @@ def test_offline_says_what_is_missing(layerfs: CommandLine, registry: Registry) 
     ImageStorage(layerfs.store)
     assert "without --offline" in layerfs("lowerdir", "--offline", reference, code=5).stderr
     layerfs("pull", "-q", reference)
-    lines = layerfs("lowerdir", "--offline", "--format", "lines", reference).stdout.splitlines()
+    assert "or layerfs overlay --lazy always)" in layerfs("lowerdir", "--lazy", reference, code=2).stderr
+    lines = layerfs("lowerdir", "--eager", "--offline", "--format", "lines", reference).stdout.splitlines()
     assert all(os.path.isdir(line) for line in lines)
 
 
