@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Final
 
 from tests.rootless.inside import Inside
-from tests.support import leftovers
+from tests.support import clients, leftovers
 from tests.support.daemon import DaemonFailed
 
 NAME: Final = "layerfs-tester"
@@ -214,6 +214,14 @@ class Household:
         done = subprocess.run([*entering, *argv], capture_output=True, text=True)
         assert done.returncode == 0, f"{argv}: {done.returncode}\n{done.stdout}\n{done.stderr}"
         return done
+
+    def unmount(self, point: Path) -> None:
+        """Unmount what root mounted where the user is, as soon as nobody uses it.
+
+        Whoever looks at the mounts of all processes, as daemons of other tests do, uses each for that time.
+        """
+        unmounting = "sh", "-c", 'umount "$1" || echo in use', "sh", str(point)
+        clients.wait_until(lambda: not self.as_root(*unmounting).stdout)
 
     def seen(self, path: Path) -> Path:
         """Return a path by which this process sees what the user sees at *path*, mounts included."""

@@ -98,7 +98,7 @@ def test_an_overlay_for_a_home_is_as_good(
             found = inside.call(look, mounted.images / str(reference) / "rootfs")
             owner = json.loads((household.seen(base) / "merged/s/owner.json").read_text())
     finally:
-        household.as_root("umount", str(base / "merged"))
+        household.unmount(base / "merged")
 
     canary.assert_same(expected, found)
     assert owner["whiteout_devices"] is False

@@ -67,7 +67,7 @@ def test_all_lines_are_mounted_and_the_second_time_nothing_is(household: Househo
         household.as_root("sh", "-euc", f"cd /etc; {_MOUNT}")
         second = mounted(household)
         for point in points:
-            household.as_root("umount", str(point))
+            household.unmount(point)
         left = mounted(household)
 
     assert sorted((one.source.decode(), one.point.decode()) for one in first) == sorted(
