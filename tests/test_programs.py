@@ -31,7 +31,7 @@ ALWAYS_THERE = frozenset(
         "grep gzip head id ln losetup ls mkdir mktemp mknod modprobe mount mountpoint mv nproc nsenter paste "
         "pivot_root printf readlink rm rmdir sed seq setpriv sh sha256sum sleep sort stat sync tail tar tee "
         "test touch tr true truncate umount uname unshare wc xargs dpkg-query "
-        "apt-cache date pwd"
+        "apt-cache date ldd pwd"
     )
 )
 # Made by our own scripts, or guarded by a check that says what is missing.

@@ -47,6 +47,12 @@ def _measurements(arguments: argparse.Namespace) -> Iterator[Measurement]:
 
         return storing.measurements(arguments.rounds, _progress)
     if arguments.command == "start":
+        if arguments.rates:
+            from benchlib import launching
+
+            rates = [float(text) for text in arguments.rates.split(",")]
+            plan = launching.Plan(rates, arguments.megabytes, arguments.svg)
+            return launching.measurements(plan, arguments.rounds, _progress)
         from benchlib import starting
 
         return starting.measurements(arguments.rounds, _progress)
@@ -98,6 +104,13 @@ def _parser() -> argparse.ArgumentParser:
     mount = commands.add_parser("mount", help="serve a layer: fuse-overlayfs, ratarmount")
     store = commands.add_parser("store", help="open a store with much in it")
     start = commands.add_parser("start", help="the fixed prices of what is small: podman, skopeo")
+    start.add_argument(
+        "--rates",
+        metavar="LIST",
+        help="instead: the first process of a container, behind lines of so many MB/s, 0 for no limit",
+    )
+    start.add_argument("--megabytes", type=_positive, default=250, metavar="N", help="size (%(default)s)")
+    start.add_argument("--svg", type=Path, metavar="FILE", help="write a graph of requests over time there")
     lazy = commands.add_parser("lazy", help="layers with a TOC, before they are here and whole")
     lazy.add_argument("--rates", default="3,25,100", metavar="LIST", help="MB/s of the line (%(default)s)")
     lazy.add_argument("--megabytes", type=_positive, default=250, metavar="N", help="size (%(default)s)")

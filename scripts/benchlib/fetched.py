@@ -114,6 +114,8 @@ class Throttle:
         self, port: int, rate: float, delay: float = 0, address: str = "127.0.0.1", *, each: bool = False
     ) -> None:
         self.passed = 0
+        self.asked: list[float] = []
+        """When something was sent there, by time.monotonic(): a request each, of clients without TLS."""
         self._each = each
         self._port = port
         self._rate = rate
@@ -147,7 +149,8 @@ class Throttle:
             while count := source.recv_into(piece):
                 if limited:
                     self._wait(count, source if self._each else None)
-                elif self._delay:
+                else:
+                    self.asked.append(time.monotonic())
                     time.sleep(self._delay)
                 target.sendall(piece[:count])
         for one in (source, target):
