@@ -139,8 +139,9 @@ async def _origin(settings: Settings, in_force: "InForce | None", journal: Journ
     if in_force is not None:
         died = partial(journal.died, "downloader")
         allowed = _allowed_registries(settings)
-        # Who mounts looks soon, and the first look would wait half a second of processor for the process.
-        early = not allowed.offline
+        # Who mounts looks soon, and the first look would wait half a second of processor for the process. Not
+        # before the mount answers: until then it would inherit pipes that whoever mounts reads to their end.
+        early = None if allowed.offline else in_force.answers
         async with open_remote(allowed, early=early, came=journal.traffic.add, died=died) as remote:
             in_force.tell(lambda now: remote.renew(_allowed_registries(now)))
             yield remote
@@ -263,7 +264,12 @@ async def serve(
     async with fetching(storage, in_force, local) as (provider, keeper), background() as nursery:
         in_force.tell(keeper.keep_to)
         supervised = Supervised(supervisor, in_force, provider.statistics)
-        announce = supervised.announcing(nursery, mountpoint, ready)
+
+        def answers() -> None:
+            ready()
+            in_force.answers.set()
+
+        announce = supervised.announcing(nursery, mountpoint, answers)
         provider.sweep_soon()
         provider.journal.happening.add("start", str(settings.store))
         view = _view(storage, mountpoint, in_force, provider, keeper)

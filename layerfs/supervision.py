@@ -43,6 +43,8 @@ class InForce:
         self._said = self._again()
         """As they were last read; a mount of a local image, for instance, has another store than they say."""
         self._users: list[Callable[[Settings], None]] = []
+        self.answers = trio.Event()
+        """Set once the mount answers, and this process has left the terminal."""
 
     def tell(self, user: Callable[[Settings], None]) -> None:
         """Call *user* with the settings at each reload, changed or not: the files that they name may be.

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from typing import Final, TypeVar, cast
 
 import msgspec
+import trio
 
 from layerfs.fetch.origin import Listener, Operation, ignore
 from layerfs.fetch.tasks import background
@@ -37,8 +38,9 @@ class RemoteOrigin:
         """
         self._helper = self._new_helper(settings)
 
-    async def warm(self) -> None:
-        """Start the process, for whoever is about to ask."""
+    async def warm_after(self, event: trio.Event) -> None:
+        """Start the process once *event* is set, for whoever is about to ask."""
+        await event.wait()
         await self._helper.warm()
 
     async def ask(self, operation: Operation[A], files: tuple[int, ...] = (), told: Listener = ignore) -> A:
@@ -52,13 +54,13 @@ async def open_remote(
     settings: RegistrySettings,
     *,
     idle_exit: float = IDLE_EXIT,
-    early: bool = False,
+    early: trio.Event | None = None,
     came: Callable[[Traffic], None] = lambda _: None,
     died: Callable[[], None] = lambda: None,
 ) -> AsyncIterator[RemoteOrigin]:
     """Own the process and the task that hears it. A LayerfsError of the block leaves as itself.
 
-    With *early* the process starts at once, not at the first question. *came* hears what it has counted, each
+    The process starts when *early* is set, or at the first question. *came* hears what it has counted, each
     time of what is new; *died* is called when the process dies.
     """
     async with background() as nursery:
@@ -71,6 +73,6 @@ async def open_remote(
             return Helper(nursery, "downloader", module, packed(settings), idle_exit, counted, died)
 
         remote = RemoteOrigin(new_helper, settings)
-        if early:
-            nursery.start_soon(remote.warm)
+        if early is not None:
+            nursery.start_soon(remote.warm_after, early)
         yield remote

@@ -137,7 +137,11 @@ async def test_no_process_is_started_for_no_question() -> None:
 
 
 async def test_a_process_that_is_wanted_early_runs_before_the_first_question() -> None:
-    async with open_remote(RegistrySettings(offline=True), early=True) as remote:
+    early = trio.Event()
+    async with open_remote(RegistrySettings(offline=True), early=early) as remote:
+        await trio.testing.wait_all_tasks_blocked()
+        assert downloaders() == []
+        early.set()
         with trio.fail_after(30):
             while not downloaders():  # noqa: ASYNC110 - a process is seen in /proc alone
                 await trio.sleep(0.01)
@@ -152,7 +156,9 @@ async def test_one_that_is_wanted_early_and_cannot_be_started_is_told_to_who_ask
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(sys, "executable", "/nonexistent/python")
-    async with open_remote(RegistrySettings(), early=True) as remote:
+    early = trio.Event()
+    early.set()
+    async with open_remote(RegistrySettings(), early=early) as remote:
         await trio.testing.wait_all_tasks_blocked()
         with pytest.raises(WorkerDied, match="cannot be started"):
             await remote.ask(Resolve(Repository("127.0.0.1:1", "a/b").with_tag("latest")))
