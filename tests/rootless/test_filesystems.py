@@ -47,7 +47,7 @@ def filesystem(kind: str, household: Household) -> Iterator[Path]:
     try:
         yield point
     finally:
-        household.as_root("umount", "--lazy", str(point))  # who failed at it may be about to end
+        household.as_root("umount", str(point))
 
 
 @pytest.mark.parametrize(
@@ -105,12 +105,9 @@ def test_an_overlay_for_a_home_is_as_good(
 
 
 def test_a_mountpoint_that_fusermount3_forbids_is_named_as_such(household: Household) -> None:
-    with filesystem("ramfs", household) as disk:
-        (household.seen(disk) / "mnt").mkdir()
-        os.chown(household.seen(disk) / "mnt", UID, UID)
-
-        done = household.room().layerfs("mount", "--store", household.place("s"), disk / "mnt", check=False)
+    with filesystem("mqueue", household) as disk:  # ramfs is forbidden before fuse 3.17 only
+        done = household.room().layerfs("mount", "--store", household.place("s"), disk, check=False)
 
     assert done.returncode == 1
-    assert "mounting over filesystem type 0x858458f6 is forbidden" in done.stderr
+    assert "mounting over filesystem type 0x19800202 is forbidden" in done.stderr
     assert "fusermount3 takes no directories on some filesystems, ramfs for instance" in done.stderr
