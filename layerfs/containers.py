@@ -7,18 +7,22 @@ from layerfs.bells import bell_mount
 from layerfs.catalog.known import KnownImages
 from layerfs.errors import LayerfsError
 from layerfs.needs import LayersNeed
-from layerfs.oci import Platform
+from layerfs.oci import Digest, Platform
 from layerfs.store import ImageStorage
 from layerfs.store.overlays import overlays_on
 
 log = logging.getLogger(__name__)
 
 
+def tocs_in_use(storage: ImageStorage) -> set[Digest]:
+    """Return the TOCs whose skeletons mounts of some namespace show. Raises OSError, StoreError."""
+    tocs, _ = storage.lazy.skeletons.names()
+    return set(filter(storage.usage().uses, tocs)) if tocs else set()
+
+
 def unfinished(storage: ImageStorage, platform: Platform) -> list[LayersNeed]:
     """Return the needs for layers whose skeletons mounts use. Raises OSError, StoreError, ImageError."""
-    tocs, _ = storage.lazy.skeletons.names()
-    usage = storage.usage() if tocs else None
-    used = {toc for toc in tocs if usage is not None and usage.uses(toc)}
+    used = tocs_in_use(storage)
     if not used:
         return []
     needs = KnownImages(storage, platform).views.needs_of(used)

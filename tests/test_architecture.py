@@ -71,7 +71,7 @@ ARROWS: dict[str, set[str]] = {
         "api",
         "errors", "foreign", "oci", "needs", "layer", "host", "registry", "local", "store", "catalog", "view",
         "doctor", "extract", "fetch", "gc", "settings", "status", "config", "app", "serving", "machine",
-        "bells", "naming", "spared",
+        "bells", "containers", "naming", "spared",
     },
     "__main__": {"cli"},
 }  # fmt: skip

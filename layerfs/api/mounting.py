@@ -84,31 +84,31 @@ class Remains:
 
 def mount_stack(stack: LazyStack, scratch: Scratch, target: Mountpoint, how: MountChoice) -> RootMount:
     """Mount a stack that is not all here at *target*. Raises MountError, NotInStore."""
-    root = OverlayRoot(
-        lowers=stack.lowers,
-        data=stack.data,
-        rw=how.rw,
-        upper=how.upper,
-        work=how.work,
-        options=how.options,
-        gone=f"{target}: a layer was removed as it was mounted; try again",
-    )
-    root.mount(target, scratch if how.rw else None)
-    scratch.lock.release()  # the cover of a lazy stack lies in it, and shows in the list of mounts now
-    return RootMount(Path(os.fsdecode(target.path)), scratch, scratch.upper if how.rw else how.upper)
+    _root(stack.lowers, target, how, stack.data).mount_lazily(target, scratch)
+    return _mounted(target, scratch, how)
 
 
 def mount_root(store: Path, lowers: Sequence[Path], where: Path, how: MountChoice) -> RootMount:
     """Mount *lowers*, topmost first, at the directory *where*. Raises MountError, StoreError."""
-    root = OverlayRoot(
-        lowers=[str(path) for path in lowers],
+    with Mountpoint.open(where) as target:
+        root = _root([str(path) for path in lowers], where, how)
+        return _mounted(target, root.mount_with_scratch(store, target), how)
+
+
+def _root(
+    lowers: Sequence[str], where: Path | Mountpoint, how: MountChoice, data: Sequence[str] = ()
+) -> OverlayRoot:
+    return OverlayRoot(
+        lowers=lowers,
+        data=data,
         rw=how.rw,
         upper=how.upper,
         work=how.work,
         options=how.options,
         gone=f"{where}: a layer was removed as it was mounted; try again",
     )
-    with Mountpoint.open(where) as target:
-        scratch = root.mount_with_scratch(store, target)
-        upper = scratch.upper if scratch is not None and how.rw else how.upper
-        return RootMount(Path(os.fsdecode(target.path)), scratch, upper)
+
+
+def _mounted(target: Mountpoint, scratch: Scratch | None, how: MountChoice) -> RootMount:
+    upper = scratch.upper if scratch is not None and how.rw else how.upper
+    return RootMount(Path(os.fsdecode(target.path)), scratch, upper)

@@ -173,9 +173,7 @@ def _mount_lazily(
     from layerfs.cli.lazystack import use_lazy_stack
 
     def mount(stack: LazyStack, scratch: "Scratch") -> None:
-        root = _root(reference, stack.lowers, writing, trusted, stack.data)
-        root.mount(target, scratch if writing.scratch else None)
-        scratch.lock.release()  # the cover of a lazy stack lies in it, and shows in the list of mounts now
+        _root(reference, stack.lowers, writing, trusted, stack.data).mount_lazily(target, scratch)
 
     use_lazy_stack(settings, reference, standby, target.path, mount, whole)
 

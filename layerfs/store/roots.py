@@ -44,6 +44,14 @@ class OverlayRoot(msgspec.Struct, frozen=True, kw_only=True):
         if scratch is not None:
             scratch.lock.release()  # it is in that list, too
 
+    def mount_lazily(self, target: Mountpoint, scratch: "Scratch") -> None:
+        """Mount what is not all here: the topmost of *lowers* lies in *scratch*, which it may write into.
+
+        Raises as `mount` does.
+        """
+        self.mount(target, scratch if self.rw else None)
+        scratch.lock.release()  # the cover of a lazy stack lies in it, and shows in the list of mounts now
+
     def _overlay(self, scratch: "Scratch | None") -> Overlay:
         lowers = [os.fsencode(path) for path in self.lowers]
         upper, work = self.upper, self.work
