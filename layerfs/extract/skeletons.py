@@ -1,11 +1,11 @@
 """One `SkeletonJob` in the inflating process: a verified TOC to members, and to the table of contents.
 
-Parses; the writer alone touches the tree. The TOC's bytes are small and here, so whoever is at fault for a
-failure is the image, or else the disk.
+Parses; the writer alone touches the tree, and has each entry as soon as it is judged by itself. The TOC's
+bytes are small and here, so whoever is at fault for a failure is the image, or else the disk.
 """
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -15,13 +15,13 @@ from layerfs import errors
 from layerfs.errors import LayerfsError, OutOfMemory
 from layerfs.extract.job import Done, Failed, Listed, SkeletonJob
 from layerfs.extract.ring import Feeder
-from layerfs.extract.stubs import feed, stub_of
+from layerfs.extract.stubs import Stub, feed, stub_of
 from layerfs.extract.tocs import read_toc
 from layerfs.extract.writer import Unwritten, Written
 from layerfs.host.oserrors import disk_errors
 from layerfs.layer.contents import content_row, contents_by_id
 from layerfs.layer.record import Extraction
-from layerfs.layer.toc import Content
+from layerfs.layer.toc import Content, Entry
 from layerfs.oci.toc import TocKind
 
 _RESULT: Final = msgspec.json.Decoder(Written | Unwritten)
@@ -37,10 +37,10 @@ log = logging.getLogger(__name__)
 def run(job: SkeletonJob, feeder: Feeder, relay: Relay) -> Done | Failed:
     """Make one skeleton; *relay* what is listed. Raises PartnerDied if the writer is gone."""
     feeder.start(msgspec.json.encode(job))
-    contents: list[tuple[str, Content]] = []
+    rows: list[bytes] = []
     failure: LayerfsError | None = None
     try:
-        contents = _move(job, feeder)
+        rows = _move(job, feeder)
     except LayerfsError as exc:
         failure = exc
     except MemoryError:
@@ -51,29 +51,40 @@ def run(job: SkeletonJob, feeder: Feeder, relay: Relay) -> Done | Failed:
         return Failed(errors.name_of(failure), str(failure), written.warnings)
     if isinstance(written, Unwritten):
         return Failed(written.error, written.message, written.warnings)
-    size = _list(contents, relay)
-    return Done(_extraction(job, written, len(contents), size), written.warnings)
+    size = _list(rows, relay)
+    return Done(_extraction(job, written, len(rows), size), written.warnings)
 
 
-def _move(job: SkeletonJob, feeder: Feeder) -> list[tuple[str, Content]]:
-    """Give the writer the members of the TOC; return the contents of its files, each once, sorted."""
+def _move(job: SkeletonJob, feeder: Feeder) -> list[bytes]:
+    """Give the writer the members of the TOC; return the rows of its table, while that one is at work."""
     with disk_errors(f"{job.toc}: cannot read"):
         raw = Path(job.toc).read_bytes()
         split = Path(job.split).read_bytes() if job.split else b""
-    entries = read_toc(raw, job.place, job.blob_size, job.budgets, split)
-    ids = [entry.content.id if entry.content else "" for entry in entries]
-    contents = contents_by_id(
-        (id_, entry.content) for id_, entry in zip(ids, entries, strict=True) if entry.content
-    )
-    feed(map(stub_of, entries, ids), feeder)
-    return contents
+    contents: list[tuple[str, Content]] = []
+    stubs = _stubs(read_toc(raw, job.place, job.blob_size, job.budgets, split), contents)
+    feed(stubs, feeder)
+    for _ in stubs:  # the writer has failed: if the TOC breaks a rule, that is what there is to say
+        pass
+    return [content_row(id_, content) for id_, content in contents_by_id(contents)]
 
 
-def _list(contents: Iterable[tuple[str, Content]], relay: Relay) -> int:
+def _stubs(entries: Iterable[Entry], contents: list[tuple[str, Content]]) -> Iterator[Stub]:
+    """Yield what the writer makes of *entries*; note the *contents* of files."""
+    for entry in entries:
+        content = entry.content
+        if content is None:
+            yield stub_of(entry.member, "")
+        else:
+            id_ = content.id
+            contents.append((id_, content))
+            yield stub_of(entry.member, id_)
+
+
+def _list(rows: Iterable[bytes], relay: Relay) -> int:
     """Say the table in pieces; return its bytes."""
     said, piece = 0, bytearray()
-    for id_, content in contents:
-        piece += content_row(id_, content)
+    for row in rows:
+        piece += row
         if len(piece) >= _PIECE:
             said += _say(piece, relay)
             piece = bytearray()

@@ -11,7 +11,7 @@ import os
 import struct
 from collections.abc import Iterable, Iterator
 from itertools import islice
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
@@ -24,7 +24,6 @@ from layerfs.layer.budgets import Budgets
 from layerfs.layer.member import Member
 from layerfs.layer.overlayfs import object_redirect, stub_xattrs
 from layerfs.layer.record import OwnerKind
-from layerfs.layer.toc import Entry
 
 _EACH: Final = 256
 """Members of a message, about 40 KiB."""
@@ -38,14 +37,18 @@ class Stub(Member, gc=False, array_like=True):
     """The id of the content; empty for what has none."""
 
 
+_HOLES: Final[list[tuple[int, int]]] = []
+"""The pieces that are stored of a file that is all hole."""
 _MESSAGE: Final = msgspec.msgpack.Decoder(list[Stub])
 
 
-def stub_of(entry: Entry, id_: str) -> Stub:
-    """Return what the writer makes of *entry*; *id_* is that of its content, empty if it has none."""
-    member = entry.member
-    values: dict[str, Any] = {name: getattr(member, name) for name in member.__struct_fields__}
-    return Stub(**values | {"stored": 0, "extents": [] if id_ else None}, object=id_)
+def stub_of(member: Member, id_: str) -> Stub:
+    """Return what the writer makes of *member*; *id_* is that of its content, empty if it has none."""
+    # One by one, in their order: by name it takes three times as long.
+    return Stub(
+        member.name, member.type, member.mode, member.uid, member.gid, member.mtime_ns, member.size, 0,
+        member.link, member.major, member.minor, member.xattrs, _HOLES if id_ else None, id_,
+    )  # fmt: skip
 
 
 def feed(stubs: Iterable[Stub], feeder: Feeder) -> None:

@@ -3,6 +3,7 @@
 No I/O: the bytes are in memory, at most `layerfs.oci.toc.TOC_MAX` of them.
 """
 
+from collections.abc import Iterable, Iterator
 from io import BytesIO
 from typing import Final, cast
 
@@ -15,7 +16,7 @@ from layerfs.layer.member import Type
 from layerfs.layer.paths import shown
 from layerfs.layer.tar import BLOCK, TarReader
 from layerfs.layer.tarsplit import headers, require_same
-from layerfs.layer.toc import Content, Entry, Piece
+from layerfs.layer.toc import Content, Entry, Piece, Toc
 from layerfs.layer.tocreader import ESTARGZ_NAME, parse_toc
 from layerfs.oci import Digest
 from layerfs.oci.toc import TOC_MAX, Stretch, TocKind, TocPlace
@@ -27,8 +28,11 @@ _AROUND: Final = 1 << 20
 
 def read_toc(
     raw: bytes, place: TocPlace, blob_size: int, budgets: Budgets, split: bytes = b""
-) -> list[Entry]:
-    """Return the entries of a TOC from its compressed bytes, in the order of the archive.
+) -> Iterator[Entry]:
+    """Yield the entries of a TOC from its compressed bytes, in the order of the archive, as each is judged.
+
+    They are of use only if all came: the whole is judged last. Where the last bytes of a file end may not be
+    known before the next one is asked for.
 
     *place* says where they are: `layerfs.layer.footer` has completed it where annotations do not. *split* are
     the bytes of tar-split, of use for those TOCs alone that have its digest.
@@ -36,6 +40,17 @@ def read_toc(
     eStargz's own TOC is an entry, too, as its landmarks are: they are members of the archive, and whoever
     extracts that has them. Raises InvalidToc, BudgetExceeded, DigestMismatch, SizeMismatch, OutOfMemory.
     """
+    toc, own = _open(raw, place, blob_size, budgets)
+    if place.kind is TocKind.ZSTD_CHUNKED and toc.split:
+        yield from _compared(toc.entries, toc.split, place, split, budgets)
+    else:
+        yield from toc.entries
+    if own:
+        yield own
+
+
+def _open(raw: bytes, place: TocPlace, blob_size: int, budgets: Budgets) -> tuple[Toc, Entry | None]:
+    """Return a TOC, verified, and the entry of the file that eStargz's own is. Raises as `read_toc`."""
     stretch = place.stretch
     assert stretch is not None, "whoever fetched the TOC knew where it is"
     if stretch.end > blob_size:
@@ -50,10 +65,7 @@ def read_toc(
         place.digest.check(raw, "TOC", size=stretch.length)
         json = unpack(raw, "zstd", stretch)
     data_end = stretch.start - (0 if place.kind is TocKind.ESTARGZ else FRAME_HEADER)
-    toc = parse_toc(json, place.kind, data_end, budgets)
-    if place.kind is TocKind.ZSTD_CHUNKED and toc.split:
-        _compare(toc.entries, toc.split, place, split, budgets)
-    return [*toc.entries, own] if own else toc.entries
+    return parse_toc(json, place.kind, data_end, budgets), own
 
 
 def _from_archive(raw: bytes, place: TocPlace, stretch: Stretch) -> tuple[bytes, Entry]:
@@ -78,11 +90,18 @@ def _from_archive(raw: bytes, place: TocPlace, stretch: Stretch) -> tuple[bytes,
     return json, Entry(member, Content(digest, member.size, [piece]))
 
 
-def _compare(entries: list[Entry], digest: str, place: TocPlace, split: bytes, budgets: Budgets) -> None:
+def _compared(
+    entries: Iterable[Entry], digest: str, place: TocPlace, split: bytes, budgets: Budgets
+) -> Iterator[Entry]:
+    """Yield *entries*, and compare all of them with the tar-split. Raises InvalidToc, BudgetExceeded."""
     if place.split is None:
         raise InvalidToc("TOC: it demands a tar-split, but no annotation says where one is")
     Digest.parse(digest).check(split, "tar-split", size=place.split.length)
-    require_same(entries, headers(unpack(split, "zstd", place.split), budgets))
+    passed = []
+    for entry in entries:
+        passed.append(entry)
+        yield entry
+    require_same(passed, headers(unpack(split, "zstd", place.split), budgets))
 
 
 def unpack(raw: bytes, name: str, stretch: Stretch, most: int = TOC_MAX) -> bytes:

@@ -11,7 +11,7 @@ import msgspec
 
 from layerfs.errors import InvalidToc
 from layerfs.layer.tables import END
-from layerfs.layer.toc import Content, Piece
+from layerfs.layer.toc import Content
 
 _VALUE: Final = b"\t"
 _PART: Final = 4 << 10
@@ -20,8 +20,8 @@ _PART: Final = 4 << 10
 Read = Callable[[int, int], bytes]
 """Returns so many bytes of the table from an offset, fewer at its end."""
 
-_PieceRow = tuple[int, int, int, int, int, str]
-_ROW: Final = msgspec.json.Decoder(tuple[str, int, list[_PieceRow]])
+_ENCODE: Final = msgspec.json.Encoder().encode
+_DECODE: Final = msgspec.json.Decoder(Content).decode
 
 
 def contents_by_id(contents: Iterable[tuple[str, Content]]) -> list[tuple[str, Content]]:
@@ -36,16 +36,13 @@ def contents_by_id(contents: Iterable[tuple[str, Content]]) -> list[tuple[str, C
 
 def content_row(id_: str, content: Content) -> bytes:
     """Return the row of the object *id_*."""
-    pieces = [(one.offset, one.end, one.skip, one.start, one.size, one.digest) for one in content.pieces]
-    value = msgspec.json.encode((content.digest, content.size, pieces))
-    return id_.encode("ascii") + _VALUE + value + END
+    return id_.encode("ascii") + _VALUE + _ENCODE(content) + END
 
 
 def parse_row(row: bytes) -> tuple[str, Content]:
     """Read what `content_row` wrote, without its end. Raises ValueError."""
     id_, _, value = row.partition(_VALUE)
-    digest, size, pieces = _ROW.decode(value)
-    return id_.decode("ascii"), Content(digest, size, [Piece(*one) for one in pieces])
+    return id_.decode("ascii"), _DECODE(value)
 
 
 def find_row(read: Read, size: int, id_: str) -> bytes | None:

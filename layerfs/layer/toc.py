@@ -3,13 +3,15 @@
 Made by `layerfs.layer.tocreader`. Pure.
 """
 
+from collections.abc import Iterator
+
 import msgspec
 
 from layerfs.layer.member import Member
-from layerfs.oci.digest import Digest
+from layerfs.oci.digest import Digest, object_id
 
 
-class Piece(msgspec.Struct, gc=False):
+class Piece(msgspec.Struct, gc=False, array_like=True):
     """A part of a file, and the part of a blob that it can be made from."""
 
     offset: int
@@ -24,7 +26,7 @@ class Piece(msgspec.Struct, gc=False):
     """SHA-256 of its bytes; empty for a hole: that it is zeros is known without them."""
 
 
-class Content(msgspec.Struct, gc=False):
+class Content(msgspec.Struct, gc=False, array_like=True):
     """The bytes of a file that has some."""
 
     digest: str
@@ -41,7 +43,7 @@ class Content(msgspec.Struct, gc=False):
         twice. SHA-512 there, so that no file can hash to what stands for the pieces of another.
         """
         if self.digest:
-            return Digest.parse(self.digest).object_id
+            return object_id(self.digest.partition(":")[2])
         told = "".join(f"{piece.start}:{piece.size}:{piece.digest}\n" for piece in self.pieces)
         return Digest.of(told.encode(), "sha512").object_id
 
@@ -55,10 +57,11 @@ class Entry(msgspec.Struct, gc=False):
     """None for what has no bytes: all but files that are not empty."""
 
 
-class Toc(msgspec.Struct, gc=False):
-    """A TOC that keeps the rules."""
+class Toc(msgspec.Struct):
+    """A TOC that is being read."""
 
-    entries: list[Entry]
-    """In the order of the archive."""
+    entries: Iterator[Entry]
+    """In the order of the archive, each judged by itself; of use only if all came: the rules for all of them
+    together are the last that is looked at. Raises InvalidToc, BudgetExceeded."""
     split: str
     """The digest of tar-split as it is in the blob; empty if the TOC does not vouch for one."""

@@ -6,6 +6,7 @@ twice; data in the order of the blob, inside of it, without overlaps; chunks tha
 for all data. What tools do about a TOC that breaks these differs; a layer may not look different to each.
 """
 
+from collections.abc import Iterator
 from typing import Final
 
 from layerfs.errors import BudgetExceeded, InvalidLayer, InvalidToc
@@ -39,21 +40,25 @@ def parse_toc(raw: bytes, kind: TocKind, data_end: int, budgets: Budgets) -> Toc
 
     The digest of *raw* was checked. Raises InvalidToc, BudgetExceeded.
     """
+    document = decode(raw, budgets.max_entries)
+    if document.tar_split_digest:
+        check_digest(document.tar_split_digest, "tarSplitDigest")
+    return Toc(_judged(document.entries, kind, data_end, budgets), document.tar_split_digest)
+
+
+def _judged(found: list[EntryJson], kind: TocKind, data_end: int, budgets: Budgets) -> Iterator[Entry]:
+    """Yield what *found* says, judged one by one, at the end all together. Raises as `parse_toc`."""
+    reader = _Reader(PieceReader(kind, data_end), budgets)
+    if kind is TocKind.ESTARGZ:
+        reader.reserve(ESTARGZ_NAME)
     try:
-        document = decode(raw, budgets.max_entries)
-        reader = _Reader(PieceReader(kind, data_end), budgets)
-        if kind is TocKind.ESTARGZ:
-            reader.reserve(ESTARGZ_NAME)
-        entries = reader.read(document.entries)
+        yield from reader.read(found)
         reader.check_links()
         reader.check_size(data_end)
-        if document.tar_split_digest:
-            check_digest(document.tar_split_digest, "tarSplitDigest")
     except (InvalidToc, BudgetExceeded):
         raise
     except InvalidLayer as exc:
         raise InvalidToc(f"TOC: {exc}") from None
-    return Toc(entries, document.tar_split_digest)
 
 
 class _Reader:
@@ -74,18 +79,19 @@ class _Reader:
         """Know of a file at *path* that no entry may be."""
         self._types[path] = Type.FILE
 
-    def read(self, found: list[EntryJson]) -> list[Entry]:
-        """Return the entries, and use *found* up: both together are more memory. Raises InvalidLayer."""
-        entries = []
+    def read(self, found: list[EntryJson]) -> Iterator[Entry]:
+        """Yield the entries, and use *found* up: both together are more memory. Raises InvalidLayer.
+
+        Where the last bytes of a file end may not be known before the next one is asked for.
+        """
         found.reverse()
         while found:
             first = found.pop()
             chunks = []
             while found and found[-1].type == _CHUNK:
                 chunks.append(found.pop())
-            entries.append(self._entry(first, chunks))
+            yield self._entry(first, chunks)
         self._pieces.finish()
-        return entries
 
     def _entry(self, json: EntryJson, chunks: list[EntryJson]) -> Entry:
         member = self._member(json)

@@ -3,7 +3,8 @@
 import hashlib
 import re
 import sys
-from base64 import b32encode, urlsafe_b64encode
+from base64 import b32encode
+from binascii import b2a_base64
 from typing import Protocol, Self
 
 import msgspec
@@ -16,6 +17,16 @@ _GRAMMAR = re.compile(r"[a-z0-9]+(?:[+._-][a-z0-9]+)*:[a-zA-Z0-9=_-]+")
 """A digest of any algorithm (image-spec, descriptor.md#digests)."""
 _SHORT_ID_LENGTH = 26
 _OBJECT_ID_LENGTH = 22
+_OBJECT_ID_HEX = 36
+"""Digits that an object's id is made of: a whole number of groups of base64."""
+_URL_SAFE = bytes.maketrans(b"+/", b"-_")
+"""RFC 4648 section 5."""
+
+
+def object_id(hex_: str) -> str:
+    """Return `Digest.object_id` of the digest of so many hex digits, for whoever has very many of them."""
+    head = b2a_base64(bytes.fromhex(hex_[:_OBJECT_ID_HEX]), newline=False)[:_OBJECT_ID_LENGTH]
+    return head.translate(_URL_SAFE).decode("ascii")
 
 
 class Hasher(Protocol):
@@ -103,7 +114,7 @@ class Digest(msgspec.Struct, frozen=True, order=True):
 
         Shorter than `short_id` for as much: `layerfs.layer.overlayfs.object_redirect` says why that matters.
         """
-        return urlsafe_b64encode(bytes.fromhex(self.hex)).decode("ascii")[:_OBJECT_ID_LENGTH]
+        return object_id(self.hex)
 
     def __str__(self) -> str:
         return f"{self.algorithm}:{self.hex}"

@@ -59,7 +59,7 @@ def _measurements(arguments: argparse.Namespace) -> Iterator[Measurement]:
     if arguments.command == "lazy":
         from benchlib import lazily
 
-        rates = [float(text) for text in arguments.rates.split(",")]
+        rates = [float(text) for text in arguments.rates.split(",") if text]
         return lazily.measurements(rates, arguments.megabytes, arguments.rounds, _progress)
     if arguments.command == "fleet":
         from benchlib import fleet
@@ -112,7 +112,9 @@ def _parser() -> argparse.ArgumentParser:
     start.add_argument("--megabytes", type=_positive, default=250, metavar="N", help="size (%(default)s)")
     start.add_argument("--svg", type=Path, metavar="FILE", help="write a graph of requests over time there")
     lazy = commands.add_parser("lazy", help="layers with a TOC, before they are here and whole")
-    lazy.add_argument("--rates", default="3,25,100", metavar="LIST", help="MB/s of the line (%(default)s)")
+    lazy.add_argument(
+        "--rates", default="3,25,100", metavar="LIST", help="MB/s of the line, empty for none (%(default)s)"
+    )
     lazy.add_argument("--megabytes", type=_positive, default=250, metavar="N", help="size (%(default)s)")
     fleet = commands.add_parser(
         "fleet", help="an image on many nodes: alone, by a proxy, by peers that serve"

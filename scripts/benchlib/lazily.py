@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from benchlib import machine
+from benchlib import machine, skeletons
 from benchlib.fetched import Throttle
 from benchlib.results import Measurement, Sample, Target, measure_rows
 from tests.support import daemon, images, mounts
@@ -34,9 +34,12 @@ _PARTS: Final = ("first file", "ls -lR", "5 % of the files", "all files", "first
 def measurements(
     rates: Sequence[float], megabytes: int, rounds: int, progress: Callable[[str], None]
 ) -> Iterator[Measurement]:
-    """Yield a table for each of *rates*, in MB/s."""
+    """Yield the tables of skeletons, and one for each of *rates*, in MB/s."""
     with tempfile.TemporaryDirectory(prefix="layerfs-bench.", dir=_MEMORY) as name:
         base = Path(name)
+        yield from skeletons.measurements(base, rounds, progress)
+        if not rates:
+            return
         with Registry(base / "registry") as registry:
             progress("making the image")
             files = _push(registry, megabytes)

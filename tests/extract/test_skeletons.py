@@ -208,3 +208,12 @@ def test_a_worker_goes_on_after_a_toc_that_it_refused(extract: Extract, skeleton
         skeleton(estargz(SMALL, changes={"etc/a": {"name": "../a"}}))
     assert skeleton(estargz(SMALL)).extraction.objects == 3
     assert extract(file("a", b"b")).extraction.files == 1
+
+
+def test_what_breaks_a_rule_for_all_entries_is_told_although_the_writer_failed_before(
+    skeleton: Skeletons,
+) -> None:
+    """The writer has each entry while the next ones are judged: here it meets a file as a directory."""
+    entries = [file("a", b"a"), *(file(f"b/{number}") for number in range(2000)), file("d", b"d")]
+    with pytest.raises(InvalidToc, match="which is no directory"):
+        skeleton(estargz(tar(entries), changes={"b/0": {"name": "a/b"}}))

@@ -8,9 +8,20 @@ from layerfs.errors import BudgetExceeded, InvalidLayer, InvalidToc
 from layerfs.layer.budgets import Budgets
 from layerfs.layer.metadata import kept_xattrs
 from layerfs.layer.tocpieces import SKIP_MAX
-from layerfs.layer.tocreader import parse_toc
 from tests.layer import tocs
-from tests.layer.tocs import CHUNKED, END, ESTARGZ, A, B, chunk, chunked, directory, file, link, read
+from tests.layer.tocs import (
+    CHUNKED,
+    END,
+    A,
+    B,
+    chunk,
+    chunked,
+    directory,
+    file,
+    link,
+    read,
+    read_raw,
+)
 
 FIRST: tocs.Json = {"chunkSize": 4, "chunkDigest": A}
 """What makes `file` the first chunk of several."""
@@ -221,7 +232,7 @@ def test_a_toc_that_breaks_a_rule_is_refused(
 )
 def test_what_is_no_toc_is_refused(raw: bytes) -> None:
     with pytest.raises(InvalidToc):
-        parse_toc(raw, ESTARGZ, END, Budgets())
+        read_raw(raw)
 
 
 def test_more_entries_than_the_settings_allow_are_refused() -> None:
@@ -237,7 +248,7 @@ def test_far_too_many_entries_are_refused_before_anything_is_made_of_them() -> N
     raw = b'{"version":1,"entries":[' + b"{}," * 1_000_000
 
     with pytest.raises(BudgetExceeded, match="braces"):
-        parse_toc(raw, ESTARGZ, END, Budgets(max_entries=100_000))
+        read_raw(raw, budgets=Budgets(max_entries=100_000))
 
 
 @pytest.mark.long
@@ -246,9 +257,9 @@ def test_a_million_entries_are_read() -> None:
     entries = ",".join(f'{{"type":"fifo","name":"{number // 1000}/{number}"}}' for number in range(1_000_000))
     raw = f'{{"version":1,"entries":[{entries}]}}'.encode()
 
-    assert len(parse_toc(raw, ESTARGZ, END, Budgets()).entries) == 1_000_000
+    assert len(read_raw(raw).entries) == 1_000_000
     with pytest.raises(BudgetExceeded, match="1000000 entries"):
-        parse_toc(raw, ESTARGZ, END, Budgets(max_entries=999_999))
+        read_raw(raw, budgets=Budgets(max_entries=999_999))
 
 
 def test_files_larger_than_a_layer_may_be_are_refused() -> None:

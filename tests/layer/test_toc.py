@@ -9,26 +9,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from layerfs.errors import InvalidLayer
-from layerfs.layer.budgets import Budgets
 from layerfs.layer.member import Type
 from layerfs.layer.paths import clean
-from layerfs.layer.toc import Content, Toc
+from layerfs.layer.toc import Content
 from layerfs.layer.tocjson import moment
-from layerfs.layer.tocreader import parse_toc
 from layerfs.oci import Digest
 from layerfs.oci.toc import TocKind
 from tests.layer import tocs
-from tests.layer.tocs import CHUNKED, END, A, B, chunk, chunked, directory, file, link, read
+from tests.layer.tocs import CHUNKED, END, A, B, chunk, chunked, directory, file, link, read, read_raw
 
 SECOND = 10**9
 
 
-def contents(toc: Toc) -> Iterator[Content]:
+def contents(toc: tocs.Read) -> Iterator[Content]:
     """Yield what has bytes in a TOC."""
     return (entry.content for entry in toc.entries if entry.content is not None)
 
 
-def places(toc: Toc) -> list[tuple[int, ...]]:
+def places(toc: tocs.Read) -> list[tuple[int, ...]]:
     """Return offset, end, skip, start and size of all pieces."""
     return [
         (piece.offset, piece.end, piece.skip, piece.start, piece.size)
@@ -172,7 +170,7 @@ _ENTRIES = st.fixed_dictionaries(
 @given(st.lists(_ENTRIES, max_size=6), st.sampled_from(TocKind))
 def test_a_toc_is_refused_or_sound(entries: list[dict[str, Any]], kind: TocKind) -> None:
     try:
-        toc = parse_toc(tocs.raw(*entries), kind, END, Budgets())
+        toc = read_raw(tocs.raw(*entries), kind)
     except InvalidLayer:
         return
     types = {clean(entry.member.name, 256): entry.member.type for entry in toc.entries}
@@ -222,7 +220,7 @@ def test_what_is_written_is_read(files: dict[str, list[int]], kind: TocKind) -> 
         else:
             entries.append(file(name, 0, digest=""))
 
-    toc = parse_toc(tocs.raw(*entries), kind, END, Budgets())
+    toc = read_raw(tocs.raw(*entries), kind)
 
     assert [entry.member.name.decode() for entry in toc.entries] == list(files)
     assert [(piece.start, piece.size) for content in contents(toc) for piece in content.pieces] == expected

@@ -1,15 +1,23 @@
 """TOCs made entry by entry, also wrong ones."""
 
 import json
-from typing import Any
+from typing import Any, NamedTuple
 
 from layerfs.layer.budgets import Budgets
-from layerfs.layer.toc import Toc
+from layerfs.layer.toc import Entry
 from layerfs.layer.tocreader import parse_toc
 from layerfs.oci import Digest
 from layerfs.oci.toc import TocKind
 
 Json = dict[str, Any]
+
+
+class Read(NamedTuple):
+    """A TOC of which all entries came."""
+
+    entries: list[Entry]
+    split: str
+
 
 END = 10_000
 """Where the data ends in the blobs of these TOCs."""
@@ -22,9 +30,15 @@ def raw(*entries: Json, **more: Any) -> bytes:
     return json.dumps({"version": 1, "entries": entries} | more).encode()
 
 
-def read(*entries: Json, kind: TocKind = ESTARGZ, budgets: Budgets | None = None, **more: Any) -> Toc:
+def read(*entries: Json, kind: TocKind = ESTARGZ, budgets: Budgets | None = None, **more: Any) -> Read:
     """Read a TOC of these entries."""
-    return parse_toc(raw(*entries, **more), kind, END, budgets or Budgets())
+    return read_raw(raw(*entries, **more), kind, budgets)
+
+
+def read_raw(text: bytes, kind: TocKind = ESTARGZ, budgets: Budgets | None = None) -> Read:
+    """Read a TOC."""
+    found = parse_toc(text, kind, END, budgets or Budgets())
+    return Read(list(found.entries), found.split)
 
 
 def directory(name: str, **more: Any) -> Json:

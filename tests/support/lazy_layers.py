@@ -36,7 +36,7 @@ def toc_of(built: BuiltImage, number: int) -> list[Entry]:
     place, blob = place_of(built, number), built.layers[number].blob
     assert place.stretch is not None
     split = blob[place.split.start : place.split.end] if place.split else b""
-    return read_toc(blob[place.stretch.start : place.stretch.end], place, len(blob), Budgets(), split)
+    return list(read_toc(blob[place.stretch.start : place.stretch.end], place, len(blob), Budgets(), split))
 
 
 def archive_of(blob: bytes) -> bytes:

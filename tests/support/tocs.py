@@ -89,7 +89,7 @@ def estargz(
     )
     listed = [entry | change for entry in listed if (change := wanted[entry["name"]]) is not None]
     text = json.dumps({"version": 1, "entries": listed}).encode()
-    last = _tar_member(TOC_NAME, text) + _END
+    last = tar_member(TOC_NAME, text) + _END
     start, packed = len(blob), gzip.compress(last, mtime=0)
     footer = _footer(start)
     place = TocPlace(TocKind.ESTARGZ, Digest.of(text), Stretch(start, len(packed)))
@@ -98,22 +98,7 @@ def estargz(
 
 def _entries(info: tarfile.TarInfo, archive: bytes, chunk: int, blob: bytearray) -> Iterator[dict[str, Any]]:
     """Yield what the TOC says of a member; its content and padding go to *blob*."""
-    entry = {
-        "name": info.name + ("/" if info.isdir() else ""),
-        "type": _KINDS[info.type],
-        "mode": info.mode,
-        "uid": info.uid,
-        "gid": info.gid,
-        "modtime": _moment(float(info.pax_headers.get("mtime", info.mtime))),
-        "xattrs": {
-            key.removeprefix(_XATTR): base64.b64encode(os.fsencode(value)).decode()
-            for key, value in info.pax_headers.items()
-            if key.startswith(_XATTR)
-        },
-        "linkName": info.linkname,
-        "devMajor": info.devmajor,
-        "devMinor": info.devminor,
-    }
+    entry = listed_as(info)
     if not info.isreg() or not info.size:
         yield entry
         return
@@ -132,12 +117,33 @@ def _entries(info: tarfile.TarInfo, archive: bytes, chunk: int, blob: bytearray)
         blob += gzip.compress(part + bytes(-info.size % 512) if is_last else part, mtime=0)
 
 
+def listed_as(info: tarfile.TarInfo) -> dict[str, Any]:
+    """Return what a TOC says of a member, but where its bytes are."""
+    return {
+        "name": info.name + ("/" if info.isdir() else ""),
+        "type": _KINDS[info.type],
+        "mode": info.mode,
+        "uid": info.uid,
+        "gid": info.gid,
+        "modtime": _moment(float(info.pax_headers.get("mtime", info.mtime))),
+        "xattrs": {
+            key.removeprefix(_XATTR): base64.b64encode(os.fsencode(value)).decode()
+            for key, value in info.pax_headers.items()
+            if key.startswith(_XATTR)
+        },
+        "linkName": info.linkname,
+        "devMajor": info.devmajor,
+        "devMinor": info.devminor,
+    }
+
+
 def _moment(seconds: float) -> str:
     moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=seconds)
     return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
-def _tar_member(name: str, content: bytes) -> bytes:
+def tar_member(name: str, content: bytes) -> bytes:
+    """Return a file of an archive: header, content and padding."""
     info = tarfile.TarInfo(name)
     info.size = len(content)
     return info.tobuf(tarfile.USTAR_FORMAT) + content + bytes(-len(content) % 512)
