@@ -6,7 +6,7 @@ The only place that knows all parts; decides nothing that a package below could 
 import dataclasses
 import logging
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from functools import partial
 from pathlib import Path
@@ -128,8 +128,8 @@ def allowed_registries(settings: Settings) -> frozenset[str] | None:
     return settings.registries
 
 
-def _allowed_registries(settings: Settings) -> RegistrySettings:
-    """Say what may be asked, and how."""
+def registries_of(settings: Settings) -> RegistrySettings:
+    """Say what may be asked, and how. Raises InvalidSettings."""
     return msgspec.structs.replace(registry_settings(settings), allowed=allowed_registries(settings))
 
 
@@ -138,17 +138,17 @@ async def _origin(settings: Settings, in_force: "InForce | None", journal: Journ
     """Own who downloads: another process for a daemon, whose settings may change, this one otherwise."""
     if in_force is not None:
         died = partial(journal.died, "downloader")
-        allowed = _allowed_registries(settings)
+        allowed = registries_of(settings)
         # Who mounts looks soon, and the first look would wait half a second of processor for the process. Not
         # before the mount answers: until then it would inherit pipes that whoever mounts reads to their end.
         early = None if allowed.offline else in_force.answers
         async with open_remote(allowed, early=early, came=journal.traffic.add, died=died) as remote:
-            in_force.tell(lambda now: remote.renew(_allowed_registries(now)))
+            in_force.tell(lambda now: remote.renew(registries_of(now)))
             yield remote
     else:
         from layerfs.registry.client import RegistryClient  # brings HTTP along
 
-        async with RegistryClient(_allowed_registries(settings)) as client:
+        async with RegistryClient(registries_of(settings)) as client:
             yield InProcess(client, inline=True)
 
 
@@ -246,10 +246,11 @@ async def serve(
     again: Callable[[], Settings] | None = None,
     supervisor: Supervisor = NOBODY,
     replace: bool = False,
+    beside: "Callable[[ImageStorage, Fetcher, Keeper, InForce], Awaitable[None]] | None" = None,
 ) -> None:
     """Mount the store at *mountpoint* and serve until unmounted or told to end.
 
-    With *replace* it takes the place of the mount that is there.
+    With *replace* it takes the place of the mount that is there. *beside* is run meanwhile.
     Calls *ready* once the mount answers, and *again* for the settings as they are by now whenever SIGHUP asks
     for a reload; without it SIGHUP is an end. Raises MountError, StoreError.
     """
@@ -264,12 +265,9 @@ async def serve(
     async with fetching(storage, in_force, local) as (provider, keeper), background() as nursery:
         in_force.tell(keeper.keep_to)
         supervised = Supervised(supervisor, in_force, provider.statistics)
-
-        def answers() -> None:
-            ready()
-            in_force.answers.set()
-
-        announce = supervised.announcing(nursery, mountpoint, answers)
+        announce = supervised.announcing(nursery, mountpoint, ready)
+        if beside is not None:
+            nursery.start_soon(beside, storage, provider, keeper, in_force)
         provider.sweep_soon()
         provider.journal.happening.add("start", str(settings.store))
         view = _view(storage, mountpoint, in_force, provider, keeper)

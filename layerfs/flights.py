@@ -4,14 +4,17 @@ Successes are handed to every waiter, failures too, and neither is remembered: t
 Between the look-up of a flight and its creation there is no await, so there is never a second leader.
 
 Who runs the job is the option. In a nursery that was given, no caller can cancel it: one that gives up ends
-its own wait and nothing else, and the work goes on for the others, or for the next one who asks. Without a
+its own wait and nothing else, and the work goes on for the others, or for the next one who asks. A job that
+nobody but callers in `ending_with_callers` has ever asked for ends with the last of them. Without a
 nursery the first caller runs it, for jobs that need not outlive their callers: if that caller is cancelled,
 so is the job, and the next waiter runs its own from the start.
 """
 
 import logging
-from collections.abc import Awaitable, Callable
-from typing import Generic, TypeVar
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Final, Generic, TypeVar
 
 import msgspec
 import trio
@@ -25,10 +28,39 @@ K = TypeVar("K")
 V = TypeVar("V")
 
 
+_ends: Final[ContextVar[bool]] = ContextVar("ends with its callers", default=False)
+"""Inherited by the tasks of jobs, and so by the jobs that they ask for."""
+
+
+@contextmanager
+def ending_with_callers() -> Iterator[None]:
+    """Have what the block alone asks for end when it is cancelled, as work that nobody else wants."""
+    before = _ends.set(True)
+    try:
+        yield
+    finally:
+        _ends.reset(before)
+
+
 class _Flight(msgspec.Struct, Generic[V], eq=False):
     landed: trio.Event = msgspec.field(default_factory=trio.Event)
     values: list[V] = msgspec.field(default_factory=list)
     error: Exception | None = None
+    scope: trio.CancelScope = msgspec.field(default_factory=trio.CancelScope)
+    waiting: int = 0
+    stays: bool = False
+    """Whether somebody has asked for it whose going ends nothing."""
+
+    async def wait(self) -> None:
+        """Wait until it has landed, as one of its callers."""
+        self.stays = self.stays or not _ends.get()
+        self.waiting += 1
+        try:
+            await self.landed.wait()
+        finally:
+            self.waiting -= 1
+            if not (self.waiting or self.stays or self.landed.is_set()):
+                self.scope.cancel()
 
 
 class SingleFlight(Generic[K, V]):
@@ -49,14 +81,16 @@ class SingleFlight(Generic[K, V]):
         while True:
             flight = self._flights.get(key)
             if flight is None:
-                flight = self._flights[key] = _Flight()
+                flight = self._flights[key] = _Flight(stays=self._nursery is None)
                 if self._nursery is None:
                     await self._run(key, flight, job)
                 else:
                     self._nursery.start_soon(self._run, key, flight, job)
-            await flight.landed.wait()
+            await flight.wait()
             if flight.values:
                 return flight.values[0]
+            if flight.scope.cancel_called:  # all who wanted it had gone: whatever came of it, it begins anew
+                continue
             if isinstance(flight.error, LayerfsError):
                 raise retold(flight.error) from flight.error
             if flight.error is not None or self._nursery is not None:
@@ -65,7 +99,8 @@ class SingleFlight(Generic[K, V]):
 
     async def _run(self, key: K, flight: _Flight[V], job: Callable[[], Awaitable[V]]) -> None:
         try:
-            flight.values.append(await job())
+            with flight.scope:
+                flight.values.append(await job())
         except LayerfsError as exc:
             flight.error = exc
         except Exception as exc:  # one bad layer must not end the others

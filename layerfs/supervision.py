@@ -53,6 +53,11 @@ class InForce:
         """
         self._users.append(user)
 
+    def refresh(self) -> None:
+        """Tell all users the same settings again: files that they name have changed. Raises LayerfsError."""
+        for user in self._users:
+            user(self.settings)
+
     def reload(self) -> None:
         """Read all again, and put in force what can be. Raises LayerfsError; then all is as it was."""
         said = self._again()
@@ -98,10 +103,11 @@ class Supervised:
     def announcing(
         self, nursery: trio.Nursery, mountpoint: Mountpoint, ready: Callable[[], None]
     ) -> Callable[[], None]:
-        """Return what calls *ready*, and begins to `watch` in a task of *nursery*."""
+        """Return what calls *ready*, lets others know, and begins to `watch` in a task of *nursery*."""
 
         def announce() -> None:
             ready()
+            self._in_force.answers.set()
             nursery.start_soon(self.watch, mountpoint)
 
         return announce

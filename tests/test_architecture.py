@@ -35,6 +35,7 @@ ARROWS: dict[str, set[str]] = {
     "gc": {"errors", "oci", "settings", "store", "catalog"},
     "doctor": {"errors", "foreign", "host", "layer", "registry", "store"},
     "flights": {"errors", "machine"},
+    "delegation": {"host"},
     "happening": {"status"},
     "fetch": {
         "errors", "oci", "needs", "layer", "extract", "processes", "registry", "store", "host", "flights",
@@ -71,7 +72,7 @@ ARROWS: dict[str, set[str]] = {
         "api",
         "errors", "foreign", "oci", "needs", "layer", "host", "registry", "local", "store", "catalog", "view",
         "doctor", "extract", "fetch", "gc", "settings", "status", "config", "app", "serving", "machine",
-        "bells", "containers", "naming", "spared",
+        "bells", "containers", "naming", "spared", "delegation", "flights", "supervision",
     },
     "__main__": {"cli"},
 }  # fmt: skip
@@ -86,7 +87,7 @@ OWNERS: dict[str, set[str]] = {
     "h11": {"serve"},
     "trio": {
         "app", "api", "keeping", "supervision", "flights", "processes", "registry", "local", "fetch", "fuse",
-        "serve", "serving", "cli",
+        "serve", "serving", "cli", "delegation",
     },
     "fsspec": {"api"},
     "click": {"cli"},
@@ -97,7 +98,8 @@ OWNERS: dict[str, set[str]] = {
     "prometheus_client": {"metrics"},
     "subprocess": {"extract", "processes", "host", "registry"},
     "multiprocessing": set(),
-    "socket": {"registry", "host", "processes"},
+    "socket": {"delegation", "registry", "host", "processes"},
+    "_socket": {"delegation"},
     "tarfile": set(),
     "asyncio": {"api"},
     "requests": set(),

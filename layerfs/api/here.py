@@ -3,6 +3,8 @@
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from itertools import count
+from typing import Final
 
 from layerfs.catalog.documents import DocumentReader, ImageDocuments
 from layerfs.errors import LayerfsError, PlatformMissing, StoreFull
@@ -10,6 +12,9 @@ from layerfs.oci import Digest, Image, ImageReference, Platform, stack_digest
 from layerfs.oci.config import UNKNOWN
 from layerfs.store import ImageStorage, LayerDir
 from layerfs.store.records import Merger
+
+_numbers: Final = count()
+"""Names leases: two that work for the same image in one process do not end each other's."""
 
 
 def image_here(
@@ -73,7 +78,7 @@ def kept_whole(storage: ImageStorage, digest: Digest, *more: Digest) -> Iterator
     with ExitStack() as held:
         if not storage.readonly:
             with suppress(StoreFull):
-                name = f"command-{os.getpid()}-{digest.short_id}"
+                name = f"command-{os.getpid()}-{next(_numbers)}-{digest.short_id}"
                 held.enter_context(storage.lease(name, (digest, *more)))
         yield
 

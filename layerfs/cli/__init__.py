@@ -10,9 +10,12 @@ import gc
 import os
 import sys
 from contextlib import suppress
-from typing import Final
+from typing import TYPE_CHECKING, Final, NoReturn
 
 from layerfs import __version__
+
+if TYPE_CHECKING:
+    from layerfs.cli.interrupts import Interrupted
 
 _COLLECTIONS: Final = 100_000
 """New objects between two looks for garbage: what is imported stays, and looking is a tenth of the start."""
@@ -35,6 +38,14 @@ def _run() -> None:
 
     interrupts.heed()
     gc.set_threshold(_COLLECTIONS)
+    heard = None
+    if sys.argv[1:2] == ["pull"]:
+        from layerfs.cli import delegating
+
+        try:
+            heard = delegating.pull(sys.argv[2:])
+        except interrupts.Interrupted as end:
+            _say_interrupted(end)
     import layerfs.spared  # noqa: F401 - before anything imports msgspec
     from layerfs.cli import streams
 
@@ -50,19 +61,23 @@ def _run() -> None:
             if "_LAYERFS_COMPLETE" in os.environ:  # the Tab key
                 answer(app)
                 sys.exit()
-            app()
+            app(obj=heard)
         except SystemExit:  # as it always leaves
             sys.stdout.flush()
             raise
     except LayerfsError as error:
         sys.exit(report(error))
     except interrupts.Interrupted as end:
-        sys.stderr.write(f"layerfs: {end}; run it again to go on\n")
-        sys.exit(end.code)
+        _say_interrupted(end)
     except Exception as error:
         if fault := machine_fault(error):
             sys.exit(report(fault))
         raise
+
+
+def _say_interrupted(end: "Interrupted") -> NoReturn:
+    sys.stderr.write(f"layerfs: {end}; run it again to go on\n")
+    sys.exit(end.code)
 
 
 def _leave(code: int) -> None:

@@ -18,7 +18,7 @@ import msgspec
 
 from layerfs.bells import bell_directory, bell_mount
 from layerfs.cli import interrupts
-from layerfs.cli.daemons import leave_directory, log_in_background
+from layerfs.cli.daemons import leave_directory, log_in_background, take_pulls
 from layerfs.cli.opening import open_store
 from layerfs.containers import tocs_in_use
 from layerfs.errors import LayerfsError, MountError
@@ -104,7 +104,7 @@ def _serve(settings: Settings, ready: Callable[[bytes], None], starting: ByteLoc
     async def main() -> None:
         async with background() as nursery:
             nursery.start_soon(end)
-            await wiring.serve(settings, where, announce, again=lambda: settings)
+            await wiring.serve(settings, where, announce, again=lambda: settings, beside=take_pulls)
 
     interrupts.run(main)
 

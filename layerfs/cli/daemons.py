@@ -4,11 +4,17 @@ import os
 import sys
 from errno import EDQUOT, ENOSPC
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from layerfs.cli import logs
 from layerfs.errors import MountError
 from layerfs.settings import Settings
+
+if TYPE_CHECKING:
+    from layerfs.fetch.fetcher import Fetcher
+    from layerfs.gc.keeper import Keeper
+    from layerfs.store import ImageStorage
+    from layerfs.supervision import InForce
 
 _VARIABLES: Final = (
     "REGISTRY_AUTH_FILE", "DOCKER_CONFIG", "SSL_CERT_FILE", "SSL_CERT_DIR", "LAYERFS_CONFIG", "LAYERFS_STORE",
@@ -42,3 +48,13 @@ def leave_directory() -> None:
         if os.environ.get(name):
             os.environ[name] = str(Path.cwd() / os.environ[name])
     os.chdir("/")
+
+
+async def take_pulls(
+    storage: "ImageStorage", provider: "Fetcher", keeper: "Keeper", in_force: "InForce"
+) -> None:
+    """Pull for commands of this user that ask for it, once the mount answers. Runs until cancelled."""
+    await in_force.answers.wait()
+    from layerfs.cli.delegated import serve  # by then nobody waits for what it imports
+
+    await serve(storage, provider, keeper, in_force)

@@ -66,12 +66,16 @@ def exit_code(error: errors.LayerfsError) -> int:
 def report(error: errors.LayerfsError) -> int:
     """Print *error* to stderr, unless nobody wants to read any more, and return its exit code."""
     if not isinstance(error, errors.ReaderGone):
-        # What to do these do not say themselves: they know the bytes alone, or the one file that did not fit.
-        known = isinstance(error, errors.DigestMismatch | errors.SizeMismatch | errors.StoreFull)
-        hint = advice(type(error).__name__) if known and _ROOM not in str(error) else ""
-        sys.stderr.write(f"layerfs: {error.text}{'; ' if hint else ''}{hint}\n")
-        sys.stderr.writelines(f"  asked {line}\n" for line in error.asked_lines)
+        sys.stderr.write(f"{told(error)}\n")
     return exit_code(error)
+
+
+def told(error: errors.LayerfsError) -> str:
+    """Return the lines that say *error*."""
+    # What to do these do not say themselves: they know the bytes alone, or the one file that did not fit.
+    known = isinstance(error, errors.DigestMismatch | errors.SizeMismatch | errors.StoreFull)
+    hint = advice(type(error).__name__) if known and _ROOM not in str(error) else ""
+    return "\n  asked ".join((f"layerfs: {error.text}{'; ' if hint else ''}{hint}", *error.asked_lines))
 
 
 def advice(error: str, message: str = "") -> str:

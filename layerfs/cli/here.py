@@ -1,6 +1,6 @@
 """What a store has of an image, read and kept without trio, HTTP or workers."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 import click
@@ -25,21 +25,30 @@ def opened(settings: Settings) -> Iterator[ImageStorage]:
                     storage.sweep_staged()
 
 
-def image_of(storage: ImageStorage, manifest: Manifest, wanted: Platform | None) -> Image:
+def _say(text: str) -> None:
+    click.echo(text, err=True)
+
+
+def image_of(
+    storage: ImageStorage,
+    manifest: Manifest,
+    wanted: Platform | None,
+    say: Callable[[str], None] = _say,
+) -> Image:
     """Pair a manifest with its config, both in the store; warn of an image for another machine.
 
     Raises UnsupportedImage for an artifact, PlatformMissing for an image of another platform than was said.
     """
     manifest.require_image()
     image = Image.of(manifest, storage.load_config(manifest.config.digest))
-    warn_of_platform(image, wanted)
+    warn_of_platform(image, wanted, say)
     return image
 
 
-def warn_of_platform(image: Image, wanted: Platform | None) -> None:
+def warn_of_platform(image: Image, wanted: Platform | None, say: Callable[[str], None] = _say) -> None:
     """Warn of an image for another machine. Raises PlatformMissing for one of another than was *wanted*."""
     require_platform(image, wanted)
     usual = Platform.of_this_machine()
     if wanted is None and not runs_on(image, usual):
         about = f"an image for {image.config.platform} alone (this is {usual})"
-        click.echo(f"layerfs: {image.manifest.digest}: {about}", err=True)
+        say(f"layerfs: {image.manifest.digest}: {about}")

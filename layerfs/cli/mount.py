@@ -14,7 +14,7 @@ from layerfs.cli import interrupts, logs, options, takes
 from layerfs.cli.app import app
 from layerfs.cli.beside import served_beside
 from layerfs.cli.completion import complete_mountpoint
-from layerfs.cli.daemons import leave_directory, log_in_background, no_log
+from layerfs.cli.daemons import leave_directory, log_in_background, no_log, take_pulls
 from layerfs.cli.failures import report
 from layerfs.errors import MountError, UsageError
 from layerfs.host import readiness
@@ -214,5 +214,6 @@ def _serve(
                 again=again,
                 supervisor=supervisor,
                 replace=daemon.replace,
+                beside=take_pulls if daemon.local is None else None,
             )
         )

@@ -7,7 +7,7 @@ import dataclasses
 import functools
 import inspect
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Final, get_type_hints
 
 from layerfs.cli import mountoptions, takes
@@ -88,12 +88,12 @@ class Said:
         self._weak = {name: value for name, value in read.items() if ROWS[name].variable}
         self._strong = {name: value for name, value in read.items() if name not in self._weak}
 
-    def settings(self) -> Settings:
+    def settings(self, environ: Mapping[str, str] = os.environ) -> Settings:
         """Put them over what the configuration files say by now. Raises InvalidSettings.
 
         A word of ``-o`` stands between the options that a variable may stand for and those that have none.
         """
-        found = settings_of(os.environ, os.getuid(), namespace=not in_initial_user_namespace())
+        found = settings_of(environ, os.getuid(), namespace=not in_initial_user_namespace())
         serve = dataclasses.replace(found.serve, **self._serve)
         more = {"mount_options": self._words.kernel, "access": self._access, "serve": serve}
         return dataclasses.replace(found, **(self._weak | self._words.settings | self._strong | more))

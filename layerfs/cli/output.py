@@ -41,16 +41,20 @@ def print_text(text: str, indent: str = "", behind: str | None = None, *, squeez
 
     There a word that is too long for a line sticks out, so that it can be copied, or is *squeezed*.
     """
-    width = output_width()
+    click.echo(fitting(text, output_width(), indent, behind, squeezed=squeezed))
+
+
+def fitting(
+    text: str, width: int | None, indent: str = "", behind: str | None = None, *, squeezed: bool = False
+) -> str:
+    """Return the lines that `print_text` prints on a terminal of *width* columns; None: where none is."""
     line = printable(text)
     if width is None:
-        click.echo(indent + line)
-        return
+        return indent + line
     if squeezed:
         room = width - len(indent if behind is None else behind)
         line = " ".join(squeeze(word, room) for word in line.split(" "))
-    for each in wrapped(line, width, indent, behind):
-        click.echo(each)
+    return "\n".join(wrapped(line, width, indent, behind))
 
 
 def print_table(

@@ -3,16 +3,14 @@
 On standard error: standard output is for what came of it. What is drawn is gone at the end.
 """
 
-import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Final
 
-import click
 import trio
 
-from layerfs.cli import terminal
 from layerfs.cli.frames import LayerState, Speed, frame, totals
+from layerfs.cli.screen import OWN, Screen
 from layerfs.fetch.progress import Journal
 from layerfs.oci import Digest, Image
 from layerfs.oci.image import ImageLayer
@@ -25,7 +23,7 @@ _PATIENCE: Final = 30.0
 
 @asynccontextmanager
 async def shown(
-    journal: Journal, image: Image, present: frozenset[Digest], *, silent: bool
+    journal: Journal, image: Image, present: frozenset[Digest], *, silent: bool, screen: Screen = OWN
 ) -> AsyncIterator[None]:
     """Show the work on the layers of *image* while the block runs."""
     layers = [layer for layer in image.layers if layer.digest not in present]
@@ -33,13 +31,13 @@ async def shown(
         yield
         return
     watch = Watch(journal, layers)
-    if terminal.size(sys.stderr) is None or terminal.is_dumb():
-        lines = _Lines()
+    if screen.canvas() is None:
+        lines = _Lines(screen)
         async with _beside(lambda: lines.tell(watch)):
             yield
         lines.tell(watch)
     else:
-        async with _drawn(watch):
+        async with _drawn(watch, screen):
             yield
 
 
@@ -72,7 +70,8 @@ class Watch:
 class _Lines:
     """Tells of each layer when it is done, and after a long silence of all."""
 
-    def __init__(self) -> None:
+    def __init__(self, screen: Screen) -> None:
+        self._screen = screen
         self._told: set[Digest] = set()
         self._last = trio.current_time()
 
@@ -88,26 +87,19 @@ class _Lines:
 
     def _write(self, line: str) -> None:
         self._last = trio.current_time()
-        click.echo(line, err=True)
+        self._screen.complain(line)
 
 
 @asynccontextmanager
-async def _drawn(watch: Watch) -> AsyncIterator[None]:
-    from rich.console import Console
-    from rich.live import Live
-    from rich.text import Text
+async def _drawn(watch: Watch, screen: Screen) -> AsyncIterator[None]:
+    unicode = screen.draws_unicode()
+    with screen.drawing() as draw:
 
-    stream, unicode = sys.stderr, terminal.draws_unicode()
-    console = Console(file=stream, highlight=False)
-    with Live(console=console, auto_refresh=False, transient=True, vertical_overflow="crop") as live:
+        def look() -> None:
+            columns, lines = screen.canvas() or (80, 24)
+            draw(frame(*watch.look(), columns, lines, unicode=unicode))
 
-        def draw() -> None:
-            columns, lines = terminal.size(stream) or (80, 24)
-            text = Text("\n".join(frame(*watch.look(), columns, lines, unicode=unicode)), no_wrap=True)
-            text.highlight_regex("[━#]+", "green")
-            live.update(text, refresh=True)
-
-        async with _beside(draw):
+        async with _beside(look):
             yield
 
 

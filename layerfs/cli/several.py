@@ -25,7 +25,11 @@ class Unmet(msgspec.Struct, frozen=True):
         return {key: self.argument, "error": type(self.error).__name__, "message": self.error.text, **asked}
 
 
-async def each(arguments: Iterable[str], work: Callable[[str], Awaitable[T]]) -> list[T | Unmet]:
+async def each(
+    arguments: Iterable[str],
+    work: Callable[[str], Awaitable[T]],
+    complain: Callable[[LayerfsError], object] = report,
+) -> list[T | Unmet]:
     """Return what *work* makes of each argument; an error is printed, and stands for its result."""
     results: list[T | Unmet] = []
     for argument in arguments:
@@ -34,13 +38,17 @@ async def each(arguments: Iterable[str], work: Callable[[str], Awaitable[T]]) ->
         except OutputLost:  # nobody would hear of the others
             raise
         except LayerfsError as error:
-            report(error)
+            complain(error)
             results.append(Unmet(argument, error))
     return results
 
 
+def code_of(results: Iterable[object]) -> int:
+    """Return the exit code of the first error among *results*; 0 if there is none."""
+    return next((exit_code(one.error) for one in results if isinstance(one, Unmet)), 0)
+
+
 def end(results: Iterable[object]) -> None:
     """End the command with the exit code of the first error among *results*, if there is one."""
-    for one in results:
-        if isinstance(one, Unmet):
-            raise click.exceptions.Exit(exit_code(one.error))
+    if code := code_of(results):
+        raise click.exceptions.Exit(code)

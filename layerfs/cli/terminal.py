@@ -42,6 +42,12 @@ def is_dumb() -> bool:
     return os.environ.get("TERM", "dumb") in ("", "dumb", "unknown")
 
 
+def drawable(stream: TextIO) -> tuple[int, int] | None:
+    """Return columns and lines of the terminal that *stream* is; None if nothing can be drawn on it."""
+    found = size(stream)
+    return None if found is None or is_dumb() else (found.columns, found.lines)
+
+
 def draws_unicode() -> bool:
     """Say whether the locale has more than ASCII; Python's own UTF-8 mode says nothing of the terminal."""
     import locale

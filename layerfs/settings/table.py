@@ -129,6 +129,18 @@ class Settings(MirrorSettings):
         ),
     )
     """Contact no registry; serve what the store has."""
+    daemon: bool = field(
+        default=True,
+        metadata=by(
+            FLAG,
+            "Whether a running mount of the store may do a pull for a command of its user, which takes a "
+            "third of the time for a small image; it does what the command would.",
+            help="Have a running mount of the store do it, if there is one (default).",
+            flags="--daemon/--no-daemon",
+            variable="LAYERFS_DAEMON",
+        ),
+    )
+    """Pulls of commands are done by mounts."""
     fetch_timeout: float = field(
         default=900.0,
         metadata=by(

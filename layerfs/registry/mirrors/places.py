@@ -29,7 +29,7 @@ def load(
     found = _registries_conf(environ, registries_file)
     if hosts_dir is not None and not hosts_dir.is_dir():
         raise InvalidSettings(f"{hosts_dir}: no such directory (expected one with HOST/hosts.toml)")
-    directories = _hosts_dirs(environ) if hosts_dir is None else [hosts_dir]
+    directories = hosts_dirs(environ) if hosts_dir is None else [hosts_dir]
     namespaces = tuple(one for directory in directories for one in _namespaces(directory))
     return Mirrors(found.tables, namespaces, found.short_names)
 
@@ -73,7 +73,8 @@ def _dropins(directory: Path) -> list[Path]:
     return [directory / name for name in _names(directory) if name.endswith(".conf")]
 
 
-def _hosts_dirs(environ: Mapping[str, str]) -> list[Path]:
+def hosts_dirs(environ: Mapping[str, str]) -> list[Path]:
+    """Return the directories with HOST/hosts.toml, the user's first; they need not exist."""
     base = xdg(environ, "config")
     own = [] if base is None else [base / "containerd/certs.d"]
     return [*own, SYSTEM_HOSTS]

@@ -1,0 +1,123 @@
+"""What decides how a pull goes, beside its own words: settings by an environment, and files that they name.
+
+Values that can be compared: a daemon does for a command only what that would do itself. Blocking.
+"""
+
+import os
+import re
+import ssl
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final, Self
+
+import click
+import msgspec
+
+from layerfs import app as wiring
+from layerfs import config
+from layerfs.cli.options import Said
+from layerfs.delegation.wire import OWN, VARIABLES
+from layerfs.registry import RegistrySettings
+from layerfs.registry.keychain import places, read_authfile
+from layerfs.registry.mirrors.places import hosts_dirs
+from layerfs.settings import ROWS, Settings
+
+_NAMED: Final = re.compile(r"\$\{?([A-Za-z_][A-Za-z0-9_]*)")
+_DEEPEST: Final = 2
+"""Levels of directories of certificates: HOST/FILE."""
+
+Stamp = tuple[str, int, int, int]
+"""A path, and what changes with the file: inode, size, time of the last change."""
+
+
+class NotClear(Exception):
+    """What a command would make of it only the command can say."""
+
+
+class Consulted(msgspec.Struct, frozen=True):
+    """What files say of registries, logins and certificates, or when they changed."""
+
+    registries: RegistrySettings
+    certificates: tuple[Stamp, ...]
+    logins: tuple[Stamp, ...]
+
+    @classmethod
+    def of(cls, settings: Settings) -> Self:
+        """Read and look. Raises InvalidSettings; NotClear where programs are asked for logins."""
+        registries = wiring.registries_of(settings)
+        files = [path for path, _ in places(registries)]
+        for path, legacy in places(registries):
+            file = read_authfile(path, legacy)
+            if file is not None and (file.helpers or file.store):
+                raise NotClear(f"{path}: programs give the logins, by the environment of who asks")
+        return cls(registries, tuple(_stamps(_certificates(settings, registries))), tuple(_stamps(files)))
+
+    def difference(self, now: Self) -> str:
+        """Say what has changed; empty for nothing."""
+        if self.registries != now.registries:
+            return "what files say of registries has changed (SIGHUP has the daemon read it)"
+        if self.certificates != now.certificates:
+            return "certificates have changed (SIGHUP has the daemon read them)"
+        return "" if self.logins == now.logins else "logins have changed"
+
+
+def pull_settings(environ: Mapping[str, str], options: Mapping[str, str]) -> Settings:
+    """Return the settings of a pull with these options, and variables of `layerfs.delegation.wire`.
+
+    Other variables are those of this process. Raises LayerfsError, NotClear.
+    """
+    given: dict[str, Any] = {}
+    for name, row in ROWS.items():
+        said = options.get(name) or (environ.get(row.variable) if row.variable else None)
+        if said:
+            given[name] = _as_click_reads(row.kind.option, said)
+    mine = {name: value for name, value in os.environ.items() if not name.startswith(OWN)}
+    merged = mine | {name: value for name, value in environ.items() if name.startswith(OWN)}
+    for file in config.load(merged):
+        for name in _NAMED.findall(file.document.text):
+            if name not in VARIABLES:
+                raise NotClear(f"{file.path}: names the variable {name}")
+    return Said(given).settings(merged)
+
+
+def _as_click_reads(kind: Any, said: str) -> Any:
+    """Return what an option of *kind* gets. Raises NotClear."""
+    if kind is bool:
+        try:
+            return click.BOOL.convert(said, None, None)
+        except click.BadParameter as exc:
+            raise NotClear(exc.message) from exc
+    if kind == list[str]:
+        return said.split()
+    if kind is Path and not said.startswith("/"):
+        raise NotClear(f"{said[:200]!r}: counts from where the command is")
+    return Path(said) if kind is Path else said
+
+
+def _certificates(settings: Settings, registries: RegistrySettings) -> Iterator[Path]:
+    """Yield files and directories that say who is believed."""
+    system = ssl.get_default_verify_paths()
+    yield from (Path(each) for each in (system.cafile, system.capath) if each)
+    hosts = hosts_dirs(os.environ) if settings.hosts_dir is None else [settings.hosts_dir]
+    for top in (*registries.certs_dirs, *hosts):
+        yield from _below(top, _DEEPEST)
+
+
+def _below(directory: Path, levels: int) -> Iterator[Path]:
+    yield directory
+    try:
+        names = sorted(each.name for each in directory.iterdir()) if levels else []
+    except OSError:  # most are not there; files have nothing below them
+        return
+    for name in names:
+        yield from _below(directory / name, levels - 1)
+
+
+def _stamps(paths: Iterable[Path]) -> Iterator[Stamp]:
+    for path in paths:
+        try:
+            found = path.stat()
+        except OSError:
+            yield str(path), 0, 0, 0
+        else:
+            yield str(path), found.st_ino, found.st_size, found.st_mtime_ns

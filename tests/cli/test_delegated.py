@@ -1,0 +1,142 @@
+"""Pulls that a running mount of the store does: whose it takes, and that nobody can tell but by the time."""
+
+import json
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from layerfs.delegation import places
+from layerfs.oci import Platform
+from tests.cli.conftest import CommandLine, Done
+from tests.support import clients
+from tests.support.daemon import Daemon, running
+from tests.support.forkserver import ForkServer
+from tests.support.images import file, image, index, layer, to_json
+from tests.support.registry import Registry
+
+
+def socket_of(daemon: Daemon) -> Path:
+    """Return where *daemon* listens, once it does."""
+    directory = Path(str(places.directory(daemon_environment(daemon), os.geteuid())))
+
+    def found() -> list[Path]:
+        return list(directory.glob(f"*-{daemon.pid}-*")) if directory.is_dir() else []
+
+    clients.wait_until(lambda: bool(found()))
+    return found()[0]
+
+
+def daemon_environment(daemon: Daemon) -> dict[str, str]:
+    raw = Path(f"/proc/{daemon.pid}/environ").read_bytes()
+    return dict(os.fsdecode(one).split("=", 1) for one in raw.split(b"\0") if b"=" in one)
+
+
+@contextmanager
+def serving(layerfs: CommandLine, *arguments: str) -> Iterator[Daemon]:
+    """Run a mount of the store of *layerfs* that takes its pulls."""
+    mountpoint = layerfs.home.parent / "mount"
+    with running(layerfs.store, mountpoint, *arguments, environment=layerfs.environment) as daemon:
+        socket_of(daemon)
+        yield daemon
+
+
+def pulls(daemon: Daemon) -> int:
+    """Return how many pulls *daemon* has taken."""
+    return daemon.log().count("a pull for process")
+
+
+@pytest.fixture(scope="module")
+def commands(tmp_path_factory: pytest.TempPathFactory, _fork_server: ForkServer) -> CommandLine:
+    home = tmp_path_factory.mktemp("delegated") / "home"
+    home.mkdir()
+    return CommandLine(home, _fork_server)
+
+
+@pytest.fixture(scope="module")
+def mounted(commands: CommandLine) -> Iterator[Daemon]:
+    """A mount of the store of all tests of this module that change nothing but what is in it."""
+    with serving(commands, "--log-level", "debug") as daemon:
+        yield daemon
+
+
+PULLS = {
+    "an image": "REGISTRY/one:1",
+    "only its digest": "-q REGISTRY/one:1",
+    "as JSON": "--json REGISTRY/one:1",
+    "by its digest": "REGISTRY/one@DIGEST",
+    "by a tag and its digest": "REGISTRY/one:1@DIGEST",
+    "one of several platforms": "REGISTRY/many:1",
+    "all platforms": "--all-platforms REGISTRY/many:1",
+    "twice the same": "REGISTRY/one:1 REGISTRY/one:1",
+    "two of which one is not there": "REGISTRY/one:1 REGISTRY/none:1 REGISTRY/two:1",
+    "two of which one is not there, as JSON": "--json REGISTRY/one:1 REGISTRY/none:1",
+    "two of which one is no reference": "-q UPPER/one REGISTRY/two:1",
+    "an image for another machine": "REGISTRY/foreign:1",
+    "an artifact": "REGISTRY/artifact:1",
+    "a digest that nobody has": f"REGISTRY/one@sha256:{'0' * 64}",
+    "a registry that is not there": "127.0.0.1:1/one:1",
+    "a tag that moved": "REGISTRY/moves:1",
+}
+
+
+def both_ways(commands: CommandLine, line: str) -> list[Done]:
+    """Run ``layerfs pull`` without a daemon, into another store, then with one."""
+    return [
+        commands("pull", *line.split(), *more, environment={"LAYERFS_STORE": str(store)}, code=None)
+        for store, more in ((commands.home / "other", ["--no-daemon"]), (commands.store, []))
+    ]
+
+
+def said(done: Done) -> tuple[str, str, int]:
+    """Return all that a command said, but for how long it took."""
+    return done.stdout, re.sub(r"after \d+ s", "after N s", done.stderr), done.returncode
+
+
+_SLOW = ("a registry that is not there",)
+
+
+@pytest.mark.parametrize(
+    "asked", [pytest.param(one, marks=[pytest.mark.long] if one in _SLOW else []) for one in PULLS]
+)
+def test_a_pull_says_the_same_with_a_daemon_and_without(
+    commands: CommandLine, registry: Registry, mounted: Daemon, asked: str
+) -> None:
+    number = list(PULLS).index(asked)
+    one, two = (image(layer(file("file", f"{number} {which}".encode()))) for which in (1, 2))
+    other = image(layer(file("file", f"{number}".encode())), platform=Platform.parse("linux/s390x"))
+    name = str(registry.push(f"delegated/{number}/one", "1", one)).rpartition("/")[0]
+    document = json.loads(one.manifest) | {"artifactType": "application/vnd.example.sbom"}
+    document["config"]["mediaType"] = "application/vnd.oci.empty.v1+json"
+    artifact = replace(one, manifest=to_json(document))
+    registry.push(f"delegated/{number}/many", "1", index(one, other))
+    for repository, built in {"two": two, "foreign": other, "artifact": artifact}.items():
+        registry.push(f"delegated/{number}/{repository}", "1", built)
+    before = pulls(mounted)
+    if asked == "a tag that moved":
+        registry.push(f"delegated/{number}/moves", "1", two)
+        both_ways(commands, f"-q {name}/moves:1")
+        registry.push(f"delegated/{number}/moves", "1", one)
+        before += 1
+
+    line = PULLS[asked].replace("REGISTRY", name).replace("DIGEST", str(one.digest))
+    alone, asking = both_ways(commands, line)
+
+    assert said(asking) == said(alone)
+    assert alone.stdout or alone.returncode
+    assert pulls(mounted) == before + 1
+
+
+def test_what_a_daemon_has_pulled_is_durable_when_the_command_returns(
+    commands: CommandLine, registry: Registry, mounted: Daemon
+) -> None:
+    before = pulls(mounted)
+    commands("pull", str(registry.push("delegated/durable", "1", image(layer(file("a", b"durable"))))))
+    assert pulls(mounted) == before + 1
+    records = [path.read_bytes() for path in commands.store.rglob("*.json")]
+    assert any(b'"durable"' in record for record in records)
+    assert not [record for record in records if b'"pending"' in record]
