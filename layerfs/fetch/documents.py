@@ -39,10 +39,16 @@ from layerfs.store import ImageStorage
 log = logging.getLogger(__name__)
 
 
+def _ignore(_repository: Repository, _manifest: Manifest) -> None:
+    """Foresee nothing."""
+
+
 class DocumentFetcher:
     """Fetch what describes images; answer from the store where it knows."""
 
     def __init__(self, storage: ImageStorage, origin: Origin, platform: Platform) -> None:
+        self.foreseen: Callable[[Repository, Manifest], None] = _ignore
+        """Hears of each manifest whose config is about to be asked for."""
         self._storage = storage
         self._origin = origin
         self._platform = platform
@@ -55,7 +61,10 @@ class DocumentFetcher:
         Raises RegistryMisbehaved if the registry does not have what it says that the tag names: it may lag
         behind a push.
         """
-        found = await self._origin.ask(Resolve(tag))
+        # A document that is known already costs a HEAD, which no registry counts as a pull; a tag that nobody
+        # has asked for leads to a document that is not here.
+        known = await trio.to_thread.run_sync(self._storage.refs.read, tag)
+        found = await self._origin.ask(Resolve(tag, whole=known is None))
         if found.raw is not None:
             try:
                 await trio.to_thread.run_sync(self._keep, found.raw, found.digest, found.media_type)
@@ -111,6 +120,7 @@ class DocumentFetcher:
         descriptor = manifest.config
 
         async def fetch() -> None:
+            self.foreseen(repository, manifest)
             raw = await self._origin.ask(FetchConfig(repository, descriptor))
             await trio.to_thread.run_sync(self._storage.save_config, raw, descriptor.digest)
 

@@ -177,6 +177,7 @@ class Fetcher:
         """Begin to complete lazy layers that somebody looks at, and first those *in_use*; for daemons."""
         self._completer = Completer(self.complete, lambda: self.waiting, when)
         self._completer.in_use(in_use)
+        self._documents.foreseen = self._lazy.foresight.see
         self._nursery.start_soon(self._completer.run)
 
     async def complete(self, need: LayersNeed) -> None:

@@ -19,6 +19,7 @@ from layerfs.extract.client import Extractor, Keep
 from layerfs.extract.job import SkeletonJob
 from layerfs.fetch.agreement import Agreement
 from layerfs.fetch.decoding import Decoders
+from layerfs.fetch.foresight import Foresight
 from layerfs.fetch.laziness import Laziness
 from layerfs.fetch.objects import ObjectWork
 from layerfs.fetch.parts import BlobParts, Found, read_span
@@ -61,6 +62,7 @@ class LazyWork:
         agreement: Agreement,
         make_room: MakeRoom = no_room,
     ) -> None:
+        self.foresight = Foresight(nursery, laziness, decoders)
         self._parts = parts
         self._objects = ObjectWork(storage, parts, decoders, make_room)
         self._make_room = make_room
@@ -233,7 +235,7 @@ class LazyWork:
         """Return *place* with where its TOC is, which the end of the blob may have to say."""
         if place.stretch is not None:
             return place
-        tail = Span(max(0, blob.size - footer.TAIL), blob.size)
+        tail = Span(blob.size - footer.tail_of(blob.size), blob.size)
         parts = await self._parts.have(repository, blob, [tail])
         raw = await trio.to_thread.run_sync(read_span, parts, tail)
         return footer.locate(place, raw, blob.size)

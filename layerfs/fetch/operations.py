@@ -37,6 +37,8 @@ class Resolve(Operation[Resolved], frozen=True, tag="resolve"):
     """Say what a tag names now."""
 
     name: Tag
+    whole: bool = False
+    """Whether the document is wanted as well: one request may bring both."""
     result: ClassVar[Any] = Resolved
 
     @property
@@ -46,7 +48,7 @@ class Resolve(Operation[Resolved], frozen=True, tag="resolve"):
 
     async def do(self, means: Means) -> Resolved:
         """Ask the source."""
-        return await means.source.resolve(self.name)
+        return await means.source.resolve(self.name, whole=self.whole)
 
 
 class Doubt(Operation[bool], frozen=True, tag="doubt"):

@@ -44,8 +44,8 @@ class ImageSource(Protocol):
     async def locate(self, registry: str) -> str:
         """Say where *registry* is, once that is known: registries of one site share what is scarce."""
 
-    async def resolve(self, tag: Tag) -> Resolved:
-        """Say what *tag* names now."""
+    async def resolve(self, tag: Tag, *, whole: bool = False) -> Resolved:
+        """Say what *tag* names now; *whole*, if the document is wanted as well, may bring it along."""
 
     async def doubt(self, repository: Repository, digest: Digest, *, proven: bool) -> bool:
         """Take note that other bytes came for a blob; say whether another server can be asked for it."""

@@ -56,7 +56,7 @@ class LocalOrigin:
         await trio.lowlevel.checkpoint()
         return False
 
-    async def resolve(self, tag: Tag) -> Resolved:
+    async def resolve(self, tag: Tag, *, whole: bool = False) -> Resolved:
         """Say which digest *tag* names. Raises NotFound."""
         found = self.tags.get(tag)
         if found is None:

@@ -32,4 +32,4 @@ class Resolved(msgspec.Struct, frozen=True):
     media_type: str
     """As announced, without parameters; empty if nothing useful was said."""
     raw: bytes | None
-    """The verified bytes of the document, where its digest could not be said without them."""
+    """The verified bytes of the document, where they were wanted or its digest could not be said without."""

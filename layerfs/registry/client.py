@@ -69,18 +69,23 @@ class RegistryClient:
         """Say at which site *registry* is, once it is connected to for another reason."""
         return await self._requester.site(registry)
 
-    async def resolve(self, tag: Tag) -> Resolved:
+    async def resolve(self, tag: Tag, *, whole: bool = False) -> Resolved:
         """Say which digest *tag* names: one HEAD where the registry answers it in full, else a GET.
+
+        With *whole* the document is wanted as well: a GET brings both, unless others may be asked for a
+        document than for a tag, as mirrors are, which spare the registry what it counts.
 
         Raises NotFound for an unknown repository or tag, DigestMismatch if the registry contradicts itself.
         """
         repository, what = tag.repository, f"manifest {tag}"
         self._require_allowed(repository.registry, what)
         call = Call(what=what, target=ManifestOf(repository, tag.name), accept=_ACCEPT)
-        async with self._open(msgspec.structs.replace(call, method="HEAD", statuses=_ANY)) as reply:
-            digest = _announced(reply)
-            if reply.status == 200 and digest is not None:
-                return Resolved(digest, _media_type(reply), None)
+        by_digest = ManifestOf(repository, Digest.of(b""))  # whoever is asked for one, is for any
+        if not (whole and self._requester.asks_alike(call.target, by_digest)):
+            async with self._open(msgspec.structs.replace(call, method="HEAD", statuses=_ANY)) as reply:
+                digest = _announced(reply)
+                if reply.status == 200 and digest is not None:
+                    return Resolved(digest, _media_type(reply), None)
         # No digest, HEAD not allowed, or an error, whose reason only an answer with a body tells.
         raw, reply = await self._document(call)
         announced = _announced(reply)

@@ -17,7 +17,7 @@ from layerfs.registry.attempts import NoAnswer, Outcome, Sender
 from layerfs.registry.auth import Authenticator, Grant
 from layerfs.registry.calls import Call
 from layerfs.registry.challenge import Challenge
-from layerfs.registry.hosts import BlobOf, Greeting, Host, asks_next
+from layerfs.registry.hosts import BlobOf, Greeting, Host, Target, asks_next
 from layerfs.registry.keychain import Keychain
 from layerfs.registry.mirrors.endpoints import Endpoint, endpoints, possible_hosts
 from layerfs.registry.pace import Pace
@@ -126,6 +126,10 @@ class Requester:
         if isinstance(outcome, NoAnswer) or outcome.status in call.statuses:
             return outcome
         return await NoAnswer.of(outcome, explain)
+
+    def asks_alike(self, one: Target, other: Target) -> bool:
+        """Say whether the same servers are asked for both, in the same order. Raises as `endpoints`."""
+        return endpoints(self._policy, one) == endpoints(self._policy, other)
 
     def pace(self) -> Pace:
         """Return a judge of how fast one body has to come."""

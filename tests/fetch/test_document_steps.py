@@ -23,7 +23,7 @@ from layerfs.errors import (
     WorkerDied,
 )
 from layerfs.fetch.documents import DocumentFetcher
-from layerfs.oci import Digest, Platform, Repository, Resolved, Tag
+from layerfs.oci import Digest, Manifest, Platform, Repository, Resolved, Tag
 from layerfs.oci.mediatype import OCI_MANIFEST
 from layerfs.store import ImageStorage
 from tests.support import images
@@ -108,6 +108,30 @@ async def test_what_the_store_has_is_not_asked_for(store: Path) -> None:
     assert origin.asked == []
 
 
+async def test_whoever_foresees_hears_of_a_manifest_before_its_config_is_asked_for(store: Path) -> None:
+    origin, heard = FakeOrigin((INDEX,)), []
+
+    def foreseen(repository: Repository, manifest: Manifest) -> None:
+        heard.append((repository, manifest.digest, origin.steps()))
+
+    documents = fetcher(store, origin)
+    documents.foreseen = foreseen
+    await documents.image(REPOSITORY, INDEX.digest)
+    await documents.image(REPOSITORY, INDEX.digest)
+    assert heard == [(REPOSITORY, BUILT.digest, ["manifest", "manifest"])]
+
+
+@pytest.mark.parametrize("pinned", [False, True], ids=["new", "pinned before"])
+async def test_the_document_is_wanted_with_the_meaning_of_a_tag_that_nobody_knew(
+    store: Path, pinned: bool
+) -> None:
+    origin, tag = FakeOrigin((INDEX,)), REPOSITORY.with_tag("1")
+    if pinned:
+        ImageStorage(store).refs.write(tag, Digest.of(b"old"))
+    await fetcher(store, origin).resolve(tag)
+    assert origin.wanted_whole == [not pinned]
+
+
 async def test_an_index_without_this_platform_is_kept_for_others(store: Path) -> None:
     with pytest.raises(PlatformMissing, match="s390x"):
         await fetcher(store, FakeOrigin((INDEX,)), THERE).image(REPOSITORY, INDEX.digest)
@@ -152,8 +176,8 @@ class _Wrong(FakeOrigin):
 
     wrong: Resolved | None = None
 
-    async def resolve(self, tag: Tag) -> Resolved:
-        return self.wrong or await super().resolve(tag)
+    async def resolve(self, tag: Tag, *, whole: bool = False) -> Resolved:
+        return self.wrong or await super().resolve(tag, whole=whole)
 
 
 PAGE = b"<html>log in</html>"

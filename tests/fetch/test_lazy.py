@@ -66,6 +66,14 @@ MANY = estargz(
 )
 
 
+class _NoToc(LazyLayer):
+    """A layer that nothing says has a TOC."""
+
+    @property
+    def annotations(self) -> dict[str, str]:
+        return {}
+
+
 def lazy_image(*layers: LazyLayer) -> images.BuiltImage:
     """Return an image of *layers*, whose manifest says that they have TOCs."""
     built = images.image(*(images.layer(archive=layer.archive) for layer in layers), platform=PLATFORM)
@@ -188,6 +196,37 @@ async def test_what_a_mirror_gives_wrong_of_a_lazy_layer_comes_from_the_registry
     assert scene.storage.lazy.objects.has(wanted.id)
     assert all(scene.asked())  # ranges alone
     assert len(scene.asked()) == (2 if spoiled == "before its TOC came" else 1)
+
+
+@pytest.mark.parametrize(
+    ("laziness", "daemon", "layer", "started"),
+    [
+        pytest.param(LAZY, True, LAYER, 1, id="a mount"),
+        pytest.param(LAZY, False, LAYER, 0, id="a pull"),
+        pytest.param(LAZY, True, _NoToc(LAYER.blob, LAYER.archive, LAYER.place), 0, id="no TOC"),
+        pytest.param(Laziness(on=False), True, LAYER, 0, id="switched off"),
+    ],
+)
+async def test_an_extractor_starts_while_the_config_of_a_lazy_image_comes(
+    scene: Scene,
+    monkeypatch: pytest.MonkeyPatch,
+    laziness: Laziness,
+    daemon: bool,
+    layer: LazyLayer,
+    started: int,
+) -> None:
+    scene.laziness = laziness
+    when = []
+
+    async def warm(_: Decoders) -> None:
+        when.append([one for one in scene.faulty.asked if "/blobs/" in one.path])
+
+    monkeypatch.setattr(Decoders, "warm", warm)
+    async with scene.fetching() as fetcher:
+        if daemon:
+            fetcher.complete_behind("never")
+        await scene.image(fetcher, layer)
+    assert when == [[]] * started
 
 
 async def test_a_listing_costs_the_end_of_the_blob(scene: Scene) -> None:

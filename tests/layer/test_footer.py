@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from layerfs.errors import InvalidToc
-from layerfs.layer.footer import TAIL, locate
+from layerfs.layer.footer import locate, tail_of
 from layerfs.oci import Digest
 from layerfs.oci.toc import TOC_MAX, Stretch, TocKind, TocPlace
 
@@ -116,11 +116,19 @@ def test_a_toc_larger_than_any_may_be_is_refused() -> None:
         locate(ESTARGZ, estargz(100), TOC_MAX + 1000)
 
 
+@pytest.mark.parametrize(
+    ("size", "tail"),
+    [(1000, 1000), (64 << 10, 64 << 10), (1 << 20, 64 << 10), (180 << 20, 180 << 10), (1 << 40, 256 << 10)],
+)
+def test_how_much_of_the_end_of_a_blob_is_asked_for(size: int, tail: int) -> None:
+    assert tail_of(size) == tail
+
+
 @given(st.binary(max_size=60), st.integers(0, 1 << 64), st.sampled_from([ESTARGZ, ZSTD]))
 def test_no_footer_leads_out_of_its_blob(noise: bytes, start: int, place: TocPlace) -> None:
     for footer in (noise, estargz(f"{start:016x}"[-16:]), noise + zstd(start % (1 << 64), len(noise))):
         try:
-            found = locate(place, footer[-TAIL:], SIZE)
+            found = locate(place, footer[-tail_of(SIZE) :], SIZE)
         except InvalidToc:
             continue
         assert found.stretch is not None

@@ -42,6 +42,14 @@ async def test_one_head_resolves_a_tag(faulty: FaultyRegistry) -> None:
     assert faulty.asked[0].headers["user-agent"].startswith("layerfs/")
 
 
+async def test_one_get_resolves_a_tag_whose_document_is_wanted_as_well(faulty: FaultyRegistry) -> None:
+    repository = faulty.push("a/b", "1", BUILT)
+    async with RegistryClient(quick()) as client:
+        found = await client.resolve(repository.with_tag("1"), whole=True)
+    assert (found.digest, found.media_type, found.raw) == (BUILT.digest, types.OCI_MANIFEST, BUILT.manifest)
+    assert faulty.lines() == ["GET /v2/a/b/manifests/1 200"]
+
+
 @pytest.mark.parametrize("status", [400, 403, 404, 405, 500, 501, 502, 503])
 async def test_a_registry_that_knows_no_head_is_asked_by_get(faulty: FaultyRegistry, status: int) -> None:
     repository = faulty.push("a/b", "1", BUILT)

@@ -76,13 +76,14 @@ async def test_a_mirror_that_has_it_is_the_only_one_asked(
     assert {tuple(one.query["ns"]) for one in mirror.asked} == {(faulty.host,)}
 
 
+@pytest.mark.parametrize("whole", [False, True], ids=["the tag", "the document, too"])
 async def test_a_tag_is_resolved_by_who_may_and_the_rest_comes_from_the_mirror(
-    tmp_path: Path, mirror: FaultyRegistry, faulty: FaultyRegistry
+    tmp_path: Path, mirror: FaultyRegistry, faulty: FaultyRegistry, whole: bool
 ) -> None:
     for server in (mirror, faulty):
         server.push("a/b", "1", BUILT)
     async with RegistryClient(through(mirror, faulty, tmp_path, 'capabilities = ["pull"]')) as client:
-        digest = (await client.resolve(faulty.repository("a/b").with_tag("1"))).digest
+        digest = (await client.resolve(faulty.repository("a/b").with_tag("1"), whole=whole)).digest
         await client.fetch_manifest(faulty.repository("a/b"), digest)
         await download(client, faulty.repository("a/b"), BLOB)
     assert paths(faulty) == ["HEAD manifests 200"]

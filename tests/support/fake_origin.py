@@ -60,6 +60,8 @@ class FakeOrigin:
     """All questions: ``resolve TAG``, ``manifest DIGEST``, ``config DIGEST``, ``blob DIGEST OFFSET``."""
     resolved_raw: bool = False
     """Whether the document itself comes with what a tag names."""
+    wanted_whole: list[bool] = field(default_factory=list)
+    """Whether the document was wanted, too, each time that a tag was asked for."""
     inline: bool = False
     on_open: Callable[[], None] = lambda: None
     """Called when a stream has been opened."""
@@ -84,9 +86,10 @@ class FakeOrigin:
         """Say that nobody else has it."""
         return False
 
-    async def resolve(self, tag: Tag) -> Resolved:
+    async def resolve(self, tag: Tag, *, whole: bool = False) -> Resolved:
         """Say that the last image is meant."""
         self._ask("resolve", tag.name)
+        self.wanted_whole.append(whole)
         last = self.images[-1]
         return Resolved(last.digest, last.media_type, last.manifest if self.resolved_raw else None)
 

@@ -10,7 +10,7 @@ import zstandard
 from layerfs.compression.formats import sniff
 from layerfs.extract.tocs import MemoryArchive, read_toc
 from layerfs.layer.budgets import Budgets
-from layerfs.layer.footer import TAIL, locate
+from layerfs.layer.footer import locate, tail_of
 from layerfs.layer.member import Member
 from layerfs.layer.tar import TarReader
 from layerfs.layer.toc import Content, Entry
@@ -28,7 +28,7 @@ def place_of(built: BuiltImage, number: int) -> TocPlace:
     place = toc_place(manifest.layers[number])
     assert place is not None
     blob = built.layers[number].blob
-    return locate(place, blob[-TAIL:], len(blob))
+    return locate(place, blob[-tail_of(len(blob)) :], len(blob))
 
 
 def toc_of(built: BuiltImage, number: int) -> list[Entry]:
