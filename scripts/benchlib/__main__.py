@@ -82,6 +82,10 @@ def _measurements(arguments: argparse.Namespace) -> Iterator[Measurement]:
     if arguments.command == "versus":
         from benchlib import versus
 
+        if "--rounds" in arguments.bench:
+            raise SystemExit(
+                "scripts/bench: --rounds comes before the revision (versus --rounds N REVISION ...)"
+            )
         return iter(versus.measurements(arguments.revision, arguments.bench, arguments.rounds, _progress))
     from benchlib import mounting
 
@@ -131,7 +135,9 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--json", type=Path, metavar="FILE", help="write all samples there")
         command.add_argument("--cpus", metavar="LIST", help="run everything on these cores only, as 0 or 0,1")
     versus.add_argument("revision", help="any name that git knows")
-    versus.add_argument("bench", nargs=argparse.REMAINDER, help="one of the others, with its options")
+    versus.add_argument(
+        "bench", nargs=argparse.REMAINDER, help="one of the others, with its options but --rounds"
+    )
     return parser
 
 
