@@ -3,7 +3,6 @@
 The only place that knows all parts; decides nothing that a package below could decide.
 """
 
-import dataclasses
 import logging
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -234,7 +233,7 @@ def open_bundle(settings: Settings, source: "SourceName") -> "tuple[Settings, Lo
 
     local = open_local(source, settings.preferred_platform)
     store = StoreLayout(settings.store).bundle_cache(source.path, local.key)
-    return dataclasses.replace(settings, store=store), local
+    return msgspec.structs.replace(settings, store=store), local
 
 
 async def serve(

@@ -15,12 +15,10 @@ LINE: Final = 300
 NAME: Final = 512
 """Characters of a name or a type; the longest reference has fewer."""
 
-_BLANKS: Final = re.compile(r"\s+")
+_BLANKS: Final = r"\s+"
 _BYTES: Final = range(0xDC80, 0xDD00)
 """What `os.fsdecode` makes of bytes that are no UTF-8 (PEP 383)."""
-_ESCAPES: Final = re.compile(
-    rb"(?i)\\u(?:d[89ab][0-9a-f]{2}\\u(d)[c-f][0-9a-f]{2}|(d)[89a-f][0-9a-f]{2})|\\."
-)
+_ESCAPES: Final = rb"(?i)\\u(?:d[89ab][0-9a-f]{2}\\u(d)[c-f][0-9a-f]{2}|(d)[89a-f][0-9a-f]{2})|\\."
 """Escapes of JSON; the first group marks a pair of surrogates, the second one that is alone."""
 
 T = TypeVar("T")
@@ -36,7 +34,8 @@ def printable(text: str, longest: int = 0) -> str:
         text = text[: longest - 1] + "…"
     if text.isprintable():
         return text
-    line = "".join(char if char.isprintable() else _escaped(char) for char in _BLANKS.sub(" ", text).strip())
+    text = re.sub(_BLANKS, " ", text).strip()
+    line = "".join(char if char.isprintable() else _escaped(char) for char in text)
     return printable(line, longest)
 
 
@@ -62,7 +61,7 @@ def decode_json(raw: bytes, type_: type[T]) -> T:
     try:
         return strict_json(raw, type_)
     except msgspec.DecodeError:
-        mended = _ESCAPES.sub(lambda found: rb"\ufffd" if found[2] else found[0], raw)
+        mended = re.sub(_ESCAPES, lambda found: rb"\ufffd" if found[2] else found[0], raw)
         mended = mended.decode("utf-8", "replace").encode()
         if mended == raw:
             raise

@@ -8,10 +8,10 @@ import ssl
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, nullcontext
-from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
+import msgspec
 import trio
 
 from layerfs import __version__
@@ -87,7 +87,7 @@ async def _provider(settings: Settings, storage: ImageStorage) -> AsyncIterator[
     if not settings.serve.fetch:
         yield None
         return
-    limited = replace(settings, registries=settings.serve.registries(settings))
+    limited = msgspec.structs.replace(settings, registries=settings.serve.registries(settings))
     async with wiring.fetching(storage, InForce(limited)) as (provider, _):
         yield provider
 

@@ -4,13 +4,13 @@ A reload reads the configuration, logins and certificates again, and unmounts no
 mount is there is a table; of the rest a warning says that it holds from the next mount on.
 """
 
-import dataclasses
 import logging
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
+import msgspec
 import trio
 
 from layerfs.errors import LayerfsError, MountError
@@ -63,7 +63,7 @@ class InForce:
         said = self._again()
         changed = [name for name in ROWS if getattr(said, name) != getattr(self._said, name)]
         changed += [name for name in ("budgets", "serve") if getattr(said, name) != getattr(self._said, name)]
-        now = dataclasses.replace(
+        now = msgspec.structs.replace(
             self.settings, **{name: getattr(said, name) for name in changed if name in CHANGEABLE}
         )
         for user in self._users:

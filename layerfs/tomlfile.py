@@ -21,12 +21,12 @@ T = TypeVar("T")
 Key = tuple[str | int, ...]
 """Where a value stands: names of tables and keys, numbers in arrays of tables."""
 
-_WHERE: Final = re.compile(r" - at `(?:key in )?\$\.?(?P<path>[^`]*)`$")
-_SECRET: Final = re.compile(r"(?<=://)[^/@]*@|\?\S*")
+_WHERE: Final = r" - at `(?:key in )?\$\.?(?P<path>[^`]*)`$"
+_PRIVATE: Final = r"(?<=://)[^/@]*@|\?\S*"
 """User and password, and the query of a URL that is a key."""
-_AT: Final = re.compile(r" \(at line (?P<line>\d+), column \d+\)$")
-_UNKNOWN: Final = re.compile(r"unknown field `(?P<name>[^`]*)`")
-_TYPE: Final = re.compile(r"`(?P<name>[a-z]+)(?: \| (?:null|[a-z]+))*`")
+_AT: Final = r" \(at line (?P<line>\d+), column \d+\)$"
+_UNKNOWN: Final = r"unknown field `(?P<name>[^`]*)`"
+_TYPE: Final = r"`(?P<name>[a-z]+)(?: \| (?:null|[a-z]+))*`"
 _TYPES: Final = {
     "str": "a string",
     "int": "an integer",
@@ -36,8 +36,8 @@ _TYPES: Final = {
     "object": "a table",
 }
 """What msgspec calls a type, in words of TOML."""
-_HEADER: Final = re.compile(r"\s*(?P<open>\[\[?)(?P<name>.*?)\]\]?\s*(?:#.*)?")
-_PART: Final = re.compile(r"\s*(?:\"(?P<double>[^\"]*)\"|'(?P<single>[^']*)'|(?P<bare>[A-Za-z0-9_-]+))\s*")
+_HEADER: Final = r"\s*(?P<open>\[\[?)(?P<name>.*?)\]\]?\s*(?:#.*)?"
+_PART: Final = r"\s*(?:\"(?P<double>[^\"]*)\"|'(?P<single>[^']*)'|(?P<bare>[A-Za-z0-9_-]+))\s*"
 
 
 class Complaint(msgspec.Struct, frozen=True):
@@ -63,7 +63,7 @@ class TomlFile(msgspec.Struct, frozen=True):
     def located(self, key: Key, problem: str) -> str:
         """Return *problem* with file, line and key before it."""
         name = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in key).lstrip(".")
-        name = _SECRET.sub("", name)
+        name = re.sub(_PRIVATE, "", name)
         place = self.place(key)
         return f"{place}: {name}: {problem}" if name else f"{place}: {problem}"
 
@@ -105,12 +105,12 @@ def read(path: Path) -> TomlFile | None:
 def complaint(exc: msgspec.ValidationError, at: Key = ()) -> Complaint:
     """Return what *exc* says of a value that stands at *at*."""
     problem = str(exc)
-    where = _WHERE.search(problem)
+    where = re.search(_WHERE, problem)
     key = (*at, *_parts_of_path(where["path"] if where else ""))
     problem = problem[: where.start()] if where else problem
-    if unknown := _UNKNOWN.search(problem):
+    if unknown := re.search(_UNKNOWN, problem):
         return Complaint((*key, unknown["name"]), "unknown key", unknown=True)
-    return Complaint(key, _TYPE.sub(lambda found: _TYPES.get(found["name"], found["name"]), problem))
+    return Complaint(key, re.sub(_TYPE, lambda found: _TYPES.get(found["name"], found["name"]), problem))
 
 
 def _parts_of_path(path: str) -> Iterator[str | int]:
@@ -120,9 +120,9 @@ def _parts_of_path(path: str) -> Iterator[str | int]:
 
 def _syntax_error(path: Path, text: str, problem: str) -> str:
     """Put the line first, where all other errors have it."""
-    where = _AT.search(problem)
+    where = re.search(_AT, problem)
     line = where["line"] if where else text.rstrip().count("\n") + 1
-    told = _AT.sub("", problem.removesuffix(" (at end of document)"))
+    told = re.sub(_AT, "", problem.removesuffix(" (at end of document)"))
     if told == r"Illegal character '\n'":
         told = "the line ends inside a string (expected its closing quote)"
     return f"{path}, line {line}: {told}"
@@ -144,7 +144,7 @@ def _keys(text: str) -> Iterator[tuple[int, Key]]:
     counts: dict[Key, int] = {}
     table: Key = ()
     for number, line in enumerate(text.splitlines(), 1):
-        if header := _HEADER.fullmatch(line):
+        if header := re.fullmatch(_HEADER, line):
             name = _numbered(_names(header["name"])[0], counts)
             if header["open"] == "[[":
                 counts[name] = counts.get(name, -1) + 1
@@ -171,7 +171,7 @@ def _names(text: str) -> tuple[Key, str]:
     """Return the dotted names that *text* begins with, and what follows them."""
     names: Key = ()
     position = 0
-    while part := _PART.match(text, position):
+    while part := re.compile(_PART).match(text, position):
         names = (*names, part["double"] or part["single"] or part["bare"] or "")
         position = part.end()
         if not text.startswith(".", position):

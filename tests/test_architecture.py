@@ -20,7 +20,7 @@ ARROWS: dict[str, set[str]] = {
     "discreet": set(),
     "foreign": set(),
     "errors": {"foreign"},
-    "oci": {"errors", "foreign"},
+    "oci": {"errors", "foreign", "spared"},
     "host": {"errors", "layer.overlayfs"},  # the text of an overlay's options
     "needs": {"oci"},
     "layer": {"errors", "foreign", "oci"},
@@ -30,7 +30,7 @@ ARROWS: dict[str, set[str]] = {
     "registry": {"errors", "foreign", "oci", "host", "flights", "durations", "tomlfile", "spared",
         "discreet"},
     "local": {"errors", "foreign", "oci", "layer", "compression", "host"},
-    "store": {"errors", "oci", "layer", "extract", "host", "processes"},
+    "store": {"errors", "oci", "layer", "extract", "host", "processes", "spared"},
     "catalog": {"errors", "oci", "needs", "store"},
     "gc": {"errors", "oci", "settings", "store", "catalog"},
     "doctor": {"errors", "foreign", "host", "layer", "registry", "store"},

@@ -17,6 +17,7 @@ from pathlib import Path
 import pyfuse3
 import pytest
 
+from layerfs.cli import cleaned
 from layerfs.host.objects import places_of, put_number
 
 _ROOT = Path(__file__).parents[1]
@@ -116,6 +117,34 @@ def test_msgspec_needs_nothing_of_typing_extensions_that_typing_lacks() -> None:
         "Expected `str` of length >= 2 - at `$.name`",
         "Object missing required field `name`",
     ]
+
+
+def test_what_stands_in_for_a_module_says_what_that_says() -> None:
+    """`layerfs.spared` has pathlib, logging, uuid and msgspec import these without running them."""
+    code = (
+        "from layerfs.spared import msgspec, platform\n"
+        "import logging, os, sys, urllib.parse\n"
+        "spared = ['ipaddress', 'msgspec.inspect', 'platform', 'textwrap', 'traceback']\n"
+        "said = platform.machine(), platform.system()\n"
+        "print(*sys.modules.keys() & set(spared))\n"
+        "import platform as real\n"
+        "print((real.machine(), real.system()) == said, platform.python_version() == real.python_version())\n"
+        "print(urllib.parse.urlsplit('http://[::1]:80/').hostname, msgspec.inspect.type_info(bool))\n"
+        "from layerfs.store.xattrs import xattr\n"
+        "print('xattr' in sys.modules, xattr.listxattr('/proc/self/fd'))\n"
+        "try: 1 / 0\n"
+        "except ZeroDivisionError: logging.exception('told')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert done.stdout.splitlines() == ["", "True True", "::1 BoolType()", "False ()"]
+    assert "Traceback" in done.stderr
+    assert done.stderr.endswith("ZeroDivisionError: division by zero\n")
+
+
+@pytest.mark.parametrize("text", ["One line.", "  Two\tblanks. ", "", "Two\n    lines.\n", "\n  None.\n"])
+def test_a_help_text_loses_its_indentation_as_click_would_do_it(text: str) -> None:
+    assert cleaned(text) == inspect.cleandoc(text)
 
 
 def test_certifi_runs_when_it_is_asked_for_certificates() -> None:

@@ -1,10 +1,11 @@
 """What a program may say as it opens a store: the settings of the command line, as keywords."""
 
-import dataclasses
 import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final, Literal, TypedDict
+
+import msgspec
 
 from layerfs.errors import InvalidSettings, UsageError
 from layerfs.host.namespaces import in_initial_user_namespace
@@ -78,7 +79,7 @@ def settings_of(path: StrPath | None, options: Options) -> Settings:
         else:
             changes[name] = _parsed(name, value)
     base = _configured() if path is None else Settings(store=Path(os.fspath(path)).absolute())
-    return dataclasses.replace(base, **changes, access=dataclasses.replace(base.access, **access))
+    return msgspec.structs.replace(base, **changes, access=msgspec.structs.replace(base.access, **access))
 
 
 def platform_of(text: str | None) -> Platform | None:

@@ -12,7 +12,7 @@ from layerfs.oci import Digest, ImageReference, Manifest, documents_below
 from layerfs.oci.reference import familiar
 from layerfs.store import ImageStorage, RefEntry
 
-_DIGITS: Final = re.compile(r"(?:(?P<algorithm>sha256|sha512):)?(?P<hex>[0-9a-f]{12,128})")
+_DIGITS: Final = r"(?:(?P<algorithm>sha256|sha512):)?(?P<hex>[0-9a-f]{12,128})"
 _OFFERED: Final = 3
 
 
@@ -28,7 +28,7 @@ def named_images(
     Raises InvalidReference, NotInStore with the names that are nearly the same.
     """
     refs = list(storage.refs.all())
-    digits = _DIGITS.fullmatch(text)
+    digits = re.fullmatch(_DIGITS, text)
     try:
         wanted = parse(text)
     except InvalidReference:
@@ -52,7 +52,7 @@ def named_reference(storage: ImageStorage, text: str, parse: Parse = ImageRefere
 
     Digits that no image here has are the name of a repository. Raises InvalidReference.
     """
-    digits = _DIGITS.fullmatch(text)
+    digits = re.fullmatch(_DIGITS, text)
     if digits is None:
         return parse(text)
     try:
@@ -72,7 +72,7 @@ def matching_refs(storage: ImageStorage, pattern: str) -> list[tuple[ImageRefere
 
     As for a shell ``*``, ``?`` and ``[]`` stand for others, also for ``/``; digits are those of a digest.
     """
-    pattern, digits = pattern.removeprefix("docker://"), _DIGITS.fullmatch(pattern)
+    pattern, digits = pattern.removeprefix("docker://"), re.fullmatch(_DIGITS, pattern)
     prefix = _prefix(digits) if digits else None
     return [
         (name, entry)
@@ -89,7 +89,7 @@ def _matches(name: ImageReference, pattern: str) -> bool:
 
 def is_id(text: str) -> bool:
     """Say whether *text* may be the first digits of a digest."""
-    return _DIGITS.fullmatch(text) is not None
+    return re.fullmatch(_DIGITS, text) is not None
 
 
 def _prefix(digits: re.Match[str]) -> str:

@@ -9,8 +9,9 @@ import atexit
 import gc
 import os
 import sys
+from collections.abc import Mapping
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from layerfs import __version__
 
@@ -46,7 +47,10 @@ def _run() -> None:
             heard = delegating.pull(sys.argv[2:])
         except interrupts.Interrupted as end:
             _say_interrupted(end)
-    import layerfs.spared  # noqa: F401 - before anything imports msgspec
+    from layerfs.spared import without  # before anything imports msgspec
+
+    with without(given=_SAID_TO_CLICK):
+        import click  # noqa: F401 - before a verb imports it
     from layerfs.cli import streams
 
     streams.prepare()
@@ -78,6 +82,25 @@ def _run() -> None:
 def _say_interrupted(end: "Interrupted") -> NoReturn:
     sys.stderr.write(f"layerfs: {end}; run it again to go on\n")
     sys.exit(end.code)
+
+
+def cleaned(text: str) -> str:
+    """Return a text without the indentation of its source, as inspect.cleandoc does."""
+    if "\n" not in text:
+        return text.expandtabs().lstrip()
+    from inspect import cleandoc
+
+    return cleandoc(text)
+
+
+_SAID_TO_CLICK: Final[Mapping[str, Mapping[str, Any]]] = {
+    "gettext": {
+        "gettext": lambda text: text,
+        "ngettext": lambda one, several, number: one if number == 1 else several,
+    },
+    "inspect": {"cleandoc": cleaned},
+}
+"""Click looks for translations of its messages, which nobody has: all that layerfs says is English."""
 
 
 def _leave(code: int) -> None:

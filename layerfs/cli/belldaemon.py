@@ -6,7 +6,6 @@ those that were detached while a process is in them: the kernel ends it with the
 lock file keep two commands from starting two, and one from going under a command that is about to mount.
 """
 
-import dataclasses
 import logging
 import os
 from collections.abc import Callable
@@ -71,7 +70,7 @@ def _lasting(settings: Settings) -> Settings:
             "--creds, --tls-verify and --cert-dir hold for one call alone, and a daemon serves others, too "
             "(expected a login of layerfs login, --insecure-registry, a certificate in certs.d)"
         )
-    return dataclasses.replace(settings, access=Access(), allow_other=False, mount_options=())
+    return msgspec.structs.replace(settings, access=Access(), allow_other=False, mount_options=())
 
 
 def _serve(settings: Settings, ready: Callable[[bytes], None], starting: ByteLock) -> None:

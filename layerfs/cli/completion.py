@@ -73,7 +73,7 @@ complete --command layerfs --no-files --arguments '(__layerfs_complete)'
 """,
 }
 
-_HARMLESS: Final = re.compile(r"[\w/][\w/.:@%+,=-]*")
+_HARMLESS: Final = r"[\w/][\w/.:@%+,=-]*"
 """No quote, blank, expansion or pattern of bash, zsh or fish; what some expand in front, not in front."""
 
 
@@ -106,7 +106,7 @@ def answer(program: click.Command) -> None:
 
 def is_harmless(word: str) -> bool:
     """Say whether *word*, typed without quotes, is only itself to bash, zsh and fish."""
-    return _HARMLESS.fullmatch(word) is not None
+    return re.fullmatch(_HARMLESS, word) is not None
 
 
 def complete_reference(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[str]:

@@ -3,7 +3,6 @@
 Click finds the options and keeps the texts; what of them is said, and how, is said here.
 """
 
-import inspect
 import re
 from collections.abc import Callable, Iterator, Mapping
 from importlib import import_module
@@ -34,8 +33,8 @@ _NARROW: Final = 60
 """Columns; below that a term and its text stand below each other."""
 _LONG_TERM: Final = 24
 """Columns; a longer one has a line of its own."""
-_SENTENCE: Final = re.compile(r"\.(?=\s|$)")
-_WORD: Final = re.compile(r"""(?:'[^']*'|"[^"]*"|[^\s'"])+""")
+_SENTENCE: Final = r"\.(?=\s|$)"
+_WORD: Final = r"""(?:'[^']*'|"[^"]*"|[^\s'"])+"""
 """A word of a shell; what is quoted is not broken."""
 _JOINTS: Final = ("&&", "||", "|")
 """Behind these a command line of a shell goes on by itself."""
@@ -52,6 +51,8 @@ class _Page:
         return "\n".join(self._usage(ctx))
 
     def get_help(self, ctx: Any) -> str:
+        import inspect  # nothing but help needs it
+
         width = _width()
         about = inspect.cleandoc(self.help or "")
         options = [(flags(one), _described(one)) for one in self._of("option", ctx)]
@@ -164,7 +165,7 @@ class Program(Verbs):
 
 def summary(text: str) -> str:
     """Return the first sentence of a help text, as one line without a full stop."""
-    return " ".join(_SENTENCE.split(text, maxsplit=1)[0].split())
+    return " ".join(re.split(_SENTENCE, text, maxsplit=1)[0].split())
 
 
 def placeholder(argument: Any) -> str:
@@ -215,7 +216,7 @@ def _ending(epilog: str, width: int) -> Iterator[str]:
         return
     yield "  Example:"
     line = "   "
-    for word in _WORD.findall(command):
+    for word in re.findall(_WORD, command):
         joint = line.endswith(_JOINTS)
         if joint or (line.strip() and len(line) + len(word) + 3 > width):
             yield line if joint else f"{line} \\"

@@ -1,11 +1,11 @@
 """``layerfs login`` and ``layerfs logout``: credentials where podman, skopeo and docker read them, too."""
 
-import dataclasses
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import click
+import msgspec
 
 from layerfs.cli import options, takes
 from layerfs.cli.app import app
@@ -152,8 +152,8 @@ def _check(settings: Settings, host: str, said: UserPassword) -> None:
         await client.check_login(host)
 
     try:
-        access = dataclasses.replace(settings.access, creds=said)
-        with_client(dataclasses.replace(settings, access=access), work)
+        access = msgspec.structs.replace(settings.access, creds=said)
+        with_client(msgspec.structs.replace(settings, access=access), work)
     except Denied as exc:  # it goes on with where the login was looked for, which is here
         text, _, _ = str(exc).partition(", used ")
         why = "wrong user name or password for" if "status 401" in text else "not let in:"

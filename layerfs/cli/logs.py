@@ -6,7 +6,6 @@ lines carry the ``<N>`` prefix that journald reads as the priority (sd-daemon(3)
 journal adds itself.
 """
 
-import json
 import logging
 import logging.handlers
 import os
@@ -162,4 +161,6 @@ class _JsonFormatter(logging.Formatter):
         }
         if record.exc_info:
             entry["exception"] = self.formatException(record.exc_info)
+        import json  # most logs are text
+
         return json.dumps(entry)

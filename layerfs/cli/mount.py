@@ -1,6 +1,5 @@
 """``layerfs mount`` and ``layerfs umount``."""
 
-import dataclasses
 import os
 import signal
 import sys
@@ -9,6 +8,8 @@ from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
+
+import msgspec
 
 from layerfs.cli import interrupts, logs, options, takes
 from layerfs.cli.app import app
@@ -65,7 +66,7 @@ def mount(
     """
     settings = said.settings()
     if log_file is not None:  # unlike log.file of a configuration it counts in the foreground, too
-        settings = dataclasses.replace(settings, log_file=log_file)
+        settings = msgspec.structs.replace(settings, log_file=log_file)
     if settings.serve.listen is not None:
         settings.serve.require_sound(settings)
     source, mountpoint = _places(places)
@@ -132,8 +133,7 @@ def _warn_of_registries(settings: Settings) -> None:
         )
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class _Daemon:
+class _Daemon(msgspec.Struct, frozen=True):
     """What is to be served where."""
 
     settings: Settings

@@ -3,12 +3,12 @@
 A verb asks for a group of them with `configured`; it is then called with ``settings`` and its own arguments.
 """
 
-import dataclasses
 import functools
-import inspect
 import os
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any, Final, get_type_hints
+from typing import Annotated, Any, Final
+
+import msgspec
 
 from layerfs.cli import mountoptions, takes
 from layerfs.cli.asking import ask_password
@@ -94,34 +94,27 @@ class Said:
         A word of ``-o`` stands between the options that a variable may stand for and those that have none.
         """
         found = settings_of(environ, os.getuid(), namespace=not in_initial_user_namespace())
-        serve = dataclasses.replace(found.serve, **self._serve)
+        serve = msgspec.structs.replace(found.serve, **self._serve)
         more = {"mount_options": self._words.kernel, "access": self._access, "serve": serve}
-        return dataclasses.replace(found, **(self._weak | self._words.settings | self._strong | more))
+        return msgspec.structs.replace(found, **(self._weak | self._words.settings | self._strong | more))
 
 
 def configured(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a verb the options of the fields *names* of Settings; it gets ``settings``, its first parameter.
 
     One whose first parameter is called ``said`` gets `Said` instead, to read the configuration again later.
-    `layerfs.cli.takes` reads signatures, so the wrapper shows one of the verb's own parameters and these.
+    What it takes are the verb's own other parameters and these.
     """
 
     def decorate(verb: Callable[..., None]) -> Callable[..., None]:
-        hints = get_type_hints(verb, include_extras=True)
-        first, *own = inspect.signature(verb).parameters.values()
-        parameters = [parameter.replace(annotation=hints[parameter.name]) for parameter in own]
-        for name in names:
-            kind = inspect.Parameter.KEYWORD_ONLY
-            parameters.append(inspect.Parameter(name, kind, default=None, annotation=_option(name)))
+        first, *own = takes.signature(verb)
 
         @functools.wraps(verb)
         def wrapper(**values: Any) -> None:
             said = Said({name: values.pop(name) for name in names})
             verb(said if first.name == "said" else said.settings(), **values)
 
-        del wrapper.__wrapped__  # inspect would look at the verb instead
-        wrapper.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # read by inspect
-        wrapper.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+        takes.said_to_take(wrapper, [*own, *(takes.Parameter(name, _option(name), None) for name in names)])
         return wrapper
 
     return decorate
@@ -132,6 +125,6 @@ def _complete(access: Access) -> Access:
     login = access.creds
     if login is None or login.password is not None:
         return access
-    return dataclasses.replace(
-        access, creds=dataclasses.replace(login, password=ask_password(f"--creds {login.username}"))
+    return msgspec.structs.replace(
+        access, creds=msgspec.structs.replace(login, password=ask_password(f"--creds {login.username}"))
     )

@@ -1,6 +1,5 @@
 """What ``layerfs status`` says of overlays of ``layerfs overlay``, and of what they left in the store."""
 
-import dataclasses
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -168,7 +167,7 @@ def _contents(settings: Settings, found: "OverlayMount") -> tuple[tuple[str, ...
     if found.store is None:
         return (), ()
     try:
-        with open_store(dataclasses.replace(settings, store=found.store), make=False) as storage:
+        with open_store(msgspec.structs.replace(settings, store=found.store), make=False) as storage:
             lazy = tuple(LazyLook(str(toc), storage.lazy.count(toc)) for toc in found.tocs)
             return tuple(map(str, images_with(storage, found.layers))), lazy
     except LayerfsError:

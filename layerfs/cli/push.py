@@ -1,6 +1,5 @@
 """``layerfs push``: an image of the store into a registry, bit for bit."""
 
-import dataclasses
 from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
@@ -105,7 +104,7 @@ def _for_source(settings: Settings, source: ImageReference, destination: ImageRe
     if source.repository.registry == destination.repository.registry:
         return settings
     access = Access(retry=settings.access.retry, timeout=settings.access.timeout)
-    return dataclasses.replace(settings, access=access)
+    return msgspec.structs.replace(settings, access=access)
 
 
 async def _push(

@@ -2,8 +2,9 @@
 
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
+
+import msgspec
 
 from layerfs import app as wiring
 from layerfs.api.here import kept, stack_paths
@@ -74,7 +75,7 @@ def fetch_native_stack(
     async def work(machinery: Machinery) -> None:
         await native_stack(machinery, reference, use, fetch=fetch, named=named, merger=merger)
 
-    with_provider(settings if fetch else replace(settings, offline=True), work)
+    with_provider(settings if fetch else msgspec.structs.replace(settings, offline=True), work)
 
 
 async def native_stack(

@@ -6,7 +6,6 @@ of prose has a blank behind its mark and a line that can be taken into use has n
 
 import textwrap
 from collections.abc import Iterator
-from dataclasses import fields
 from typing import Any, Final
 
 import msgspec
@@ -23,7 +22,10 @@ _HEAD: Final = """\
 _TABLES: Final = ((ROWS, Settings), (SERVE_ROWS, ServeSettings))
 _ROWS: Final = {row.key: row for rows, _ in _TABLES for row in rows.values()}
 _DEFAULTS: Final = {
-    rows[one.name].key: one.default for rows, kind in _TABLES for one in fields(kind) if one.name in rows
+    rows[one.name].key: one.default
+    for rows, kind in _TABLES
+    for one in msgspec.structs.fields(kind)
+    if one.name in rows
 }
 
 

@@ -1,6 +1,5 @@
 """What a verb takes, as its signature says it: annotated parameters become options and arguments of Click."""
 
-import inspect
 from collections.abc import Callable
 from pathlib import Path
 from types import NoneType, UnionType
@@ -10,6 +9,17 @@ import click
 import msgspec
 
 _RANGES: Final = {int: click.IntRange, float: click.FloatRange}
+_REQUIRED: Final = object()
+_SAID: Final = "parameters"
+
+
+class Parameter(msgspec.Struct, frozen=True):
+    """A parameter of a verb. inspect.Parameter says the same, and takes long to import."""
+
+    name: str
+    annotation: Any
+    default: Any = _REQUIRED
+    """What the verb gets if nothing is said; by default something has to be."""
 
 
 class Taken(msgspec.Struct, frozen=True):
@@ -33,13 +43,28 @@ def argument(**about: Any) -> Taken:
     return Taken((), None, about)
 
 
+def signature(verb: Callable[..., None]) -> list[Parameter]:
+    """Return the parameters of a function, in order; those that it is `said_to_take`, if there are such."""
+    said: list[Parameter] | None = vars(verb).get(_SAID)
+    if said is not None:
+        return said
+    function: Any = verb
+    code, hints = function.__code__, get_type_hints(verb, include_extras=True)
+    names = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
+    positional, by_position = names[: code.co_argcount], function.__defaults__ or ()
+    defaults = dict(zip(reversed(positional), reversed(by_position), strict=False))
+    defaults |= function.__kwdefaults__ or {}
+    return [Parameter(name, hints[name], defaults.get(name, _REQUIRED)) for name in names]
+
+
+def said_to_take(verb: Callable[..., None], parameters: list[Parameter]) -> None:
+    """Say what a function takes whose own signature does not: one that hands on what it is given."""
+    vars(verb)[_SAID] = parameters
+
+
 def parameters_of(verb: Callable[..., None]) -> list[click.Parameter]:
     """Return what *verb* takes. Each parameter is annotated as ``Annotated[type, option(...)]``."""
-    hints = get_type_hints(verb, include_extras=True)
-    return [
-        _parameter(name, found.default, *get_args(hints[name]))
-        for name, found in inspect.signature(verb).parameters.items()
-    ]
+    return [_parameter(one.name, one.default, *get_args(one.annotation)) for one in signature(verb)]
 
 
 def _parameter(name: str, default: Any, annotation: Any, taken: Taken) -> click.Parameter:
@@ -48,9 +73,9 @@ def _parameter(name: str, default: Any, annotation: Any, taken: Taken) -> click.
     if several := get_origin(kind) is list:
         (kind,) = get_args(kind)
         about["callback"] = _as_list
-    elif default is not inspect.Parameter.empty:
+    elif default is not _REQUIRED:
         about["default"] = default
-    about["type"], about["required"] = _type(kind, taken.least), default is inspect.Parameter.empty
+    about["type"], about["required"] = _type(kind, taken.least), default is _REQUIRED
     if not taken.flags:
         return click.Argument([name], nargs=-1 if several else 1, **about)
     about |= {"multiple": several, "is_flag": kind is bool, "show_envvar": True}

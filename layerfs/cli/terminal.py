@@ -5,8 +5,6 @@ Where no terminal is, for a pipe or a file, nothing is shortened: programs read 
 
 import os
 import sys
-import textwrap
-import unicodedata
 from typing import Final, Protocol, TextIO
 
 _DEFAULT: Final = (80, 24)
@@ -59,6 +57,8 @@ def width_of(text: str) -> int:
     """Return how many columns *text* takes, which is printable."""
     if text.isascii():
         return len(text)
+    import unicodedata
+
     return sum(
         2 if unicodedata.east_asian_width(char) in "WF" else not unicodedata.combining(char) for char in text
     )
@@ -109,6 +109,8 @@ def wrapped(text: str, width: int, indent: str = "", behind: str | None = None) 
 
     Options and paths stay in one piece: a word that is too long sticks out.
     """
+    import textwrap
+
     return textwrap.wrap(
         text,
         width,

@@ -5,7 +5,7 @@ never blamed, and what the source of the compressed bytes raises passes through 
 """
 
 import re
-from traceback import clear_frames
+from contextlib import suppress
 from typing import Final
 
 from layerfs.compression.base import Open, RawStream, Stream
@@ -46,6 +46,15 @@ class _Source:
         return size
 
 
+def _clear_frames(exc: Exception) -> None:
+    """Let go of what the calls that raised *exc* hold, as traceback.clear_frames, which is long to import."""
+    step = exc.__traceback__
+    while step is not None:
+        with suppress(RuntimeError):  # it still runs
+            step.tb_frame.clear()
+        step = step.tb_next
+
+
 class JudgedStream:
     """What a library's decoder makes of compressed bytes; raises errors of layerfs only.
 
@@ -71,7 +80,7 @@ class JudgedStream:
         try:
             return stream.readinto(buffer)
         except Exception as exc:
-            clear_frames(exc.__traceback__)  # an error that is kept must not keep the decoder
+            _clear_frames(exc)  # an error that is kept must not keep the decoder
             if source.has_failed and not isinstance(exc, MemoryError):
                 raise
             error = judged(exc, self._name)

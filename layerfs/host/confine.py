@@ -8,7 +8,6 @@ seccomp(2), landlock(7), capabilities(7).
 import ctypes
 import errno
 import os
-import platform
 import signal
 import struct
 from collections.abc import Iterable, Sequence
@@ -157,7 +156,7 @@ def refuse_calls(names: Sequence[str]) -> bool:
 
     Needs no_new_privs (`layerfs.host.priority`), and has to come before any thread is started.
     """
-    machine = _MACHINES.get(platform.machine())
+    machine = _MACHINES.get(os.uname().machine)
     if machine is None:
         return False
     audit, column = machine

@@ -46,9 +46,9 @@ OPAQUE_XATTRS: Final[Mapping[bytes, bytes]] = dict.fromkeys(
     [prefix + b"opaque" for prefix in XATTR_PREFIXES], OPAQUE_VALUE
 )
 
-_LOWER_SPECIAL: Final = re.compile(rb"([\\:,])")
-_SPECIAL: Final = re.compile(rb"([\\,])")
-_REDIRECT: Final = re.compile(rb"/([A-Za-z0-9_-]{2})/([A-Za-z0-9_-]{20})")
+_LOWER_SPECIAL: Final = rb"([\\:,])"
+_SPECIAL: Final = rb"([\\,])"
+_REDIRECT: Final = rb"/([A-Za-z0-9_-]{2})/([A-Za-z0-9_-]{20})"
 
 
 def opaque_xattr(owner: OwnerKind) -> str:
@@ -71,7 +71,7 @@ def object_redirect(id_: str) -> bytes:
 
 def object_of(redirect: bytes) -> str | None:
     """Return the object that a *redirect* leads to; None for what `object_redirect` cannot have written."""
-    found = _REDIRECT.fullmatch(redirect)
+    found = re.fullmatch(_REDIRECT, redirect)
     return None if found is None else (found[1] + found[2]).decode("ascii")
 
 
@@ -142,8 +142,8 @@ def lowerdir_option(paths: Iterable[bytes], data: Iterable[bytes] = ()) -> bytes
 
     With data-only directories it is ``lowerdir=a:b::c::d``.
     """
-    lowers = b":".join(_LOWER_SPECIAL.sub(rb"\\\1", path) for path in paths)
-    return b"::".join([b"lowerdir=" + lowers, *(_LOWER_SPECIAL.sub(rb"\\\1", path) for path in data)])
+    lowers = b":".join(re.sub(_LOWER_SPECIAL, rb"\\\1", path) for path in paths)
+    return b"::".join([b"lowerdir=" + lowers, *(re.sub(_LOWER_SPECIAL, rb"\\\1", path) for path in data)])
 
 
 def fuse_lowerdir_option(paths: Iterable[bytes]) -> bytes:
@@ -157,12 +157,12 @@ def fuse_lowerdir_option(paths: Iterable[bytes]) -> bytes:
             raise UsageError(
                 f"{to_text(path)}: fuse-overlayfs takes no path with ':' (expected another --store)"
             )
-    return b"lowerdir=" + b":".join(_SPECIAL.sub(rb"\\\1", path) for path in listed)
+    return b"lowerdir=" + b":".join(re.sub(_SPECIAL, rb"\\\1", path) for path in listed)
 
 
 def directory_option(key: bytes, path: bytes) -> bytes:
     """Return ``upperdir=…`` or ``workdir=…``, escaped."""
-    return key + b"=" + _SPECIAL.sub(rb"\\\1", path)
+    return key + b"=" + re.sub(_SPECIAL, rb"\\\1", path)
 
 
 def split_lowerdir(value: bytes) -> list[bytes]:

@@ -35,7 +35,7 @@ LAYERS: Final = frozenset(
     + [f"{base}{suffix}" for base in _DOCKER_LAYERS for suffix in ("", ".gzip", ".zstd")]
 )
 
-_ARCHIVE = re.compile(r"\b(?:g?tar|tgz|gzip|zstd)\b")
+_ARCHIVE = r"\b(?:g?tar|tgz|gzip|zstd)\b"
 _ENCRYPTED = "+encrypted"
 
 
@@ -47,7 +47,7 @@ def is_archive(media_type: str) -> bool:
     """
     if media_type in LAYERS or media_type in UNTYPED:
         return True
-    return _ARCHIVE.search(media_type) is not None and not media_type.endswith(_ENCRYPTED)
+    return re.search(_ARCHIVE, media_type) is not None and not media_type.endswith(_ENCRYPTED)
 
 
 def is_foreign(media_type: str) -> bool:

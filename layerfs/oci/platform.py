@@ -3,7 +3,6 @@
 The order of candidates is containerd's (platforms/compare.go), the normal forms too.
 """
 
-import platform as host
 from collections.abc import Iterator
 from typing import Self
 
@@ -11,6 +10,7 @@ import msgspec
 
 from layerfs.errors import InvalidSettings
 from layerfs.foreign import printable
+from layerfs.spared import platform as host
 
 _ARCHITECTURES = {
     "x86_64": ("amd64", ""), "x86-64": ("amd64", ""), "aarch64": ("arm64", ""), "i386": ("386", ""),

@@ -5,7 +5,6 @@ classes holds only characters that are legal in file names, so its parts are pat
 """
 
 import re
-from ipaddress import IPv6Address
 from typing import Self
 
 import msgspec
@@ -25,12 +24,10 @@ MAX_NAME_LENGTH = 255
 _COMPONENT = re.compile(r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*")
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 _LABEL = r"(?:[A-Za-z0-9]|[A-Za-z0-9][A-Za-z0-9-]*[A-Za-z0-9])"
-_REGISTRY = re.compile(
-    rf"(?:{_LABEL}(?:\.{_LABEL})*|\[(?P<ipv6>[0-9a-fA-F:]+)\])(?::(?P<port>[0-9]{{1,5}}))?"
-)
-_LOCAL = re.compile(r"(?:oci|oci-archive|docker-archive|dir):\.{0,2}/(?!/)")
+_REGISTRY = rf"(?:{_LABEL}(?:\.{_LABEL})*|\[(?P<ipv6>[0-9a-fA-F:]+)\])(?::(?P<port>[0-9]{{1,5}}))?"
+_LOCAL = r"(?:oci|oci-archive|docker-archive|dir):\.{0,2}/(?!/)"
 _LAST_PORT = 65535
-_BARE_ID = re.compile(r"[0-9a-f]{64}")
+_BARE_ID = r"[0-9a-f]{64}"
 
 
 def is_registry(text: str) -> bool:
@@ -39,7 +36,7 @@ def is_registry(text: str) -> bool:
     As the first component of a name only a host with a dot, a port, an upper-case letter or
     the name ``localhost`` is one; anything else is a repository of Docker Hub.
     """
-    match = _REGISTRY.fullmatch(text) if _looks_like_host(text) else None
+    match = re.fullmatch(_REGISTRY, text) if _looks_like_host(text) else None
     if match is None or int(match["port"] or 0) > _LAST_PORT:
         return False
     return match["ipv6"] is None or _is_ipv6(match["ipv6"])
@@ -56,6 +53,8 @@ def _looks_like_host(text: str) -> bool:
 
 
 def _is_ipv6(text: str) -> bool:
+    from ipaddress import IPv6Address  # hardly any registry is called so
+
     try:
         IPv6Address(text)
     except ValueError:
@@ -164,7 +163,7 @@ class ImageReference(msgspec.Struct, frozen=True):
         ``docker://``, which skopeo and others want before it, may stand there.
         """
         text = _without_scheme(text)
-        if _BARE_ID.fullmatch(text):
+        if re.fullmatch(_BARE_ID, text):
             raise InvalidReference(
                 f"{text!r} looks like an image ID; name a repository, or name@sha256:{text}"
             )
@@ -196,7 +195,7 @@ class ImageReference(msgspec.Struct, frozen=True):
 
 def _without_scheme(text: str) -> str:
     """Return *text* without ``docker://``. Raises InvalidReference with what to write in place of others."""
-    if _LOCAL.match(text):
+    if re.match(_LOCAL, text):
         raise InvalidReference(f"{text[:300]!r}: an image on this disk; layerfs import reads it")
     text = text.removeprefix("docker://")
     _, found, rest = text.partition("://")

@@ -32,8 +32,8 @@ _SPLIT: Final = "tarsplit-position"
 _CRFS: Final = "1"
 """The only kind of TOC there is in a position."""
 
-_TOC_NUMBERS: Final = re.compile(r"([0-9]{1,19}):([0-9]{1,19}):([0-9]{1,19}):([0-9]{1,19})", re.ASCII)
-_SPLIT_NUMBERS: Final = re.compile(r"([0-9]{1,19}):([0-9]{1,19}):([0-9]{1,19})", re.ASCII)
+_TOC_NUMBERS: Final = r"([0-9]{1,19}):([0-9]{1,19}):([0-9]{1,19}):([0-9]{1,19})"
+_SPLIT_NUMBERS: Final = r"([0-9]{1,19}):([0-9]{1,19}):([0-9]{1,19})"
 
 
 class TocKind(Enum):
@@ -124,8 +124,8 @@ def _chunked(layer: Descriptor, prefix: str, kind: TocKind, checksum: str) -> To
     return TocPlace(kind, digest(checksum, f"{where} with the digest of a TOC"), toc, split_at)
 
 
-def _numbers(pattern: re.Pattern[str], text: str, where: str) -> list[int]:
-    found = pattern.fullmatch(text)
+def _numbers(pattern: str, text: str, where: str) -> list[int]:
+    found = re.fullmatch(pattern, text, re.ASCII)
     if found is None:
         raise InvalidDocument(f"{where}: {text[:100]!r} (expected decimal numbers with colons between them)")
     return [int(number) for number in found.groups()]

@@ -5,7 +5,6 @@ import os
 import pwd
 import re
 from collections.abc import Callable
-from ipaddress import ip_network
 from pathlib import Path
 from string import Template
 from typing import Annotated, Any, ClassVar, Final, Literal, Self, get_args
@@ -112,6 +111,8 @@ def _hosts_of_file(hosts: list[str], _: str) -> frozenset[str]:
 
 
 def _networks_of_file(texts: list[str], _: str) -> frozenset[str]:
+    from ipaddress import ip_network
+
     try:
         return frozenset(str(ip_network(text)) for text in texts)
     except ValueError as exc:
@@ -153,12 +154,12 @@ def _seconds_of_word(text: str, what: str) -> float:
     return seconds
 
 
-_AMOUNT: Final = re.compile(r"(\d{1,15}(?:\.\d{1,3})?)\s*(%|[kMGTP]?i?B?)", re.ASCII)
+_AMOUNT: Final = r"(\d{1,15}(?:\.\d{1,3})?)\s*(%|[kMGTP]?i?B?)"
 _POWERS: Final = "kMGTP"
 
 
 def _amount(text: str | int, what: str) -> Amount:
-    match = _AMOUNT.fullmatch(str(text).strip())
+    match = re.fullmatch(_AMOUNT, str(text).strip(), re.ASCII)
     if match is None:
         raise InvalidSettings(
             f"{what}: {text!r} (expected bytes, as 20GB or 512MiB, or a part of the disk, as 80%)"

@@ -1,8 +1,7 @@
 """A row of a table of settings: where a user may say what a field is, and how that is read."""
 
 from collections.abc import Mapping
-from dataclasses import fields
-from typing import Any
+from typing import Annotated, Any, get_args, get_origin
 
 import msgspec
 
@@ -10,7 +9,7 @@ from layerfs.settings.kinds import ValueKind
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
-    """How a user may say one field of a frozen class of settings."""
+    """How a user may say one field of a struct of settings: it stands beside the type of the field."""
 
     kind: ValueKind
     about: str
@@ -29,15 +28,20 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     """What a file may say, as TOML has it, where that of the kind means nothing."""
 
 
-def by(kind: ValueKind, about: str, **more: Any) -> dict[str, Row]:
-    """Return the metadata of a field that a user may say."""
-    return {"row": Row(kind=kind, about=about, **more)}
+def by(kind: ValueKind, about: str, **more: Any) -> Row:
+    """Return the row of a field that a user may say."""
+    return Row(kind=kind, about=about, **more)
 
 
-def rows_of(settings: type) -> Mapping[str, Row]:
-    """Return the rows of a dataclass, by field; those that it has for programs alone have none."""
-    return {
-        one.name: msgspec.structs.replace(one.metadata["row"], key=one.metadata["row"].key or one.name)
-        for one in fields(settings)
-        if "row" in one.metadata
+def rows_of(settings: type[msgspec.Struct]) -> Mapping[str, Row]:
+    """Return the rows of a struct, by field; those that it has for programs alone have none."""
+    types: dict[str, Any] = {}
+    for each in reversed(settings.__mro__):
+        if issubclass(each, msgspec.Struct):
+            types |= each.__annotations__
+    rows = {
+        name: get_args(types[name])[1]
+        for name in settings.__struct_fields__
+        if get_origin(types[name]) is Annotated
     }
+    return {name: msgspec.structs.replace(row, key=row.key or name) for name, row in rows.items()}

@@ -1,6 +1,5 @@
 """What a store gives to others, and where: the table ``[serve]``, the options of ``layerfs serve``."""
 
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Final, Literal, Protocol
 
@@ -18,13 +17,12 @@ _AUDIENCE: Final = ValueKind(toml=Audience, option=Audience)
 _CONNECTIONS: Final = ValueKind(toml=Annotated[int, msgspec.Meta(ge=1)], option=int, least=1)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ServeSettings:
+class ServeSettings(msgspec.Struct, frozen=True, kw_only=True):
     """How a store is served to other nodes."""
 
-    listen: Address | None = field(
-        default=None,
-        metadata=by(
+    listen: Annotated[
+        Address | None,
+        by(
             ADDRESS,
             "HOST:PORT or unix:PATH where layerfs serve listens, 127.0.0.1:5000 by default; if it is set, a "
             "mount serves its store there, too.",
@@ -33,11 +31,11 @@ class ServeSettings:
             flags="--listen",
             metavar="HOST:PORT",
         ),
-    )
+    ] = None
     """None: a mount serves nobody."""
-    repositories: tuple[str, ...] = field(
-        default=(),
-        metadata=by(
+    repositories: Annotated[
+        tuple[str, ...],
+        by(
             PATTERNS,
             "Patterns of the only repositories that are served, as docker.io/library/*; all by default.",
             help="Serve only repositories like this, as 'docker.io/library/*'. May be repeated.",
@@ -45,20 +43,20 @@ class ServeSettings:
             flags="--repository",
             metavar="PATTERN",
         ),
-    )
-    fetch: bool = field(
-        default=False,
-        metadata=by(
+    ] = ()
+    fetch: Annotated[
+        bool,
+        by(
             FLAG,
             "Whether what others ask for and is not here is fetched; it has to be one of repositories.",
             help="Fetch what is asked for and not here; needs --repository.",
             key="serve.fetch",
             flags="--fetch/--no-fetch",
         ),
-    )
-    tls_cert: Path | None = field(
-        default=None,
-        metadata=by(
+    ] = False
+    tls_cert: Annotated[
+        Path | None,
+        by(
             PATH,
             "Certificate to be shown, in PEM, with those up to its authority; with it TLS is spoken.",
             help="Speak TLS and show this certificate (PEM, with its chain).",
@@ -67,10 +65,10 @@ class ServeSettings:
             flags="--tls-cert",
             metavar="FILE",
         ),
-    )
-    tls_key: Path | None = field(
-        default=None,
-        metadata=by(
+    ] = None
+    tls_key: Annotated[
+        Path | None,
+        by(
             PATH,
             "The key of tls_cert, in PEM, without a password.",
             help="The key of the certificate.",
@@ -79,10 +77,10 @@ class ServeSettings:
             flags="--tls-key",
             metavar="FILE",
         ),
-    )
-    max_connections: int = field(
-        default=512,
-        metadata=by(
+    ] = None
+    max_connections: Annotated[
+        int,
+        by(
             _CONNECTIONS,
             "Connections at the same time, 512 by default; one address has an eighth of them.",
             help="Connections at a time (default: 512); one address has an eighth of them.",
@@ -90,10 +88,10 @@ class ServeSettings:
             flags="--max-connections",
             metavar="N",
         ),
-    )
-    metrics: Audience = field(
-        default="off",
-        metadata=by(
+    ] = 512
+    metrics: Annotated[
+        Audience,
+        by(
             _AUDIENCE,
             "Who may read at /metrics what the server did, and the mount that it is beside: off, nobody "
             "(default); local, processes of this machine unless a proxy passes others on; all, whoever "
@@ -103,7 +101,7 @@ class ServeSettings:
             flags="--metrics",
             metavar="TO",
         ),
-    )
+    ] = "off"
 
     def require_sound(self, settings: "RegistryRows") -> None:
         """Raise InvalidSettings for what contradicts itself, or would have strangers reach too far."""

@@ -5,9 +5,10 @@ read. Files (`layerfs.config`), options, words of ``-o`` and the manual (`layerf
 setting is a row here and its use.
 """
 
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Annotated, Final
+
+import msgspec
 
 from layerfs.layer.budgets import Budgets
 from layerfs.oci import Platform
@@ -40,12 +41,12 @@ from layerfs.settings.row import by, rows_of
 from layerfs.settings.serving import ServeSettings
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settings(MirrorSettings):
+class Settings(MirrorSettings, frozen=True, kw_only=True):
     """Everything a daemon or a command needs to know."""
 
-    store: Path = field(
-        metadata=by(
+    store: Annotated[
+        Path,
+        by(
             PATH,
             "Where layers are kept; absolute, or below ~.",
             help="Where layers are kept (default: /var/lib/layerfs, or ~/.local/share/layerfs).",
@@ -54,11 +55,11 @@ class Settings(MirrorSettings):
             variable="LAYERFS_STORE",
             word=True,
             example="/srv/layerfs",
-        )
-    )
-    store_owner: int | None = field(
-        default=None,
-        metadata=by(
+        ),
+    ]
+    store_owner: Annotated[
+        int | None,
+        by(
             USER,
             "User, by name or uid, whose shared store is believed beside one's own and root's.",
             help="Believe a store that this user made and shares.",
@@ -66,22 +67,22 @@ class Settings(MirrorSettings):
             metavar="USER",
             word=True,
         ),
-    )
+    ] = None
     """A uid."""
-    share_store: bool | None = field(
-        default=None,
-        metadata=by(
+    share_store: Annotated[
+        bool | None,
+        by(
             FLAG,
             "Whether other users may read the store. At first they may not; it is remembered in the store.",
             help="Let other users read the store, or no longer (default: as said last; at first no).",
             flags="--share-store/--private-store",
             word=True,
         ),
-    )
+    ] = None
     """None: as the store remembers it."""
-    platform: Platform | None = field(
-        default=None,
-        metadata=by(
+    platform: Annotated[
+        Platform | None,
+        by(
             PLATFORM,
             "OS/ARCH[/VARIANT] to choose of an index.",
             help="Choose this platform of an index; an image of another is an error.",
@@ -90,11 +91,11 @@ class Settings(MirrorSettings):
             variable="LAYERFS_PLATFORM",
             word=True,
         ),
-    )
+    ] = None
     """None: this machine's, and of an image that has only one, that."""
-    insecure_registries: frozenset[str] = field(
-        default=frozenset(),
-        metadata=by(
+    insecure_registries: Annotated[
+        frozenset[str],
+        by(
             HOSTS_EACH,
             "HOST[:PORT] of registries that are spoken to by plain HTTP.",
             help="Speak plain HTTP to this registry (loopback ones always). May be repeated.",
@@ -102,11 +103,11 @@ class Settings(MirrorSettings):
             metavar="HOST[:PORT]",
             variable="LAYERFS_INSECURE_REGISTRY",
         ),
-    )
+    ] = frozenset()
     """Hosts that are spoken to over plain HTTP, beside the loopback ones."""
-    authfile: Path | None = field(
-        default=None,
-        metadata=by(
+    authfile: Annotated[
+        Path | None,
+        by(
             PATH,
             "Read credentials from this file only; absolute, or below ~.",
             help="Read credentials from this file only.",
@@ -116,10 +117,10 @@ class Settings(MirrorSettings):
             word=True,
             example="/etc/layerfs/auth.json",
         ),
-    )
-    offline: bool = field(
-        default=False,
-        metadata=by(
+    ] = None
+    offline: Annotated[
+        bool,
+        by(
             FLAG,
             "Contact no registry.",
             help="Contact no registry; use what the store has.",
@@ -127,11 +128,11 @@ class Settings(MirrorSettings):
             variable="LAYERFS_OFFLINE",
             word=True,
         ),
-    )
+    ] = False
     """Contact no registry; serve what the store has."""
-    daemon: bool = field(
-        default=True,
-        metadata=by(
+    daemon: Annotated[
+        bool,
+        by(
             FLAG,
             "Whether a running mount of the store may do a pull for a command of its user, which takes a "
             "third of the time for a small image; it does what the command would.",
@@ -139,11 +140,11 @@ class Settings(MirrorSettings):
             flags="--daemon/--no-daemon",
             variable="LAYERFS_DAEMON",
         ),
-    )
+    ] = True
     """Pulls of commands are done by mounts."""
-    fetch_timeout: float = field(
-        default=900.0,
-        metadata=by(
+    fetch_timeout: Annotated[
+        float,
+        by(
             SECONDS,
             "Seconds that one access waits for a fetch; 900 by default.",
             help="How long one access waits for a fetch (default: 900).",
@@ -151,11 +152,11 @@ class Settings(MirrorSettings):
             metavar="SECONDS",
             word=True,
         ),
-    )
+    ] = 900.0
     """Seconds that one waiting system call waits at most; the download goes on."""
-    tag_ttl: float | None = field(
-        default=None,
-        metadata=by(
+    tag_ttl: Annotated[
+        float | None,
+        by(
             SECONDS,
             "Seconds after which a tag is resolved anew; never by default.",
             help="Ask the registry again what a tag means after this long (default: never; see pull).",
@@ -163,19 +164,19 @@ class Settings(MirrorSettings):
             metavar="SECONDS",
             word=True,
         ),
-    )
+    ] = None
     """Seconds after which a pinned tag is resolved anew; None for never."""
-    streams: int = field(
-        default=4,
-        metadata=by(
+    streams: Annotated[
+        int,
+        by(
             STREAMS,
             "How many requests may fill one blob of more than 64 MiB at the same time, where a registry "
             "sends ranges and one request is slow; 1 to 16, 4 by default.",
         ),
-    )
-    max_bandwidth: int | None = field(
-        default=None,
-        metadata=by(
+    ] = 4
+    max_bandwidth: Annotated[
+        int | None,
+        by(
             RATE,
             "Bytes a second that are fetched at most, in all, as 20MB or 512KiB; no limit by default.",
             help="Fetch at most so many bytes a second, as 20MB (default: as fast as it goes).",
@@ -184,15 +185,14 @@ class Settings(MirrorSettings):
             variable="LAYERFS_MAX_BANDWIDTH",
             word=True,
         ),
-    )
+    ] = None
     """Bytes a second; None for no limit."""
-    allow_other: bool = field(
-        default=False,
-        metadata=by(FLAG, "Let other users read the mount.", flags="--allow-other/--private", word=True),
-    )
-    registries: frozenset[str] | None = field(
-        default=None,
-        metadata=by(
+    allow_other: Annotated[
+        bool, by(FLAG, "Let other users read the mount.", flags="--allow-other/--private", word=True)
+    ] = False
+    registries: Annotated[
+        frozenset[str] | None,
+        by(
             HOSTS,
             "HOST[:PORT] of the only registries that may be contacted; any by default in a private mount.",
             help="Contact only these (default: any, with --allow-other those with a login or configuration).",
@@ -200,20 +200,20 @@ class Settings(MirrorSettings):
             metavar="HOST,...",
             word=True,
         ),
-    )
+    ] = None
     """Those that may be contacted. None: any by a private mount, and by one that others may read only those
     that have a login or are configured."""
-    reachable_networks: frozenset[str] = field(
-        default=frozenset(),
-        metadata=by(
+    reachable_networks: Annotated[
+        frozenset[str],
+        by(
             NETWORKS,
             "NETWORK/BITS of networks that are not public, into which a registry elsewhere may lead: "
             "by redirects, its token server, URLs of foreign layers.",
         ),
-    )
-    max_size: Amount | None = field(
-        default=None,
-        metadata=by(
+    ] = frozenset()
+    max_size: Annotated[
+        Amount | None,
+        by(
             AMOUNT,
             "What the store may take, in bytes, as 20GB, or a part of its disk, as 80%; a daemon removes "
             "garbage and then what was not used for longest.",
@@ -222,10 +222,10 @@ class Settings(MirrorSettings):
             metavar="SIZE",
             word=True,
         ),
-    )
-    min_free: Amount | None = field(
-        default=None,
-        metadata=by(
+    ] = None
+    min_free: Annotated[
+        Amount | None,
+        by(
             AMOUNT,
             "What the disk of the store keeps free, in bytes or as a part of it, in the same way.",
             help="Keep this much of the store's disk free.",
@@ -233,25 +233,25 @@ class Settings(MirrorSettings):
             metavar="SIZE",
             word=True,
         ),
-    )
-    pin: tuple[str, ...] = field(
-        default=(),
-        metadata=by(
+    ] = None
+    pin: Annotated[
+        tuple[str, ...],
+        by(
             PATTERNS,
             "Images that are never evicted, as docker.io/library/python:3.12 or registry/team/*.",
         ),
-    )
-    evict: Order = field(
-        default="layers",
-        metadata=by(
+    ] = ()
+    evict: Annotated[
+        Order,
+        by(
             ORDER,
             "What is evicted first: layers, that is their directories, which a blob brings back without a "
             "network (default), or blobs.",
         ),
-    )
-    lazy: Lazy = field(
-        default="auto",
-        metadata=by(
+    ] = "layers"
+    lazy: Annotated[
+        Lazy,
+        by(
             LAZY,
             "auto: layers with a TOC (eStargz, zstd:chunked) are listed by it, and a file is fetched when it "
             "is opened (default); never: every layer is fetched whole.",
@@ -260,35 +260,35 @@ class Settings(MirrorSettings):
             metavar="WHEN",
             word=True,
         ),
-    )
-    verify_whole: tuple[str, ...] = field(
-        default=(),
-        metadata=by(
+    ] = "auto"
+    verify_whole: Annotated[
+        tuple[str, ...],
+        by(
             PATTERNS,
             "Repositories, as registry/team/*, whose layers are verified whole before any of it is shown.",
         ),
-    )
-    background: Background = field(
-        default="idle",
-        metadata=by(
+    ] = ()
+    background: Annotated[
+        Background,
+        by(
             BACKGROUND,
             "When a daemon fetches the rest of lazy layers that somebody looks at: idle, two seconds after "
             "the last wait (default), always, or never.",
         ),
-    )
-    poll: bool = field(
-        default=True,
-        metadata=by(
+    ] = "idle"
+    poll: Annotated[
+        bool,
+        by(
             FLAG,
             "Look for the next request for 50 microseconds before sleeping; a request takes half the time, "
             "for up to 2.3 times the CPU. On by default; off saves a battery.",
             flags="--poll/--no-poll",
             word=True,
         ),
-    )
-    log_level: Level = field(
-        default="info",
-        metadata=by(
+    ] = True
+    log_level: Annotated[
+        Level,
+        by(
             LEVEL,
             "debug, info, warning or error; info by default.",
             help="debug, info, warning, error (info).",
@@ -296,34 +296,34 @@ class Settings(MirrorSettings):
             flags="--log-level",
             metavar="LEVEL",
         ),
-    )
-    log_json: bool = field(
-        default=False,
-        metadata=by(
+    ] = "info"
+    log_json: Annotated[
+        bool,
+        by(
             FLAG,
             "One JSON object a line instead of text.",
             help="Log one JSON object a line.",
             key="log.json",
             flags="--log-json/--log-text",
         ),
-    )
-    log_file: Path | None = field(
-        default=None,
-        metadata=by(
+    ] = False
+    log_file: Annotated[
+        Path | None,
+        by(
             PATH,
             "Where a daemon in the background logs; absolute. Default: /var/log/layerfs.log.",
             key="log.file",
             example="/var/log/layerfs.log",
         ),
-    )
+    ] = None
     """Where a daemon in the background logs, if not at the default place."""
-    budgets: Budgets = field(default_factory=Budgets)
+    budgets: Budgets = msgspec.field(default_factory=Budgets)
     """What one layer may cost: the table ``[budgets]`` of a file, which has the fields of `Budgets`."""
-    serve: ServeSettings = field(default_factory=ServeSettings)
+    serve: ServeSettings = msgspec.field(default_factory=ServeSettings)
     """What others are given: the table ``[serve]`` of a file."""
     mount_options: tuple[str, ...] = ()
     """Words for the kernel, from ``-o``."""
-    access: Access = field(default_factory=Access)
+    access: Access = msgspec.field(default_factory=Access)
     """How this one call talks to registries."""
 
     @property

@@ -9,10 +9,9 @@ from collections.abc import Iterable
 from contextlib import suppress
 from errno import EIO, ENODATA, ENXIO, EOPNOTSUPP, EPERM
 
-import xattr
-
 from layerfs.host.descriptors import closing_fd
 from layerfs.layer.overlayfs import XATTR_PREFIXES
+from layerfs.store.xattrs import xattr
 
 _SOURCE = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 _TARGET = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC

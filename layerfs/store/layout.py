@@ -35,9 +35,7 @@ RECORD_SUFFIX: Final = ".json"
 NAME_MAX: Final = 255
 """Bytes in one file name, on every filesystem that matters (limits.h)."""
 
-_STAGED = re.compile(
-    r"(?P<stem>.*)\.[0-9a-f]{32}\.(?P<kind>aside|downloading|extracting|part|removing|writing)", re.DOTALL
-)
+_STAGED = r"(?P<stem>.*)\.[0-9a-f]{32}\.(?P<kind>aside|downloading|extracting|part|removing|writing)"
 
 
 def as_digest(digest: Digest | str) -> Digest:
@@ -54,7 +52,7 @@ class StagedName(msgspec.Struct, frozen=True):
     @classmethod
     def parse(cls, name: str) -> "StagedName | None":
         """Read ``<stem>.<32 hex>.<kind>``; None for any other name."""
-        match = _STAGED.fullmatch(name)
+        match = re.fullmatch(_STAGED, name, re.DOTALL)
         return cls(match["stem"], match["kind"]) if match else None  # type: ignore[arg-type]  # the regex lists the kinds
 
 

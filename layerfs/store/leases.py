@@ -32,7 +32,7 @@ LEASE_VERSION: Final = 1
 NAMED_SECONDS: Final = 120
 """How long lower directories stay for whoever was told their names, to mount them."""
 SUFFIX: Final = ".json"
-_NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
+_NAME: Final = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}"
 _BRIEF: Final = timedelta(minutes=10)
 _MAX_SIZE: Final = 1 << 20
 """Bytes of the file of a lease: some ten thousand digests."""
@@ -129,7 +129,7 @@ class Leases:
         without a time lasts until it is removed. Raises UsageError for a name that is no file name,
         StoreFull, StoreReadOnly, StoreError.
         """
-        if _NAME.fullmatch(name) is None:
+        if re.fullmatch(_NAME, name) is None:
             raise UsageError(f"{name!r}: no name of a lease (expected letters, digits, '_', '.' and '-')")
         process = pid if pid is not None or until is not None else os.getpid()
         lease = Lease(
@@ -162,7 +162,7 @@ class Leases:
 
     def remove(self, name: str) -> bool:
         """End a lease; True if there was one. Raises StoreReadOnly, StoreError."""
-        if _NAME.fullmatch(name) is None:
+        if re.fullmatch(_NAME, name) is None:
             return False
         return unlink(self._directory / f"{name}{SUFFIX}")
 
@@ -183,7 +183,7 @@ class Leases:
                 return
         for file_name in names:
             name = file_name.removesuffix(SUFFIX)
-            if name != file_name and _NAME.fullmatch(name):
+            if name != file_name and re.fullmatch(_NAME, name):
                 with suppress(FileNotFoundError):
                     yield name, self._read(name)
 

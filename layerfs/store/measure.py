@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-import xattr
+from layerfs.store.xattrs import xattr
 
 _KEPT: Final = "user.layerfs.blocks"
 BLOCK: Final = 512

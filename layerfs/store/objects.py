@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Final
 
 import msgspec
-import xattr
 
 from layerfs import host
 from layerfs.errors import StoreError
@@ -34,7 +33,7 @@ from layerfs.store.durability import Durability
 from layerfs.store.layout import staged
 from layerfs.store.locks import Locks
 from layerfs.store.newobjects import StagedObject, StoredObject
-from layerfs.store.xattrs import read_one
+from layerfs.store.xattrs import read_one, xattr
 
 _NEW: Final = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _OPEN: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK

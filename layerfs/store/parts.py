@@ -21,7 +21,7 @@ from layerfs.store.layout import mark_of, staged
 from layerfs.store.locks import Locks
 
 _CREATE: Final = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-_STEM: Final = re.compile(r"(?P<blob>[a-z0-9]+-[0-9a-f]+)@(?P<start>\d{1,19})-(?P<end>\d{1,19})", re.ASCII)
+_STEM: Final = r"(?P<blob>[a-z0-9]+-[0-9a-f]+)@(?P<start>\d{1,19})-(?P<end>\d{1,19})"
 
 
 class Part(msgspec.Struct, frozen=True):
@@ -109,14 +109,14 @@ class PartShelf:
         for name in names:
             if name.startswith(prefix) and name.endswith(".part"):
                 stem, random, _ = name.rsplit(".", 2)
-                if match := _STEM.fullmatch(stem):
+                if match := re.fullmatch(_STEM, stem, re.ASCII):
                     place = int(match["start"]), int(match["end"])
                     yield random[: len(mark_of(""))], Part(*place, self._directory / name)
 
 
 def blob_of(stem: str) -> str:
     """Return the name of the blob that the staged name *stem* is a part of; *stem* if it is none."""
-    match = _STEM.fullmatch(stem)
+    match = re.fullmatch(_STEM, stem, re.ASCII)
     return match["blob"] if match else stem
 
 

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Final
 
 import msgspec
-import xattr
 
 from layerfs.host.oserrors import store_error
 from layerfs.layer.overlayfs import OPAQUE_VALUE, object_redirect, opaque_xattr, stub_xattrs
@@ -22,6 +21,7 @@ from layerfs.store.layout import StoreLayout
 from layerfs.store.locks import Locks
 from layerfs.store.owner import Owner
 from layerfs.store.staging import stage_tree
+from layerfs.store.xattrs import xattr
 
 _PROBE: Final = Digest.of(b"layerfs probe")
 _MARKER: Final = ".wh.probe"

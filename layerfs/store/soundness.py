@@ -12,8 +12,6 @@ from errno import ENODATA, ENOENT, ENOTDIR, ENOTSUP
 from pathlib import Path
 from typing import Final
 
-import xattr
-
 from layerfs.errors import StoreError
 from layerfs.host.births import birth_ns
 from layerfs.layer.overlayfs import OPAQUE_VALUE, opaque_xattr
@@ -23,6 +21,7 @@ from layerfs.layer.tables import rows
 from layerfs.store.layout import RECORD_SUFFIX
 from layerfs.store.owner import Capabilities
 from layerfs.store.records import CoverRecord, read_opaques
+from layerfs.store.xattrs import xattr
 
 _LOST: Final = frozenset({ENODATA, ENOENT, ENOTDIR, ENOTSUP})
 """What a disk says that does not have the attribute any more; all else says nothing of it."""

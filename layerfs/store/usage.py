@@ -28,7 +28,7 @@ from layerfs.oci import Digest
 
 _DIGEST: Final = re.compile(rb"(?:sha256-[0-9a-f]{64}|sha512-[0-9a-f]{128})")
 _SHORT_ID: Final = re.compile(rb"[a-z2-7]{26}")
-_RANDOM: Final = re.compile(rb"(?<![0-9a-f])[0-9a-f]{32}(?![0-9a-f])")
+_RANDOM: Final = rb"(?<![0-9a-f])[0-9a-f]{32}(?![0-9a-f])"
 _PROC: Final = Path("/proc")
 VARIABLE: Final = "LAYERFS_PID_NAMESPACE"
 """The variable that names the pid namespace (as /proc/self/ns/pid does) of all who could use a store."""
@@ -145,7 +145,7 @@ def mounts_with(names: Iterable[str], proc: Path = _PROC) -> dict[str, MountUse]
     for pid, mounts in _namespaces(proc) if wanted else ():
         for mount in mounts or ():
             text = b"\n".join((mount.root, *mount.super_options))
-            for word in wanted.keys() & set(_RANDOM.findall(text)):
+            for word in wanted.keys() & set(re.findall(_RANDOM, text)):
                 found.setdefault(wanted[word], MountUse(mount.point, pid))
     return found
 

@@ -9,7 +9,12 @@ from errno import EACCES, ENODATA, ENOTSUP, EPERM
 from types import MappingProxyType
 from typing import Final
 
-import xattr
+from layerfs.spared import without
+
+with without(late=["xattr"]):  # which brings cffi; most commands read no attribute
+    import xattr
+
+__all__ = ["NO_XATTRS", "read_all", "read_one", "xattr"]
 
 NO_XATTRS: Final[Mapping[bytes, bytes]] = MappingProxyType({})
 

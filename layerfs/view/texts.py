@@ -3,7 +3,6 @@
 Pure: values in, bytes out. Must never ask the store.
 """
 
-import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -22,8 +21,8 @@ COMMAND_MAX: Final = 4096
 _UNITS: Final = ("B", "kB", "MB", "GB", "TB", "PB", "EB")
 _ROUNDS_UP: Final = 999.95
 """From here on one decimal would show four digits before it."""
-_SHELL: Final = re.compile(r"(?:RUN )?/bin/sh -c ")
-_NO_OPERATION: Final = re.compile(r"/bin/sh -c #\(nop\)\s*")
+_SHELL: Final = r"(?:RUN )?/bin/sh -c "
+_NO_OPERATION: Final = r"/bin/sh -c #\(nop\)\s*"
 _BUILDKIT: Final = " # buildkit"
 
 
@@ -53,8 +52,8 @@ def command_text(entry: HistoryEntry | None) -> str:
         return ""
     text = " ".join(entry.created_by[:COMMAND_MAX].split()) or " ".join(entry.comment[:COMMAND_MAX].split())
     text = text.removesuffix(_BUILDKIT)
-    without = _NO_OPERATION.sub("", text, count=1)
-    return without if without != text else _SHELL.sub("RUN ", text, count=1)
+    without = re.sub(_NO_OPERATION, "", text, count=1)
+    return without if without != text else re.sub(_SHELL, "RUN ", text, count=1)
 
 
 def history_text(image: Image, state: Callable[[Digest], str]) -> bytes:
@@ -124,6 +123,8 @@ def layer_json(
             "opaque_directories": extraction.opaques,
             "implied_directories": extraction.implied,
         }
+    import json  # what most who use this module do not need
+
     return json.dumps(known, indent=2).encode("ascii") + b"\n"
 
 

@@ -3,7 +3,6 @@
 import contextlib
 import json
 import re
-from dataclasses import fields
 from pathlib import Path
 
 import msgspec
@@ -20,7 +19,7 @@ from layerfs.settings import ROWS, SERVE_ROWS, Address, Settings
 from layerfs.store import ImageStorage
 from tests.cli.conftest import CommandLine
 
-_FIELDS = {one.name: one for one in fields(Settings)}
+_FIELDS = {one.name: one for one in msgspec.structs.fields(Settings)}
 EVERYTHING = """\
 store = "~/layers"
 platform = "linux/arm64"
