@@ -47,10 +47,7 @@ def _run() -> None:
             heard = delegating.pull(sys.argv[2:])
         except interrupts.Interrupted as end:
             _say_interrupted(end)
-    from layerfs.spared import without  # before anything imports msgspec
-
-    with without(given=_SAID_TO_CLICK):
-        import click  # noqa: F401 - before a verb imports it
+    _import_click()
     from layerfs.cli import streams
 
     streams.prepare()
@@ -82,6 +79,14 @@ def _run() -> None:
 def _say_interrupted(end: "Interrupted") -> NoReturn:
     sys.stderr.write(f"layerfs: {end}; run it again to go on\n")
     sys.exit(end.code)
+
+
+def _import_click() -> None:
+    """Import Click before a verb does, and msgspec and others before that, without what nobody here needs."""
+    from layerfs.spared import without
+
+    with without(given=_SAID_TO_CLICK):
+        import click  # noqa: F401
 
 
 def cleaned(text: str) -> str:
