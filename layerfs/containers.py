@@ -10,14 +10,21 @@ from layerfs.needs import LayersNeed
 from layerfs.oci import Digest, Platform
 from layerfs.store import ImageStorage
 from layerfs.store.overlays import overlays_on
+from layerfs.store.usage import read_usage
 
 log = logging.getLogger(__name__)
 
 
 def tocs_in_use(storage: ImageStorage) -> set[Digest]:
-    """Return the TOCs whose skeletons mounts of some namespace show. Raises OSError, StoreError."""
+    """Return the TOCs whose skeletons mounts use, detached ones included. Raises OSError, StoreError."""
     tocs, _ = storage.lazy.skeletons.names()
     return set(filter(storage.usage().uses, tocs)) if tocs else set()
+
+
+def tocs_in_view(storage: ImageStorage) -> set[Digest]:
+    """Return the TOCs whose skeletons mounts of some namespace show. Raises OSError, StoreError."""
+    tocs, _ = storage.lazy.skeletons.names()
+    return set(filter(read_usage().uses, tocs)) if tocs else set()
 
 
 def unfinished(storage: ImageStorage, platform: Platform) -> list[LayersNeed]:

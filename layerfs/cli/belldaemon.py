@@ -19,7 +19,7 @@ from layerfs.bells import bell_directory, bell_mount
 from layerfs.cli import interrupts
 from layerfs.cli.daemons import leave_directory, log_in_background, take_pulls
 from layerfs.cli.opening import open_store
-from layerfs.containers import tocs_in_use
+from layerfs.containers import tocs_in_view
 from layerfs.errors import LayerfsError, MountError
 from layerfs.host import readiness
 from layerfs.host.mountpoint import Mountpoint
@@ -118,7 +118,7 @@ def _ended(storage: ImageStorage, where: Mountpoint) -> bool:
         about = parse_status((Path(os.fsdecode(where.inside)) / ".layerfs/status.json").read_bytes())
         if about.pid != os.getpid():
             return True  # it was unmounted by hand, and another began
-        if about.waiting or about.fetching or not ending.try_acquire() or tocs_in_use(storage):
+        if about.waiting or about.fetching or not ending.try_acquire() or tocs_in_view(storage):
             return False
         log.info("no overlay that can be seen needs this mount: unmounting")
         where.unmount(lazy=True)

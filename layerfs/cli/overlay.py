@@ -16,7 +16,7 @@ from layerfs.cli.app import app
 from layerfs.cli.belldaemon import bell_standby
 from layerfs.cli.native import use_as_it_is, use_native_stack
 from layerfs.cli.opening import reference_of
-from layerfs.errors import MountError, UsageError
+from layerfs.errors import MountError, StoreError, UsageError
 from layerfs.host.mountpoint import Mountpoint
 from layerfs.host.overlay import SOURCE
 from layerfs.host.trust import entered_by_others
@@ -218,5 +218,15 @@ def _unmount(settings: Settings, directory: Path, *, detach: bool) -> None:
             target.unmount(lazy=detach)
         elif not scratches:
             raise MountError(f"{directory}: nothing is mounted there")
-    for scratch in scratches:
-        scratch.remove()
+    left = [scratch for scratch in scratches if not scratch.remove()]
+    if left and found is None:
+        raise StoreError(
+            f"{left[0].path}: a process is still in the overlay that was detached from {directory} (not "
+            "removed; layerfs gc removes it once that has left)"
+        )
+    if left:
+        click.echo(
+            f"layerfs: {directory}: detached; what it is made of stays in the store for the processes in it "
+            "(layerfs gc removes it once they have left)",
+            err=True,
+        )

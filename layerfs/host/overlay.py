@@ -6,7 +6,7 @@ in a message. Knows nothing of layers.
 
 import os
 from collections.abc import Sequence
-from errno import EINVAL, ELOOP, ENOPROTOOPT, ENOSYS, EPERM
+from errno import EBUSY, EINVAL, ELOOP, ENOPROTOOPT, ENOSYS, EPERM
 from typing import Final
 
 import msgspec
@@ -104,6 +104,10 @@ def by_descriptors(overlay: Overlay, target: Mountpoint) -> None:
         _set_directories(context, overlay)
         try:
             _fsconfig(context, _SET_STRING, b"source", SOURCE)
+            if "ro" in overlay.words:
+                _fsconfig(
+                    context, _SET_FLAG, b"ro"
+                )  # the filesystem: else umount(2) would sync the upper one
             if overlay.marks_by_user:
                 _fsconfig(context, _SET_FLAG, b"userxattr")
             elif overlay.data:
@@ -114,6 +118,31 @@ def by_descriptors(overlay: Overlay, target: Mountpoint) -> None:
                 syscall("move_mount", _MOVE_MOUNT, mount, b"", target.fd, b"", _MOVE_EMPTY_PATHS)
         except OSError as error:
             raise MountError(_refusal(target, error, _messages(context))) from error
+
+
+def is_in_use(upper: bytes) -> bool:
+    """Say whether some overlay has *upper* as its upper directory, be it mounted, detached or out of sight.
+
+    The kernel marks the directory as long as that filesystem lives (fs/overlayfs, ovl_inuse_trylock), which
+    is as long as any process has anything of it, and with ``index=on`` refuses a second one before it looks
+    at the rest: which is chosen so that nothing is made. Each call leaves a line in the kernel's log.
+    Raises OSError if this process may not ask, or this kernel cannot be.
+    """
+    with (
+        closing_fd(syscall("fsopen", _FSOPEN, b"overlay", _CLOEXEC)) as context,
+        closing_fd(os.open(upper, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)) as directory,
+    ):
+        path = b"/proc/self/fd/%d" % directory  # the path itself may be longer than a value
+        for key in (b"lowerdir", b"upperdir", b"workdir"):
+            _fsconfig(context, _SET_STRING, key, path)
+        _fsconfig(context, _SET_STRING, b"index", b"on")
+        try:
+            _fsconfig(context, _CREATE)
+        except OSError as error:
+            if error.errno not in (EBUSY, EINVAL):  # EINVAL: upper and work directory are one
+                raise
+            return error.errno == EBUSY
+    return False
 
 
 def _set_directories(context: int, overlay: Overlay) -> None:

@@ -28,6 +28,7 @@ class OverlayMount(msgspec.Struct, frozen=True):
     tocs: tuple[Digest, ...]
     """Those of them that are TOCs: what is not here of these layers is asked of a mount."""
     writable: bool
+    """Read-only ones may have an upper directory, too (`layerfs.store.scratch`)."""
     scratch: Path | None
     """Its own directory in the store: what it writes into, or the cover of a lazy one."""
 
@@ -47,7 +48,7 @@ class OverlayMount(msgspec.Struct, frozen=True):
             of_store[0].parent if of_store else None,
             tuple(_digests(trees)),
             tuple(_digests([path for path in trees if path.parent.name == SKELETONS])),
-            bool(uppers),
+            bool(uppers) and b"ro" not in mount.super_options,
             scratch,
         )
 

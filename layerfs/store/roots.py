@@ -32,10 +32,12 @@ class OverlayRoot(msgspec.Struct, frozen=True, kw_only=True):
     """What to say if a lower directory was taken away before the kernel had it."""
 
     def mount(self, target: Mountpoint, scratch: "Scratch | None") -> None:
-        """Mount it; *scratch* is what it writes into, or its second lower directory.
+        """Mount it; *scratch* has its upper directory unless `upper` is that.
 
         Raises MountError, NotInStore.
         """
+        if scratch is not None:
+            scratch.note(self.lowers)
         mount_overlay(self._overlay(scratch), target)
         # From now on the lower directories are in the list of mounts, so nobody takes one away.
         if not all(map(os.path.isdir, self.lowers)):
@@ -45,26 +47,24 @@ class OverlayRoot(msgspec.Struct, frozen=True, kw_only=True):
             scratch.lock.release()  # it is in that list, too
 
     def mount_lazily(self, target: Mountpoint, scratch: "Scratch") -> None:
-        """Mount what is not all here: the topmost of *lowers* lies in *scratch*, which it may write into.
-
-        Raises as `mount` does.
-        """
-        self.mount(target, scratch if self.rw else None)
-        scratch.lock.release()  # the cover of a lazy stack lies in it, and shows in the list of mounts now
+        """Mount what is not all here: the topmost of *lowers* lies in *scratch*. Raises as `mount` does."""
+        if self.upper is not None:
+            scratch.has_upper_at(self.upper)
+        self.mount(target, scratch)
 
     def _overlay(self, scratch: "Scratch | None") -> Overlay:
         lowers = [os.fsencode(path) for path in self.lowers]
-        upper, work = self.upper, self.work
-        if scratch is not None and self.rw:
+        upper, work, options = self.upper, self.work, self.options
+        if scratch is not None and upper is None:
+            # Read-only ones, too: the kernel says of an upper directory whether its overlay still lives.
             upper, work = scratch.upper, scratch.work
-        elif scratch is not None:  # overlayfs wants two directories
-            lowers.append(os.fsencode(scratch.upper))
+            options |= frozenset() if self.rw else {"ro"}
         return Overlay(
             lowers,
             None if upper is None else os.fsencode(upper.absolute()),
             None if work is None else os.fsencode(work.absolute()),
             data=[os.fsencode(path) for path in self.data],
-            options=self.options,
+            options=options,
         )
 
     def mount_with_scratch(self, store: Path, target: Mountpoint) -> "Scratch | None":

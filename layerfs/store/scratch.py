@@ -1,22 +1,38 @@
-"""Scratch directories of writable overlays: made for one mount, removed with it.
+"""Scratch directories of overlays: made for one mount, removed with it.
 
 ``overlays/<32 hex>/`` of the store holds ``upper``, ``work`` and ``target``, a link to the directory that the
-overlay was made for. Never removes one that a mount in any namespace names.
+overlay was made for; that of a lazy one also its cover. ``lowers`` has the boot, and a line for each lower
+directory.
+
+Never removes one that a mount in any namespace names, nor one whose overlay was detached while a process is
+in it. No table of mounts shows such an overlay any more, so the kernel is asked whether it lives
+(`layerfs.host.overlay.is_in_use`): a read-only overlay has an upper directory for that alone. What its lower
+directories are the scratch says.
 """
 
+import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
+from typing import Final
 
 import msgspec
 
 from layerfs.errors import StoreError
+from layerfs.host import boot_id
 from layerfs.host.oserrors import disk_errors
+from layerfs.host.overlay import is_in_use
 from layerfs.store.disk import make_directories
 from layerfs.store.layout import StoreLayout
 from layerfs.store.locks import ByteLock, Locks
 from layerfs.store.removal import remove_tree
-from layerfs.store.usage import MountUse, mounts_with
+from layerfs.store.usage import MountUse, Usage, mounts_with, read_usage
+
+_LOWERS: Final = "lowers"
+_UNSEEN: Final = 0
+
+log = logging.getLogger(__name__)
 
 
 class Scratch(msgspec.Struct, frozen=True):
@@ -38,11 +54,35 @@ class Scratch(msgspec.Struct, frozen=True):
         """Overlayfs's own."""
         return self.path / "work"
 
-    def remove(self) -> None:
-        """Remove it with everything in it. Raises StoreError, also if a mount uses it, or is about to."""
+    def note(self, lowers: Iterable[str]) -> None:
+        """Write down what its overlay is made of, before that is mounted. Raises StoreError."""
+        with disk_errors(f"{self.path}: cannot write"):
+            lines = [boot_id(), *lowers]
+            (self.path / _LOWERS).write_bytes(b"".join(os.fsencode(line) + b"\n" for line in lines))
+
+    def has_upper_at(self, upper: Path) -> None:
+        """Have the overlay's upper directory lie at *upper*, of its user. Raises StoreError."""
+        with disk_errors(f"{self.path}: cannot write"):
+            self.upper.rmdir()
+            self.upper.symlink_to(upper.resolve())  # it may come as a descriptor
+
+    def lowers(self) -> list[bytes]:
+        """Return the lower directories that its overlay has if it lives. Raises OSError."""
+        try:
+            boot, *lowers = (self.path / _LOWERS).read_bytes().splitlines()
+        except (FileNotFoundError, ValueError):  # removed meanwhile, or made by an older version
+            return []
+        return lowers if boot.decode(errors="replace") == boot_id() else []
+
+    def remove(self) -> bool:
+        """Remove it with everything in it; False if its overlay was detached and a process is still in that.
+
+        Raises StoreError, also if a mount uses it, or is about to.
+        """
         failures = remove_scratches([self])
         if failures:
             raise failures[self.path]
+        return not os.path.lexists(self.path)
 
     def user(self) -> str:
         """Say who uses it, or is about to; empty if nobody does."""
@@ -51,7 +91,7 @@ class Scratch(msgspec.Struct, frozen=True):
         if not self.lock.try_acquire():
             return "being mounted"
         self.lock.release()
-        return ""
+        return "a process is in its overlay, which was detached" if self.is_detached() else ""
 
     def _use(self) -> MountUse | None:
         return mounts_with([self.path.name]).get(self.path.name)
@@ -61,19 +101,71 @@ class Scratch(msgspec.Struct, frozen=True):
         if not self.lock.held and not self.lock.try_acquire():
             raise StoreError(f"{self.path}: being mounted by another process (not removed)")
 
+    def is_detached(self) -> bool:
+        """Say whether its overlay, of which no mount is seen, lives all the same.
+
+        False also where this process may not ask, which may not mount either.
+        """
+        try:
+            return is_in_use(os.fsencode(self.upper))
+        except OSError as exc:
+            log.debug("%s: whether its overlay lives cannot be asked: %s", self.path, exc)
+            return False
+
     def remove_unless(self, use: MountUse | None) -> None:
-        """Remove it where *use*, what was seen since it was taken, is nobody's. Raises StoreError."""
+        """Remove it where *use*, what was seen since it was taken, is nobody's. Raises StoreError.
+
+        It stays as long as its overlay lives out of sight.
+        """
         if use is not None:
             raise StoreError(
                 f"{self.path}: in use by {use}, maybe in another mount namespace (not removed; once that has "
                 "ended, layerfs overlay --umount or layerfs gc removes it)"
             )
+        if self.is_detached():
+            log.info("%s: kept for a process that is in the overlay that was at %r", self.path, self.target)
+            return
         with disk_errors(f"{self.path}: cannot remove"):
             remove_tree(self.path)
 
 
+def usage_of(images_dir: Path) -> Usage:
+    """Return which things of a store are in use, by mounts that are seen and overlays that live unseen."""
+    usage = read_usage()
+    try:
+        unseen = [one for one in all_scratches(images_dir) if one.path.name.encode() not in usage.random]
+        return usage.with_paths(
+            (path, MountUse(one.target, _UNSEEN)) for one in unseen for path in _used(one)
+        )
+    except (OSError, StoreError) as exc:
+        return msgspec.structs.replace(usage, hidden=usage.hidden or str(exc))
+
+
+def _used(scratch: Scratch) -> list[bytes]:
+    """Return the lower directories of an overlay that no mount shows, none if it is gone. Raises OSError.
+
+    Who is about to mount it looks at them himself, once it shows.
+    """
+    lowers = scratch.lowers()
+    if not lowers or not scratch.lock.try_acquire():
+        return []
+    try:
+        if is_in_use(os.fsencode(scratch.upper)):
+            return lowers
+    except OSError as exc:
+        log.debug("%s: whether its overlay lives cannot be asked: %s", scratch.path, exc)
+        return []
+    finally:
+        scratch.lock.release()
+    with suppress(OSError):  # it will never live again: nobody has to ask once more
+        (scratch.path / _LOWERS).unlink()
+    return []
+
+
 def remove_scratches(scratches: Sequence[Scratch]) -> dict[Path, StoreError]:
     """Remove scratches with everything in them, and return why some stay: a mount uses them, or is about to.
+
+    Those of overlays that live out of sight stay, too, and are for a collection to remove.
 
     The mounts of this machine are looked at once for all: with many it is that which takes long.
     """

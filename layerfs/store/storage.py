@@ -45,6 +45,7 @@ from layerfs.store.paths import StorePaths
 from layerfs.store.records import CoverRecord, LayerDir, Merger
 from layerfs.store.refs import Refs
 from layerfs.store.removing import Remover
+from layerfs.store.scratch import usage_of
 from layerfs.store.soundness import TreeJudge
 from layerfs.store.staging import StagedTree
 from layerfs.store.stock import Stock
@@ -85,7 +86,7 @@ class ImageStorage(StorePaths):
         self.readonly = not opening.enter(shared)
         """Whether this process may only read the store; what is missing then raises StoreReadOnly."""
         self._durability = Durability(self.images_dir, readonly=self.readonly)
-        self._mounts = UsageCache()
+        self._mounts = UsageCache(lambda: usage_of(self.images_dir))
         self._extractors = Extractors(opening.capabilities, budgets or Budgets())
         self.refs = Refs(self._layout, self.locks)
         """Pinned tags."""
@@ -386,7 +387,10 @@ class ImageStorage(StorePaths):
     # Use and leftovers
 
     def usage(self) -> Usage:
-        """Say which layers and covers are in use by mounts, in all mount namespaces that can be read."""
+        """Say which layers and covers are in use by mounts, in all mount namespaces that can be read.
+
+        And by overlays of `layerfs overlay` that were detached, as far as they have a scratch.
+        """
         return self._mounts.read(max_age=0)
 
     def blind(self, usage: Usage) -> str:

@@ -45,9 +45,11 @@ class MountUse(msgspec.Struct, frozen=True):
 
     point: bytes
     pid: int
+    """0 for one that nobody sees: it was detached while a process was in it."""
 
     def __str__(self) -> str:
-        return f"mount {shown(self.point)}, seen by process {self.pid}"
+        seen = f"seen by process {self.pid}" if self.pid else "detached, but a process is still in it"
+        return f"mount {shown(self.point)}, {seen}"
 
 
 class Usage(msgspec.Struct, frozen=True):
@@ -58,8 +60,18 @@ class Usage(msgspec.Struct, frozen=True):
     """`Digest.short_id` of layers and stacks, from paths that lead through a mount of ours."""
     unreadable: Mapping[int, int] = msgspec.field(default_factory=dict)
     """How many processes of each uid there are whose mounts, or what is in them, this process may not see."""
+    random: frozenset[bytes] = frozenset()
+    """Names of 32 hexadecimal digits in what mounts show and in their options: scratches of stores."""
     hidden: str = ""
     """Why there may be processes of which nothing is seen; empty if there are none."""
+
+    def with_paths(self, uses: Iterable[tuple[bytes, MountUse]]) -> "Usage":
+        """Return this, and that mounts use what some paths lead to."""
+        digests, short_ids = dict(self.digests), dict(self.short_ids)
+        for path, use in uses:
+            digests |= dict.fromkeys(_digests(path), use)
+            short_ids |= dict.fromkeys(_short_id(path), use)
+        return msgspec.structs.replace(self, digests=digests, short_ids=short_ids)
 
     def uses(self, digest: Digest) -> bool:
         """Say whether a mount uses the layer or the cover *digest*."""
@@ -78,9 +90,10 @@ class Usage(msgspec.Struct, frozen=True):
 
 
 class UsageCache:
-    """Remembers what /proc said for callers that can live with what was true a moment ago. Thread-safe."""
+    """Remembers what *look* said for callers that can live with what was true a moment ago. Thread-safe."""
 
-    def __init__(self) -> None:
+    def __init__(self, look: Callable[[], Usage]) -> None:
+        self._look = look
         self._last = (Usage(), float("-inf"))
 
     def read(self, max_age: float) -> Usage:
@@ -88,7 +101,7 @@ class UsageCache:
         usage, when = self._last
         now = time.monotonic()
         if max_age <= 0 or now - when > max_age:
-            usage = read_usage()
+            usage = self._look()
             self._last = (usage, now)
         return usage
 
@@ -102,12 +115,14 @@ def read_usage(proc: Path = _PROC) -> Usage:
     digests: dict[Digest, MountUse] = {}
     short_ids: dict[str, MountUse] = {}
     unreadable: Counter[int] = Counter()
+    random: set[bytes] = set()
     looked: _Looked = {}
     for pid, mounts in _namespaces(proc):
         if mounts is None:
             with suppress(OSError):  # it ended
                 unreadable[os.stat(proc / str(pid)).st_uid] += 1
             continue
+        random.update(*map(_random_names, mounts))
         for path, point in _paths(mounts, proc / str(pid) / "root", looked):
             use = MountUse(point, pid)
             digests.update(dict.fromkeys(_digests(path), use))
@@ -115,7 +130,7 @@ def read_usage(proc: Path = _PROC) -> Usage:
     unseen = sum(not seen for seen in looked.values())
     if unseen:  # of somebody who may go where this process may not: of root
         unreadable[0] += unseen
-    return Usage(digests, short_ids, unreadable, _hidden(proc))
+    return Usage(digests, short_ids, unreadable, frozenset(random), _hidden(proc))
 
 
 def _hidden(proc: Path) -> str:
@@ -144,10 +159,13 @@ def mounts_with(names: Iterable[str], proc: Path = _PROC) -> dict[str, MountUse]
     found: dict[str, MountUse] = {}
     for pid, mounts in _namespaces(proc) if wanted else ():
         for mount in mounts or ():
-            text = b"\n".join((mount.root, *mount.super_options))
-            for word in wanted.keys() & set(re.findall(_RANDOM, text)):
+            for word in wanted.keys() & _random_names(mount):
                 found.setdefault(wanted[word], MountUse(mount.point, pid))
     return found
+
+
+def _random_names(mount: Mount) -> set[bytes]:
+    return set(re.findall(_RANDOM, b"\n".join((mount.root, *mount.super_options))))
 
 
 def lower_directories(mount: Mount) -> Iterator[bytes]:

@@ -1,0 +1,199 @@
+"""Overlays that were detached while a process is in them: no table of mounts shows them, and nothing goes."""
+
+import contextlib
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from layerfs.containers import tocs_in_use
+from layerfs.host.mountpoint import Mountpoint
+from layerfs.host.mounts import mounts_at
+from layerfs.host.overlay import Overlay, is_in_use, mount_overlay
+from layerfs.oci import Tag
+from layerfs.store import ImageStorage
+from layerfs.store.overlays import OverlayMount
+from tests.overlay.scene import command
+from tests.overlay.test_bell import BASE, FILES, IMAGE, PLAIN, TOP, mounted_quietly
+from tests.support import clients, daemon, mounts
+from tests.support.daemon import Daemon
+from tests.support.images import image
+from tests.support.registry import Registry
+
+pytestmark = [pytest.mark.needs_root, pytest.mark.needs_fuse]
+
+
+@pytest.fixture(scope="module")
+def pushed(_session_registry: Registry) -> Tag:
+    return _session_registry.push("overlay/detached", "1", IMAGE)
+
+
+@pytest.fixture
+def mounted(tmp_path: Path) -> Iterator[Daemon]:
+    quietly = mounted_quietly(tmp_path)
+    with daemon.running(tmp_path / "store", tmp_path / "mount", environment=quietly) as running:
+        yield running
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Iterator[Path]:
+    """Return an empty directory."""
+    path = tmp_path / "root"
+    path.mkdir()
+    try:
+        yield path
+    finally:
+        mounts.clear(path)
+
+
+class Inside:
+    """A shell that works in a directory and has a file of it open."""
+
+    def __init__(self, directory: Path) -> None:
+        self._shell = subprocess.Popen(
+            ["sh", "-c", "while read name; do cat $name; printf '\\0'; done"],
+            cwd=directory, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        )  # fmt: skip
+
+    def read(self, name: str) -> bytes:
+        """Return what is in a file below the directory."""
+        assert self._shell.stdin is not None
+        assert self._shell.stdout is not None
+        self._shell.stdin.write(name.encode() + b"\n")
+        self._shell.stdin.flush()
+        found = b""
+        while not found.endswith(b"\0"):
+            found += os.read(self._shell.stdout.fileno(), 1 << 20)
+        return found[:-1]
+
+    def leave(self) -> None:
+        """End it."""
+        self._shell.kill()
+        self._shell.communicate()
+
+
+@contextlib.contextmanager
+def inside(directory: Path) -> Iterator[Inside]:
+    """Have a process in *directory*."""
+    made = Inside(directory)
+    try:
+        yield made
+    finally:
+        made.leave()
+
+
+def scratches(store: Path) -> list[str]:
+    """Return the scratches of a store."""
+    return os.listdir(store / "overlays")
+
+
+def collected(store: Path, *words: str) -> None:
+    """Remove all images, and all that nothing needs."""
+    command("rm", "--all", "--store", store)
+    command("gc", "--store", store, *words)
+
+
+@pytest.mark.parametrize("words", [(), ("--rw",)], ids=["read-only", "read-write"])
+def test_a_process_in_a_detached_lazy_overlay_reads_on(
+    mounted: Daemon, pushed: Tag, registry: Registry, root: Path, words: tuple[str, ...]
+) -> None:
+    store = mounted.store
+    command("overlay", "--lazy", "always", *words, "--store", store, str(pushed), root)
+    with inside(root) as process:
+        assert process.read("etc/motd") == FILES["etc/motd"]
+
+        done = command("overlay", "--umount", "--detach", "--store", store, root)
+
+        assert (
+            "stays in the store for the processes in it (layerfs gc removes it once they have left)"
+            in done.stderr
+        )
+        assert mounts.mount_at(root) is None
+        another = registry.push("overlay/after", "1", image(PLAIN))
+        collected(store)
+        command("overlay", "--store", store, str(another), root)
+        collected(store)
+        with ImageStorage(store) as storage:
+            assert tocs_in_use(storage) == {BASE.place.digest, TOP.place.digest}
+            assert storage.sweep(max_age=0).total == 0
+        for name, content in FILES.items():  # most of them for the first time
+            assert process.read(name) == content
+        assert (root / "plain").read_bytes() == b"plain", "it has a mount of its own"
+        command("overlay", "--umount", "--store", store, root)
+        said = daemon.layerfs("status", "--store", store).stdout
+        assert f"{root}: no overlay here, but a process is in its overlay, which was detached" in said
+        refused = command("overlay", "--umount", "--store", store, root, check=False)
+        assert (refused.returncode, "a process is still in the overlay" in refused.stderr) == (1, True)
+        assert len(scratches(store)) == 1
+
+    collected(store)
+    assert scratches(store) == []
+    assert os.listdir(store / "skeletons") == []
+    assert not [name for _, _, names in os.walk(store / "objects") for name in names]
+
+
+def test_a_daemon_that_begins_heals_what_is_in_a_detached_overlay(
+    mounted: Daemon, pushed: Tag, root: Path, tmp_path: Path
+) -> None:
+    store = mounted.store
+    command("overlay", "--lazy", "always", "--store", store, str(pushed), root)
+    with inside(root) as process:
+        command("overlay", "--umount", "--detach", "--store", store, root)
+        mounted.process.kill()
+        mounted.process.wait()
+        with daemon.running(store, tmp_path / "another", environment=mounted_quietly(tmp_path)):
+            clients.wait_until(lambda: process.read("large") == FILES["large"])
+
+
+def test_with_an_upper_directory_of_ones_own_it_is_the_same(
+    mounted: Daemon, pushed: Tag, root: Path, tmp_path: Path
+) -> None:
+    upper, work = tmp_path / "upper", tmp_path / "work"
+    upper.mkdir()
+    work.mkdir()
+    own = ("--upper", upper, "--work", work)
+    command("overlay", "--lazy", "always", *own, "--store", mounted.store, str(pushed), root)
+    (root / "new").write_bytes(b"new")
+    with inside(root) as process:
+        assert process.read("etc/motd") == FILES["etc/motd"]
+        command("overlay", "--umount", "--detach", "--store", mounted.store, root)
+        collected(mounted.store)
+        assert process.read("large") == FILES["large"]
+        assert len(scratches(mounted.store)) == 1
+    collected(mounted.store)
+    assert scratches(mounted.store) == []
+    assert (upper / "new").read_bytes() == b"new"
+
+
+def test_a_read_only_lazy_overlay_stays_read_only(mounted: Daemon, pushed: Tag, root: Path) -> None:
+    """Its upper directory is there for what the kernel says of it."""
+    command("overlay", "--lazy", "always", "--store", mounted.store, str(pushed), root)
+    found = next(filter(None, map(OverlayMount.of, mounts_at(root))))
+    assert not found.writable
+    with pytest.raises(OSError, match="Read-only file system"):
+        (root / "new").touch()
+    refused = clients.run("mount", "-o", "remount,bind,rw", root)
+    with pytest.raises(OSError, match="Read-only file system"):
+        (root / "new").touch()
+    assert refused.returncode in (0, 32)
+
+
+def test_the_kernel_says_how_long_an_overlay_lives(tmp_path: Path, root: Path) -> None:
+    places = [tmp_path / name for name in ("lower", "upper", "work")]
+    for place in places:
+        place.mkdir()
+    lower, upper, work = map(os.fsencode, places)
+    assert not is_in_use(upper)
+    with Mountpoint.open(root) as target:
+        mount_overlay(Overlay([lower], upper, work, options=frozenset({"ro"})), target)
+        assert is_in_use(upper)
+        with inside(root) as process:
+            target.unmount(lazy=True)
+            assert is_in_use(upper)
+            process.leave()
+        assert not is_in_use(upper)
+    assert os.listdir(upper) == []
+    with pytest.raises(FileNotFoundError):
+        is_in_use(upper + b"/absent")
