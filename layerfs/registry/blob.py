@@ -4,6 +4,7 @@ Opened by `layerfs.registry.client`, read by `layerfs.fetch`.
 """
 
 import logging
+from contextlib import suppress
 from typing import Final, Self
 
 import msgspec
@@ -27,6 +28,8 @@ servers and what stands before them say 400, 403 or 501 too, although they send 
 _NO_RANGES: Final = frozenset({400, 405, 501})
 """Those of them that say that there are no ranges; the others say something of this request, or of now."""
 _MOST_URLS: Final = 5
+_END_SECONDS: Final = 0.1
+"""What the end of a chunked body may take; with a Content-Length nothing has to come any more."""
 
 
 class BlobStream(msgspec.Struct):
@@ -72,9 +75,20 @@ class BlobStream(msgspec.Struct):
         return chunk
 
     async def aclose(self) -> None:
-        """Let go of the connection; may be called twice."""
-        if self.reply is not None:
+        """Let go of the connection; may be called twice. One that has sent all can be used again."""
+        if self.reply is None:
+            return
+        try:
+            if self.is_part and self.offset + self.received == self.end:
+                await self._see_the_end()
+        finally:
+            self.received = -1
             await self.reply.aclose()
+
+    async def _see_the_end(self) -> None:
+        """Read on to the end of an answer whose bytes are all here: else its connection counts as broken."""
+        with trio.move_on_after(_END_SECONDS), suppress(RegistryError):
+            await self._next()
 
     async def _next(self) -> bytes | None:
         if self.reply is not None:

@@ -100,6 +100,51 @@ async def test_a_part_of_a_blob_is_asked_for_and_no_more(faulty: FaultyRegistry)
     assert ranges == ["bytes=1000-1499", "bytes=1000-1023999", "bytes=1000-1499"]
 
 
+@pytest.mark.parametrize("way", ["range", "beside"])
+@pytest.mark.parametrize("chunked", [False, True], ids=["Content-Length", "chunked"])
+async def test_ranges_that_were_read_to_their_last_byte_share_a_connection(
+    faulty: FaultyRegistry, way: str, chunked: bool
+) -> None:
+    repository, blob = put(faulty)
+    faulty.faults.chunked = chunked
+    async with RegistryClient(quick()) as client:
+        await client.fetch_config(repository, blob)
+        for start in range(0, 50_000, 10_000):
+            stream_of = client.stream_blob if way == "range" else client.stream_range
+            async with stream_of(repository, blob, start, start + 10_000) as stream:
+                assert stream is not None
+                found = b""
+                async for chunk in stream:  # as a caller who knows how many bytes there are
+                    found += chunk
+                    if len(found) == 10_000:
+                        break
+            assert found == CONTENT[start : start + 10_000]
+    assert faulty.main.accepted == 1
+
+
+@pytest.mark.parametrize("read", [0, 1], ids=["nothing read", "a part read"])
+async def test_a_range_that_was_not_read_to_its_end_takes_its_connection_with_it(
+    faulty: FaultyRegistry, read: int
+) -> None:
+    repository, blob = put(faulty)
+    async with RegistryClient(quick()) as client:
+        for _ in range(2):
+            async with client.stream_blob(repository, blob, 1000, len(CONTENT)) as stream:
+                for _ in range(read):
+                    await anext(stream)
+    assert faulty.main.accepted == 2
+
+
+async def test_the_end_of_a_range_is_not_waited_for_if_it_does_not_come(faulty: FaultyRegistry) -> None:
+    repository, blob = put(faulty)
+    content_range = {"Content-Range": f"bytes 0-999/{len(CONTENT)}"}
+    faulty.faults.always = [("/blobs/", Answer(206, CONTENT[:1000], content_range, chunked=True, stall=True))]
+    async with RegistryClient(quick(idle_timeout=60)) as client:
+        with trio.fail_after(30):
+            async with client.stream_blob(repository, blob, 0, 1000) as stream:
+                assert await anext(stream) == CONTENT[:1000]
+
+
 async def test_a_body_that_ends_early_is_no_success(faulty: FaultyRegistry) -> None:
     repository, blob = put(faulty)
     faulty.faults.short_blobs = [1000, 10]

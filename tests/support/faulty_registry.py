@@ -209,7 +209,10 @@ class _Handler(BaseHTTPRequestHandler):
         if self.command == "HEAD":
             return
         if answer.chunked:
-            self.wfile.write(b"%x\r\n%b\r\n0\r\n\r\n" % (len(answer.body), answer.body))
+            self.wfile.write(b"%x\r\n%b\r\n" % (len(answer.body), answer.body))
+            if answer.stall:
+                self.server.closing.wait()
+            self.wfile.write(b"0\r\n\r\n")
             return
         if answer.trickle:
             for byte in answer.body:
