@@ -50,9 +50,10 @@ class Decoders:
 
         Whoever is cancelled has the extractor end, and waits for *work* to see it. Raises what *work* does.
         """
-        async with self._extractor() as extractor, trio.open_nursery() as nursery:
-            nursery.start_soon(_end_if_cancelled, nursery.cancel_scope, extractor)
-            answer = await outcome(trio.to_thread.run_sync(work, extractor))
+        lent = _Lent(self._pool)
+        async with self._turn(), trio.open_nursery() as nursery:
+            nursery.start_soon(_end_if_cancelled, nursery.cancel_scope, lent)
+            answer = await outcome(trio.to_thread.run_sync(lent.do, work))
             await trio.lowlevel.checkpoint_if_cancelled()
             nursery.cancel_scope.cancel()
         if isinstance(answer, LayerfsError):
@@ -74,25 +75,17 @@ class Decoders:
         await self.run(work)
 
     @asynccontextmanager
-    async def _extractor(self) -> AsyncIterator[Extractor]:
+    async def _turn(self) -> AsyncIterator[None]:
+        """Be one of those for whom there is an extractor."""
         async with self._free:
             if self._busy >= max(1, self._most):
                 with trio.move_on_after(_PATIENCE):
                     await self._came.wait()
-            extractor = await trio.to_thread.run_sync(self._pool.acquire)
             self._busy += 1
             self._most = max(self._most, self._busy)
-            answered = False
             try:
-                yield extractor
-                answered = True
-            except LayerfsError:
-                answered = True
-                raise
+                yield
             finally:
-                if not answered:  # it may be in the middle of a job; the pool starts another
-                    extractor.close()
-                self._pool.release(extractor)
                 self._note_free()
 
     def _note_free(self) -> None:
@@ -109,12 +102,35 @@ def open_decoders(on_death: Callable[[], None] = lambda: None) -> Iterator[Decod
         yield Decoders(pool)
 
 
-async def _end_if_cancelled(own: trio.CancelScope, extractor: Extractor) -> None:
+class _Lent:
+    """An extractor for one piece of work, taken and given back by the thread that works: one turn for all."""
+
+    def __init__(self, pool: ExtractorPool) -> None:
+        self._pool = pool
+        self._extractor: Extractor | None = None
+        self._unwanted = False
+
+    def do(self, work: Callable[[Extractor], T]) -> T:
+        """Return what *work* returns. Raises what it raises, as WorkerDied once nobody wants it."""
+        with self._pool.extractor() as extractor:
+            self._extractor = extractor
+            if self._unwanted:  # said before there was one to end
+                extractor.close()
+            return work(extractor)
+
+    def end(self) -> None:
+        """Have the work end: nobody wants it."""
+        self._unwanted = True
+        if self._extractor is not None:
+            self._extractor.close()
+
+
+async def _end_if_cancelled(own: trio.CancelScope, lent: _Lent) -> None:
     try:
         await trio.sleep_forever()
     finally:
         if not own.cancel_called:
-            extractor.close()
+            lent.end()
 
 
 class _Filling:

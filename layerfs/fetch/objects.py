@@ -59,6 +59,8 @@ class ObjectWork:
 
     async def advance(self, blob: Descriptor, toc: Digest, found: Found) -> None:
         """Have what can be made of *found* before somebody asks for it; what fails is told to who asks."""
+        if self._storage.lazy.indexes.number_after(toc, *found.ahead) == 1:
+            return  # the one that was asked for
         try:
             contents = await trio.to_thread.run_sync(self._likely, toc, found)
             if contents:

@@ -53,23 +53,29 @@ async def write_down(
 async def write_range(stream: BlobChunks, span: tuple[int, int], at: int, name: str, means: Means) -> int:
     """Write the bytes *span* of a blob out of *stream* into the first of the files lent, from *at* on.
 
-    What the stream has besides is passed over. Returns how many bytes were written; tells as it goes. Raises
-    what the stream raises, StoreFull, StoreError.
+    What the stream has besides is passed over. Returns how many bytes were written; tells of what came before
+    the last. Raises what the stream raises, StoreFull, StoreError.
     """
     start, end = span
-    position, written = stream.offset, 0
-    async for chunk in stream:
-        part = memoryview(chunk)[max(0, start - position) : max(0, end - position)]
-        position += len(chunk)
-        if part:
-            if means.inline:
-                _put(means.files[0], part, at + written, name)
-            else:
-                await trio.to_thread.run_sync(_put, means.files[0], part, at + written, name)
-            written += len(part)
+    position, written, announced = stream.offset, 0, 0
+    try:
+        async for chunk in stream:
+            part = memoryview(chunk)[max(0, start - position) : max(0, end - position)]
+            position += len(chunk)
+            if part:
+                if means.inline:
+                    _put(means.files[0], part, at + written, name)
+                else:
+                    await trio.to_thread.run_sync(_put, means.files[0], part, at + written, name)
+                written += len(part)
+            if position >= end:
+                break
+            if written - announced >= ANNOUNCED:
+                announced = written
+                means.told(written)
+    finally:  # a broken connection takes away nothing that arrived; of all of it the answer tells
+        if announced < written < end - start:
             means.told(written)
-        if position >= end:
-            break
     return written
 
 

@@ -80,6 +80,14 @@ class ObjectIndexes:
                 except ValueError as exc:
                     raise StoreDamaged(f"skeleton of {toc}: {exc} (expected a row)") from exc
 
+    def number_after(self, toc: Digest, begin: int, end: int) -> int | None:
+        """Say how many contents `after` would yield, reading no file; None until it was asked once."""
+        index = self._known.get(toc)
+        if index is None or index.places is None or index.identity != self._identify(toc):
+            return None
+        begins, _ = index.places
+        return bisect_left(begins, end) - bisect_left(begins, begin)
+
     def _loaded(self, toc: Digest) -> _Index:
         identity = self._identify(toc)
         with self._mutex:

@@ -6,7 +6,8 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from layerfs.extract.client import Extractor
+from layerfs.extract.client import Extractor, ExtractorPool, drop
+from layerfs.extract.job import UnpackJob
 from layerfs.fetch import decoding
 from layerfs.fetch.decoding import Decoders, open_decoders
 
@@ -62,3 +63,32 @@ async def test_the_first_job_has_the_extractor_that_starts_ahead_of_it() -> None
         await decoders.warm()
         with_one = decoders._pool._idle[0][1].pid
         assert await decoders.run(lambda extractor: extractor.pid) == with_one
+
+
+async def test_whoever_gives_up_before_there_is_an_extractor_has_none_work(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked, go, done = trio.Event(), threading.Event(), list[str]()
+    token = trio.lowlevel.current_trio_token()
+    acquire = ExtractorPool.acquire
+
+    def slowly(pool: ExtractorPool) -> Extractor:
+        token.run_sync_soon(asked.set)
+        go.wait()
+        return acquire(pool)
+
+    def work(extractor: Extractor) -> None:
+        extractor.start(UnpackJob(digest="", contents=(), held=()))
+        extractor.unpacked(drop)
+        done.append("unpacked")
+
+    monkeypatch.setattr(ExtractorPool, "acquire", slowly)
+    with open_decoders() as decoders:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(decoders.run, work)
+            await asked.wait()
+            nursery.cancel_scope.cancel()
+            token.run_sync_soon(token.run_sync_soon, go.set)
+        assert not done
+        await decoders.run(work)
+    assert done == ["unpacked"]

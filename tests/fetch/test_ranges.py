@@ -32,7 +32,8 @@ async def received(
         told: list[int] = []
         question = ReceiveRange(repository, blob, start, end, at, "part")
         done = await origin.ask(question, (fd,), told.append)
-        assert not done or told[-1] == end - start
+        assert told == sorted(set(told))
+        assert not told or told[-1] < end - start, "of the last byte the answer tells"
         return os.pread(fd, end - start + 1, at) if done else None
     finally:
         os.close(fd)

@@ -82,7 +82,9 @@ def test_contents_are_found_by_where_their_bytes_begin(count: int) -> None:
     contents = [content(number, count) for number in range(100)]
     hole = Content(str(Digest.of(b"hole")), 10, [Piece(0, 0, 0, 0, 10, "")])
     indexes = Skeletons(*contents, hole).indexes
+    assert indexes.number_after(TOC, 0, 1 << 40) is None
     assert list(indexes.after(TOC, 0, 1 << 40)) == contents
+    assert [indexes.number_after(TOC, *span) for span in [(0, 1 << 40), (5000, 8000), (7, 7)]] == [100, 3, 0]
     assert list(indexes.after(TOC, 5000, 8000)) == contents[5:8]
     assert list(indexes.after(TOC, 5001, 8001)) == contents[6:9]
     assert not list(indexes.after(TOC, 7, 7))
