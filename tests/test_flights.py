@@ -1,6 +1,6 @@
 """Single flight: one job a key, whoever asks, gives up or fails."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 import pytest
@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from layerfs.errors import LayerfsError, NotFound
-from layerfs.flights import SingleFlight
+from layerfs.flights import SingleFlight, ending_with_callers
 
 
 @asynccontextmanager
@@ -177,3 +177,91 @@ async def test_a_leader_hands_its_failure_to_all_and_keeps_none() -> None:
     assert len(tries) == 1
     await caller()
     assert len(tries) == 2
+
+
+class _Job:
+    """Work that takes a second, and counts how often it was begun and done."""
+
+    def __init__(self) -> None:
+        self.begun = self.done = 0
+
+    async def __call__(self) -> int:
+        self.begun += 1
+        await trio.sleep(1)
+        self.done += 1
+        return self.done
+
+
+async def _patient(flights: SingleFlight[str, int], job: _Job, seconds: float) -> int | None:
+    with trio.move_on_after(seconds):
+        return await flights.do("layer", job)
+    return None
+
+
+async def _leaving(flights: SingleFlight[str, int], job: _Job, seconds: float) -> int | None:
+    with ending_with_callers():
+        return await _patient(flights, job, seconds)
+
+
+_Caller = Callable[[SingleFlight[str, int], _Job, float], Awaitable[int | None]]
+
+# Who asks, how long each waits; how often the job is begun, and done, when all is over.
+ENDS: dict[str, tuple[list[tuple[_Caller, float]], int, int]] = {
+    "alone": ([(_leaving, 0.5)], 1, 0),
+    "two, both of whom go": ([(_leaving, 0.3), (_leaving, 0.5)], 1, 0),
+    "two, one of whom goes": ([(_leaving, 0.5), (_leaving, 2)], 1, 1),
+    "one who goes, after one who may": ([(_patient, 0.3), (_leaving, 0.5)], 1, 1),
+    "one who goes, before one who may": ([(_leaving, 0.3), (_patient, 0.5)], 1, 1),
+    "two who may": ([(_patient, 0.3), (_patient, 0.5)], 1, 1),
+}
+
+
+@pytest.mark.parametrize("who", ENDS)
+def test_work_ends_with_the_last_of_those_who_want_it_ended(who: str) -> None:
+    callers, begun, done = ENDS[who]
+    job = _Job()
+
+    async def main() -> None:
+        async with _flights() as flights:
+            async with trio.open_nursery() as nursery:
+                for caller, seconds in callers:
+                    nursery.start_soon(caller, flights, job, seconds)
+                    await trio.testing.wait_all_tasks_blocked()
+            await trio.sleep(2)
+            assert len(flights) == 0
+
+    trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+    assert (job.begun, job.done) == (begun, done)
+
+
+def test_who_comes_while_work_ends_begins_it_anew() -> None:
+    job = _Job()
+
+    async def slow_to_end() -> int:
+        try:
+            return await job()
+        finally:
+            with trio.CancelScope(shield=True):
+                await trio.sleep(1)
+
+    async def main() -> int:
+        async with _flights() as flights:
+            with ending_with_callers(), trio.move_on_after(0.5):
+                await flights.do("layer", slow_to_end)
+            return await flights.do("layer", slow_to_end)
+
+    assert trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0)) == 1
+    assert (job.begun, job.done) == (2, 1)
+
+
+def test_work_that_work_asks_for_ends_with_it() -> None:
+    inner = _Job()
+
+    async def main() -> None:
+        async with _flights() as flights, _flights() as below:
+            with ending_with_callers(), trio.move_on_after(0.5):
+                await flights.do("image", lambda: below.do("layer", inner))
+            await trio.sleep(2)
+
+    trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+    assert (inner.begun, inner.done) == (1, 0)

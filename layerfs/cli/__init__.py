@@ -113,9 +113,10 @@ def _leave(code: int) -> None:
 
     Returns if there is a thread to wait for.
     """
-    import threading
-
-    if any(thread is not threading.main_thread() and not thread.daemon for thread in threading.enumerate()):
+    threading = sys.modules.get("threading")
+    if threading and any(
+        thread is not threading.main_thread() and not thread.daemon for thread in threading.enumerate()
+    ):
         return
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):

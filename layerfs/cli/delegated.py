@@ -138,7 +138,7 @@ class Delegates:
                 self._refusal, request, asked, pid, limiter=self._looking, abandon_on_cancel=True
             )
         if asked is None or why:
-            log.debug("a pull of process %d is its own: %s", pid, why)
+            log.info("a pull of process %d is its own: %s", pid, why)
             conversation.say(REFUSED, _raw(why))
             await conversation.sent()
             return

@@ -12,8 +12,9 @@ from typing import Final
 from layerfs.delegation import places
 from layerfs.delegation.wire import FRAME_MAX, HEAD, KINDS, REQUEST_MAX, TAKEN
 
-PATIENCE: Final = 0.1
-"""Seconds for an answer: a daemon that lives takes a few ms, and doing it without one half a second."""
+PATIENCE: Final = 0.5
+"""Seconds for an answer. A daemon that lives takes a few ms, and more than 100 where ten want two processors;
+doing it without one takes half a second there is time for, and four times that where there is none."""
 _TRIED: Final = 8
 """Daemons that are asked, of however many stores there are mounts."""
 _CLOSING: Final = 2.0
