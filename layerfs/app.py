@@ -143,6 +143,7 @@ async def _origin(settings: Settings, in_force: "InForce | None", journal: Journ
         early = None if allowed.offline else in_force.answers
         async with open_remote(allowed, early=early, came=journal.traffic.add, died=died) as remote:
             in_force.tell(lambda now: remote.renew(registries_of(now)))
+            in_force.at_need("downloader", remote.warm)
             yield remote
     else:
         from layerfs.registry.client import RegistryClient  # brings HTTP along
@@ -216,12 +217,11 @@ async def fetching(
     """
     keeper = keeper_of(in_force.settings, storage)
     serving = nullcontext() if storage.readonly else held(storage.locks.serving())
-    async with (
-        serving,
-        providing(in_force.settings, storage, keeper, local, in_force=in_force) as provider,
-        keeping(keeper, provider.journal),
-    ):
-        yield provider, keeper
+    with ExtractorPool() as pool:
+        in_force.at_need("extractor", partial(trio.to_thread.run_sync, pool.warm))
+        fetcher = providing(in_force.settings, storage, keeper, local, in_force=in_force, pool=pool)
+        async with serving, fetcher as provider, keeping(keeper, provider.journal):
+            yield provider, keeper
 
 
 def open_bundle(settings: Settings, source: "SourceName") -> "tuple[Settings, LocalOrigin]":

@@ -52,7 +52,7 @@ class _Flight(msgspec.Struct, Generic[V], eq=False):
     """Whether somebody has asked for it whose going ends nothing."""
 
     async def wait(self) -> None:
-        """Wait until it has landed, as one of its callers."""
+        """Wait until it has landed, as one of its callers; who is the last to go waits until it has ended."""
         self.stays = self.stays or not _ends.get()
         self.waiting += 1
         try:
@@ -61,6 +61,8 @@ class _Flight(msgspec.Struct, Generic[V], eq=False):
             self.waiting -= 1
             if not (self.waiting or self.stays or self.landed.is_set()):
                 self.scope.cancel()
+                with trio.CancelScope(shield=True):
+                    await self.landed.wait()
 
 
 class SingleFlight(Generic[K, V]):

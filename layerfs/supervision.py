@@ -6,9 +6,9 @@ mount is there is a table; of the rest a warning says that it holds from the nex
 
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from typing import Final
+from typing import Final, Literal
 
 import msgspec
 import trio
@@ -30,6 +30,8 @@ CHANGEABLE: Final = frozenset(
 )  # fmt: skip
 """Fields of `Settings` that a reload puts in force."""
 
+HelperKind = Literal["downloader", "extractor"]
+
 STATUS_SECONDS: Final = 10.0
 """Between two lines about what a daemon does, unless its watchdog wants them more often."""
 
@@ -43,6 +45,7 @@ class InForce:
         self._said = self._again()
         """As they were last read; a mount of a local image, for instance, has another store than they say."""
         self._users: list[Callable[[Settings], None]] = []
+        self._starts: dict[HelperKind, Callable[[], Awaitable[None]]] = {}
         self.answers = trio.Event()
         """Set once the mount answers, and this process has left the terminal."""
 
@@ -52,6 +55,15 @@ class InForce:
         A LayerfsError of it ends the reload; who was told before keeps to the new ones.
         """
         self._users.append(user)
+
+    def at_need(self, helper: HelperKind, start: Callable[[], Awaitable[None]]) -> None:
+        """Say what starts the process *helper*, unless one runs."""
+        self._starts[helper] = start
+
+    async def start(self, helper: HelperKind) -> None:
+        """Have the process *helper* run, for work that is about to come. Failures are told to who has it."""
+        if helper in self._starts:
+            await self._starts[helper]()
 
     def refresh(self) -> None:
         """Tell all users the same settings again: files that they name have changed. Raises LayerfsError."""

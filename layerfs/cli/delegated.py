@@ -18,6 +18,7 @@ import trio
 
 from layerfs.api.machinery import Machinery
 from layerfs.cli.delegating import VERSION
+from layerfs.cli.early import is_unknown
 from layerfs.cli.failures import told
 from layerfs.cli.screen import Draw
 from layerfs.cli.trusted import Consulted, NotClear, pull_settings
@@ -36,6 +37,7 @@ from layerfs.delegation.wire import (
     wanted,
 )
 from layerfs.errors import Denied, LayerfsError, Offline, OutOfMemory, RateLimited, WaitRefused, WorkerDied
+from layerfs.fetch.tasks import background
 from layerfs.flights import ending_with_callers
 from layerfs.settings import ROWS, Settings
 
@@ -62,7 +64,7 @@ log = logging.getLogger(__name__)
 _asker: Final[ContextVar["RelayedScreen | None"]] = ContextVar("who a job is for", default=None)
 
 
-class _Alone(Exception):
+class _Alone(LayerfsError):
     """The command should do by itself what it asked for."""
 
 
@@ -148,7 +150,7 @@ class Delegates:
         with self._speaking_to(screen), ending_with_callers():
             try:
                 code = await self._pull(asked, screen, conversation)
-            except (LayerfsError, _Alone) as exc:
+            except LayerfsError as exc:
                 log.info("a pull of process %d goes on by itself: %s", pid, exc)
                 return
         await conversation.end(code)
@@ -161,8 +163,13 @@ class Delegates:
         def note(begun: "Begun") -> None:
             conversation.say(NOTE, msgspec.json.encode(begun))
 
-        pull = Pull(self._machinery, self._in_force.settings, asked, screen, Earlier(tell=note))
-        return code_of(await pull.each())
+        settings = self._in_force.settings
+        async with background() as nursery:
+            nursery.start_soon(self._in_force.start, "downloader")
+            if is_unknown(settings, asked.references):
+                nursery.start_soon(self._in_force.start, "extractor")
+            pull = Pull(self._machinery, settings, asked, screen, Earlier(tell=note))
+            return code_of(await pull.each())
 
     def _refusal(self, request: PullRequest, asked: PullWords, pid: int) -> str:
         """Say why *request* is not taken; empty if it is. Blocking."""

@@ -41,6 +41,10 @@ class RemoteOrigin:
     async def warm_after(self, event: trio.Event) -> None:
         """Start the process once *event* is set, for whoever is about to ask."""
         await event.wait()
+        await self.warm()
+
+    async def warm(self) -> None:
+        """Start the process unless it runs."""
         await self._helper.warm()
 
     async def ask(self, operation: Operation[A], files: tuple[int, ...] = (), told: Listener = ignore) -> A:

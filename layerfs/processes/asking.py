@@ -236,5 +236,6 @@ class Helper:
                 raise
         process = _Process(self, started, ours)
         self._nursery.start_soon(process.serve)
-        await process.send(Start(self._settings, logging.getLogger("layerfs").getEffectiveLevel()))
+        with trio.CancelScope(shield=True):  # else one would run that nobody asks
+            await process.send(Start(self._settings, logging.getLogger("layerfs").getEffectiveLevel()))
         return process

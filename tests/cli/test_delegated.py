@@ -12,12 +12,16 @@ import pytest
 
 from layerfs.delegation import places
 from layerfs.oci import Platform
+from layerfs.store.layout import StoreLayout
 from tests.cli.conftest import CommandLine, Done
 from tests.support import clients
 from tests.support.daemon import Daemon, running
+from tests.support.faulty_registry import PASSWORD, USER, FaultyRegistry
 from tests.support.forkserver import ForkServer
 from tests.support.images import file, image, index, layer, to_json
 from tests.support.registry import Registry
+
+pytestmark = pytest.mark.needs_root
 
 
 def socket_of(daemon: Daemon) -> Path:
@@ -75,7 +79,7 @@ PULLS = {
     "twice the same": "REGISTRY/one:1 REGISTRY/one:1",
     "two of which one is not there": "REGISTRY/one:1 REGISTRY/none:1 REGISTRY/two:1",
     "two of which one is not there, as JSON": "--json REGISTRY/one:1 REGISTRY/none:1",
-    "two of which one is no reference": "-q UPPER/one REGISTRY/two:1",
+    "two of which one is no reference": "-q a/B REGISTRY/two:1",
     "an image for another machine": "REGISTRY/foreign:1",
     "an artifact": "REGISTRY/artifact:1",
     "a digest that nobody has": f"REGISTRY/one@sha256:{'0' * 64}",
@@ -140,3 +144,81 @@ def test_what_a_daemon_has_pulled_is_durable_when_the_command_returns(
     records = [path.read_bytes() for path in commands.store.rglob("*.json")]
     assert any(b'"durable"' in record for record in records)
     assert not [record for record in records if b'"pending"' in record]
+
+
+def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    path.chmod(0o600)
+
+
+_OWN: dict[str, tuple[dict[str, str], str, dict[str, str]]] = {
+    "told to": ({}, "--no-daemon", {}),
+    "told to by a variable": ({"LAYERFS_DAEMON": "no"}, "", {}),
+    "of another store": ({"LAYERFS_STORE": "/nonexistent/store"}, "", {}),
+    "of another store, by an option": ({}, "--store /nonexistent/store", {}),
+    "for another platform": ({}, "--platform linux/s390x", {}),
+    "for another platform, by a variable": ({"LAYERFS_PLATFORM": "linux/s390x"}, "", {}),
+    "with another proxy": ({"https_proxy": "http://127.0.0.1:1"}, "", {}),
+    "with other authorities": ({"SSL_CERT_FILE": "/dev/null"}, "", {}),
+    "with other logins": ({"DOCKER_CONFIG": "/nonexistent"}, "", {}),
+    "with logins that programs give": ({}, "", {".docker/config.json": '{"credsStore": "none"}'}),
+    "with logins that cannot be read": ({}, "", {".docker/config.json": "{"}),
+    "with a mirror that is new": (
+        {}, "", {".config/containers/registries.conf": '[[registry]]\nlocation = "a.b"\nblocked = true\n'}
+    ),
+    "with certificates that are new": ({}, "", {".config/containerd/certs.d/a.b/ca.crt": "x"}),
+    "with a file of settings that is new": ({}, "", {".config/layerfs/config.toml": "streams = 3\n"}),
+    "with a file that names a variable": ({}, "", {".config/layerfs/config.toml": 'authfile = "/$A"\n'}),
+    "with an option that only it reads": ({}, "--retry 0", {}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("which", _OWN)
+def test_a_pull_that_would_be_another_is_the_commands_own(
+    commands: CommandLine, mounted: Daemon, which: str
+) -> None:
+    environment, words, files = _OWN[which]
+    before = pulls(mounted)
+    commands("pull", "a/B", code=2)
+    assert pulls(mounted) == before + 1
+    written = [commands.home / name for name in files]
+    for path, text in zip(written, files.values(), strict=True):
+        _write(path, text)
+    try:
+        commands("pull", *words.split(), "a/B", environment=environment, code=None)
+    finally:
+        for path in written:
+            path.unlink()
+            for parent in path.parents:
+                if parent != commands.home and commands.home in parent.parents and not os.listdir(parent):
+                    parent.rmdir()
+    assert pulls(mounted) == before + 1
+
+
+def test_a_login_counts_at_once(commands: CommandLine, faulty: FaultyRegistry, mounted: Daemon) -> None:
+    faulty.push("a/b", "1", image(layer(file("a", b"login"))))
+    faulty.faults.auth, faulty.faults.anonymous = "basic", False
+    reference = f"{faulty.host}/a/b:1"
+    before = pulls(mounted)
+    alone, asking = both_ways(commands, reference)
+    assert said(asking) == said(alone)
+    assert alone.returncode == 4
+    commands("login", "--username", USER, "--password-stdin", faulty.host, stdin=PASSWORD)
+    commands("pull", reference)
+    assert pulls(mounted) == before + 2
+    assert "goes on by itself" in mounted.log()
+    commands("logout", faulty.host)
+    faulty.push("a/b", "1", image(layer(file("a", b"logout"))))
+    commands("pull", reference, code=4)
+    assert pulls(mounted) == before + 3
+
+
+def test_a_warning_is_said_to_the_command(commands: CommandLine, registry: Registry, mounted: Daemon) -> None:
+    reference = registry.push("delegated/warned", "1", image(layer(file("a", b"warned"))))
+    both_ways(commands, f"-q {reference}")
+    for store in (commands.home / "other", commands.store):
+        StoreLayout(store).ref(reference).write_text("damaged")
+    alone, asking = both_ways(commands, f"-q {reference}")
+    assert "treated as unknown" in alone.stderr
+    assert asking.stderr == alone.stderr.replace(str(commands.home / "other"), str(commands.store))
