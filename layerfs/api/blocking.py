@@ -87,7 +87,10 @@ class Mount(MountFacts, _Face):
         self._inner = inner
 
     def close(self, *, detach: bool = False) -> None:
-        """Unmount it and remove what *rw* kept. Raises MountError while it is used, unless *detach*."""
+        """Unmount it and remove what *rw* kept. Raises MountError while it is used, unless *detach*.
+
+        With that, what processes in it use stays for `layerfs gc`.
+        """
         self._portal.call(self._inner.close, detach=detach)
 
     def __enter__(self) -> Self:

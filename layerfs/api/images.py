@@ -68,7 +68,10 @@ class Mount(MountFacts, Closing):
         self._remains = remains
 
     async def close(self, *, detach: bool = False) -> None:
-        """Unmount it and remove what *rw* kept. Raises MountError while it is used, unless *detach*."""
+        """Unmount it and remove what *rw* kept. Raises MountError while it is used, unless *detach*.
+
+        With that, what processes in it use stays for `layerfs gc`.
+        """
         left = await trio.to_thread.run_sync(partial(self._made.unmount, detach=detach))
         if left is not None:
             await self._remains.remove(left)

@@ -17,7 +17,7 @@ from layerfs.host.namespaces import in_initial_user_namespace
 from layerfs.host.stubs import stub_refusal
 from layerfs.layer.overlayfs import stub_xattrs
 from layerfs.needs import TocNeed
-from layerfs.oci import Image, ImageReference
+from layerfs.oci import Digest, Image, ImageReference, Repository
 from layerfs.settings import Settings
 from layerfs.store import ImageStorage, LayerDir
 from layerfs.store.covering import make_cover
@@ -72,7 +72,8 @@ async def use_lazy_stack(
         async with held(storage.locks.needing_bell()):
             asked = _Asked(find)
             await all_of(partial(machinery.provider.obtain, need), asked.find)
-            return await trio.to_thread.run_sync(_use, storage, image, target, asked.bell(), use)
+            source = reference.repository, image.manifest.digest
+            return await trio.to_thread.run_sync(_use, storage, image, source, target, asked.bell(), use)
 
 
 class _Asked:
@@ -99,6 +100,7 @@ class _Asked:
 def _use(
     storage: ImageStorage,
     image: Image,
+    source: tuple[Repository, Digest],
     target: bytes,
     bell: str,
     use: Callable[[LazyStack, Scratch], T],
@@ -107,6 +109,7 @@ def _use(
     trees = [shown[layer.key] for layer in image.layers]
     scratch = make_scratch(storage.images_dir, target, trees[0].path)
     try:
+        scratch.note_image(*source)
         trial, cover = scratch.path / "trial", scratch.path / "cover"
         trial.mkdir()
         refusal = stub_refusal(trial, *stub_xattrs(storage.capabilities.owner))

@@ -69,7 +69,10 @@ class Mount(MountFacts, _Face):
         self._inner = inner
 
     async def close(self, *, detach: bool = False) -> None:
-        """Unmount it and remove what *rw* kept. Raises MountError while it is used, unless *detach*."""
+        """Unmount it and remove what *rw* kept. Raises MountError while it is used, unless *detach*.
+
+        With that, what processes in it use stays for `layerfs gc`.
+        """
         await self._portal.acall(self._inner.close, detach=detach)
 
     async def __aenter__(self) -> Self:

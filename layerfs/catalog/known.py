@@ -7,6 +7,7 @@ before a name is asked for that nobody has entered.
 import logging
 import time
 from collections.abc import Iterable, Iterator
+from itertools import chain
 from typing import Final
 
 from layerfs.catalog.documents import DocumentReader, ImageDocuments
@@ -17,6 +18,7 @@ from layerfs.needs import BlobNeed, DocumentNeed, LayersNeed, Need
 from layerfs.oci import Digest, Image, Index, Manifest, Platform, Repository, documents_below, stack_digest
 from layerfs.oci.image import ImageLayer
 from layerfs.store import ImageStorage
+from layerfs.store.scratch import all_scratches
 
 log = logging.getLogger(__name__)
 
@@ -166,7 +168,7 @@ class KnownImages:
     # Refs
 
     def _scan(self) -> None:
-        """Take in the manifests that refs name and the store has, unless the last scan was just now."""
+        """Take in the manifests that refs name, or lazy overlays, and the store has; not if it just did."""
         started = time.monotonic()
         if started >= self._no_scan_before:
             for repository, digest in self._ref_targets():
@@ -175,9 +177,11 @@ class KnownImages:
             self._no_scan_before = ended + _RESCAN_COST * (ended - started)
 
     def _ref_targets(self) -> Iterator[tuple[Repository, Digest]]:
-        for name, entry in self._storage.refs.all():
-            if (name.repository, entry.digest) not in self._seen:
-                yield name.repository, entry.digest
+        named = ((name.repository, entry.digest) for name, entry in self._storage.refs.all())
+        used = (image for one in all_scratches(self._storage.images_dir) if (image := one.image()))
+        for target in chain(named, used):
+            if target not in self._seen:
+                yield target
 
     def _take_in(self, repository: Repository, digest: Digest) -> None:
         def load(each: Digest) -> Manifest | Index | None:

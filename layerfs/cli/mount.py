@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+import click
 import msgspec
 
 from layerfs.cli import interrupts, logs, options, takes
@@ -24,6 +25,7 @@ from layerfs.host.supervisor import NOBODY, Supervisor, here
 from layerfs.settings import Settings
 
 if TYPE_CHECKING:
+    from layerfs.cli.askers import Unmounted
     from layerfs.local.name import SourceName
     from layerfs.local.origin import LocalOrigin
 
@@ -95,21 +97,39 @@ def umount(
     lazy: Annotated[
         bool, takes.option("--lazy", "-l", help="Detach it now, even while it is in use.")
     ] = False,
+    force: Annotated[
+        bool, takes.option("--force", "-f", help="End its daemon, whoever waits for it or will; for root.")
+    ] = False,
+    as_json: options.Json = False,
 ) -> None:
-    """Unmount each MOUNTPOINT; a dead mount too. One that cannot be is told of, and the others are tried."""
+    """Unmount each MOUNTPOINT; a dead mount too. One that cannot be is told of, and the others are tried.
+
+    Lazy overlays that ask the mount for files which are not here lose nothing: it is out of sight then, and
+    its daemon goes on until the last of them is unmounted. They are named, with what is not here. --force
+    ends the daemon, also one that does not answer: what they have not opened is an error from then on, until
+    layerfs status --heal, the next mount, pull or lazy overlay has it here.
+    """
     failures = []
+    done = []
     for mountpoint in mountpoints:
         try:
-            _unmount(mountpoint, lazy=lazy)
+            done.append(_unmount(mountpoint, lazy=lazy, force=force))
         except MountError as exc:
             failures.append(exc)
+    if as_json:
+        from layerfs.cli.output import print_json
+
+        print_json([one.builtins() for one in done])
+    else:
+        for line in (line for one in done for line in one.lines()):
+            click.echo(f"layerfs: {line}", err=True)
     for failure in failures[:-1]:
         report(failure)
     if failures:
         raise failures[-1]
 
 
-def _unmount(mountpoint: Path, *, lazy: bool) -> None:
+def _unmount(mountpoint: Path, *, lazy: bool, force: bool) -> "Unmounted":
     with Mountpoint.open(mountpoint) as where:
         found = where.mount()
         if found is None:
@@ -118,7 +138,12 @@ def _unmount(mountpoint: Path, *, lazy: bool) -> None:
             raise MountError(
                 f"{mountpoint}: a mount of type {os.fsdecode(found.fstype)}, not one of layerfs (use umount)"
             )
-        where.unmount(lazy=lazy)
+        from layerfs.cli.askers import Unmounted, askers_of, daemon_of
+
+        askers = askers_of(found)
+        pid = daemon_of(found) if askers else None
+        where.unmount(lazy=lazy, force=force)
+        return Unmounted(str(where), askers, pid, force)
 
 
 def _warn_of_registries(settings: Settings) -> None:

@@ -8,13 +8,16 @@ from itertools import islice
 
 import msgspec
 
+from layerfs.catalog.documents import held_document
 from layerfs.catalog.inventory import Held
 from layerfs.catalog.inventory import needs_of as _walk
 from layerfs.gc.plan import Kept, Needed, Root, Users, total
-from layerfs.oci import Digest, ImageReference
+from layerfs.oci import Digest, ImageReference, Manifest
 from layerfs.store import ImageStorage
 from layerfs.store.removing import BATCH
+from layerfs.store.scratch import all_scratches
 from layerfs.store.stock import Stored
+from layerfs.store.usage import Usage
 
 
 class Collected(msgspec.Struct):
@@ -64,7 +67,18 @@ class Collector:
             found = frozenset[Digest]().union(*map(self.needs_of, lease.needed()))
             roots.append(Root(f"lease {name}", found, leased=True))
         usage = storage.usage()
+        roots += self._sources(usage)
         return Users(tuple(roots), usage, "" if self._force else storage.blind(usage))
+
+    def _sources(self, usage: Usage) -> Iterator[Root]:
+        """Yield the lazy overlays in use: without documents nobody fetches what of an image is not here."""
+        for scratch in all_scratches(self._storage.images_dir):
+            image = scratch.image() if scratch.path.name.encode() in usage.scratches else None
+            if image is not None:
+                document = held_document(self._storage, image[1])
+                config = {document.config.digest} if isinstance(document, Manifest) else set()
+                name = f"the lazy overlay at {scratch.place}"
+                yield Root(name, frozenset({image[1], *config}), leased=True)
 
     def collect(self, going: Mapping[Stored, Held]) -> Collected:
         """Remove *going*, but for what somebody needs by then.

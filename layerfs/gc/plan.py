@@ -11,8 +11,8 @@ from layerfs.settings.kinds import Order
 from layerfs.store.stock import Stored, StoredKind
 from layerfs.store.usage import Usage
 
-_MOUNTED: Final[frozenset[StoredKind]] = frozenset({"layer", "cover", "skeleton"})
-"""What a mount can use."""
+_MOUNTED: Final[frozenset[StoredKind]] = frozenset({"layer", "cover", "skeleton", "toc"})
+"""What a mount can use; a TOC says where in its blob the files of a skeleton are."""
 _NAMES_MAX: Final = 3
 """Users of one thing that are named."""
 _REMOVED_FIRST: Final[Sequence[StoredKind]] = (

@@ -15,6 +15,7 @@ from layerfs.host.libc import call, syscall
 from layerfs.host.mounts import Mount, is_dead, read_mounts
 from layerfs.host.occupants import named, read_occupants
 
+_MNT_FORCE: Final = 1
 _MNT_DETACH: Final = 2
 _UMOUNT_NOFOLLOW: Final = 8
 _MOVE_MOUNT: Final = 429
@@ -136,17 +137,18 @@ class Mountpoint:
         """Detach what is on top, which goes on for those who have files open. Raises OSError."""
         call("umount2", self.inside, _UMOUNT_NOFOLLOW | _MNT_DETACH)
 
-    def unmount(self, *, lazy: bool = False) -> None:
+    def unmount(self, *, lazy: bool = False, force: bool = False) -> None:
         """Unmount what is on top; with *lazy* even while it is used. Raises MountError.
 
-        Lazy tries without first, so that the mount is really gone when nobody uses it. Who may not call
-        umount(2) asks fusermount3, which may unmount the fuse mounts of its caller. `fd` is closed before: it
-        would be a use.
+        Lazy tries without first, so that the mount is really gone when nobody uses it. With *force* the
+        kernel first ends the connection to a daemon of FUSE, for all who wait for it, whether or not the
+        mount is busy then: umount2(2), MNT_FORCE. Who may not call umount(2) asks fusermount3, which may
+        unmount the fuse mounts of its caller, without force. `fd` is closed before: it would be a use.
         """
         self.let_go()
-        error = self._try_unmount(detach=False)
+        error = self._try_unmount(_MNT_FORCE if force else 0)
         if error is not None and error.errno == EBUSY and lazy:
-            error = self._try_unmount(detach=True)
+            error = self._try_unmount(_MNT_DETACH)
         if error is not None:
             raise MountError(f"{self}: {_refusal(self.mount(), error)}")
 
@@ -156,16 +158,18 @@ class Mountpoint:
             os.close(self._fd)
             self._fd = _NONE
 
-    def _try_unmount(self, *, detach: bool) -> OSError | None:
+    def _try_unmount(self, flags: int) -> OSError | None:
         try:
-            call("umount2", self.inside, _UMOUNT_NOFOLLOW | (_MNT_DETACH if detach else 0))
+            call("umount2", self.inside, _UMOUNT_NOFOLLOW | flags)
         except OSError as error:
             if error.errno != EPERM:
                 return error
+            if flags & _MNT_FORCE:
+                return OSError(EPERM, "only root may end a mount by force (expected that, or --lazy)")
             found = self.mount()
             if found is not None and found.user not in (None, os.getuid()):
                 return OSError(EPERM, f"mounted by {_user_name(found.user)} (expected that user, or root)")
-            return _ask_fusermount(self.path, detach=detach)
+            return _ask_fusermount(self.path, detach=bool(flags & _MNT_DETACH))
         return None
 
 

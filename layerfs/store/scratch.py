@@ -2,7 +2,7 @@
 
 ``overlays/<32 hex>/`` of the store holds ``upper``, ``work`` and ``target``, a link to the directory that the
 overlay was made for; that of a lazy one also its cover. ``lowers`` has the boot, and a line for each lower
-directory.
+directory; ``image`` which image the files of a lazy one come from.
 
 Never removes one that a mount in any namespace names, nor one whose overlay was detached while a process is
 in it. No table of mounts shows such an overlay any more, so the kernel is asked whether it lives
@@ -19,10 +19,12 @@ from typing import Final
 
 import msgspec
 
-from layerfs.errors import StoreError
+from layerfs.errors import InvalidReference, StoreError
 from layerfs.host import boot_id
 from layerfs.host.oserrors import disk_errors
 from layerfs.host.overlay import is_in_use
+from layerfs.layer.paths import shown
+from layerfs.oci import Digest, ImageReference, Repository
 from layerfs.store.disk import make_directories
 from layerfs.store.layout import StoreLayout
 from layerfs.store.locks import ByteLock, Locks
@@ -30,7 +32,7 @@ from layerfs.store.removal import remove_tree
 from layerfs.store.usage import MountUse, Usage, mounts_with, read_usage
 
 _LOWERS: Final = "lowers"
-_UNSEEN: Final = 0
+_IMAGE: Final = "image"
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +45,11 @@ class Scratch(msgspec.Struct, frozen=True):
     """The directory that the overlay was made for."""
     lock: ByteLock
     """Held by who made it, until it is mounted or its process ends."""
+
+    @property
+    def place(self) -> str:
+        """Where the overlay was made for, to show."""
+        return shown(self.target)
 
     @property
     def upper(self) -> Path:
@@ -59,6 +66,19 @@ class Scratch(msgspec.Struct, frozen=True):
         with disk_errors(f"{self.path}: cannot write"):
             lines = [boot_id(), *lowers]
             (self.path / _LOWERS).write_bytes(b"".join(os.fsencode(line) + b"\n" for line in lines))
+
+    def note_image(self, repository: Repository, manifest: Digest) -> None:
+        """Write down where the files of its overlay come from that are not here. Raises StoreError."""
+        with disk_errors(f"{self.path}: cannot write"):
+            (self.path / _IMAGE).write_text(f"{repository}@{manifest}\n", encoding="utf-8")
+
+    def image(self) -> tuple[Repository, Digest] | None:
+        """Return what `note_image` wrote; None if nobody has."""
+        try:
+            found = ImageReference.parse((self.path / _IMAGE).read_text(encoding="utf-8").rstrip("\n"))
+        except (OSError, UnicodeDecodeError, InvalidReference):
+            return None
+        return None if found.digest is None else (found.repository, found.digest)
 
     def has_upper_at(self, upper: Path) -> None:
         """Have the overlay's upper directory lie at *upper*, of its user. Raises StoreError."""
@@ -133,12 +153,12 @@ def usage_of(images_dir: Path) -> Usage:
     """Return which things of a store are in use, by mounts that are seen and overlays that live unseen."""
     usage = read_usage()
     try:
-        unseen = [one for one in all_scratches(images_dir) if one.path.name.encode() not in usage.random]
-        return usage.with_paths(
-            (path, MountUse(one.target, _UNSEEN)) for one in unseen for path in _used(one)
-        )
+        for scratch in all_scratches(images_dir):
+            if scratch.path.name.encode() not in usage.scratches and (lowers := _used(scratch)):
+                usage = usage.with_overlay(scratch.path.name, lowers, scratch.target)
     except (OSError, StoreError) as exc:
         return msgspec.structs.replace(usage, hidden=usage.hidden or str(exc))
+    return usage
 
 
 def _used(scratch: Scratch) -> list[bytes]:

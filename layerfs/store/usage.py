@@ -60,18 +60,19 @@ class Usage(msgspec.Struct, frozen=True):
     """`Digest.short_id` of layers and stacks, from paths that lead through a mount of ours."""
     unreadable: Mapping[int, int] = msgspec.field(default_factory=dict)
     """How many processes of each uid there are whose mounts, or what is in them, this process may not see."""
-    random: frozenset[bytes] = frozenset()
+    scratches: frozenset[bytes] = frozenset()
     """Names of 32 hexadecimal digits in what mounts show and in their options: scratches of stores."""
     hidden: str = ""
     """Why there may be processes of which nothing is seen; empty if there are none."""
 
-    def with_paths(self, uses: Iterable[tuple[bytes, MountUse]]) -> "Usage":
-        """Return this, and that mounts use what some paths lead to."""
-        digests, short_ids = dict(self.digests), dict(self.short_ids)
-        for path, use in uses:
+    def with_overlay(self, scratch: str, lowers: Iterable[bytes], target: bytes) -> "Usage":
+        """Return this, and that an overlay that nobody sees any more, once at *target*, uses *lowers*."""
+        digests, short_ids, use = dict(self.digests), dict(self.short_ids), MountUse(target, 0)
+        for path in lowers:
             digests |= dict.fromkeys(_digests(path), use)
             short_ids |= dict.fromkeys(_short_id(path), use)
-        return msgspec.structs.replace(self, digests=digests, short_ids=short_ids)
+        scratches = self.scratches | {scratch.encode("ascii")}
+        return msgspec.structs.replace(self, digests=digests, short_ids=short_ids, scratches=scratches)
 
     def uses(self, digest: Digest) -> bool:
         """Say whether a mount uses the layer or the cover *digest*."""
@@ -115,14 +116,14 @@ def read_usage(proc: Path = _PROC) -> Usage:
     digests: dict[Digest, MountUse] = {}
     short_ids: dict[str, MountUse] = {}
     unreadable: Counter[int] = Counter()
-    random: set[bytes] = set()
+    scratches: set[bytes] = set()
     looked: _Looked = {}
     for pid, mounts in _namespaces(proc):
         if mounts is None:
             with suppress(OSError):  # it ended
                 unreadable[os.stat(proc / str(pid)).st_uid] += 1
             continue
-        random.update(*map(_random_names, mounts))
+        scratches.update(*map(_random_names, mounts))
         for path, point in _paths(mounts, proc / str(pid) / "root", looked):
             use = MountUse(point, pid)
             digests.update(dict.fromkeys(_digests(path), use))
@@ -130,7 +131,7 @@ def read_usage(proc: Path = _PROC) -> Usage:
     unseen = sum(not seen for seen in looked.values())
     if unseen:  # of somebody who may go where this process may not: of root
         unreadable[0] += unseen
-    return Usage(digests, short_ids, unreadable, frozenset(random), _hidden(proc))
+    return Usage(digests, short_ids, unreadable, frozenset(scratches), _hidden(proc))
 
 
 def _hidden(proc: Path) -> str:

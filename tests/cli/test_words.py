@@ -98,7 +98,7 @@ def test_an_example_that_is_broken_into_lines_is_the_same_command(monkeypatch: p
 def test_every_verb_that_lists_or_shows_can_print_json() -> None:
     listing = {
         "images", "history", "tags", "tree", "status", "df", "config show", "pull", "import", "push",
-        "verify", "rm", "gc", "lease ls", "changes", "doctor", "events", "serve", "config check",
+        "verify", "rm", "gc", "lease ls", "changes", "doctor", "events", "serve", "config check", "umount",
     }  # fmt: skip
     for name, command in verbs():
         has = any("--json" in param.opts for param in command.params)

@@ -316,3 +316,24 @@ def test_a_layer_that_differs_from_its_toc_is_mounted_no_more(
     finally:
         mounts.clear(root)
         mounts.clear(again)
+
+
+def test_files_come_although_the_name_of_their_image_was_removed(
+    root: Path, mounted: Daemon, pushed: Tag, tmp_path: Path
+) -> None:
+    said = command("rm", "--store", mounted.store, str(pushed)).stdout
+    assert f": the lazy overlay at {root}" in said
+    command("gc", "--store", mounted.store)
+    assert clients.read(root / "etc/motd") == FILES["etc/motd"]
+    mounted.process.kill()
+    mounted.process.wait()
+    with daemon.running(mounted.store, tmp_path / "another", environment=mounted_quietly(tmp_path)):
+        clients.wait_until(lambda: all(clients.run("cat", root / name).returncode == 0 for name in FILES))
+    mounts.clear(root)
+
+    def left() -> list[str]:
+        command("gc", "--store", mounted.store)
+        kinds = ("manifests", "configs", "layers", "extracted", "skeletons", "overlays", "tocs")
+        return [name for kind in kinds for name in os.listdir(mounted.store / kind)]
+
+    clients.wait_until(lambda: left() == [])

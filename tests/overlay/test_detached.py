@@ -128,10 +128,13 @@ def test_a_process_in_a_detached_lazy_overlay_reads_on(
         assert (refused.returncode, "a process is still in the overlay" in refused.stderr) == (1, True)
         assert len(scratches(store)) == 1
 
-    collected(store)
-    assert scratches(store) == []
-    assert os.listdir(store / "skeletons") == []
-    assert not [name for _, _, names in os.walk(store / "objects") for name in names]
+    def left() -> list[str]:
+        """Return what is left of it after a collection; the daemon may still be at work on a layer."""
+        collected(store)
+        objects = [name for _, _, names in os.walk(store / "objects") for name in names]
+        return [*scratches(store), *os.listdir(store / "skeletons"), *objects]
+
+    clients.wait_until(lambda: left() == [])
 
 
 def test_a_daemon_that_begins_heals_what_is_in_a_detached_overlay(
@@ -157,7 +160,6 @@ def test_with_an_upper_directory_of_ones_own_it_is_the_same(
     command("overlay", "--lazy", "always", *own, "--store", mounted.store, str(pushed), root)
     (root / "new").write_bytes(b"new")
     with inside(root) as process:
-        assert process.read("etc/motd") == FILES["etc/motd"]
         command("overlay", "--umount", "--detach", "--store", mounted.store, root)
         collected(mounted.store)
         assert process.read("large") == FILES["large"]
