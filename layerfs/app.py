@@ -289,7 +289,7 @@ def _view(
         storage,
         mountpoint.path,
         settings.preferred_platform,
-        Reporter(provider, keeper, in_force, Path(str(mountpoint)), tallies.requests),
+        Reporter(storage, provider, keeper, in_force, Path(str(mountpoint)), tallies.requests),
         tag_ttl=settings.tag_ttl,
         lazy=_laziness(settings).allows,
         why_whole=provider.why_whole,

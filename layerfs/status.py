@@ -154,6 +154,30 @@ class Fetching(msgspec.Struct, frozen=True, kw_only=True):
     """Processes that ended by themselves, by `Worker`."""
 
 
+class FilesHere(msgspec.Struct, frozen=True, kw_only=True):
+    """What is here of the files of a lazy layer, equal ones counted once."""
+
+    files: Bytes
+    bytes: Bytes
+    of_files: Bytes
+    of_bytes: Bytes
+
+
+class LookedAt(msgspec.Struct, frozen=True, kw_only=True):
+    """A layer that was looked at before it was here whole, and how much of it is."""
+
+    repository: str
+    """Empty if this daemon was not asked for it: an earlier one was."""
+    digest: str
+    toc: str | None
+    state: Literal["fetched", "partial", "toc", "absent"]
+    """As in ``layer.json``."""
+    here: FilesHere | None = None
+    """None for what is whole or not lazy, and until somebody has counted."""
+    whole_because: str | None = None
+    """Why it is not lazy; None if it is, or may be."""
+
+
 class Status(Fetching, frozen=True, kw_only=True):
     """Content of ``.layerfs/status.json``."""
 
@@ -175,6 +199,8 @@ class Status(Fetching, frozen=True, kw_only=True):
     """How large the filesystem is that the store is on."""
     disk_free: Bytes = 0
     """How many of these bytes an ordinary user may write."""
+    looked_at: tuple[LookedAt, ...] = ()
+    """Layers that were looked at before they were here whole, the latest last."""
 
     def encode(self) -> bytes:
         """Return the file."""

@@ -55,7 +55,7 @@ ARROWS: dict[str, set[str]] = {
     "config": {"errors", "layer", "settings", "host", "tomlfile"},
     "naming": {"oci", "registry", "settings"},
     "supervision": {"errors", "host", "settings", "status"},
-    "reporting": {"fetch", "gc", "metrics", "status", "supervision"},
+    "reporting": {"errors", "oci", "store", "catalog", "fetch", "gc", "metrics", "status", "supervision"},
     "keeping": {"errors", "fetch", "gc"},
     "app": {"containers", "host", "keeping",
         "errors", "gc", "extract", "registry", "local", "store", "view",

@@ -21,6 +21,7 @@ PARTIAL: Final = "partial"
 TOC: Final = "toc"
 """Its files are listed, and none of them is here, or none was counted yet."""
 ABSENT: Final = "absent"
+_NO_TOC: Final = "no TOC"
 
 Count = Callable[[Digest], Here | None]
 """Says how many of a skeleton's files are here: `LazyLayers.count`, or `last_count` for who may not wait."""
@@ -56,12 +57,18 @@ def about_lazy(key: LayerKey, status: LayerStatus, why_whole: str) -> dict[str, 
     return found if status.here is None else found | {"here": msgspec.structs.asdict(status.here)}
 
 
+def why_not_lazy(layer: ImageLayer, why: str = "") -> str:
+    """Return *why* a layer is not lazy, as a daemon says, if one may wonder: its manifest names a TOC."""
+    said = why_whole(layer)
+    return "" if said == _NO_TOC else said or why
+
+
 def why_whole(layer: ImageLayer) -> str:
     """Say why a layer cannot be lazy as far as its manifest says it; empty if it does not.
 
     A daemon knows more reasons (`layerfs.fetch.lazy`): settings, the store, a registry, what is in the TOC.
     """
     try:
-        return "no TOC" if toc_place(layer.descriptor) is None else ""
+        return _NO_TOC if toc_place(layer.descriptor) is None else ""
     except InvalidDocument as exc:
         return f"its TOC is refused: {exc}"

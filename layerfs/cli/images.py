@@ -51,8 +51,9 @@ def images(
 ) -> None:
     """List the images of the store.
 
-    In use are those that a mount or a lease needs. An image that was fetched for several platforms has a row
-    for each; --platform chooses one.
+    Fetched says how many of its layers are here, and of how many others the files are listed and come when
+    they are opened. In use are those that a mount or a lease needs. An image that was fetched for several
+    platforms has a row for each; --platform chooses one.
     """
     storage = open_store(settings, make=False)
     refs = _chosen(storage, [*([name] if name else []), *map(_pattern, filters or ())])
@@ -110,7 +111,7 @@ def _cells(row: StoredImage, *, whole: bool) -> list[str]:
         str(content.platform),
         str(content.layers),
         human_size(content.size),
-        f"{content.fetched}/{content.layers}",
+        f"{content.fetched}/{content.layers}" + (f" +{content.lazy} lazy" if content.lazy else ""),
         str(content.created or "-")[:10],
         "yes" if content.in_use else "-",
     ]

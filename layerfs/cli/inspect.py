@@ -8,7 +8,7 @@ import msgspec
 
 from layerfs import naming
 from layerfs.api.here import image_here
-from layerfs.catalog.state import LayerStatus, about_lazy, layer_status, why_whole
+from layerfs.catalog.state import LayerStatus, about_lazy, layer_status, why_not_lazy, why_whole
 from layerfs.cli import options, takes
 from layerfs.cli.app import app
 from layerfs.cli.here import image_of, opened
@@ -20,7 +20,7 @@ from layerfs.oci import Digest, Image, ImageReference, Manifest, Repository
 from layerfs.oci.image import ImageLayer
 from layerfs.settings import Settings
 from layerfs.store import ImageStorage
-from layerfs.view.texts import command_text, history_text
+from layerfs.view.texts import command_text, history_text, state_text
 
 if TYPE_CHECKING:
     from layerfs.api.machinery import Machinery
@@ -90,8 +90,8 @@ def history(settings: Settings, reference: options.Reference, as_json: options.J
         if as_json:
             print_json(_layers(storage, image))
         else:
-            states = {layer.digest: _status(storage, layer).state for layer in image.layers}
-            for line in history_text(image, states.__getitem__).decode().splitlines():
+            states = {layer.digest: state_text(_status(storage, layer)) for layer in image.layers}
+            for line in history_text(image, states.__getitem__, why_not_lazy).decode().splitlines():
                 print_cut(line)
 
     _with_documents(settings, [reference], show)

@@ -23,10 +23,14 @@ from layerfs.errors import MountError
 from layerfs.host import mounts
 from layerfs.host.occupants import Device, named, read_occupants
 from layerfs.settings import Settings
-from layerfs.status import Status, Underway
+from layerfs.status import LookedAt, Status, Underway
 from layerfs.view.texts import human_size
 
 _SHOWN_ERRORS: Final = 5
+_SHOWN_LAYERS: Final = 10
+_COUNTING_LOOKS: Final = 5
+_COUNTING_SECONDS: Final = 0.1
+"""How often a daemon is asked again that has begun to count files, and after how long."""
 
 
 class Look(msgspec.Struct, frozen=True):
@@ -144,13 +148,24 @@ def _look(mount: mounts.Mount) -> Look:
     """Return what a mount says of itself, and its state."""
     look = partial(Look, os.fsdecode(mount.point), mount.device)
     try:
-        return look("serving", status=read_status(mount))
+        return look("serving", status=_counted(mount))
     except TimeoutError:
         return look("hanging")
     except (OSError, msgspec.DecodeError, RecursionError) as exc:
         if getattr(exc, "errno", None) == ENOTCONN:
             return look("dead")
         return look("unreadable", reason=str(getattr(exc, "strerror", None) or exc))
+
+
+def _counted(mount: mounts.Mount) -> Status:
+    """Return what a mount says once the files of its lazy layers are counted, if that takes a moment only."""
+    status = read_status(mount)
+    for _ in range(_COUNTING_LOOKS):
+        if all(one.state != "toc" or one.here is not None for one in status.looked_at):
+            break
+        time.sleep(_COUNTING_SECONDS)
+        status = read_status(mount)
+    return status
 
 
 def _lines(look: Look) -> list[str]:
@@ -169,6 +184,9 @@ def _lines(look: Look) -> list[str]:
     if about.waiting:
         lines.append(f"  {about.waiting} waiting")
     lines += [f"  {_fetch_line(one)}" for one in about.fetching]
+    lines += [f"  {layer_line(one)}" for one in about.looked_at[-_SHOWN_LAYERS:]]
+    if len(about.looked_at) > _SHOWN_LAYERS:
+        lines.append(f"  and {len(about.looked_at) - _SHOWN_LAYERS} layers before them (--json has all)")
     for failure in about.errors[-_SHOWN_ERRORS:]:
         when = datetime.fromtimestamp(failure.time).astimezone().strftime("%Y-%m-%d %H:%M:%S")
         lines.append(f"  {when}  {failure.what}: {failure.message}")
@@ -183,4 +201,22 @@ def _fetch_line(one: Underway) -> str:
     return (
         f"{one.phase} {one.repository}@{one.digest}: {human_size(one.received)} of "
         f"{human_size(one.size)}{share}, {seconds:.0f} s"
+    )
+
+
+def layer_line(one: LookedAt) -> str:
+    """Say how much is here of a layer that was looked at before it was whole."""
+    name = f"{one.repository}@{one.digest}" if one.repository else one.digest
+    if one.state == "fetched":
+        return f"whole {name}" + (f" (not lazy: {one.whole_because})" if one.whole_because else "")
+    if one.whole_because:
+        return f"not here {name} (not lazy: {one.whole_because})"
+    if one.state == "absent":
+        return f"not here {name}"
+    if one.here is None:
+        return f"lazy {name}: its files are listed"
+    here = one.here
+    return (
+        f"lazy {name}: {here.files} of {here.of_files} files, "
+        f"{human_size(here.bytes)} of {human_size(here.of_bytes)}"
     )

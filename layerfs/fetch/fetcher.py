@@ -26,6 +26,7 @@ from layerfs.fetch.completing import Completer, When
 from layerfs.fetch.documents import DocumentFetcher
 from layerfs.fetch.layers import LayerWork
 from layerfs.fetch.lazy import LazyWork
+from layerfs.fetch.looked import LatestLooks
 from layerfs.fetch.objects import first_of
 from layerfs.fetch.progress import Journal
 from layerfs.fetch.sharing import WaitShares
@@ -77,6 +78,7 @@ class Fetcher:
         waits: WaitShares,
     ) -> None:
         self.journal = journal
+        self.looked_at = LatestLooks()
         self._lazy = lazy
         self._agreement = agreement
         self._completer: Completer | None = None
@@ -266,6 +268,7 @@ class Fetcher:
 
     async def _lazily(self, need: TocNeed | FileNeed) -> None:
         """Have what *need* says, or the layers whole that cannot be lazy."""
+        self.looked_at.note(need)
         whole = await self._lazy.obtain(need)
         self._published.set()
         if self._completer is not None:

@@ -88,6 +88,14 @@ class LazyLayers:
         place = None if stored is None else stored.place()
         return None if place is None or place.blob != str(blob) else found
 
+    def listed(self) -> Iterator[tuple[Digest, Digest]]:
+        """Yield TOC and blob of each skeleton, in no order. Raises OSError, StoreError."""
+        for toc in self.skeletons.names()[0]:
+            stored = self.tocs.find(toc)
+            place = None if stored is None else stored.place()
+            if place is not None:
+                yield toc, Digest.parse(place.blob)
+
     def stage_toc(self, toc: Digest) -> StagedToc:
         """Make a private place for the bytes of a TOC. Raises StoreFull, StoreReadOnly, StoreError."""
         self._require_writable(f"TOC {toc}")

@@ -5,6 +5,7 @@ two alone.
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Final
 
 from layerfs.catalog.documents import ImageDocuments
@@ -96,7 +97,7 @@ class ImageDirectory(DocumentDirectory):
     def _image_makers(self, image: Image, created: int | None) -> dict[bytes, Callable[[bytes], Node]]:
         return {
             b"config.json": lambda name: self._text(name, image.config.raw, created),
-            b"history": lambda name: self._changing(name, HistoryText(self.context.storage, image), created),
+            b"history": lambda name: self._changing(name, self._history(image), created),
             b"lowerdir": lambda name: self._lower_text(name, image, self._lowerdir(image), created),
             b"lowerdirs": lambda name: self._lower_text(name, image, self._lowerdirs(image), created),
             LAYER_DIRECTORY: lambda name: self._layers(name, image),
@@ -112,6 +113,10 @@ class ImageDirectory(DocumentDirectory):
     def _changing(self, name: bytes, render: Callable[[], bytes], created: int | None) -> ChangingText:
         context = self.context
         return context.node(self._below(name), lambda ino: ChangingText(ino, context, render, created))
+
+    def _history(self, image: Image) -> HistoryText:
+        context = self.context
+        return HistoryText(context.storage, image, partial(context.why_whole, self.repository))
 
     def _lower_text(self, name: bytes, image: Image, data: bytes, created: int | None) -> "LowerText":
         context, repository = self.context, self.repository

@@ -7,10 +7,14 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from types import MappingProxyType
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from layerfs.layer.record import Extraction
 from layerfs.oci import Descriptor, Digest, HistoryEntry, Image
+from layerfs.oci.image import ImageLayer
+
+if TYPE_CHECKING:
+    from layerfs.catalog.state import LayerStatus
 
 EMPTY: Final = "empty"
 _NOTHING: Final[Mapping[str, object]] = MappingProxyType({})
@@ -56,10 +60,22 @@ def command_text(entry: HistoryEntry | None) -> str:
     return without if without != text else re.sub(_SHELL, "RUN ", text, count=1)
 
 
-def history_text(image: Image, state: Callable[[Digest], str]) -> bytes:
+def state_text(status: "LayerStatus") -> str:
+    """Return the state of a layer as `history_text` has it: of one that is partly here, how much."""
+    here = status.here
+    if here is None or not here.files:
+        return status.state
+    files = f"{here.files} of {here.of_files} files"
+    return f"{status.state}: {files}, {human_size(here.bytes)} of {human_size(here.of_bytes)}"
+
+
+def history_text(
+    image: Image, state: Callable[[Digest], str], why_whole: Callable[[ImageLayer], str] = lambda _: ""
+) -> bytes:
     """Return one line a layer, base first: number, compressed size, state, command.
 
-    Steps of the build that made no layer stand between them, without number and size.
+    Steps of the build that made no layer stand between them, without number and size. At the end of a line
+    is why a layer that has a TOC is not lazy, if *why_whole* says so.
     """
     rows: list[tuple[str, str, str, str]] = []
     layers = iter(image.layers)
@@ -73,9 +89,9 @@ def history_text(image: Image, state: Callable[[Digest], str]) -> bytes:
             continue
         layer = next(layers)
         blob = layer.descriptor
-        rows.append(
-            (f"{layer.number:0{width}d}", human_size(blob.size), state(blob.digest), command_text(step))
-        )
+        why = why_whole(layer)
+        command = command_text(step) + (f"  (not lazy: {why})" if why else "")
+        rows.append((f"{layer.number:0{width}d}", human_size(blob.size), state(blob.digest), command))
     sizes = max((len(row[1]) for row in rows), default=0)
     states = max((len(row[2]) for row in rows), default=0)
     lines = (f"{row[0]}  {row[1]:>{sizes}}  {row[2]:<{states}}  {row[3]}".rstrip() for row in rows)

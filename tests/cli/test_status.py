@@ -6,21 +6,25 @@ import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
 
 from layerfs.cli import output
 from layerfs.cli.failures import advice
-from layerfs.cli.status import Look, print_lines
+from layerfs.cli.status import Look, layer_line, print_lines
 from layerfs.host.patience import read_within
 from layerfs.oci import Digest, Repository
-from layerfs.status import Failure, Status, Underway
+from layerfs.status import Failure, FilesHere, LookedAt, Status, Underway
 from layerfs.store import ImageStorage
 from layerfs.view.texts import human_size
 from tests.cli.conftest import CommandLine
 from tests.support import clients, daemon, mounts
-from tests.support.images import BuiltImage, file, image, layer, write_layout
+from tests.support.faulty_registry import FaultyRegistry
+from tests.support.images import BuiltImage, file, image, layer, tar, write_layout
 from tests.support.registry import Registry
+from tests.support.tocs import estargz
 
 BASE = layer(file("base", os.urandom(10_000)))
 BUILT = image(BASE, layer(file("own", os.urandom(3000))))
@@ -71,6 +75,82 @@ def test_a_hanging_and_a_dead_mount_are_told_apart(layerfs: CommandLine, mountpo
         assert "dead" in layerfs("status", mountpoint, code=1).stdout
         states = {one["mountpoint"]: one["state"] for one in json.loads(layerfs("status", "--json").stdout)}
         assert states[str(mountpoint)] == "dead"
+
+
+@pytest.mark.needs_root
+@pytest.mark.needs_fuse
+def test_a_mount_tells_how_much_is_here_of_layers_that_were_looked_at(
+    layerfs: CommandLine, faulty: FaultyRegistry, mountpoint: Path
+) -> None:
+    files = {f"f{number}": os.urandom(9000) for number in range(3)}
+    lazy = estargz(tar([file(name, content) for name, content in files.items()]))
+    faulty.push("a/b", "1", image(lazy.built))
+    (layerfs.home / "layerfs.toml").write_text('background = "never"\n')
+    environment = {"LAYERFS_CONFIG": str(layerfs.home / "layerfs.toml")}
+    name = f"{faulty.host}/a/b@{lazy.digest}"
+    with daemon.running(layerfs.store, mountpoint, environment=environment):
+        root = mountpoint / "images" / faulty.host / "a/b:1/rootfs"
+        assert set(files) <= set(os.listdir(f"{root}/"))
+        sizes = ImageStorage(layerfs.store).lazy.count(lazy.place.digest).of_bytes
+        whole = human_size(sizes)
+        assert f"  lazy {name}: 0 of 4 files, 0 B of {whole}\n" in layerfs("status", mountpoint).stdout
+        assert clients.read(root / "f1") == files["f1"]
+        assert json.loads(layerfs("images", "--json").stdout)[0]["lazy"] == 1
+        assert "0/1 +1 lazy" in layerfs("images").stdout
+        assert " partial: 1 of 4 files, 9.0 kB of " in layerfs("history", f"{faulty.host}/a/b:1").stdout
+    large = os.urandom(1_400_000)
+    faulty.faults.refuse_range, faulty.faults.range_status = True, 501
+    faulty.push("c/d", "1", image(estargz(tar([file("g", large)])).built))
+    with daemon.running(layerfs.store, mountpoint, environment=environment):
+        line = f"  lazy {lazy.digest}: 1 of 4 files, 9.0 kB of {whole}"
+        assert line in layerfs("status", mountpoint).stdout.splitlines()  # who asked was another daemon
+        assert clients.read(root / "f1") == files["f1"]
+        assert clients.read(mountpoint / "images" / faulty.host / "c/d:1/rootfs/g") == large
+        kept, fetched = json.loads(layerfs("status", "--json", mountpoint).stdout)[0]["looked_at"]
+    assert kept["here"] == {"files": 1, "bytes": 9000, "of_files": 4, "of_bytes": sizes}
+    assert (kept["repository"], kept["state"], kept["whole_because"]) == ("", "partial", None)
+    assert (fetched["state"], fetched["repository"]) == ("fetched", f"{faulty.host}/c/d")
+    assert fetched["whole_because"] == f"{faulty.host} answers no ranges"
+
+
+@pytest.mark.parametrize(
+    ("more", "line"),
+    [
+        ({"state": "toc"}, "lazy r/a@sha256:1: its files are listed"),
+        ({"state": "partial", "here": (1, 10, 2, 2000)}, "lazy r/a@sha256:1: 1 of 2 files, 10 B of 2.0 kB"),
+        ({"state": "fetched"}, "whole r/a@sha256:1"),
+        ({"state": "fetched", "why": "no TOC"}, "whole r/a@sha256:1 (not lazy: no TOC)"),
+        ({"state": "absent", "why": "no TOC"}, "not here r/a@sha256:1 (not lazy: no TOC)"),
+        ({"state": "absent"}, "not here r/a@sha256:1"),
+        ({"state": "toc", "repository": ""}, "lazy sha256:1: its files are listed"),
+    ],
+)
+def test_a_layer_that_was_looked_at_has_a_line(more: dict[str, Any], line: str) -> None:
+    here = more.get("here")
+    one = LookedAt(
+        repository=more.get("repository", "r/a"),
+        digest="sha256:1",
+        toc=None,
+        state=more["state"],
+        here=FilesHere(**dict(zip(FilesHere.__struct_fields__, here, strict=True))) if here else None,
+        whole_because=more.get("why"),
+    )
+    assert layer_line(one) == line
+
+
+def about(**more: Any) -> Status:
+    """Return what a mount says that does nothing, and *more*."""
+    known = {"version": "1", "mountpoint": "/m", "store": "/s", "platform": "linux/amd64", "offline": False}
+    found = {"pid": 7, "waiting": 0, "fetching": (), "errors": ()} | known | more
+    return msgspec.convert(found, Status)
+
+
+def test_more_layers_than_anybody_reads_are_counted() -> None:
+    layers = [LookedAt(repository="", digest=f"sha256:{n}", toc=None, state="absent") for n in range(13)]
+    look = Look("/m", (0, 1), "serving", status=about(looked_at=tuple(layers)))
+    lines = look.lines()
+    assert lines[1:11] == [f"  not here sha256:{number}" for number in range(3, 13)]
+    assert lines[11:] == ["  and 3 layers before them (--json has all)"]
 
 
 @pytest.fixture

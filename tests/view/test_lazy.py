@@ -15,7 +15,9 @@ from layerfs.errors import InvalidToc
 from layerfs.needs import BlobNeed, FileNeed, LayersNeed, Need, TocNeed
 from layerfs.oci import Digest, Image, ImageConfig, Manifest, parse_manifest
 from layerfs.oci.image import LayerKey
+from layerfs.view.history import HistoryText
 from layerfs.view.nodes import Node
+from layerfs.view.texts import human_size
 from tests.support.clients import wait_until
 from tests.support.images import (
     BuiltImage,
@@ -367,6 +369,24 @@ def test_layer_json_says_how_much_of_a_layer_is_here(scene: Scene, provider: Pro
     assert (partly["state"], partly["here"]["files"], partly["here"]["bytes"]) == ("partial", 1, 7)
     provider.extract(BASE)
     assert described(scene, BASE)["state"] == "fetched"
+
+
+def test_history_says_how_much_of_a_layer_is_here_and_why_one_with_a_toc_is_not_lazy(
+    scene: Scene, provider: Provider
+) -> None:
+    provider.make_skeleton(BASE)
+    provider.opened(scene.node("layers", key(BASE).name, "diff", "etc", "a"))
+    assert described(scene, BASE)["state"] == "partial"
+    first, *_ = read(scene.image(IMAGE, "history")).decode().splitlines()
+    sizes = human_size(sum(map(len, {b"content", b"gone", bytes(100_000), BASE_TOC})))
+    assert f"  partial: 1 of 4 files, 7 B of {sizes}  " in first
+    why = {0: "a bad one", 1: "no TOC", 2: ""}
+    text = HistoryText(scene.storage, parsed(IMAGE), lambda layer: why[layer.number])
+    said = [line.rpartition("  (not lazy: ")[2] for line in text().decode().splitlines()]
+    assert said[0] == "a bad one)"
+    assert "not lazy" not in "".join(said[1:])
+    why[0] = "a worse one"
+    assert "a worse one" in text().decode()
 
 
 def test_history_says_which_layers_are_listed_and_layer_json_why_one_is_not_lazy(
