@@ -39,7 +39,7 @@ ARROWS: dict[str, set[str]] = {
     "happening": {"status"},
     "fetch": {
         "errors", "oci", "needs", "layer", "extract", "processes", "registry", "store", "host", "flights",
-        "status", "happening",
+        "status", "happening", "spared",
     },
     "view": {"errors", "oci", "needs", "layer", "store", "catalog"},
     "fuse": {"errors", "needs", "view", "host", "settings", "status"},

@@ -142,6 +142,45 @@ def test_what_stands_in_for_a_module_says_what_that_says() -> None:
     assert done.stderr.endswith("ZeroDivisionError: division by zero\n")
 
 
+def test_trio_and_pyfuse3_do_without_what_layerfs_does_not_need() -> None:
+    """`layerfs.spared.process` spares them; what was late is there when it is used."""
+    code = (
+        "import layerfs.spared.process, sys\n"
+        "started = []\n"
+        "sys.addaudithook(lambda event, _: event == 'subprocess.Popen' and started.append(event))\n"
+        "import trio, pyfuse3\n"
+        "late = ['ctypes.util', 'email', 'idna', 'importlib.metadata', 'ssl', 'subprocess', 'tempfile']\n"
+        "print(*started, *sys.modules.keys() & set(late))\n"
+        "async def main():\n"
+        "    done = await trio.run_process(['true'])\n"
+        "    found = await trio.socket.getaddrinfo('bücher.invalid', 80, flags=trio.socket.AI_NUMERICHOST)\n"
+        "    print(done.returncode, found)\n"
+        "try: trio.run(main)\n"
+        "except trio.socket.gaierror as error: print('idna' in sys.modules)\n"
+        "import ctypes.util, importlib.metadata\n"
+        "print(ctypes.util.find_library('c'), importlib.metadata.version('trio') == trio.__version__)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert done.stdout.splitlines() == ["", "True", "libc.so.6 True"]
+
+
+def test_the_threads_of_a_process_that_spares_trio_have_names() -> None:
+    """`layerfs.spared.process` says itself how the library is called that names them."""
+    named = (
+        "import trio\n"
+        "from trio._core import _thread_cache as cache\n"
+        "print(cache.set_os_thread_name is not None)\n"
+    )
+    argv = [sys.executable, "-c"]
+    plain, spared = (
+        subprocess.run([*argv, before + named], capture_output=True, text=True, check=True).stdout
+        for before in ("", "import layerfs.spared.process\n")
+    )
+
+    assert plain == spared
+
+
 @pytest.mark.parametrize("text", ["One line.", "  Two\tblanks. ", "", "Two\n    lines.\n", "\n  None.\n"])
 def test_a_help_text_loses_its_indentation_as_click_would_do_it(text: str) -> None:
     assert cleaned(text) == inspect.cleandoc(text)

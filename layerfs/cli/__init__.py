@@ -83,6 +83,7 @@ def _say_interrupted(end: "Interrupted") -> NoReturn:
 
 def _import_click() -> None:
     """Import Click before a verb does, and msgspec and others before that, without what nobody here needs."""
+    import layerfs.spared.process  # noqa: F401 - before a verb imports trio
     from layerfs.spared import without
 
     with without(given=_SAID_TO_CLICK):

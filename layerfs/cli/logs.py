@@ -7,7 +7,6 @@ journal adds itself.
 """
 
 import logging
-import logging.handlers
 import os
 import sys
 from collections.abc import Mapping
@@ -19,6 +18,10 @@ from typing import Final
 from layerfs.foreign import OneLine
 from layerfs.host.namespaces import in_initial_user_namespace
 from layerfs.host.places import xdg
+from layerfs.spared import without
+
+with without(late=["pickle"]):  # for those who log to a server
+    import logging.handlers
 
 MAX_BYTES: Final = 16 << 20
 """How large a log file becomes; as much is kept of what was before."""

@@ -9,7 +9,6 @@ and standard error, a session of its own. It ends when its standard input does, 
 import os
 import select
 import signal
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -46,6 +45,8 @@ class Extractor:
     """
 
     def __init__(self) -> None:
+        import subprocess  # not before there is something to extract
+
         self._process = subprocess.Popen(
             spawning.command("layerfs.extract.worker"),
             stdin=subprocess.PIPE,
@@ -57,8 +58,7 @@ class Extractor:
         )
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        self._to_worker = self._process.stdin
-        self._from_worker = self._process.stdout
+        self._to_worker, self._from_worker = self._process.stdin, self._process.stdout
         self._sending = threading.Lock()
         self._receiving = threading.Lock()
         self._closing = threading.Lock()

@@ -7,8 +7,7 @@ settings that it is sent.
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
-import msgspec
-
+import layerfs.spared.process  # noqa: F401 - before trio
 from layerfs.fetch.operations import operations
 from layerfs.fetch.origin import InProcess, Listener
 from layerfs.host import confine
@@ -17,6 +16,7 @@ from layerfs.processes.messages import packed, unpacked
 from layerfs.registry import RegistrySettings
 from layerfs.registry.client import RegistryClient
 from layerfs.registry.keychain import needs_helper
+from layerfs.spared import msgspec
 
 
 @asynccontextmanager

@@ -7,7 +7,6 @@ import gc
 import logging
 import os
 import resource
-import shutil
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Sequence
@@ -171,6 +170,8 @@ def _advice(mountpoint: Mountpoint, options: frozenset[str]) -> str:
         return " (--allow-other needs user_allow_other in /etc/fuse.conf)"
     if os.geteuid() == 0:
         return ""
+    import shutil  # only now
+
     if shutil.which("fusermount3") is None:
         return " (there is no fusermount3: install the package fuse3)"
     if not os.access(mountpoint.path, os.W_OK):

@@ -6,7 +6,6 @@ the one or the other, and what is open in the old one goes on until it is closed
 """
 
 import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from errno import EINVAL, ENOSYS, EPERM
@@ -55,6 +54,8 @@ def _refusal(error: OSError) -> str:
 @contextmanager
 def replacing(target: Mountpoint) -> Iterator[Replacement]:
     """Own the directory where what replaces the mount at *target* is made."""
+    import tempfile  # most mounts replace none
+
     directory = tempfile.mkdtemp(prefix="layerfs-replacing-")
     try:
         with Mountpoint.open(directory) as place:

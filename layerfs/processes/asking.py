@@ -9,7 +9,6 @@ import itertools
 import logging
 import os
 import socket
-import subprocess
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
@@ -217,6 +216,8 @@ class Helper:
             return self._process
 
     async def _start(self) -> _Process:
+        import subprocess  # not before there is something to ask
+
         ours, theirs = socket.socketpair()
         with theirs:
             try:

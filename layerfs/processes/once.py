@@ -1,6 +1,5 @@
 """A helper for one question: asked on standard input, answers on standard output, and ends. Blocks."""
 
-import subprocess
 import sys
 from collections.abc import Callable
 
@@ -11,6 +10,8 @@ from layerfs.processes import spawning
 
 def ask_once(module: str, question: bytes) -> bytes:
     """Return what *module* answers. Raises WorkerDied if it ends without an answer."""
+    import subprocess  # the command or daemon that has this module hardly ever asks
+
     done = subprocess.run(
         spawning.command(module),
         input=question,

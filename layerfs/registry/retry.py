@@ -6,7 +6,6 @@
 
 import random
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import Final, TypeVar
 
 import msgspec
@@ -64,6 +63,8 @@ def parse_retry_after(text: str | None, now: datetime | None = None) -> float | 
     text = text.strip()
     if text.isascii() and text.isdecimal():
         return float(text[:10])
+    from email.utils import parsedate_to_datetime  # brings half of email
+
     try:
         date = parsedate_to_datetime(text)
     except ValueError:

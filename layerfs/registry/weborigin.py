@@ -4,7 +4,6 @@ An origin is what secrets belong to: nothing that was meant for one is ever sent
 (distribution-spec, "Authorization ... MUST NOT be sent to a different host").
 """
 
-from ipaddress import ip_address
 from typing import Final
 from urllib.parse import urlsplit, urlunsplit
 
@@ -54,6 +53,8 @@ def is_loopback(host: str) -> bool:
     name = host.strip("[]").lower().rstrip(".")
     if name == "localhost" or name.endswith(".localhost"):
         return True
+    from ipaddress import ip_address  # a mount that asks nobody has no use for it
+
     try:
         return ip_address(name).is_loopback
     except ValueError:

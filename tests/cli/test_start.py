@@ -25,11 +25,14 @@ def imported_by(*statements: str) -> set[str]:
     return set(done.stdout.split())
 
 
-def test_a_mount_that_asks_no_registry_imports_no_http() -> None:
-    found = imported_by("import layerfs.app, layerfs.cli.mount, layerfs.fuse.session, layerfs.view.tree")
+def test_a_mount_imports_what_it_needs_to_answer() -> None:
+    found = imported_by(
+        "import layerfs.spared.process, layerfs.spared",
+        "import layerfs.cli.mount, layerfs.app, layerfs.fuse.session, layerfs.view.tree, layerfs.reporting",
+    )
 
     assert "pyfuse3" in found
-    assert not found & {"httpx", "httpcore", "rich"}
+    assert not found & {"httpx", "httpcore", "rich", "ssl", "idna", "email", "shutil", "subprocess"}
 
 
 def test_an_extractor_imports_what_an_extraction_needs() -> None:

@@ -33,6 +33,10 @@ def without(
     spared = {name: stand_in for name, stand_in in spared.items() if alone and name not in modules}
     modules.update(spared)
     try:
+        for name, stand_in in spared.items():
+            package, _, part = name.rpartition(".")
+            if stand_in is not None and package:  # ``import package.part`` alone would not do that
+                setattr(importlib.import_module(package), part, stand_in)
         yield
     finally:
         for name, stand_in in spared.items():
