@@ -20,7 +20,7 @@ from layerfs.store.newobjects import PieceWriter, StagedObject
 T = TypeVar("T")
 
 _COUNT: Final = 2
-_PATIENCE: Final = 0.25
+_PATIENCE: Final = 0.1
 """Seconds that a busy extractor is waited for before another starts, which takes 0.1 of processor: a TOC of
 some thousand files takes no longer."""
 

@@ -140,6 +140,8 @@ class Throttle:
                 server = socket.create_connection(("127.0.0.1", self._port))
                 for one in (client, server):
                     one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _QUEUE)
+                    # No line waits 40 ms for an acknowledgement, and so does no registry.
+                    one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 threading.Thread(target=self._pump, args=(client, server, False), daemon=True).start()
                 threading.Thread(target=self._pump, args=(server, client, True), daemon=True).start()
 
