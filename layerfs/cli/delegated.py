@@ -215,7 +215,7 @@ class Delegates:
     def heard_by(self, logger: str) -> list[RelayedScreen]:
         """Return to whom a line matters that *logger* has: to all, if nobody knows to whom."""
         if logger.startswith(_DOWNLOADER):
-            return self._screens
+            return list(self._screens)
         asker = _asker.get()
         return [asker] if asker in self._screens else []
 

@@ -49,6 +49,9 @@ def pull(
 
     What lazy overlays wait for whose daemon is gone comes first: see layerfs status --heal.
 
+    A mount of the store does it, in a part of the time, if one has the same user, rights, settings and
+    variables. With --no-daemon this process does, which can be limited, stopped and made to give way.
+
     Ctrl-C keeps what was downloaded; the next pull goes on behind it.
     """
     from layerfs.cli.early import extractors, is_unknown

@@ -3,6 +3,8 @@
 import json
 import os
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -222,3 +224,36 @@ def test_a_warning_is_said_to_the_command(commands: CommandLine, registry: Regis
     alone, asking = both_ways(commands, f"-q {reference}")
     assert "treated as unknown" in alone.stderr
     assert asking.stderr == alone.stderr.replace(str(commands.home / "other"), str(commands.store))
+
+
+def test_a_command_whose_pull_a_daemon_does_imports_next_to_nothing(
+    commands: CommandLine, registry: Registry, mounted: Daemon
+) -> None:
+    reference = str(registry.push("delegated/imports", "1", image(layer(file("a", b"imports")))))
+    listed = commands.home / "modules"
+    code = (
+        "import atexit, sys; from layerfs.cli import main\n"
+        f"atexit.register(lambda: open({str(listed)!r}, 'w').write(' '.join(sys.modules)))\n"
+        "main()"
+    )
+    before = pulls(mounted)
+    argv = [sys.executable, "-c", code, "pull", "-q", reference]
+    subprocess.run(argv, check=True, env=commands.environment, stdout=subprocess.DEVNULL)
+    assert pulls(mounted) == before + 1
+    found = set(listed.read_text().split())
+    ours = {name for name in found if name.startswith("layerfs")}
+    assert ours == {
+        "layerfs", "layerfs.cli", "layerfs.cli.delegating", "layerfs.cli.interrupts", "layerfs.delegation",
+        "layerfs.delegation.asking", "layerfs.delegation.places", "layerfs.delegation.wire",
+    }  # fmt: skip
+    assert not found & {
+        "click",
+        "json",
+        "logging",
+        "msgspec",
+        "pathlib",
+        "socket",
+        "struct",
+        "threading",
+        "trio",
+    }
