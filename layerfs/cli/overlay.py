@@ -25,6 +25,7 @@ from layerfs.settings import Settings
 from layerfs.store.roots import OverlayRoot
 
 if TYPE_CHECKING:
+    from layerfs.host.mounts import Mount
     from layerfs.host.readiness import Standby
     from layerfs.store.scratch import Scratch
 
@@ -203,6 +204,35 @@ def _root(
     )
 
 
+def _leave(target: Mountpoint, found: "Mount", *, detach: bool, keep: bool) -> None:
+    """Unmount what is *found* at *target*; *keep* what it is made of if it is used and is to be detached."""
+    try:
+        target.unmount()
+    except MountError:
+        if not detach:
+            raise
+        if keep:  # before nobody sees it any more
+            _keep(found)
+        target.unmount(lazy=True)
+
+
+def _keep(found: "Mount") -> None:
+    """Have what an overlay without a scratch is made of stay in its store. Raises StoreError."""
+    from layerfs.store.overlays import OverlayMount
+    from layerfs.store.scratch import keep_until_boot
+    from layerfs.store.usage import lower_directories
+
+    overlay = OverlayMount.of(found)
+    if overlay is None or overlay.store is None:
+        return
+    keep_until_boot(overlay.store, found.point, list(lower_directories(found)))
+    click.echo(
+        f"layerfs: {os.fsdecode(found.point)}: detached; what it is made of stays in the store until the "
+        "next boot, as nobody can see how long processes are in it",
+        err=True,
+    )
+
+
 def _unmount(settings: Settings, directory: Path, *, detach: bool) -> None:
     from layerfs.store.scratch import scratches_of
 
@@ -215,14 +245,14 @@ def _unmount(settings: Settings, directory: Path, *, detach: bool) -> None:
                 raise MountError(
                     f"{directory}: a mount of type {kind}, not one of layerfs overlay (use umount)"
                 )
-            target.unmount(lazy=detach)
+            _leave(target, found, detach=detach, keep=not scratches)
         elif not scratches:
             raise MountError(f"{directory}: nothing is mounted there")
     left = [scratch for scratch in scratches if not scratch.remove()]
     if left and found is None:
         raise StoreError(
-            f"{left[0].path}: a process is still in the overlay that was detached from {directory} (not "
-            "removed; layerfs gc removes it once that has left)"
+            f"{left[0].path}: not removed: {left[0].user() or 'it is in use'} from {directory} (layerfs gc "
+            "removes it once that has left)"
         )
     if left:
         click.echo(

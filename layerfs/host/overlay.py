@@ -4,6 +4,7 @@ The new API has no option page that truncates silently at 4095 bytes, no escapin
 in a message. Knows nothing of layers.
 """
 
+import contextlib
 import os
 from collections.abc import Sequence
 from errno import EBUSY, EINVAL, ELOOP, ENOPROTOOPT, ENOSYS, EPERM
@@ -120,26 +121,31 @@ def by_descriptors(overlay: Overlay, target: Mountpoint) -> None:
             raise MountError(_refusal(target, error, _messages(context))) from error
 
 
-def is_in_use(upper: bytes) -> bool:
+def is_in_use(upper: bytes, aside: tuple[bytes, bytes] | None = None) -> bool:
     """Say whether some overlay has *upper* as its upper directory, be it mounted, detached or out of sight.
 
     The kernel marks the directory as long as that filesystem lives (fs/overlayfs, ovl_inuse_trylock), which
     is as long as any process has anything of it, and with ``index=on`` refuses a second one before it looks
-    at the rest: which is chosen so that nothing is made. Each call leaves a line in the kernel's log.
-    Raises OSError if this process may not ask, or this kernel cannot be.
+    at the rest. If none has it, an overlay of it comes to be for a moment, with *aside*: a work directory and
+    an empty lower one, on the same filesystem. Without them nothing is made, for that fails, but the kernel
+    logs why, as it logs that the directory is in use. Raises OSError if this process may not ask, or this
+    kernel cannot be asked.
     """
     with (
         closing_fd(syscall("fsopen", _FSOPEN, b"overlay", _CLOEXEC)) as context,
-        closing_fd(os.open(upper, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)) as directory,
+        contextlib.ExitStack() as held,
     ):
-        path = b"/proc/self/fd/%d" % directory  # the path itself may be longer than a value
-        for key in (b"lowerdir", b"upperdir", b"workdir"):
-            _fsconfig(context, _SET_STRING, key, path)
+        work, lower = aside or (upper, upper)
+        for key, path in ((b"lowerdir", lower), (b"upperdir", upper), (b"workdir", work)):
+            fd = held.enter_context(closing_fd(os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)))
+            # The path itself may be longer than a value.
+            _fsconfig(context, _SET_STRING, key, b"/proc/self/fd/%d" % fd)
         _fsconfig(context, _SET_STRING, b"index", b"on")
+        _fsconfig(context, _SET_FLAG, b"ro")  # else its end would sync the disk
         try:
             _fsconfig(context, _CREATE)
         except OSError as error:
-            if error.errno not in (EBUSY, EINVAL):  # EINVAL: upper and work directory are one
+            if error.errno == EPERM:
                 raise
             return error.errno == EBUSY
     return False

@@ -13,7 +13,6 @@ directories are the scratch says.
 import logging
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -33,6 +32,7 @@ from layerfs.store.usage import MountUse, Usage, mounts_with, read_usage
 
 _LOWERS: Final = "lowers"
 _IMAGE: Final = "image"
+_EMPTY: Final = "empty"
 
 log = logging.getLogger(__name__)
 
@@ -111,7 +111,10 @@ class Scratch(msgspec.Struct, frozen=True):
         if not self.lock.try_acquire():
             return "being mounted"
         self.lock.release()
-        return "a process is in its overlay, which was detached" if self.is_detached() else ""
+        if not self.is_detached():
+            return ""
+        known = "a process is" if self.upper.is_dir() else "a process may be until the next boot"
+        return f"{known} in its overlay, which was detached"
 
     def _use(self) -> MountUse | None:
         return mounts_with([self.path.name]).get(self.path.name)
@@ -121,13 +124,21 @@ class Scratch(msgspec.Struct, frozen=True):
         if not self.lock.held and not self.lock.try_acquire():
             raise StoreError(f"{self.path}: being mounted by another process (not removed)")
 
-    def is_detached(self) -> bool:
+    def is_detached(self, *, going: bool = False) -> bool:
         """Say whether its overlay, of which no mount is seen, lives all the same.
 
-        False also where this process may not ask, which may not mount either.
+        If it is *going* to be removed something may be made in it, and the kernel has less to log. Without an
+        upper directory nobody knows: then it does until the next boot. False also where this process may not
+        ask, which may not mount either.
         """
         try:
-            return is_in_use(os.fsencode(self.upper))
+            if not self.upper.is_dir():
+                return bool(self.lowers())
+            aside = None
+            if going and not self.upper.is_symlink():  # its user's is not touched
+                (self.path / _EMPTY).mkdir(exist_ok=True)
+                aside = os.fsencode(self.work), os.fsencode(self.path / _EMPTY)
+            return is_in_use(os.fsencode(self.upper), aside)
         except OSError as exc:
             log.debug("%s: whether its overlay lives cannot be asked: %s", self.path, exc)
             return False
@@ -142,7 +153,7 @@ class Scratch(msgspec.Struct, frozen=True):
                 f"{self.path}: in use by {use}, maybe in another mount namespace (not removed; once that has "
                 "ended, layerfs overlay --umount or layerfs gc removes it)"
             )
-        if self.is_detached():
+        if self.is_detached(going=True):
             log.info("%s: kept for a process that is in the overlay that was at %r", self.path, self.target)
             return
         with disk_errors(f"{self.path}: cannot remove"):
@@ -154,32 +165,12 @@ def usage_of(images_dir: Path) -> Usage:
     usage = read_usage()
     try:
         for scratch in all_scratches(images_dir):
-            if scratch.path.name.encode() not in usage.scratches and (lowers := _used(scratch)):
+            unseen = scratch.path.name.encode() not in usage.scratches
+            if unseen and (lowers := scratch.lowers()) and scratch.is_detached():
                 usage = usage.with_overlay(scratch.path.name, lowers, scratch.target)
     except (OSError, StoreError) as exc:
         return msgspec.structs.replace(usage, hidden=usage.hidden or str(exc))
     return usage
-
-
-def _used(scratch: Scratch) -> list[bytes]:
-    """Return the lower directories of an overlay that no mount shows, none if it is gone. Raises OSError.
-
-    Who is about to mount it looks at them himself, once it shows.
-    """
-    lowers = scratch.lowers()
-    if not lowers or not scratch.lock.try_acquire():
-        return []
-    try:
-        if is_in_use(os.fsencode(scratch.upper)):
-            return lowers
-    except OSError as exc:
-        log.debug("%s: whether its overlay lives cannot be asked: %s", scratch.path, exc)
-        return []
-    finally:
-        scratch.lock.release()
-    with suppress(OSError):  # it will never live again: nobody has to ask once more
-        (scratch.path / _LOWERS).unlink()
-    return []
 
 
 def remove_scratches(scratches: Sequence[Scratch]) -> dict[Path, StoreError]:
@@ -229,6 +220,23 @@ def make_scratch(images_dir: Path, target: bytes, root: Path) -> Scratch:
         os.chown(scratch.upper, status.st_uid, status.st_gid)
         shutil.copystat(root, scratch.upper)
     return scratch
+
+
+def keep_until_boot(images_dir: Path, target: bytes, lowers: Sequence[bytes]) -> None:
+    """Keep *lowers* of an overlay without a scratch, which was just detached from *target* while it was used.
+
+    The kernel tells nobody how long that one lives. Raises StoreFull, StoreReadOnly, StoreError.
+    """
+    layout = StoreLayout(images_dir)
+    path = layout.overlays / os.urandom(16).hex()
+    lock = Locks(layout.lock).take(path)
+    try:
+        with disk_errors(f"{path}: cannot make"):
+            make_directories(path, 0o700, 0o700)
+            os.symlink(target, path / "target")
+        Scratch(path, target, lock).note([os.fsdecode(lower) for lower in lowers])
+    finally:
+        lock.release()
 
 
 def scratches_of(images_dir: Path, target: bytes) -> list[Scratch]:

@@ -17,7 +17,7 @@ from layerfs.store import ImageStorage
 from layerfs.store.overlays import OverlayMount
 from tests.overlay.scene import command
 from tests.overlay.test_bell import BASE, FILES, IMAGE, PLAIN, TOP, mounted_quietly
-from tests.support import clients, daemon, mounts
+from tests.support import clients, daemon, images, mounts
 from tests.support.daemon import Daemon
 from tests.support.images import image
 from tests.support.registry import Registry
@@ -125,7 +125,7 @@ def test_a_process_in_a_detached_lazy_overlay_reads_on(
         said = daemon.layerfs("status", "--store", store).stdout
         assert f"{root}: no overlay here, but a process is in its overlay, which was detached" in said
         refused = command("overlay", "--umount", "--store", store, root, check=False)
-        assert (refused.returncode, "a process is still in the overlay" in refused.stderr) == (1, True)
+        assert (refused.returncode, "a process is in its overlay" in refused.stderr) == (1, True)
         assert len(scratches(store)) == 1
 
     def left() -> list[str]:
@@ -187,15 +187,46 @@ def test_the_kernel_says_how_long_an_overlay_lives(tmp_path: Path, root: Path) -
     for place in places:
         place.mkdir()
     lower, upper, work = map(os.fsencode, places)
+    aside = work, lower
     assert not is_in_use(upper)
+    assert not is_in_use(upper, aside)
     with Mountpoint.open(root) as target:
         mount_overlay(Overlay([lower], upper, work, options=frozenset({"ro"})), target)
         assert is_in_use(upper)
+        assert is_in_use(upper, (os.fsencode(tmp_path), lower))
         with inside(root) as process:
             target.unmount(lazy=True)
             assert is_in_use(upper)
             process.leave()
         assert not is_in_use(upper)
+    assert not is_in_use(upper, aside)
     assert os.listdir(upper) == []
     with pytest.raises(FileNotFoundError):
         is_in_use(upper + b"/absent")
+
+
+def test_of_one_without_a_scratch_all_is_kept_until_the_next_boot(
+    mounted: Daemon, registry: Registry, root: Path
+) -> None:
+    """Nobody knows how long it lives: it is whole, and read-only."""
+    store, layers = mounted.store, [images.layer(images.file(f"whole-{number}", b"w")) for number in range(2)]
+    whole = registry.push("overlay/detached-whole", "1", image(*layers))
+    command("overlay", "--store", store, str(whole), root)
+    command("overlay", "--umount", "--detach", "--store", store, root)
+    assert not (store / "overlays").exists(), "nobody was in it"
+
+    command("overlay", "--store", store, str(whole), root)
+    with inside(root) as process:
+        said = command("overlay", "--umount", "--detach", "--store", store, root).stderr
+        assert "stays in the store until the next boot" in said
+        collected(store)
+        assert process.read("whole-1") == b"w"
+    refused = command("overlay", "--umount", "--store", store, root, check=False)
+    assert "a process may be until the next boot in its overlay" in refused.stderr
+    collected(store)
+    assert len(os.listdir(store / "extracted")) == 4
+
+    (lowers,) = (store / "overlays").glob("*/lowers")
+    lowers.write_text("another boot\n" + lowers.read_text().partition("\n")[2])
+    collected(store)
+    assert scratches(store) == os.listdir(store / "extracted") == []
