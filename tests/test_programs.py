@@ -89,25 +89,39 @@ def packages() -> dict[str, Package]:
 
 def started_by_python(text: str) -> Iterator[str]:
     """Yield the first word of what looks like the begin of a command line."""
-    for node in ast.walk(ast.parse(text)):
+    tree = ast.parse(text)
+    constants = dict(_constants(tree))
+
+    def word_of(node: ast.expr) -> str:
+        value = constants.get(node.id) if isinstance(node, ast.Name) else _text(node)
+        return value if value and _WORD.match(value) else ""
+
+    for node in ast.walk(tree):
         match node:
-            case ast.List(elts=[first, *rest]) if rest and (word := _word(first)):
+            case ast.List(elts=[first, *rest]) if rest and (word := word_of(first)):
                 if any(not isinstance(each, ast.Constant) or _is_argument(each, "-/") for each in rest):
                     yield word
-            case ast.Tuple(elts=[first, *rest]) if word := _word(first):
+            case ast.Tuple(elts=[first, *rest]) if word := word_of(first):
                 if any(_is_argument(each, "-") for each in rest):
                     yield word
             case ast.Call(func=ast.Attribute(attr=name) | ast.Name(id=name), args=[first, *_]) if (
                 name in _STARTS
             ):
-                if word := _word(first):
+                if word := word_of(first):
                     yield word
 
 
-def _word(node: ast.expr) -> str:
-    if isinstance(node, ast.Constant) and isinstance(node.value, str) and _WORD.match(node.value):
-        return node.value
-    return ""
+def _constants(tree: ast.Module) -> Iterator[tuple[str, str]]:
+    for node in tree.body:
+        match node:
+            case ast.AnnAssign(target=ast.Name(id=name), value=ast.Constant(value=str(text))):
+                yield name, text
+            case ast.Assign(targets=[ast.Name(id=name)], value=ast.Constant(value=str(text))):
+                yield name, text
+
+
+def _text(node: ast.expr) -> str:
+    return node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else ""
 
 
 def _is_argument(node: ast.expr, begins: str) -> bool:
@@ -228,6 +242,7 @@ def test_a_script_installs_what_it_and_its_sources_start(script: str, folders: l
         pytest.param('command = ["groff", *options]', ["groff"], id="a list that is assigned"),
         pytest.param('TOOLS = {"ls": ("pgrep", "-f")}', ["pgrep"], id="a tuple with an option"),
         pytest.param('shutil.which("xz")', ["xz"], id="a look-up"),
+        pytest.param('SERVER: Final = "nginx"\nrun([SERVER, "-p", x])', ["nginx"], id="a constant"),
         pytest.param('names = ["one", "two"]', [], id="words alone"),
         pytest.param('run(layerfs, "ls")', [], id="not the first"),
     ],
