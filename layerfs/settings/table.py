@@ -134,8 +134,8 @@ class Settings(MirrorSettings, frozen=True, kw_only=True):
         bool,
         by(
             FLAG,
-            "Whether a running mount of the store may do a pull for a command of its user, which takes a "
-            "third of the time for a small image; it does what the command would.",
+            "Whether a running mount of the store does a pull for a command of its user, with the same "
+            "outcome, in a part of the time; on by default.",
             help="Have a running mount of the store do it, if there is one (default).",
             flags="--daemon/--no-daemon",
             variable="LAYERFS_DAEMON",
