@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from layerfs.bells import bell_directory
+from layerfs.delegation import places
 from layerfs.oci import Tag
 from layerfs.status import parse_status
 from tests.overlay.test_bell import BASE, FILES, IMAGE, NOISE, PLAIN
@@ -97,7 +98,13 @@ def test_a_mount_is_started_for_an_overlay_and_ends_with_it(place: Place, pushed
     said = daemon.layerfs("status", place.bell).stdout
     assert f"{place.bell}: serving {place.store} to lazy overlays, until none is mounted (pid " in said
 
-    pid = place.pid()
+    pid, desks = place.pid(), places.directory(os.environ, 0) or ""
+    clients.wait_until(lambda: any(f"-{pid}-" in path for path in places.sockets(desks)))
+    pulled = [*daemon.LAYERFS, "pull", "--quiet", "--store", str(place.store), str(pushed)]
+    subprocess.run(pulled, check=True, env=place.environment(), stdout=subprocess.DEVNULL)
+    assert place.log().count("a pull for process") == 1, "it pulls as any mount does"
+    assert (place.store / "extracted" / BASE.digest.name).exists()
+
     mounts.clear(root)
     clients.wait_until(lambda: not Path(f"/proc/{pid}").exists())
     assert mounts.mount_at(place.bell) is None
