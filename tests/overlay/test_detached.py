@@ -95,7 +95,10 @@ def collected(store: Path, *words: str) -> None:
     command("gc", "--store", store, *words)
 
 
-@pytest.mark.parametrize("words", [(), ("--rw",)], ids=["read-only", "read-write"])
+@pytest.mark.parametrize(
+    "words",
+    [pytest.param((), id="read-only"), pytest.param(("--rw",), marks=pytest.mark.long, id="read-write")],
+)
 def test_a_process_in_a_detached_lazy_overlay_reads_on(
     mounted: Daemon, pushed: Tag, registry: Registry, root: Path, words: tuple[str, ...]
 ) -> None:
@@ -150,6 +153,7 @@ def test_a_daemon_that_begins_heals_what_is_in_a_detached_overlay(
             clients.wait_until(lambda: process.read("large") == FILES["large"])
 
 
+@pytest.mark.long
 def test_with_an_upper_directory_of_ones_own_it_is_the_same(
     mounted: Daemon, pushed: Tag, root: Path, tmp_path: Path
 ) -> None:

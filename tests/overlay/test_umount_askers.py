@@ -109,6 +109,7 @@ def test_force_ends_a_daemon_that_does_not_answer(mounted: Daemon) -> None:
     assert mounted.process.wait(60) == 0
 
 
+@pytest.mark.long
 def test_a_mount_for_lazy_overlays_alone_is_no_other(tmp_path: Path, pushed: Tag) -> None:
     place = Place(tmp_path)
     (tmp_path / "layerfs.toml").write_text(f'background = "never"\n[log]\nfile = "{tmp_path / "log"}"\n')
