@@ -4,6 +4,7 @@ What is here already needs neither trio nor HTTP nor a worker, which take most o
 """
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from layerfs.api.here import image_here, kept, layers_here, stack_paths
 from layerfs.cli import interrupts
@@ -14,6 +15,11 @@ from layerfs.oci.image import ImageLayer
 from layerfs.settings import Settings
 from layerfs.store import LayerDir
 from layerfs.store.records import Merger
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+    from layerfs.extract.client import ExtractorPool
 
 
 def use_native_stack(
@@ -33,9 +39,12 @@ def use_native_stack(
     """
     if fetch and use_as_it_is(settings, reference, use, named=named, merger=merger):
         return
-    from layerfs.cli import running
+    with _extractors(settings, reference, fetch=fetch) as pool:
+        from layerfs.cli import running
 
-    running.fetch_native_stack(settings, reference, use, fetch=fetch, named=named, merger=merger)
+        running.fetch_native_stack(
+            settings, reference, use, fetch=fetch, named=named, merger=merger, pool=pool
+        )
 
 
 def use_as_it_is(
@@ -83,6 +92,16 @@ def have_image(
         if image and found is not None:
             warn_of_platform(image, settings.platform)
             return image, list(zip(image.layers, found, strict=True))
-    from layerfs.cli import running
+    with _extractors(settings, reference) as pool:
+        from layerfs.cli import running
 
-    return running.fetched_image(settings, reference)
+        return running.fetched_image(settings, reference, pool=pool)
+
+
+def _extractors(
+    settings: Settings, reference: ImageReference, *, fetch: bool = True
+) -> "AbstractContextManager[ExtractorPool]":
+    """Return extractors; one starts now if an image is to be fetched that the store has no name of."""
+    from layerfs.cli.early import extractors, is_unknown
+
+    return extractors(needed=fetch and not settings.offline and is_unknown(settings, [str(reference)]))

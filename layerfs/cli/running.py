@@ -69,13 +69,14 @@ def fetch_native_stack(
     fetch: bool,
     named: bool,
     merger: Merger,
+    pool: "ExtractorPool",
 ) -> None:
     """Do what `layerfs.cli.native.use_native_stack` does, by fetching what is not here."""
 
     async def work(machinery: Machinery) -> None:
         await native_stack(machinery, reference, use, fetch=fetch, named=named, merger=merger)
 
-    with_provider(settings if fetch else msgspec.structs.replace(settings, offline=True), work)
+    with_provider(settings if fetch else msgspec.structs.replace(settings, offline=True), work, pool=pool)
 
 
 async def native_stack(
@@ -107,7 +108,7 @@ async def native_stack(
 
 
 def fetched_image(
-    settings: Settings, reference: ImageReference
+    settings: Settings, reference: ImageReference, *, pool: "ExtractorPool"
 ) -> tuple[Image, list[tuple[ImageLayer, LayerDir]]]:
     """Do what `layerfs.cli.native.have_image` does, by fetching what is not here."""
 
@@ -125,4 +126,4 @@ def fetched_image(
             opened.append((layer, found))
         return image, opened
 
-    return with_provider(settings, work)
+    return with_provider(settings, work, pool=pool)

@@ -142,6 +142,9 @@ def _uses(image: Image, users: Users) -> tuple[str, ...]:
     """
     layers = [layer.digest for layer in image.layers]
     leases = [root.name for root in users.roots if root.digests.issuperset(layers)]
+    usage = users.usage
+    if not (usage.digests or usage.short_ids):  # of anything: mostly there is no overlay at all
+        return tuple(leases)
     tops = (*(stack_digest(layers, merger) for merger in MERGERS), *layers[-1:])
-    mounts = (users.usage.use_of(digest) for digest in tops)
+    mounts = (usage.use_of(digest) for digest in tops)
     return (*leases, *dict.fromkeys(str(mount) for mount in mounts if mount is not None))

@@ -11,6 +11,8 @@ from typing import Final
 from layerfs.host.trust import distrust
 
 _CHUNK: Final = 1 << 20
+_FIRST: Final = 16 << 10
+"""Bytes that are read first, and again to see the end: most files have fewer, and buffers cost pages."""
 
 
 def read_believed(path: str | os.PathLike[str], limit: int) -> bytes:
@@ -28,7 +30,7 @@ def read_believed(path: str | os.PathLike[str], limit: int) -> bytes:
 def read_opened(opened: FileIO, limit: int) -> bytes:
     """Return what is left of an open file, whoever wrote it. Raises OSError: EFBIG if it is longer."""
     content = bytearray()
-    while chunk := opened.read(min(_CHUNK, limit + 1 - len(content))):
+    while chunk := opened.read(min(max(_FIRST, len(content)), _CHUNK, limit + 1 - len(content))):
         content += chunk
     if len(content) > limit:
         raise OSError(EFBIG, f"longer than {limit} bytes")

@@ -5,9 +5,7 @@ They are somebody else's and may hang, talk without end, or leave children behin
 
 import contextlib
 import os
-import shutil
 import signal
-import subprocess
 from typing import Final
 
 import trio
@@ -47,6 +45,9 @@ async def ask(program: str, server: str, settings: RegistrySettings) -> Credenti
 
 
 async def _started(program: str, settings: RegistrySettings) -> trio.Process:
+    import shutil  # helpers are rare
+    import subprocess
+
     env = dict(settings.variables)
     found = shutil.which(program, path=env.get("PATH"))
     if found is None:

@@ -107,7 +107,7 @@ def unlink(path: Path) -> bool:
     return True
 
 
-def read_small(path: Path, limit: int) -> bytes | None:
+def read_small(path: Path | str, limit: int) -> bytes | None:
     """Return the content of a regular file of at most *limit* bytes, None if there is none.
 
     Raises StoreDamaged for anything that the store cannot have written there: a symlink, a
@@ -118,7 +118,7 @@ def read_small(path: Path, limit: int) -> bytes | None:
 
 
 @contextlib.contextmanager
-def opened_file(path: Path) -> Iterator[FileIO | None]:
+def opened_file(path: Path | str) -> Iterator[FileIO | None]:
     """Open a regular file for reading in the block, None if there is none. Raises as `read_small` does."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)

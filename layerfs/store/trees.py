@@ -184,7 +184,7 @@ class TreeShelf(Generic[Record]):
     def read_record(self, digest: Digest) -> Record | None:
         """Return the record of *digest* if it can be believed, tree or no tree."""
         try:
-            with opened_file(self.record_path(digest)) as file:
+            with opened_file(f"{self._prefix}{digest.name}{RECORD_SUFFIX}") as file:
                 raw = None if file is None else read_head(file)
         except StoreError as exc:
             log.warning("%s (treated as absent)", exc)
@@ -264,7 +264,8 @@ class TreeShelf(Generic[Record]):
 
     def _note_use(self, digest: Digest) -> None:
         with contextlib.suppress(OSError):  # a read-only store has no last use
-            if time.time() - os.stat(path := self.record_path(digest)).st_mtime > _LAST_USE_SECONDS:
+            path = f"{self._prefix}{digest.name}{RECORD_SUFFIX}"
+            if time.time() - os.stat(path).st_mtime > _LAST_USE_SECONDS:
                 os.utime(path)
 
     def _set_aside(self, digest: Digest, recheck: float) -> bool:

@@ -176,12 +176,12 @@ main()
 """
 
 
-def started_by_pull(name: str, store: Path) -> list[str]:
-    """Pull an image; return the last word of each process that is started, or of what is imported by then."""
+def started_by(verb: str, name: str, store: Path) -> list[str]:
+    """Run a verb; return the last word of each process that is started, or of what is imported by then."""
     listed = store.with_name("started")
     listed.write_text("")
     code = _STARTING.replace("LISTED", repr(str(listed))).replace("HEAVY", repr(_HEAVY | _LIGHT))
-    argv = [sys.executable, "-c", code, "pull", "--store", str(store), name]
+    argv = [sys.executable, "-c", code, verb, "--store", str(store), name]
     subprocess.run(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=True)
     assert set(listed.with_name("started.modules").read_text().split()) <= _ASKING | _ATTRIBUTES
     lines = listed.read_text().splitlines()
@@ -193,14 +193,23 @@ def test_a_pull_of_a_tiny_image_starts_one_worker_before_all_else_and_nothing_el
 ) -> None:
     name = str(registry.push("start/tiny", "1", image(layer(file("motd", b"hello")))))
 
-    assert started_by_pull(name, tmp_path / "store") == ["layerfs.extract.worker"]
+    assert started_by("pull", name, tmp_path / "store") == ["layerfs.extract.worker"]
+
+
+def test_a_verb_that_has_to_fetch_starts_a_worker_before_it_imports_trio(
+    registry: Registry, tmp_path: Path
+) -> None:
+    name = str(registry.push("start/lower", "1", image(layer(file("motd", b"hello")))))
+
+    assert started_by("lowerdir", name, tmp_path / "store") == ["layerfs.extract.worker"]
+    assert started_by("lowerdir", name, tmp_path / "store") == []
 
 
 def test_a_pull_of_what_is_here_starts_nothing(registry: Registry, tmp_path: Path) -> None:
     name = str(registry.push("start/here", "1", image(layer(file("motd", b"hello")))))
-    started_by_pull(name, tmp_path / "store")
+    started_by("pull", name, tmp_path / "store")
 
-    assert started_by_pull(name, tmp_path / "store") == []
+    assert started_by("pull", name, tmp_path / "store") == []
 
 
 _ENDING = """
