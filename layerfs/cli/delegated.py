@@ -163,11 +163,14 @@ class Delegates:
         def note(begun: "Begun") -> None:
             conversation.say(NOTE, msgspec.json.encode(begun))
 
+        async def prepare() -> None:
+            if await trio.to_thread.run_sync(is_unknown, settings, asked.references):
+                await self._in_force.start("extractor")
+
         settings = self._in_force.settings
         async with background() as nursery:
             nursery.start_soon(self._in_force.start, "downloader")
-            if is_unknown(settings, asked.references):
-                nursery.start_soon(self._in_force.start, "extractor")
+            nursery.start_soon(prepare)
             pull = Pull(self._machinery, settings, asked, screen, Earlier(tell=note))
             return code_of(await pull.each())
 

@@ -17,6 +17,7 @@ from layerfs.delegation.wire import (
     END,
     NOTE,
     OUTPUT,
+    WORDS_MAX,
     PullRequest,
     ScreenSize,
     variables_of,
@@ -38,7 +39,7 @@ def pull(words: list[str]) -> "Heard | None":
 
     Returns what it has said if it ended before; None if there is none that does it. Raises Interrupted.
     """
-    if wanted(words) is None or not _streams_are_open():
+    if wanted(words) is None or len(words) > WORDS_MAX or not _streams_are_open():
         return None
     with interrupts.undoing():
         request = PullRequest(VERSION, _screen(), tuple(words), variables_of(os.environ)).packed()

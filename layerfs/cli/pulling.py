@@ -88,7 +88,9 @@ class Pull(msgspec.Struct, frozen=True):
         numbers = count()
 
         async def pull_and_tell(text: str) -> Pulled:
-            pulled = await self._pull(next(numbers), naming.reference(self.settings, text))
+            number = next(numbers)
+            reference = await trio.to_thread.run_sync(naming.reference, self.settings, text)
+            pulled = await self._pull(number, reference)
             if self.words.form != "json":
                 self._say(str(pulled.digest) if self.words.form == "digests" else pulled.summary())
             return pulled

@@ -13,6 +13,8 @@ from typing import Final, Literal, NamedTuple
 
 REQUEST_MAX: Final = 256 << 10
 """Bytes of a request."""
+WORDS_MAX: Final = 1000
+"""Words of a command line."""
 FRAME_MAX: Final = 64 << 20
 """Bytes of a frame: the JSON of many images."""
 HEAD: Final = 5
@@ -104,8 +106,8 @@ class PullRequest(NamedTuple):
         version, screen, count, *rest = raw.decode("utf-8", "surrogateescape").split("\0")
         columns, width, height, unicode = map(size_of, screen.split(","))
         number = size_of(count)
-        if number > len(rest):
-            raise ValueError(f"{number} words, of which {len(rest)} are there")
+        if number > min(len(rest), WORDS_MAX):
+            raise ValueError(f"{number} words (expected {WORDS_MAX} at most, and {len(rest)} are there)")
         variables = dict(_pair(one) for one in rest[number:])
         if any(name not in VARIABLES and not name.startswith(OWN) for name in variables):
             raise ValueError("variables that nobody asked for")

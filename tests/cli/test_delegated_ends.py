@@ -7,6 +7,7 @@ import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -111,8 +112,17 @@ def unmounted(daemon: Daemon) -> None:
     subprocess.run(["umount", daemon.mountpoint], check=True)
 
 
+def robbed(daemon: Daemon) -> None:
+    """End the process that downloads; the daemon goes on."""
+    for task in Path(f"/proc/{daemon.pid}/task").iterdir():
+        for child in (task / "children").read_text().split():
+            if b"layerfs.fetch.downloader" in Path(f"/proc/{child}/cmdline").read_bytes():
+                os.kill(int(child), signal.SIGKILL)
+
+
 @pytest.mark.parametrize(
-    ("how", "words"), [(killed, ""), (killed, "-q"), (killed, "--json"), (ended, ""), (unmounted, "")]
+    ("how", "words"),
+    [(killed, ""), (killed, "-q"), (killed, "--json"), (ended, ""), (unmounted, ""), (robbed, "")],
 )
 def test_a_command_goes_on_by_itself_as_if_it_had_begun(
     layerfs: CommandLine, faulty: FaultyRegistry, mounted: Daemon, how: Callable[[Daemon], None], words: str

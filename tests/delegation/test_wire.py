@@ -76,6 +76,7 @@ _WHOLE = PullRequest("0.1", ScreenSize(80, 80, 24, True), ("a", "b"), {"HOME": "
         b"0.1\x0080,80,24,1\x009\x00a", b"0.1\x0080,80,24,1\x00-1\x00a",
         b"0.1\x0080,80,24,1\x00\xd9\xa1\x00a",
         b"0.1\x0080,80,24,1\x000\x00HOME", b"0.1\x0080,80,24,1\x000\x00PATH=/bin", b"\0" * 1000,
+        b"0.1\x0080,80,24,1\x001001" + b"\0a" * 1001,
     ],
 )  # fmt: skip
 def test_what_makes_no_sense_is_refused(raw: bytes) -> None:
