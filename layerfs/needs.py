@@ -40,9 +40,21 @@ class DocumentNeed(msgspec.Struct, Need, frozen=True):
     repository: Repository
     digest: Digest
 
+    def leading_on(self) -> "DocumentNeed":
+        """Return the same for who goes on to what the layers hold."""
+        return WayNeed(self.repository, self.digest)
+
+
+class WayNeed(DocumentNeed, frozen=True):
+    """The same on the way to what its layers hold: what lists their files will be needed next."""
+
 
 class UnreadNeed(DocumentNeed, frozen=True):
     """Read the documents of an image, which are here, where that holds nobody up: one of them is large."""
+
+    def leading_on(self) -> DocumentNeed:
+        """Return this: nothing is fetched."""
+        return self
 
 
 class LayersNeed(msgspec.Struct, Need, frozen=True):

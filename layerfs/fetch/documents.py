@@ -39,7 +39,7 @@ from layerfs.store import ImageStorage
 log = logging.getLogger(__name__)
 
 
-def _ignore(_repository: Repository, _manifest: Manifest) -> None:
+def _ignore(_repository: Repository, _manifest: Manifest, _into: bool) -> None:
     """Foresee nothing."""
 
 
@@ -47,8 +47,8 @@ class DocumentFetcher:
     """Fetch what describes images; answer from the store where it knows."""
 
     def __init__(self, storage: ImageStorage, origin: Origin, platform: Platform) -> None:
-        self.foreseen: Callable[[Repository, Manifest], None] = _ignore
-        """Hears of each manifest whose config is about to be asked for."""
+        self.foreseen: Callable[[Repository, Manifest, bool], None] = _ignore
+        """Hears of each manifest whose config is about to be asked for, and whether to look into layers."""
         self._storage = storage
         self._origin = origin
         self._platform = platform
@@ -82,13 +82,16 @@ class DocumentFetcher:
         await self.document(tag.repository, found.digest)  # again: while it had no name it was garbage
         return found.digest
 
-    async def image(self, repository: Repository, digest: Digest) -> Manifest:
-        """Have the document *digest*, and the manifest and config for this platform below it."""
+    async def image(self, repository: Repository, digest: Digest, *, into: bool = False) -> Manifest:
+        """Have the document *digest*, and the manifest and config for this platform below it.
+
+        *into* says that its layers are looked into next.
+        """
         document = await self.document(repository, digest)
         below: dict[Digest, Manifest | Index] = {}
         while isinstance(found := descend(document, self._platform, below.get), Descriptor):
             below[found.digest] = await self.document(repository, found.digest, found.size)
-        await self._config(repository, found)
+        await self._config(repository, found, into=into)
         return found
 
     async def single(self, repository: Repository, digest: Digest) -> Manifest | Index:
@@ -116,11 +119,11 @@ class DocumentFetcher:
         parse_manifest(raw, digest, media_type)
         self._storage.save_manifest(raw, digest)
 
-    async def _config(self, repository: Repository, manifest: Manifest) -> None:
+    async def _config(self, repository: Repository, manifest: Manifest, *, into: bool = False) -> None:
         descriptor = manifest.config
 
         async def fetch() -> None:
-            self.foreseen(repository, manifest)
+            self.foreseen(repository, manifest, into)
             raw = await self._origin.ask(FetchConfig(repository, descriptor))
             await trio.to_thread.run_sync(self._storage.save_config, raw, descriptor.digest)
 

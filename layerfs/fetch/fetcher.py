@@ -44,6 +44,7 @@ from layerfs.needs import (
     StackNeed,
     TagNeed,
     TocNeed,
+    WayNeed,
 )
 from layerfs.oci import Digest, Image, Index, Manifest, Repository, Tag
 from layerfs.oci.image import ImageLayer
@@ -114,7 +115,7 @@ class Fetcher:
                 case TagNeed(tag):
                     await self._once(need, lambda: self._pin(tag), str(tag))
                 case DocumentNeed(repository, digest):
-                    await self.image(repository, digest)
+                    await self.image(repository, digest, into=isinstance(need, WayNeed))
                 case LayersNeed(repository, image, numbers):
                     async with self._wants.of(image):
                         await self._layers(repository, image, [image.layers[number] for number in numbers])
@@ -139,11 +140,11 @@ class Fetcher:
         found: Digest = await self._once(tag, lambda: self._documents.resolve(tag), str(tag))
         return found
 
-    async def image(self, repository: Repository, digest: Digest) -> Manifest:
-        """Have the document *digest*, and the manifest and config for this platform below it."""
+    async def image(self, repository: Repository, digest: Digest, *, into: bool = False) -> Manifest:
+        """Have the document *digest*, and what `DocumentFetcher.image` has below it."""
         found: Manifest = await self._once(
             DocumentNeed(repository, digest),
-            lambda: self._documents.image(repository, digest),
+            lambda: self._documents.image(repository, digest, into=into),
             f"{repository}@{digest}",
         )
         return found

@@ -8,13 +8,14 @@ neither network nor logins. Why a layer cannot be lazy is remembered as long as 
 import logging
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from functools import partial
 from typing import Final
 
 import msgspec
 import trio
 
-from layerfs.errors import Denied, ImageError, InvalidDocument, InvalidLayer, LayerfsError, NoRanges
+from layerfs.errors import Denied, ImageError, InvalidDocument, LayerfsError, NoRanges
 from layerfs.extract.client import Extractor, Keep
 from layerfs.extract.job import SkeletonJob
 from layerfs.fetch.agreement import Agreement
@@ -22,19 +23,18 @@ from layerfs.fetch.decoding import Decoders
 from layerfs.fetch.foresight import Foresight
 from layerfs.fetch.laziness import Laziness
 from layerfs.fetch.objects import ObjectWork
-from layerfs.fetch.parts import BlobParts, Found, read_span
+from layerfs.fetch.parts import BlobParts, Found
 from layerfs.fetch.progress import Journal
 from layerfs.fetch.room import MakeRoom, no_room, with_room, with_what_is_here
-from layerfs.fetch.spans import Span
 from layerfs.fetch.tasks import all_of, make_once
+from layerfs.fetch.tocbytes import TocBytes
 from layerfs.flights import SingleFlight
-from layerfs.layer import footer
 from layerfs.layer.budgets import Budgets
 from layerfs.layer.record import Extraction
 from layerfs.needs import FileNeed, TocNeed
 from layerfs.oci import Descriptor, Digest, Repository
 from layerfs.oci.image import ImageLayer
-from layerfs.oci.toc import Stretch, TocPlace, toc_place
+from layerfs.oci.toc import TocPlace, toc_place
 from layerfs.store import ImageStorage
 from layerfs.store.tocs import BlobPlace, StagedToc, StoredToc
 
@@ -62,7 +62,8 @@ class LazyWork:
         agreement: Agreement,
         make_room: MakeRoom = no_room,
     ) -> None:
-        self.foresight = Foresight(nursery, laziness, decoders)
+        self._toc_bytes = TocBytes(nursery, parts)
+        self.foresight = Foresight(nursery, laziness, decoders, self.begin)
         self._parts = parts
         self._objects = ObjectWork(storage, parts, decoders, make_room)
         self._make_room = make_room
@@ -78,7 +79,7 @@ class LazyWork:
         self._rangeless: dict[str, float] = {}
         """Registries that sent whole blobs only, and when that was: it may have been a bad moment."""
 
-    def place(self, repository: Repository, layer: ImageLayer) -> TocPlace:
+    def place(self, repository: Repository, layer: Descriptor) -> TocPlace:
         """Return where the TOC of *layer* is.
 
         Raises _NotLazy where it has none, or none that may be used; InvalidToc if it tells of another layer.
@@ -86,7 +87,7 @@ class LazyWork:
         if not self._laziness.allows(repository):
             raise _NotLazy("switched off")
         try:
-            place = toc_place(layer.descriptor)
+            place = toc_place(layer)
         except InvalidDocument as exc:
             raise _NotLazy(str(exc)) from exc
         if place is None:
@@ -100,10 +101,26 @@ class LazyWork:
             raise _NotLazy(f"{repository.registry} answers no ranges")
         return place
 
+    async def begin(self, repository: Repository, blob: Descriptor) -> None:
+        """Ask for what lists the files of a layer that is about to be looked into, if that is not here.
+
+        What fails, fails again for who needs it.
+        """
+
+        def wanted() -> TocPlace | None:
+            place, storage = self.place(repository, blob), self._storage
+            is_here = storage.lazy.open_skeleton(place.digest) or storage.open_layer(blob.digest)
+            return None if is_here or storage.readonly else place
+
+        with suppress(LayerfsError):
+            place = await trio.to_thread.run_sync(wanted)
+            if place is not None:
+                await self._toc_bytes.begin(repository, blob, place)
+
     def why_whole(self, repository: Repository, layer: ImageLayer) -> str:
         """Say why *layer* cannot be lazy, as far as it is known by now; empty if it can, or may."""
         try:
-            self.place(repository, layer)
+            self.place(repository, layer.descriptor)
         except (_NotLazy, ImageError) as exc:
             return str(exc)
         return ""
@@ -175,7 +192,8 @@ class LazyWork:
 
         Raises _NotLazy, NoRanges, Denied; LayerfsError where a whole layer would fail, too.
         """
-        place, blob = await trio.to_thread.run_sync(self.place, repository, layer), layer.descriptor
+        blob = layer.descriptor
+        place = await trio.to_thread.run_sync(self.place, repository, blob)
 
         async def has() -> bool:
             found = self._storage.lazy.open_skeleton_of
@@ -207,7 +225,7 @@ class LazyWork:
 
         async def fetch() -> None:
             nonlocal place
-            place = await self._fetch_toc(repository, blob, place, toc)
+            place = await self._toc_bytes.fetch(repository, blob, place, toc)
 
         try:
             await all_of(fetch, self._decoders.warm)
@@ -230,33 +248,6 @@ class LazyWork:
             lazy.make_skeleton(toc, place, run)
 
         await self._decoders.run(work)
-
-    async def _located(self, repository: Repository, blob: Descriptor, place: TocPlace) -> TocPlace:
-        """Return *place* with where its TOC is, which the end of the blob may have to say."""
-        if place.stretch is not None:
-            return place
-        tail = Span(blob.size - footer.tail_of(blob.size), blob.size)
-        parts = await self._parts.have(repository, blob, [tail])
-        raw = await trio.to_thread.run_sync(read_span, parts, tail)
-        return footer.locate(place, raw, blob.size)
-
-    async def _fetch_toc(
-        self, repository: Repository, blob: Descriptor, place: TocPlace, toc: StagedToc
-    ) -> TocPlace:
-        """Have the bytes of a TOC, and of its tar-split, in *toc*; return *place* with where they are."""
-        place = await self._located(repository, blob, place)
-        assert place.stretch is not None, "located"
-        spans = [_span(place.stretch), *([_span(place.split)] if place.split else [])]
-        for span in spans:
-            if span.end > blob.size:
-                raise InvalidLayer(f"TOC: bytes {span.start} to {span.end} of a blob of {blob.size}")
-        parts = await self._parts.have(repository, blob, spans)
-
-        def write() -> None:
-            toc.write(*(read_span(parts, span) for span in spans))
-
-        await trio.to_thread.run_sync(write)
-        return place
 
     async def _object(self, repository: Repository, layer: ImageLayer, toc: Digest, id_: str) -> None:
         """Have what a file of a lazy layer holds.
@@ -293,7 +284,3 @@ class LazyWork:
                 await self._once(
                     (repository.registry, id_), layer, partial(self._object, repository, layer, toc, id_)
                 )
-
-
-def _span(stretch: Stretch) -> Span:
-    return Span(stretch.start, stretch.end)

@@ -1,7 +1,6 @@
 """The directory of one image, ``<name>@sha256:<hex>``: its documents, texts, and links to its layers.
 
-All of it follows from the manifest and the config, so only entering the directory may wait, and for those
-two alone.
+All of it follows from manifest and config, so only entering the directory may wait, and for those two alone.
 """
 
 from collections.abc import Callable, Sequence
@@ -23,6 +22,7 @@ from layerfs.view.virtual import ChangingText, Link, MountContext, Text, Virtual
 
 LAYER_DIRECTORY: Final = b"layers"
 _NO_NAMES: Final = frozenset({b"", b".", b".."})
+_WAYS: Final = frozenset({LAYER_DIRECTORY, b"rootfs"})
 
 
 class DocumentDirectory(VirtualDirectory):
@@ -54,7 +54,7 @@ class ImageDirectory(DocumentDirectory):
         """Return an entry; waits for the manifest. Raises ImageError for what the image cannot have."""
         documents = self._enter()
         if isinstance(documents, DocumentNeed):
-            return documents
+            return documents.leading_on() if name in _WAYS else documents
         maker = self._makers(documents).get(name)
         if maker is not None:
             return maker(name)

@@ -111,14 +111,14 @@ async def test_what_the_store_has_is_not_asked_for(store: Path) -> None:
 async def test_whoever_foresees_hears_of_a_manifest_before_its_config_is_asked_for(store: Path) -> None:
     origin, heard = FakeOrigin((INDEX,)), []
 
-    def foreseen(repository: Repository, manifest: Manifest) -> None:
-        heard.append((repository, manifest.digest, origin.steps()))
+    def foreseen(repository: Repository, manifest: Manifest, into: bool) -> None:
+        heard.append((repository, manifest.digest, into, origin.steps()))
 
     documents = fetcher(store, origin)
     documents.foreseen = foreseen
+    await documents.image(REPOSITORY, INDEX.digest, into=True)
     await documents.image(REPOSITORY, INDEX.digest)
-    await documents.image(REPOSITORY, INDEX.digest)
-    assert heard == [(REPOSITORY, BUILT.digest, ["manifest", "manifest"])]
+    assert heard == [(REPOSITORY, BUILT.digest, True, ["manifest", "manifest"])]
 
 
 @pytest.mark.parametrize("pinned", [False, True], ids=["new", "pinned before"])

@@ -41,6 +41,7 @@ from layerfs.needs import (
     TagNeed,
     TocNeed,
     UnreadNeed,
+    WayNeed,
 )
 from layerfs.oci import Digest, Image, ImageConfig, Platform, Repository
 from layerfs.store import ImageStorage
@@ -96,7 +97,7 @@ def _is_met(kind: type[Need], scene: Scene) -> bool:
     storage = scene.storage
     if kind is TagNeed:
         return storage.refs.read(REPOSITORY.with_tag("1")) is not None
-    if kind in (DocumentNeed, UnreadNeed):
+    if kind in (DocumentNeed, UnreadNeed, WayNeed):
         return storage.has_manifest(BUILT.digest) and storage.has_config(BUILT.config_digest)
     if kind in (LayersNeed, TocNeed):  # no layer here is lazy: tests/fetch/test_lazy.py
         return scene.has_trees() == [False, True]
@@ -110,6 +111,7 @@ def _need(kind: type[Need], image: Image) -> Need:
         TagNeed: TagNeed(TAG),
         DocumentNeed: DocumentNeed(REPOSITORY, BUILT.digest),
         UnreadNeed: UnreadNeed(REPOSITORY, BUILT.digest),
+        WayNeed: WayNeed(REPOSITORY, BUILT.digest),
         LayersNeed: LayersNeed(REPOSITORY, image, (1,)),
         StackNeed: StackNeed(REPOSITORY, image),
         BlobNeed: BlobNeed(REPOSITORY, TOP.descriptor()),

@@ -16,6 +16,7 @@ import trio
 from layerfs.errors import (
     DigestMismatch,
     LayerfsError,
+    NotFound,
     NotInStore,
     RegistryMisbehaved,
     StoreFull,
@@ -32,7 +33,7 @@ from layerfs.fetch.parts import read_span
 from layerfs.fetch.spans import Span
 from layerfs.layer.budgets import Budgets
 from layerfs.layer.toc import Content
-from layerfs.needs import FileNeed, LayersNeed, TocNeed
+from layerfs.needs import DocumentNeed, FileNeed, LayersNeed, TocNeed, WayNeed
 from layerfs.oci import Digest, Image, Platform, Repository
 from layerfs.oci.toc import toc_place
 from layerfs.registry import RegistrySettings
@@ -41,7 +42,7 @@ from layerfs.registry.mirrors import places
 from layerfs.store import ImageStorage
 from layerfs.store.parts import Part
 from tests.support import images
-from tests.support.faulty_registry import FaultyRegistry
+from tests.support.faulty_registry import FaultyRegistry, error_answer
 from tests.support.registry_client import quick
 from tests.support.tocs import LazyLayer, estargz
 
@@ -227,6 +228,30 @@ async def test_an_extractor_starts_while_the_config_of_a_lazy_image_comes(
             fetcher.complete_behind("never")
         await scene.image(fetcher, layer)
     assert when == [[]] * started
+
+
+@pytest.mark.parametrize("way", [True, False], ids=["on the way to its layers", "a look at the image"])
+async def test_what_lists_files_comes_beside_the_config_for_who_looks_into_layers(
+    scene: Scene, way: bool
+) -> None:
+    built = lazy_image(LAYER)
+    repository = scene.faulty.push("a/b", "1", built)
+    scene.faulty.faults.first = [(str(built.config_digest), error_answer(404, "BLOB_UNKNOWN", "not yet"))]
+    need_of = WayNeed if way else DocumentNeed
+    async with scene.fetching() as fetcher:
+        fetcher.complete_behind("never")
+        with pytest.raises(NotFound):
+            await fetcher.obtain(need_of(repository, built.digest))
+        while way and not scene.asked():  # noqa: ASYNC110 - what a registry is asked is no event here
+            await trio.sleep(0.01)
+        assert len(scene.asked()) == way
+        await fetcher.obtain(need_of(repository, built.digest))
+        manifest = await fetcher.image(repository, built.digest)
+        image = Image.of(manifest, scene.storage.load_config(manifest.config.digest))
+        await fetcher.obtain(TocNeed(repository, image, (0,)))
+        await fetcher.obtain(need_of(repository, built.digest))
+    assert len(scene.asked()) == 1
+    assert scene.here() == (True, False)
 
 
 async def test_a_listing_costs_the_end_of_the_blob(scene: Scene) -> None:
@@ -522,7 +547,7 @@ async def test_the_end_of_a_blob_that_goes_before_its_toc_was_read_is_asked_for_
                 path.unlink()
         return read_span(parts, span)
 
-    monkeypatch.setattr("layerfs.fetch.lazy.read_span", losing)
+    monkeypatch.setattr("layerfs.fetch.tocbytes.read_span", losing)
     async with scene.fetching() as fetcher:
         await listed(fetcher, scene)
     assert lost

@@ -135,6 +135,7 @@ class Row:
 RESOLVED = Until("tag", TagNeed(DEMO.with_tag("latest")))
 KNOWN = Until("documents", ABSENT)
 DOCS = Until("documents", DOCUMENTS)
+WAY = Until("documents", DOCUMENTS.leading_on())
 DOCS_OR_NOT = Until("documents", DOCUMENTS, ABSENT)
 INDEX_DOCS = Until("documents", DocumentNeed(DEMO, INDEX.digest))
 LAYER = Until("layer", BASE_NEED)
@@ -183,13 +184,13 @@ TABLE: dict[str, Row] = {
     "platforms/<platform>": Row(PLATFORM,
         NOW,         NOW,         NOW,         NO,         NO,         NO, parent="documents"),
     "layers of an image": Row((*IMAGE_DIR, "layers"),
-        DOCS,        NOW,         NO,          NOW,        NOW,        NO, "01"),
+        WAY,         NOW,         NO,          NOW,        NOW,        NO, "01"),
     "layers/NN": Row((*IMAGE_DIR, "layers", "01"),
         NOW,         NOW,         NOW,         NO,         NO,         NO, parent="documents"),
     "layers/NN too high": Row((*IMAGE_DIR, "layers", "02"),
         ABSENT,      NO,          NO,          NO,         NO,         NO, parent="documents"),
     "rootfs of an image": Row((*IMAGE_DIR, "rootfs"),
-        DOCS,        NOW,         NOW,         NO,         NO,         NO),
+        WAY,         NOW,         NOW,         NO,         NO,         NO),
     "layers": Row(("layers",),
         NOW,         NOW,         NO,          NOW,        KNOWN,      NO, BASE.digest.name),
     "layers/<digest>": Row(LAYER_DIR,
