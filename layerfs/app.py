@@ -5,7 +5,7 @@ The only place that knows all parts; decides nothing that a package below could 
 
 import logging
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from functools import partial
 from pathlib import Path
@@ -56,7 +56,7 @@ def asking(settings: Settings) -> "RegistryClient":
     return RegistryClient(registry_settings(settings))
 
 
-def registry_settings(settings: Settings) -> RegistrySettings:
+def registry_settings(settings: Settings, environ: Mapping[str, str] = os.environ) -> RegistrySettings:
     """Say how registries are asked, whichever they are. Raises InvalidSettings for a missing authfile."""
     if settings.authfile is not None and not settings.authfile.exists():
         raise InvalidSettings(
@@ -69,20 +69,20 @@ def registry_settings(settings: Settings) -> RegistrySettings:
         offline=settings.offline,
         reachable_networks=settings.reachable_networks,
         max_bandwidth=settings.max_bandwidth,
-        mirrors=_mirrors(settings),
+        mirrors=_mirrors(settings, environ),
         mirror_only=settings.mirror_only,
         forward_credentials=settings.forward_credentials,
     )
     return found if settings.access == Access() else _as_said(settings.access, found)
 
 
-def _mirrors(settings: Settings) -> Mirrors:
+def _mirrors(settings: Settings, environ: Mapping[str, str]) -> Mirrors:
     """Read who stands before registries; nobody does while offline. Raises InvalidSettings."""
     if settings.offline:
         return Mirrors()
     from layerfs.registry.mirrors.places import load
 
-    return load(os.environ, settings.registries_conf, settings.hosts_dir)
+    return load(environ, settings.registries_conf, settings.hosts_dir)
 
 
 def _as_said(access: Access, found: RegistrySettings) -> RegistrySettings:

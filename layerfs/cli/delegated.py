@@ -21,12 +21,13 @@ from layerfs.cli.delegating import VERSION
 from layerfs.cli.early import is_unknown
 from layerfs.cli.failures import told
 from layerfs.cli.screen import Draw
-from layerfs.cli.trusted import Consulted, NotClear, pull_settings
+from layerfs.cli.trusted import Consulted, NotClear, pull_environment, pull_settings
 from layerfs.delegation import peers, places
 from layerfs.delegation.listening import Conversation, Desk
 from layerfs.delegation.wire import (
     COMPLAINT,
     DRAWING,
+    FOUND_BY,
     NOTE,
     OUTPUT,
     REFUSED,
@@ -180,26 +181,28 @@ class Delegates:
             return f"{request.version[:200]!r} asks (expected {VERSION!r})"
         if why := peers.difference(pid):
             return why
-        environ = request.variables
-        if names := _differing(environ, variables_of(os.environ)):
+        if names := _differing(request.variables, variables_of(os.environ)):
             return f"other variables: {', '.join(names)}"
         if logging.getLogger().getEffectiveLevel() > logging.WARNING:
             return "warnings would be lost"
         try:
+            environ = pull_environment(request.variables)
             settings = pull_settings(environ, asked.options)
             mine = self._in_force.settings
             names = [name for name in _COMPARED if getattr(settings, name) != getattr(mine, name)]
             if names or settings.offline:
                 return f"other settings: {', '.join(names) or 'offline'}"
-            return self._renewed(Consulted.of(settings))
+            found = Consulted.of(settings, environ)
+            if found.logins != self._consulted.logins:  # perhaps the daemon's own have changed
+                self._renew(Consulted.of(mine))
+            return self._consulted.difference(found)
         except (LayerfsError, NotClear) as exc:
             return str(exc)
 
-    def _renewed(self, found: Consulted) -> str:
-        """Have the downloader read logins anew that have changed; say what else has. In a thread."""
-        if found.logins != self._consulted.logins:
+    def _renew(self, now: Consulted) -> None:
+        """Have the downloader read logins anew if they have changed. In a thread."""
+        if now.logins != self._consulted.logins:
             trio.from_thread.run_sync(self._in_force.refresh)
-        return self._consulted.difference(found)
 
     def _consult(self, settings: Settings) -> None:
         self._consulted = Consulted.of(settings)
@@ -227,9 +230,8 @@ _COMPARED: Final = tuple(sorted({*ROWS, "access", "budgets"} - ELSEWHERE))
 
 
 def _differing(theirs: Mapping[str, str], mine: Mapping[str, str]) -> list[str]:
-    """Return the variables that are not the same, but for those that are options and read as such."""
-    options = {row.variable for row in ROWS.values()}
-    names = (theirs.keys() | mine.keys()) - options
+    """Return the variables that are not the same, but for those of which only what they mean counts."""
+    names = (theirs.keys() | mine.keys()) - {row.variable for row in ROWS.values()} - FOUND_BY
     return sorted(name for name in names if theirs.get(name) != mine.get(name))
 
 

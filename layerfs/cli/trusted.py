@@ -7,6 +7,7 @@ import os
 import re
 import ssl
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -16,7 +17,7 @@ import msgspec
 from layerfs import app as wiring
 from layerfs import config
 from layerfs.cli.options import Said
-from layerfs.delegation.wire import OWN, VARIABLES
+from layerfs.delegation.wire import FOUND_BY, is_sent
 from layerfs.registry import RegistrySettings
 from layerfs.registry.keychain import places, read_authfile
 from layerfs.registry.mirrors.places import hosts_dirs
@@ -27,7 +28,7 @@ _DEEPEST: Final = 2
 """Levels of directories of certificates: HOST/FILE."""
 
 Stamp = tuple[str, int, int, int]
-"""A path, and what changes with the file: inode, size, time of the last change."""
+"""The path of a file that is there, and what changes with it: inode, size, time of the last change."""
 
 
 class NotClear(Exception):
@@ -38,46 +39,61 @@ class Consulted(msgspec.Struct, frozen=True):
     """What files say of registries, logins and certificates, or when they changed."""
 
     registries: RegistrySettings
+    allowed: frozenset[str] | None
     certificates: tuple[Stamp, ...]
     logins: tuple[Stamp, ...]
 
     @classmethod
-    def of(cls, settings: Settings) -> Self:
+    def of(cls, settings: Settings, environ: Mapping[str, str] = os.environ) -> Self:
         """Read and look. Raises InvalidSettings; NotClear where programs are asked for logins."""
-        registries = wiring.registries_of(settings)
-        files = [path for path, _ in places(registries)]
-        for path, legacy in places(registries):
+        registries = wiring.registry_settings(settings, environ)
+        asking = msgspec.structs.replace(registries, environment=environ)
+        files = list(places(asking))
+        for path, legacy in files:
             file = read_authfile(path, legacy)
             if file is not None and (file.helpers or file.store):
                 raise NotClear(f"{path}: programs give the logins, by the environment of who asks")
-        return cls(registries, tuple(_stamps(_certificates(settings, registries))), tuple(_stamps(files)))
+        return cls(
+            registries,
+            wiring.allowed_registries(settings),
+            tuple(_stamps(_certificates(settings, registries, environ))),
+            tuple(_stamps(path for path, _ in files)),
+        )
 
     def difference(self, now: Self) -> str:
-        """Say what has changed; empty for nothing."""
-        if self.registries != now.registries:
-            return "what files say of registries has changed (SIGHUP has the daemon read it)"
+        """Say what is not the same; empty for nothing."""
+        if (self.registries, self.allowed) != (now.registries, now.allowed):
+            return "files say something else of registries (SIGHUP has the daemon read them again)"
         if self.certificates != now.certificates:
             return "certificates have changed (SIGHUP has the daemon read them)"
-        return "" if self.logins == now.logins else "logins have changed"
+        return "" if self.logins == now.logins else "other logins"
+
+
+def pull_environment(variables: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment of a pull with *variables* of its command; others are those of this process.
+
+    Raises NotClear.
+    """
+    for name in FOUND_BY:
+        if not variables.get(name, "/").startswith("/"):
+            raise NotClear(f"{name}: counts from where the command is")
+    mine = {name: value for name, value in os.environ.items() if not is_sent(name)}
+    return mine | dict(variables)
 
 
 def pull_settings(environ: Mapping[str, str], options: Mapping[str, str]) -> Settings:
-    """Return the settings of a pull with these options, and variables of `layerfs.delegation.wire`.
-
-    Other variables are those of this process. Raises LayerfsError, NotClear.
-    """
+    """Return the settings of a pull with these options and variables. Raises LayerfsError, NotClear."""
     given: dict[str, Any] = {}
     for name, row in ROWS.items():
         said = options.get(name) or (environ.get(row.variable) if row.variable else None)
         if said:
             given[name] = _as_click_reads(row.kind.option, said)
-    mine = {name: value for name, value in os.environ.items() if not name.startswith(OWN)}
-    merged = mine | {name: value for name, value in environ.items() if name.startswith(OWN)}
-    for file in config.load(merged):
-        for name in _NAMED.findall(file.document.text):
-            if name not in VARIABLES:
+    for file in config.load(environ):
+        named = {*_NAMED.findall(file.document.text), *(["HOME"] if "~" in file.document.text else [])}
+        for name in named:  # they are put in from the environment of this process
+            if not is_sent(name) or environ.get(name) != os.environ.get(name):
                 raise NotClear(f"{file.path}: names the variable {name}")
-    return Said(given).settings(merged)
+    return Said(given).settings(environ)
 
 
 def _as_click_reads(kind: Any, said: str) -> Any:
@@ -94,11 +110,13 @@ def _as_click_reads(kind: Any, said: str) -> Any:
     return Path(said) if kind is Path else said
 
 
-def _certificates(settings: Settings, registries: RegistrySettings) -> Iterator[Path]:
+def _certificates(
+    settings: Settings, registries: RegistrySettings, environ: Mapping[str, str]
+) -> Iterator[Path]:
     """Yield files and directories that say who is believed."""
     system = ssl.get_default_verify_paths()
     yield from (Path(each) for each in (system.cafile, system.capath) if each)
-    hosts = hosts_dirs(os.environ) if settings.hosts_dir is None else [settings.hosts_dir]
+    hosts = hosts_dirs(environ) if settings.hosts_dir is None else [settings.hosts_dir]
     for top in (*registries.certs_dirs, *hosts):
         yield from _below(top, _DEEPEST)
 
@@ -115,9 +133,6 @@ def _below(directory: Path, levels: int) -> Iterator[Path]:
 
 def _stamps(paths: Iterable[Path]) -> Iterator[Stamp]:
     for path in paths:
-        try:
+        with suppress(OSError):  # most are not there
             found = path.stat()
-        except OSError:
-            yield str(path), 0, 0, 0
-        else:
             yield str(path), found.st_ino, found.st_size, found.st_mtime_ns

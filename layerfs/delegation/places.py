@@ -6,7 +6,8 @@ from stat import S_IMODE, S_ISDIR
 from typing import Final
 
 _SYSTEM: Final = "/run/layerfs"
-_NAME: Final = "daemons"
+_NAME: Final = ".daemons"
+"""Mounts are made beside it: by the units of the Debian package, and for lazy overlays."""
 _UID_MAP: Final = "/proc/self/uid_map"
 
 

@@ -38,16 +38,28 @@ KINDS: Final = (TAKEN, REFUSED, OUTPUT, COMPLAINT, DRAWING, NOTE, END)
 
 OWN: Final = "LAYERFS_"
 """How the variables begin that are ours: all of them are sent."""
-VARIABLES: Final = frozenset(
+FOUND_BY: Final = frozenset(
     {
-        "ALL_PROXY", "CONTAINERS_REGISTRIES_CONF", "CREDENTIALS_DIRECTORY", "DOCKER_CONFIG", "HOME",
-        "HOSTALIASES", "HTTPS_PROXY", "HTTP_PROXY", "LOCALDOMAIN", "NO_PROXY", "OPENSSL_CONF",
-        "OPENSSL_MODULES", "REGISTRY_AUTH_FILE", "REQUEST_METHOD", "RES_OPTIONS", "SSLKEYLOGFILE",
-        "SSL_CERT_DIR", "SSL_CERT_FILE", "TMPDIR", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_RUNTIME_DIR",
-        "all_proxy", "http_proxy", "https_proxy", "no_proxy",
+        "CONTAINERS_REGISTRIES_CONF", "CREDENTIALS_DIRECTORY", "DOCKER_CONFIG", "HOME", "LAYERFS_CONFIG",
+        "REGISTRY_AUTH_FILE", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_RUNTIME_DIR",
     }
 )  # fmt: skip
-"""The other variables that decide which files are read, who is believed, which way the bytes take."""
+"""Variables by which files are found: what these say is compared, and not the variables."""
+COMPARED: Final = frozenset(
+    {
+        "ALL_PROXY", "HOSTALIASES", "HTTPS_PROXY", "HTTP_PROXY", "LOCALDOMAIN", "NO_PROXY", "OPENSSL_CONF",
+        "OPENSSL_MODULES", "REQUEST_METHOD", "RES_OPTIONS", "SSLKEYLOGFILE", "SSL_CERT_DIR", "SSL_CERT_FILE",
+        "TMPDIR", "all_proxy", "http_proxy", "https_proxy", "no_proxy",
+    }
+)  # fmt: skip
+"""Other variables that decide who is believed, and which way the bytes take."""
+VARIABLES: Final = FOUND_BY | COMPARED
+
+
+def is_sent(name: str) -> bool:
+    """Say whether the variable *name* goes with a request."""
+    return name in VARIABLES or name.startswith(OWN)
+
 
 Form = Literal["lines", "digests", "json"]
 """What standard output gets."""
@@ -109,7 +121,7 @@ class PullRequest(NamedTuple):
         if number > min(len(rest), WORDS_MAX):
             raise ValueError(f"{number} words (expected {WORDS_MAX} at most, and {len(rest)} are there)")
         variables = dict(_pair(one) for one in rest[number:])
-        if any(name not in VARIABLES and not name.startswith(OWN) for name in variables):
+        if not all(map(is_sent, variables)):
             raise ValueError("variables that nobody asked for")
         return cls(
             version, ScreenSize(columns, width, height, bool(unicode)), tuple(rest[:number]), variables
@@ -132,7 +144,7 @@ def _pair(text: str) -> tuple[str, str]:
 
 def variables_of(environ: Mapping[str, str]) -> dict[str, str]:
     """Return what of *environ* is sent, and compared."""
-    return {name: value for name, value in environ.items() if name in VARIABLES or name.startswith(OWN)}
+    return {name: value for name, value in environ.items() if is_sent(name)}
 
 
 def wanted(words: Sequence[str]) -> PullWords | None:

@@ -163,7 +163,9 @@ _OWN: dict[str, tuple[dict[str, str], str, dict[str, str]]] = {
     "for another platform, by a variable": ({"LAYERFS_PLATFORM": "linux/s390x"}, "", {}),
     "with another proxy": ({"https_proxy": "http://127.0.0.1:1"}, "", {}),
     "with other authorities": ({"SSL_CERT_FILE": "/dev/null"}, "", {}),
-    "with other logins": ({"DOCKER_CONFIG": "/nonexistent"}, "", {}),
+    "with other logins": ({"DOCKER_CONFIG": "HOME/other"}, "", {"other/config.json": '{"auths": {}}'}),
+    "with logins beside it": ({"DOCKER_CONFIG": "other"}, "", {"other/config.json": '{"auths": {}}'}),
+    "with another file of settings": ({"LAYERFS_CONFIG": "HOME/a.toml"}, "", {"a.toml": "streams = 2\n"}),
     "with logins that programs give": ({}, "", {".docker/config.json": '{"credsStore": "none"}'}),
     "with logins that cannot be read": ({}, "", {".docker/config.json": "{"}),
     "with a mirror that is new": (
@@ -188,13 +190,27 @@ def test_a_pull_that_would_be_another_is_the_commands_own(
     for path, text in zip(written, files.values(), strict=True):
         _write(path, text)
     try:
-        commands("pull", *words.split(), "a/B", environment=environment, code=None)
+        meant = {name: value.replace("HOME", str(commands.home)) for name, value in environment.items()}
+        commands("pull", *words.split(), "a/B", environment=meant, code=None)
     finally:
         for path in written:
             path.unlink()
             for parent in path.parents:
                 if parent != commands.home and commands.home in parent.parents and not os.listdir(parent):
                     parent.rmdir()
+    assert pulls(mounted) == before + 1
+
+
+def test_variables_that_lead_to_the_same_files_are_the_same(commands: CommandLine, mounted: Daemon) -> None:
+    """As those of a service, which has no HOME and names its file of settings."""
+    before = pulls(mounted)
+    (commands.home / "a.toml").write_text(f'store = "{commands.store}"\n')
+    environment = {
+        "HOME": "/nonexistent",
+        "LAYERFS_CONFIG": str(commands.home / "a.toml"),
+        "LAYERFS_STORE": "",
+    }
+    commands("pull", "a/B", environment=environment, code=2)
     assert pulls(mounted) == before + 1
 
 
