@@ -9,6 +9,8 @@ import pytest
 
 from layerfs.extract.client import ExtractorPool
 from layerfs.fetch.fetcher import Fetcher
+from layerfs.fetch.parts import spans_of
+from layerfs.fetch.spans import GAP_MAX, Span, missing
 from layerfs.needs import FileNeed, LayersNeed, TocNeed
 from layerfs.oci import Digest, Image, Repository
 from layerfs.store import ImageStorage
@@ -72,6 +74,17 @@ def check(store: Path) -> None:
         assert found is None or str(Digest.of(found.path.read_bytes())) == contents[id_].digest
 
 
+def asked_for(scene: Scene) -> list[Span]:
+    """Return the ranges of the layer that were asked for."""
+    asked = [
+        one for one in scene.faulty.asked if one.method == "GET" and one.path.endswith(str(LAYER.digest))
+    ]
+    found = [one.headers.get("range", "").removeprefix("bytes=").partition("-") for one in asked]
+    return [
+        Span(int(start), int(last) + 1) if start else Span(0, len(LAYER.blob)) for start, _, last in found
+    ]
+
+
 def run_and_kill(argv: list[str], seconds: float) -> None:
     """Run a process that fetches, and kill it so long after it has begun."""
     owner = subprocess.Popen(argv, cwd=Path(__file__).parents[2], stdout=subprocess.PIPE)
@@ -100,7 +113,12 @@ async def test_killed_at_any_moment(
         check(scene.path)
     async with scene.fetching() as fetcher:
         storage = scene.storage
+        kept = spans_of(storage.parts.of(LAYER.digest, repository.registry))
+        before = len(asked_for(scene))
         await fetch_files(fetcher, storage, repository, image)
+        for span in asked_for(scene)[before:]:
+            twice = span.size - sum(one.size for one in missing([span], kept))
+            assert twice <= GAP_MAX, f"{span}: {twice} bytes of it were kept in {kept}"
         ids = set(storage.lazy.object_ids(LAYER.place.digest))
         assert {id_ for id_, _ in storage.lazy.objects.all()} == ids
         check(scene.path)
