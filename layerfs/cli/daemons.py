@@ -11,6 +11,8 @@ from layerfs.errors import MountError
 from layerfs.settings import Settings
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from layerfs.fetch.fetcher import Fetcher
     from layerfs.gc.keeper import Keeper
     from layerfs.store import ImageStorage
@@ -54,7 +56,13 @@ async def take_pulls(
     storage: "ImageStorage", provider: "Fetcher", keeper: "Keeper", in_force: "InForce"
 ) -> None:
     """Pull for commands of this user that ask for it, once the mount answers. Runs until cancelled."""
-    await in_force.answers.wait()
-    from layerfs.cli.delegated import serve  # by then nobody waits for what it imports
+    import trio
 
+    def needed() -> "Callable[[ImageStorage, Fetcher, Keeper, InForce], Awaitable[None]]":
+        from layerfs.cli.delegated import serve
+
+        return serve
+
+    await in_force.answers.wait()
+    serve = await trio.to_thread.run_sync(needed)  # importing takes longer than a lookup may
     await serve(storage, provider, keeper, in_force)
