@@ -87,12 +87,18 @@ class ByteLock:
 
         Not in the kernel, whose wait has no end and keeps a process from ending.
         """
+        if not self.try_for(seconds):
+            raise self.overdue(seconds)
+
+    def try_for(self, seconds: float) -> bool:
+        """Do as `try_acquire`, and go on for *seconds* while someone has the byte."""
         deadline, pause = time.monotonic() + seconds, _FIRST_PAUSE
         while not self.try_acquire():
             if time.monotonic() > deadline:
-                raise self.overdue(seconds)
+                return False
             time.sleep(pause)
             pause = min(2 * pause, POLL_SECONDS)
+        return True
 
     def overdue(self, seconds: float) -> StoreError:
         """Return the error of who has waited for so long."""

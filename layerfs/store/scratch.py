@@ -8,6 +8,9 @@ Never removes one that a mount in any namespace names, nor one whose overlay was
 in it. No table of mounts shows such an overlay any more, so the kernel is asked whether it lives
 (`layerfs.host.overlay.is_in_use`): a read-only overlay has an upper directory for that alone. What its lower
 directories are the scratch says.
+
+To ask takes the kernel's mark for a moment, and a mount that begins then never has it. So who asks holds the
+lock of the scratch, as who mounts does, who never waits for it: the name is new.
 """
 
 import logging
@@ -18,7 +21,7 @@ from typing import Final
 
 import msgspec
 
-from layerfs.errors import InvalidReference, StoreError
+from layerfs.errors import InvalidReference, StoreError, StoreReadOnly
 from layerfs.host import boot_id
 from layerfs.host.oserrors import disk_errors
 from layerfs.host.overlay import is_in_use
@@ -33,6 +36,8 @@ from layerfs.store.usage import MountUse, Usage, mounts_with, read_usage
 _LOWERS: Final = "lowers"
 _IMAGE: Final = "image"
 _EMPTY: Final = "empty"
+_ASKED_SECONDS: Final = 2.0
+"""How long to wait for a scratch that another process may just ask the kernel about, which takes moments."""
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +49,7 @@ class Scratch(msgspec.Struct, frozen=True):
     target: bytes
     """The directory that the overlay was made for."""
     lock: ByteLock
-    """Held by who made it, until it is mounted or its process ends."""
+    """Held by who made it, until it is mounted or its process ends; then by who asks or removes."""
 
     @property
     def place(self) -> str:
@@ -110,9 +115,11 @@ class Scratch(msgspec.Struct, frozen=True):
             return f"{use} uses it"
         if not self.lock.try_acquire():
             return "being mounted"
-        self.lock.release()
-        if not self.is_detached():
-            return ""
+        try:
+            if not self._is_detached():
+                return ""
+        finally:
+            self.lock.release()
         known = "a process is" if self.upper.is_dir() else "a process may be until the next boot"
         return f"{known} in its overlay, which was detached"
 
@@ -121,11 +128,23 @@ class Scratch(msgspec.Struct, frozen=True):
 
     def take(self) -> None:
         """Keep others from mounting or removing it. Raises StoreError if one is about to mount it."""
-        if not self.lock.held and not self.lock.try_acquire():
+        if not self.lock.held and not self.lock.try_for(_ASKED_SECONDS):
             raise StoreError(f"{self.path}: being mounted by another process (not removed)")
 
-    def is_detached(self, *, going: bool = False) -> bool:
-        """Say whether its overlay, of which no mount is seen, lives all the same.
+    def is_used_unseen(self) -> bool:
+        """Say whether its overlay, of which no mount is seen, lives all the same, or may in a moment."""
+        try:
+            if not self.lock.try_acquire():  # being mounted, as nobody may ask meanwhile
+                return True
+        except StoreReadOnly:  # nobody here could remove it
+            return True
+        try:
+            return self._is_detached()
+        finally:
+            self.lock.release()
+
+    def _is_detached(self, *, going: bool = False) -> bool:
+        """Say whether its overlay, of which no mount is seen, lives. To be called with the lock held.
 
         If it is *going* to be removed something may be made in it, and the kernel has less to log. Without an
         upper directory nobody knows: then it does until the next boot. False also where this process may not
@@ -153,7 +172,7 @@ class Scratch(msgspec.Struct, frozen=True):
                 f"{self.path}: in use by {use}, maybe in another mount namespace (not removed; once that has "
                 "ended, layerfs overlay --umount or layerfs gc removes it)"
             )
-        if self.is_detached(going=True):
+        if self._is_detached(going=True):
             log.info("%s: kept for a process that is in the overlay that was at %r", self.path, self.target)
             return
         with disk_errors(f"{self.path}: cannot remove"):
@@ -166,7 +185,7 @@ def usage_of(images_dir: Path) -> Usage:
     try:
         for scratch in all_scratches(images_dir):
             unseen = scratch.path.name.encode() not in usage.scratches
-            if unseen and (lowers := scratch.lowers()) and scratch.is_detached():
+            if unseen and (lowers := scratch.lowers()) and scratch.is_used_unseen():
                 usage = usage.with_overlay(scratch.path.name, lowers, scratch.target)
     except (OSError, StoreError) as exc:
         return msgspec.structs.replace(usage, hidden=usage.hidden or str(exc))
