@@ -34,7 +34,7 @@ from layerfs.registry.mirrors.values import Mirrors
 from layerfs.settings import Access, Settings
 from layerfs.store import ImageStorage
 from layerfs.store.layout import StoreLayout
-from layerfs.supervision import InForce, Supervised
+from layerfs.supervision import Asked, InForce, Supervised, clock_of_files
 
 if TYPE_CHECKING:
     from layerfs.gc.keeper import Keeper
@@ -118,18 +118,15 @@ def _new_backoff(access: Access) -> Backoff:
     return Backoff(patience=patience) if access.retry is None else Backoff(access.retry, patience=patience)
 
 
-def allowed_registries(settings: Settings) -> frozenset[str] | None:
-    """Return which registries may be asked, None for all; for a mount open to others, configured ones."""
-    if settings.registries is None and settings.allow_other:
+def registries_of(settings: Settings, environ: Mapping[str, str] = os.environ) -> RegistrySettings:
+    """Say how registries are asked, and which: configured ones for others. Raises InvalidSettings."""
+    found, allowed = registry_settings(settings, environ), settings.registries
+    if allowed is None and settings.allow_other:
         from layerfs.registry.keychain import registries_with_logins
 
-        return settings.insecure_registries | registries_with_logins(registry_settings(settings))
-    return settings.registries
-
-
-def registries_of(settings: Settings) -> RegistrySettings:
-    """Say what may be asked, and how. Raises InvalidSettings."""
-    return msgspec.structs.replace(registry_settings(settings), allowed=allowed_registries(settings))
+        logins = registries_with_logins(msgspec.structs.replace(found, environment=environ))
+        allowed = settings.insecure_registries | logins
+    return msgspec.structs.replace(found, allowed=allowed)
 
 
 @asynccontextmanager
@@ -137,12 +134,19 @@ async def _origin(settings: Settings, in_force: "InForce | None", journal: Journ
     """Own who downloads: another process for a daemon, whose settings may change, this one otherwise."""
     if in_force is not None:
         died = partial(journal.died, "downloader")
-        allowed = registries_of(settings)
+        read, found = clock_of_files(), registries_of(settings)
         # Who mounts looks soon, and the first look would wait half a second of processor for the process. Not
         # before the mount answers: until then it would inherit pipes that whoever mounts reads to their end.
-        early = None if allowed.offline else in_force.answers
-        async with open_remote(allowed, early=early, came=journal.traffic.add, died=died) as remote:
-            in_force.tell(lambda now: remote.renew(registries_of(now)))
+        early = None if found.offline else in_force.answers
+        async with open_remote(found, early=early, came=journal.traffic.add, died=died) as remote:
+
+            def renew(now: Settings) -> None:
+                read, found = clock_of_files(), registries_of(now)
+                remote.renew(found)
+                in_force.asked = Asked(found, read, partial(remote.renew, found))
+
+            in_force.asked = Asked(found, read, partial(remote.renew, found))
+            in_force.tell(renew)
             in_force.at_need("downloader", remote.warm)
             yield remote
     else:

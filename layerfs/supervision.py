@@ -6,6 +6,7 @@ mount is there is a table; of the rest a warning says that it holds from the nex
 
 import logging
 import os
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Final, Literal
@@ -16,6 +17,7 @@ import trio
 from layerfs.errors import LayerfsError, MountError
 from layerfs.host.mountpoint import Mountpoint
 from layerfs.host.supervisor import Supervisor
+from layerfs.registry import RegistrySettings
 from layerfs.settings import ROWS, Settings
 from layerfs.status import Fetching
 
@@ -32,6 +34,20 @@ CHANGEABLE: Final = frozenset(
 
 HelperKind = Literal["downloader", "extractor"]
 
+
+class Asked(msgspec.Struct, frozen=True):
+    """How the downloader of a daemon asks registries."""
+
+    settings: RegistrySettings
+    read: int
+    """Nanoseconds since 1970, by the clock of files: before what they say was read."""
+    again: Callable[[], None]
+    """Has another process ask in the same way, which knows no login and no certificate of before."""
+
+
+_COARSE: Final = 5
+"""``CLOCK_REALTIME_COARSE`` of ``linux/time.h``."""
+
 STATUS_SECONDS: Final = 10.0
 """Between two lines about what a daemon does, unless its watchdog wants them more often."""
 
@@ -46,6 +62,8 @@ class InForce:
         """As they were last read; a mount of a local image, for instance, has another store than they say."""
         self._users: list[Callable[[Settings], None]] = []
         self._starts: dict[HelperKind, Callable[[], Awaitable[None]]] = {}
+        self.asked: Asked | None = None
+        """None where no registry is asked."""
         self.answers = trio.Event()
         """Set once the mount answers, and this process has left the terminal."""
 
@@ -65,11 +83,6 @@ class InForce:
         if helper in self._starts:
             await self._starts[helper]()
 
-    def refresh(self) -> None:
-        """Tell all users the same settings again: files that they name have changed. Raises LayerfsError."""
-        for user in self._users:
-            user(self.settings)
-
     def reload(self) -> None:
         """Read all again, and put in force what can be. Raises LayerfsError; then all is as it was."""
         said = self._again()
@@ -86,6 +99,11 @@ class InForce:
         log.info("configuration, logins and certificates were read again; changed: %s", _listed(taken))
         if left := [name for name in changed if name not in CHANGEABLE]:
             log.warning("%s: changed, and in force from the next mount on", _listed(left))
+
+
+def clock_of_files() -> int:
+    """Return the nanoseconds since 1970 that a file would have that changed now."""
+    return time.clock_gettime_ns(_COARSE)
 
 
 def _listed(names: list[str]) -> str:

@@ -54,7 +54,7 @@ ARROWS: dict[str, set[str]] = {
     "tomlfile": {"errors", "host"},
     "config": {"errors", "layer", "settings", "host", "tomlfile"},
     "naming": {"oci", "registry", "settings"},
-    "supervision": {"errors", "host", "settings", "status"},
+    "supervision": {"errors", "host", "registry", "settings", "status"},
     "reporting": {"errors", "oci", "store", "catalog", "fetch", "gc", "metrics", "status", "supervision"},
     "keeping": {"errors", "fetch", "gc"},
     "app": {"containers", "host", "keeping",

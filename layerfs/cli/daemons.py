@@ -1,5 +1,6 @@
 """What a process does that stays when its command has ended: where it logs, what it lets go of."""
 
+import logging
 import os
 import sys
 from errno import EDQUOT, ENOSPC
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from layerfs.gc.keeper import Keeper
     from layerfs.store import ImageStorage
     from layerfs.supervision import InForce
+
+log = logging.getLogger(__name__)
 
 _VARIABLES: Final = (
     "REGISTRY_AUTH_FILE", "DOCKER_CONFIG", "SSL_CERT_FILE", "SSL_CERT_DIR", "LAYERFS_CONFIG", "LAYERFS_STORE",
@@ -55,7 +58,10 @@ def leave_directory() -> None:
 async def take_pulls(
     storage: "ImageStorage", provider: "Fetcher", keeper: "Keeper", in_force: "InForce"
 ) -> None:
-    """Pull for commands of this user that ask for it, once the mount answers. Runs until cancelled."""
+    """Pull for commands of this user that ask for it, once the mount answers. Runs until cancelled.
+
+    Raises nothing: what is beside a mount does not end it.
+    """
     import trio
 
     def needed() -> "Callable[[ImageStorage, Fetcher, Keeper, InForce], Awaitable[None]]":
@@ -64,5 +70,8 @@ async def take_pulls(
         return serve
 
     await in_force.answers.wait()
-    serve = await trio.to_thread.run_sync(needed)  # importing takes longer than a lookup may
-    await serve(storage, provider, keeper, in_force)
+    try:
+        serve = await trio.to_thread.run_sync(needed)  # importing takes longer than a lookup may
+        await serve(storage, provider, keeper, in_force)
+    except* Exception:
+        log.exception("unexpected failure: no command can have this daemon pull for it")

@@ -17,9 +17,11 @@ import msgspec
 import trio
 
 from layerfs.api.machinery import Machinery
+from layerfs.app import registries_of
 from layerfs.cli.delegating import VERSION
 from layerfs.cli.early import is_unknown
 from layerfs.cli.failures import told
+from layerfs.cli.reread import FilesInForce
 from layerfs.cli.screen import Draw
 from layerfs.cli.trusted import Consulted, NotClear, pull_environment, pull_settings
 from layerfs.delegation import peers, places
@@ -40,7 +42,7 @@ from layerfs.delegation.wire import (
 from layerfs.errors import Denied, LayerfsError, Offline, OutOfMemory, RateLimited, WaitRefused, WorkerDied
 from layerfs.fetch.tasks import background
 from layerfs.flights import ending_with_callers
-from layerfs.settings import ROWS, Settings
+from layerfs.settings import ROWS
 
 if TYPE_CHECKING:
     from layerfs.cli.resumption import Begun
@@ -127,8 +129,7 @@ class Delegates:
     ) -> None:
         self._machinery = Machinery(storage, provider, in_force.settings.platform, keeper)
         self._in_force = in_force
-        self._consulted = Consulted.of(in_force.settings)
-        in_force.tell(self._consult)
+        self._files = FilesInForce(in_force)
         self._looking = trio.CapacityLimiter(2)
         self._screens: list[RelayedScreen] = []
 
@@ -192,20 +193,9 @@ class Delegates:
             names = [name for name in _COMPARED if getattr(settings, name) != getattr(mine, name)]
             if names or settings.offline:
                 return f"other settings: {', '.join(names) or 'offline'}"
-            found = Consulted.of(settings, environ)
-            if found.logins != self._consulted.logins:  # perhaps the daemon's own have changed
-                self._renew(Consulted.of(mine))
-            return self._consulted.difference(found)
+            return self._files.difference(Consulted.of(registries_of(settings, environ), settings, environ))
         except (LayerfsError, NotClear) as exc:
             return str(exc)
-
-    def _renew(self, now: Consulted) -> None:
-        """Have the downloader read logins anew if they have changed. In a thread."""
-        if now.logins != self._consulted.logins:
-            trio.from_thread.run_sync(self._in_force.refresh)
-
-    def _consult(self, settings: Settings) -> None:
-        self._consulted = Consulted.of(settings)
 
     @contextmanager
     def _speaking_to(self, screen: RelayedScreen) -> Iterator[None]:

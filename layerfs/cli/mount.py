@@ -149,9 +149,9 @@ def _unmount(mountpoint: Path, *, lazy: bool, force: bool) -> "Unmounted":
 def _warn_of_registries(settings: Settings) -> None:
     if not settings.allow_other or settings.offline:
         return
-    from layerfs.app import allowed_registries
+    from layerfs.app import registries_of
 
-    if allowed_registries(settings) == frozenset():
+    if registries_of(settings).allowed == frozenset():
         sys.stderr.write(
             "layerfs: others may enter this mount, so it contacts configured registries alone, and none is "
             "(expected --registries HOST, or a login)\n"

@@ -14,10 +14,10 @@ from typing import Any, Final, Self
 import click
 import msgspec
 
-from layerfs import app as wiring
 from layerfs import config
 from layerfs.cli.options import Said
 from layerfs.delegation.wire import FOUND_BY, is_sent
+from layerfs.errors import InvalidSettings
 from layerfs.registry import RegistrySettings
 from layerfs.registry.keychain import places, read_authfile
 from layerfs.registry.mirrors.places import hosts_dirs
@@ -28,7 +28,8 @@ _DEEPEST: Final = 2
 """Levels of directories of certificates: HOST/FILE."""
 
 Stamp = tuple[str, int, int, int]
-"""The path of a file that is there, and what changes with it: inode, size, time of the last change."""
+"""The path of a file that is there, and what changes with it: inode, size, nanoseconds of its last change, by
+the clock that none but the kernel sets."""
 
 
 class NotClear(Exception):
@@ -36,37 +37,59 @@ class NotClear(Exception):
 
 
 class Consulted(msgspec.Struct, frozen=True):
-    """What files say of registries, logins and certificates, or when they changed."""
+    """What files say of registries, and when those of logins and certificates changed."""
 
     registries: RegistrySettings
-    allowed: frozenset[str] | None
-    certificates: tuple[Stamp, ...]
-    logins: tuple[Stamp, ...]
+    certificates: tuple[Stamp, ...] | None
+    """None: they have changed since they were to be as they are in force."""
+    logins: tuple[Stamp, ...] | None
+    """The same of logins."""
+    unclear: str = ""
+    """Why the logins are what only the command can say."""
 
     @classmethod
-    def of(cls, settings: Settings, environ: Mapping[str, str] = os.environ) -> Self:
-        """Read and look. Raises InvalidSettings; NotClear where programs are asked for logins."""
-        registries = wiring.registry_settings(settings, environ)
-        asking = msgspec.structs.replace(registries, environment=environ)
-        files = list(places(asking))
-        for path, legacy in files:
-            file = read_authfile(path, legacy)
-            if file is not None and (file.helpers or file.store):
-                raise NotClear(f"{path}: programs give the logins, by the environment of who asks")
+    def of(
+        cls,
+        registries: RegistrySettings,
+        settings: Settings,
+        environ: Mapping[str, str] = os.environ,
+        since: int | None = None,
+    ) -> Self:
+        """Look at files that *settings* and *registries*, computed from them, are about.
+
+        What they say of logins may be nonsense: that is no error here. *since*: nanoseconds since 1970.
+        """
+        files = list(places(msgspec.structs.replace(registries, environment=environ)))
         return cls(
             registries,
-            wiring.allowed_registries(settings),
-            tuple(_stamps(_certificates(settings, registries, environ))),
-            tuple(_stamps(path for path, _ in files)),
+            _unless_since(since, _stamps(_certificates(settings, registries, environ))),
+            _unless_since(since, _stamps(path for path, _ in files)),
+            next(filter(None, (_unclear(*file) for file in files)), ""),
         )
 
-    def difference(self, now: Self) -> str:
-        """Say what is not the same; empty for nothing."""
-        if (self.registries, self.allowed) != (now.registries, now.allowed):
+    def elsewhere(self, now: Self) -> str:
+        """Say what is not the same beside logins; empty for nothing."""
+        if self.registries != now.registries:
             return "files say something else of registries (SIGHUP has the daemon read them again)"
-        if self.certificates != now.certificates:
+        if self.certificates is None or self.certificates != now.certificates:
             return "certificates have changed (SIGHUP has the daemon read them)"
-        return "" if self.logins == now.logins else "other logins"
+        return ""
+
+
+def _unclear(path: Path, legacy: bool) -> str:
+    """Say why only the command can say what logins a file gives; empty if anybody can."""
+    try:
+        file = read_authfile(path, legacy)
+    except InvalidSettings as exc:
+        return str(exc)
+    if file is not None and (file.helpers or file.store):
+        return f"{path}: programs give the logins, by the environment of who asks"
+    return ""
+
+
+def _unless_since(since: int | None, stamps: Iterable[Stamp]) -> tuple[Stamp, ...] | None:
+    found = tuple(stamps)
+    return None if since is not None and any(changed >= since for *_, changed in found) else found
 
 
 def pull_environment(variables: Mapping[str, str]) -> dict[str, str]:
@@ -135,4 +158,4 @@ def _stamps(paths: Iterable[Path]) -> Iterator[Stamp]:
     for path in paths:
         with suppress(OSError):  # most are not there
             found = path.stat()
-            yield str(path), found.st_ino, found.st_size, found.st_mtime_ns
+            yield str(path), found.st_ino, found.st_size, found.st_ctime_ns

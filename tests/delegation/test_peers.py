@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +13,21 @@ import pytest
 from layerfs.delegation import peers
 
 _WAITS = ["sh", "-c", "echo; read line"]
+_CALL = """
+import ctypes, struct
+call = ctypes.CDLL(None).prctl
+{}
+print(flush=True)
+input()
+"""
+_LESS = _CALL.format("assert call(24, 21, 0, 0, 0) == 0")
+"""PR_CAPBSET_DROP of CAP_SYS_ADMIN: what a program that it starts cannot have any more."""
+_FILTERED = _CALL.format("""
+allow = ctypes.create_string_buffer(struct.pack("HBBI", 6, 0, 0, 0x7FFF0000), 8)
+program = ctypes.create_string_buffer(struct.pack("HxxxxxxP", 1, ctypes.addressof(allow)), 16)
+assert call(22, 2, program, 0, 0) == 0
+""")
+"""PR_SET_SECCOMP with a filter of one instruction, as of a unit with RestrictAddressFamilies=."""
 
 OTHERS = {
     "another mnt namespace": ["unshare", "--mount"],
@@ -21,6 +37,9 @@ OTHERS = {
     "another Gid of /proc/PID/status": ["setpriv", "--regid=1", "--keep-groups"],
     "another Groups of /proc/PID/status": ["setpriv", "--groups=1,2,3"],
     "another CapEff of /proc/PID/status": ["setpriv", "--bounding-set=-sys_admin"],
+    "another CapBnd of /proc/PID/status": [sys.executable, "-c", _LESS],
+    "another NoNewPrivs of /proc/PID/status": ["setpriv", "--no-new-privs"],
+    "another Seccomp of /proc/PID/status": [sys.executable, "-c", _FILTERED],
 }
 
 
@@ -59,3 +78,12 @@ def test_one_that_has_ended_may_not() -> None:
     with running([]) as pid:
         pass
     assert peers.difference(pid).startswith("cannot be looked at")
+
+
+@pytest.mark.needs_root
+def test_a_service_that_may_do_less_pulls_for_who_may_do_more() -> None:
+    """As the units of the Debian package do, which have NoNewPrivileges= and a filter."""
+    code = "import sys; from layerfs.delegation import peers; print(peers.difference(int(sys.argv[1])))"
+    with running([]) as pid:
+        argv = ["setpriv", "--no-new-privs", sys.executable, "-c", code, str(pid)]
+        assert subprocess.run(argv, capture_output=True, text=True, check=True).stdout == "\n"

@@ -1,0 +1,143 @@
+"""Files that change while a mount pulls for commands: none ends the mount, and none lends others anything."""
+
+import errno
+import os
+import signal
+import subprocess
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from layerfs.cli.trusted import Consulted
+from layerfs.registry import RegistrySettings
+from layerfs.settings import Settings
+from layerfs.supervision import clock_of_files
+from tests.cli.conftest import CommandLine
+from tests.cli.test_delegated import pulls, serving
+from tests.support import clients
+from tests.support.daemon import Daemon
+from tests.support.faulty_registry import PASSWORD, USER, FaultyRegistry
+from tests.support.images import file, image, layer
+from tests.support.registry import Registry
+
+STRANGER = 65534
+LOGINS = {
+    "a program": '{"credsStore": "none"}',
+    "programs": '{"credHelpers": {"a.b": "none"}}',
+    "nonsense": "{nonsense",
+    "nests": '{"a":' * 5000,
+}
+
+
+def written(home: Path, name: str, text: str) -> Path:
+    path = home / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    path.chmod(0o600)
+    return path
+
+
+def hung_up(daemon: Daemon) -> None:
+    """Have *daemon* read its files again, and return once it has."""
+    before = daemon.log().count("were read again")
+    daemon.process.send_signal(signal.SIGHUP)
+    clients.wait_until(lambda: daemon.log().count("were read again") > before or not clients.runs(daemon.pid))
+
+
+@pytest.mark.needs_root
+@pytest.mark.parametrize("which", LOGINS)
+def test_no_login_file_ends_a_mount_or_half_of_a_reload(
+    layerfs: CommandLine, registry: Registry, which: str
+) -> None:
+    reference = str(registry.push("delegated/files", "1", image(layer(file("a", b"files")))))
+    logins = written(layerfs.home, ".docker/config.json", LOGINS[which])
+    with serving(layerfs) as daemon:
+        layerfs("pull", "-q", reference)
+        hung_up(daemon)
+        layerfs("pull", "-q", reference)
+        assert pulls(daemon) == 0
+        logins.write_text('{"auths": {}}')
+        layerfs("pull", "-q", reference)
+        assert pulls(daemon) == 1
+        logins.write_text(LOGINS[which])
+        written(layerfs.home, ".config/layerfs/config.toml", "offline = true\n")
+        hung_up(daemon)
+        assert b'"offline":true' in clients.read(daemon.mountpoint / ".layerfs/status.json").replace(
+            b" ", b""
+        )
+        assert clients.runs(daemon.pid)
+
+
+def looks(daemon: Daemon, path: str) -> int:
+    """Return how another user fares who looks at an image."""
+    argv = ["cat", str(daemon.images / path / "config.json")]
+    done = subprocess.run(argv, user=STRANGER, group=STRANGER, extra_groups=[], capture_output=True)
+    return errno.EACCES if b"Permission denied" in done.stderr else done.returncode
+
+
+@pytest.mark.needs_root
+@pytest.mark.parametrize("configured", [False, True], ids=["by the mount alone", "by a file for both"])
+def test_no_pull_lets_others_fetch_more(
+    layerfs: CommandLine, faulty: FaultyRegistry, registry: Registry, configured: bool
+) -> None:
+    """What a login lends to others it lends at a reload, which somebody asks for."""
+    for parent in (layerfs.home, *layerfs.home.parents):
+        if parent == Path(tempfile.gettempdir()):
+            break
+        parent.chmod(0o755)
+    names = [
+        str(registry.push(f"delegated/others-{one}", "1", image(layer(file("a", b"o"))))) for one in "abc"
+    ]
+    if configured:
+        written(layerfs.home, ".config/layerfs/config.toml", "allow_other = true\n")
+    faulty.push("a/b", "1", image(layer(file("a", b"others"))))
+    layerfs("login", "--username", USER, "--password-stdin", faulty.host, stdin=PASSWORD)
+    logins = layerfs.home / "run/containers/auth.json"
+    assert logins.exists()
+    with serving(layerfs, "--allow-other") as daemon:
+        assert looks(daemon, names[0]) == errno.EACCES
+        before = logins.read_text()
+        logins.write_text(before.replace("{", '{"auths2":{},', 1))  # changed, and says the same
+        layerfs("pull", "-q", f"{faulty.host}/a/b:1", code=None)
+        assert pulls(daemon) == configured
+        logins.write_text(f'{{"auths": {{"{registry.host}": {{"auth": "dTpw"}}, "{faulty.host}": {{}}}}}}')
+        written(
+            layerfs.home,
+            ".config/containers/registries.conf",
+            '[[registry]]\nlocation = "a.b"\nblocked = true\n',
+        )
+        layerfs("pull", "-q", "127.0.0.1:1/none", code=None)
+        layerfs("pull", "-q", f"{faulty.host}/a/b:1", code=None)
+        assert pulls(daemon) == configured
+        assert looks(daemon, names[1]) == errno.EACCES
+        hung_up(daemon)
+        assert looks(daemon, names[2]) == 0
+
+
+def test_what_changed_while_it_was_read_is_not_taken_for_what_was_read(tmp_path: Path) -> None:
+    certificate = written(tmp_path, "certs/a.b/ca.crt", "x")
+    login = written(tmp_path, "auth.json", "{}")
+    settings = Settings(store=tmp_path, authfile=login, hosts_dir=tmp_path / "none")
+    registries = RegistrySettings(authfile=login, certs_dirs=(tmp_path / "certs",))
+    # The clock of files goes in steps: all before this one is over.
+    before = clock_of_files()
+    while (read := clock_of_files()) == before:
+        pass
+    fine = Consulted.of(registries, settings, since=read)
+    assert fine == Consulted.of(registries, settings)
+    assert fine.elsewhere(fine) == ""
+    certificate.write_text("y")
+    late = Consulted.of(registries, settings, since=read)
+    assert late.certificates is None
+    assert late.logins == fine.logins
+    assert "certificates" in late.elsewhere(Consulted.of(registries, settings))
+    os.utime(login, ns=(0, 0))  # as who restores an older file does
+    assert Consulted.of(registries, settings, since=read).logins is None
+
+
+def test_what_files_say_of_registries_is_compared_with_what_was_read(tmp_path: Path) -> None:
+    settings = Settings(store=tmp_path)
+    one = Consulted.of(RegistrySettings(allowed=frozenset({"a.b"})), settings)
+    other = Consulted.of(RegistrySettings(allowed=frozenset({"a.b", "c.d"})), settings)
+    assert "registries" in one.elsewhere(other)
