@@ -1,6 +1,7 @@
 """What a mount says of itself, and which one can be asked for files that are not here. No trio, no HTTP."""
 
 import os
+from collections.abc import Iterator
 from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
@@ -45,8 +46,18 @@ def serves_bells_alone(mountpoint: str) -> bool:
     return Path(mountpoint).parent == _RUNTIME
 
 
+def ring_of(point: bytes) -> bytes:
+    """Return the directory that an overlay names which asks the mount at *point*."""
+    return b"%b/%b/ring" % (point, os.fsencode(BELL))
+
+
 def bell_mount(store: Path) -> str | None:
-    """Return where a layerfs mount of *store* is that answers and fetches; None if there is none.
+    """Return where a layerfs mount of *store* is that answers and fetches; None if there is none."""
+    return next((os.fsdecode(point) for point in bell_mounts(store)), None)
+
+
+def bell_mounts(store: Path) -> Iterator[bytes]:
+    """Yield where layerfs mounts of *store* are that answer and fetch.
 
     Of root's or this user's alone: what a mount answers becomes the content of containers.
     """
@@ -55,5 +66,4 @@ def bell_mount(store: Path) -> str | None:
             with suppress(OSError, msgspec.DecodeError, RecursionError):  # dead, hanging, or somebody else's
                 about = read_status(mount)
                 if not about.offline and Path(about.store).samefile(store):
-                    return os.fsdecode(mount.point)
-    return None
+                    yield mount.point

@@ -9,9 +9,8 @@ import msgspec
 import trio
 
 from layerfs.api.here import stack_paths
-from layerfs.bells import bell_mount
 from layerfs.catalog.documents import held_document
-from layerfs.containers import unfinished
+from layerfs.containers import cut_off
 from layerfs.errors import NotInStore, PlatformMissing, StoreError, StoreUnfit
 from layerfs.fetch.fetcher import Fetcher
 from layerfs.fetch.tasks import background
@@ -104,12 +103,12 @@ async def fetch_image(machinery: Machinery, reference: ImageReference | Tag, ima
 async def heal(machinery: Machinery) -> int:
     """Have here what lazy overlays wait for whose mount has gone; return how many layers that were.
 
-    Nothing where a mount of the store answers: it has done so itself. Raises LayerfsError, OSError.
+    Whatever other mounts of the store there are. Raises LayerfsError, OSError.
     """
     storage = machinery.storage
     wanted = machinery.platform or Platform.of_this_machine()
-    needs = await trio.to_thread.run_sync(unfinished, storage, wanted)
-    if not needs or await trio.to_thread.run_sync(bell_mount, storage.images_dir) is not None:
+    needs = await trio.to_thread.run_sync(cut_off, storage, wanted)
+    if not needs:
         return 0
     async with made_durable(storage):
         for need in needs:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from layerfs.bells import BELL, read_status
+from layerfs.bells import read_status, ring_of
 from layerfs.errors import LayerfsError
 from layerfs.host.mounts import Mount, read_mounts
 from layerfs.host.overlay import SOURCE
@@ -75,7 +75,7 @@ def askers_of(mount: Mount) -> tuple[Asker, ...]:
     from layerfs.store.overlays import OverlayMount
     from layerfs.store.usage import lower_directories
 
-    ring = b"%b/%b/ring" % (mount.point, os.fsencode(BELL))
+    ring = ring_of(mount.point)
     asking = (OverlayMount.of(one) for one in overlays if ring in lower_directories(one))
     return tuple(_asker(found) for found in asking if found is not None)
 

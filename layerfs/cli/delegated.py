@@ -158,7 +158,7 @@ class Delegates:
         await conversation.end(code)
 
     async def _pull(self, asked: PullWords, screen: RelayedScreen, conversation: Conversation) -> int:
-        from layerfs.cli.pulling import Pull
+        from layerfs.cli.pulling import Pull, heal_first
         from layerfs.cli.resumption import Earlier
         from layerfs.cli.several import code_of
 
@@ -173,6 +173,7 @@ class Delegates:
         async with background() as nursery:
             nursery.start_soon(self._in_force.start, "downloader")
             nursery.start_soon(prepare)
+            await heal_first(self._machinery)
             pull = Pull(self._machinery, settings, asked, screen, Earlier(tell=note))
             return code_of(await pull.each())
 

@@ -1,6 +1,5 @@
 """``layerfs pull``: everything of an image into the store, with progress on a terminal."""
 
-import logging
 from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,7 +11,7 @@ from layerfs.cli.completion import complete_reference
 from layerfs.cli.resumption import resumed
 from layerfs.cli.several import end
 from layerfs.delegation.wire import Form, PullWords
-from layerfs.errors import LayerfsError, UsageError
+from layerfs.errors import UsageError
 from layerfs.settings import Settings
 
 if TYPE_CHECKING:
@@ -20,8 +19,6 @@ if TYPE_CHECKING:
     from layerfs.cli.pulling import Pulled
     from layerfs.cli.resumption import Heard
     from layerfs.cli.several import Unmet
-
-log = logging.getLogger(__name__)
 
 
 @app.verb(epilog="Example: layerfs pull docker.io/library/alpine:3.20 && layerfs images")
@@ -72,18 +69,7 @@ async def _pull(
     machinery: "Machinery", settings: Settings, words: PullWords, heard: "Heard | None"
 ) -> list["Pulled | Unmet"]:
     """Go on with what a daemon began, as far as it was *heard*, or begin."""
-    from layerfs.cli.pulling import Pull
+    from layerfs.cli.pulling import Pull, heal_first
 
-    await _heal(machinery)
+    await heal_first(machinery)
     return await Pull(machinery, settings, words, *resumed(heard)).each()
-
-
-async def _heal(machinery: "Machinery") -> None:
-    """Finish first what containers wait for; whoever pulls something else need not fail for it."""
-    from layerfs.api.machinery import heal
-
-    try:
-        if healed := await heal(machinery):
-            log.info("%d layers that lazy overlays waited for are here", healed)
-    except (LayerfsError, OSError) as exc:
-        log.warning("what lazy overlays wait for could not be had: %s (layerfs status --heal)", exc)

@@ -1,5 +1,6 @@
 """The work of ``layerfs pull``, for the command itself or, in a daemon, for one that asks. Brings trio."""
 
+import logging
 from itertools import count
 from typing import TYPE_CHECKING
 
@@ -8,7 +9,7 @@ import trio
 
 from layerfs import naming
 from layerfs.api.here import kept_whole
-from layerfs.api.machinery import fetch_image, made_durable, manifest_of
+from layerfs.api.machinery import fetch_image, heal, made_durable, manifest_of
 from layerfs.cli.here import image_of
 from layerfs.cli.output import fitting
 from layerfs.cli.progress import shown
@@ -17,6 +18,7 @@ from layerfs.cli.screen import Screen
 from layerfs.cli.several import Unmet, each
 from layerfs.cli.whole import fetch_blobs, fetch_documents, images_of
 from layerfs.delegation.wire import PullWords
+from layerfs.errors import LayerfsError
 from layerfs.foreign import encode_json
 from layerfs.oci import Descriptor, Digest, Image, ImageReference
 from layerfs.oci.image import ImageLayer
@@ -26,6 +28,8 @@ from layerfs.view.texts import human_size
 if TYPE_CHECKING:
     from layerfs.api.machinery import Machinery
     from layerfs.store import ImageStorage
+
+log = logging.getLogger(__name__)
 
 
 class Pulled(msgspec.Struct, frozen=True):
@@ -150,3 +154,12 @@ class Pull(msgspec.Struct, frozen=True):
 def _present(storage: "ImageStorage", images: tuple[Image, ...]) -> frozenset[Digest]:
     blobs = {layer.digest for image in images for layer in image.layers}
     return frozenset(blob for blob in blobs if storage.open_layer(blob) is not None)
+
+
+async def heal_first(machinery: "Machinery") -> None:
+    """Finish first what containers wait for; whoever pulls something else need not fail for it."""
+    try:
+        if healed := await heal(machinery):
+            log.info("%d layers that lazy overlays waited for are here", healed)
+    except (LayerfsError, OSError) as exc:
+        log.warning("what lazy overlays wait for could not be had: %s (layerfs status --heal)", exc)

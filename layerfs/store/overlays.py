@@ -27,6 +27,8 @@ class OverlayMount(msgspec.Struct, frozen=True):
     """What names the trees of its layers, topmost first: a blob, or the TOC of a skeleton."""
     tocs: tuple[Digest, ...]
     """Those of them that are TOCs: what is not here of these layers is asked of a mount."""
+    others: frozenset[bytes]
+    """The lower directories that name no tree of a layer: its cover, and what it asks a mount by."""
     writable: bool
     """Read-only ones may have an upper directory, too (`layerfs.store.scratch`)."""
     scratch: Path | None
@@ -48,6 +50,7 @@ class OverlayMount(msgspec.Struct, frozen=True):
             of_store[0].parent if of_store else None,
             tuple(_digests(trees)),
             tuple(_digests([path for path in trees if path.parent.name == SKELETONS])),
+            frozenset(os.fsencode(path) for path in lowers if path not in trees),
             bool(uppers) and b"ro" not in mount.super_options,
             scratch,
         )

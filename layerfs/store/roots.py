@@ -37,7 +37,7 @@ class OverlayRoot(msgspec.Struct, frozen=True, kw_only=True):
         Raises MountError, NotInStore.
         """
         if scratch is not None:
-            scratch.note(self.lowers)
+            scratch.note([*self.lowers, *self.data])
         mount_overlay(self._overlay(scratch), target)
         # From now on the lower directories are in the list of mounts, so nobody takes one away.
         if not all(map(os.path.isdir, self.lowers)):

@@ -13,7 +13,7 @@ import os
 import re
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from errno import EINVAL
 from pathlib import Path
@@ -22,6 +22,7 @@ from typing import Final
 import msgspec
 
 from layerfs.host.mounts import Mount, parse_mountinfo
+from layerfs.host.overlay import SOURCE
 from layerfs.layer.overlayfs import split_lowerdir
 from layerfs.layer.paths import shown
 from layerfs.oci import Digest
@@ -62,17 +63,23 @@ class Usage(msgspec.Struct, frozen=True):
     """How many processes of each uid there are whose mounts, or what is in them, this process may not see."""
     scratches: frozenset[bytes] = frozenset()
     """Names of 32 hexadecimal digits in what mounts show and in their options: scratches of stores."""
+    beside: Mapping[Digest, frozenset[bytes]] = msgspec.field(default_factory=dict)
+    """The lower directories without a digest in their names of all overlays of ours that use one."""
     hidden: str = ""
     """Why there may be processes of which nothing is seen; empty if there are none."""
 
-    def with_overlay(self, scratch: str, lowers: Iterable[bytes], target: bytes) -> "Usage":
+    def with_overlay(self, scratch: str, lowers: Sequence[bytes], target: bytes) -> "Usage":
         """Return this, and that an overlay that nobody sees any more, once at *target*, uses *lowers*."""
         digests, short_ids, use = dict(self.digests), dict(self.short_ids), MountUse(target, 0)
+        beside = dict(self.beside)
+        _add_overlay(lowers, beside)
         for path in lowers:
             digests |= dict.fromkeys(_digests(path), use)
             short_ids |= dict.fromkeys(_short_id(path), use)
         scratches = self.scratches | {scratch.encode("ascii")}
-        return msgspec.structs.replace(self, digests=digests, short_ids=short_ids, scratches=scratches)
+        return msgspec.structs.replace(
+            self, digests=digests, short_ids=short_ids, scratches=scratches, beside=beside
+        )
 
     def uses(self, digest: Digest) -> bool:
         """Say whether a mount uses the layer or the cover *digest*."""
@@ -117,6 +124,7 @@ def read_usage(proc: Path = _PROC) -> Usage:
     short_ids: dict[str, MountUse] = {}
     unreadable: Counter[int] = Counter()
     scratches: set[bytes] = set()
+    beside: dict[Digest, frozenset[bytes]] = {}
     looked: _Looked = {}
     for pid, mounts in _namespaces(proc):
         if mounts is None:
@@ -124,6 +132,9 @@ def read_usage(proc: Path = _PROC) -> Usage:
                 unreadable[os.stat(proc / str(pid)).st_uid] += 1
             continue
         scratches.update(*map(_random_names, mounts))
+        for mount in mounts:
+            if (mount.fstype, mount.source) == (b"overlay", SOURCE):
+                _add_overlay(lower_directories(mount), beside)
         for path, point in _paths(mounts, proc / str(pid) / "root", looked):
             use = MountUse(point, pid)
             digests.update(dict.fromkeys(_digests(path), use))
@@ -131,7 +142,7 @@ def read_usage(proc: Path = _PROC) -> Usage:
     unseen = sum(not seen for seen in looked.values())
     if unseen:  # of somebody who may go where this process may not: of root
         unreadable[0] += unseen
-    return Usage(digests, short_ids, unreadable, frozenset(scratches), _hidden(proc))
+    return Usage(digests, short_ids, unreadable, frozenset(scratches), beside, _hidden(proc))
 
 
 def _hidden(proc: Path) -> str:
@@ -239,6 +250,13 @@ def _resolve(root: Path, lower: bytes) -> bytes | None:
         return b""
     finally:
         os.close(fd)
+
+
+def _add_overlay(lowers: Iterable[bytes], beside: dict[Digest, frozenset[bytes]]) -> None:
+    named = {lower: _digests(lower) for lower in lowers}
+    others = frozenset(lower for lower, digests in named.items() if not digests)
+    for digest in set().union(*named.values()):
+        beside[digest] = beside.get(digest, frozenset()) | others
 
 
 def _digests(path: bytes) -> set[Digest]:

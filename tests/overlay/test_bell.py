@@ -12,7 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from layerfs.bells import ring_of
+from layerfs.host.mounts import mounts_at
 from layerfs.oci import Tag
+from layerfs.store.overlays import OverlayMount
+from tests.cli.test_delegated import socket_of
 from tests.overlay.scene import command
 from tests.support import clients, daemon, mounts
 from tests.support.daemon import Daemon
@@ -183,6 +187,56 @@ def test_a_command_heals_containers_whose_daemon_died(
 
     for name, content in FILES.items():
         assert clients.read(root / name) == content
+
+
+def asked_first(root: Path, *daemons: Daemon) -> list[Daemon]:
+    """Return *daemons*, first the one that the overlay at *root* asks."""
+    found = next(filter(None, map(OverlayMount.of, mounts_at(root))))
+    return sorted(daemons, key=lambda one: ring_of(bytes(one.mountpoint)) not in found.others)
+
+
+@pytest.mark.parametrize(
+    "verb",
+    ["pull by the other mount", *(pytest.param(verb, marks=pytest.mark.long) for verb in ("pull", "status"))],
+)
+def test_a_command_heals_containers_though_another_mount_lives(
+    verb: str, tmp_path: Path, pushed: Tag, registry: Registry
+) -> None:
+    """It began before the overlay, and has seen nothing of it."""
+    store, quietly, root = tmp_path / "store", mounted_quietly(tmp_path), tmp_path / "root"
+    root.mkdir()
+    another = registry.push("overlay/healer", "2", image(PLAIN))
+    try:
+        with (
+            daemon.running(store, tmp_path / "first", "--log-level", "info", environment=quietly) as first,
+            daemon.running(store, tmp_path / "second", "--log-level", "info", environment=quietly) as second,
+        ):
+            command("overlay", "--lazy", "always", "--store", store, str(pushed), root)
+            asked, other = asked_first(root, first, second)
+            asked.process.terminate()
+            asked.process.wait()
+            assert f"{root}: cut off from 5" in asked.log()
+            with pytest.raises(OSError, match="not connected"):
+                clients.read(root / "other")
+
+            if verb == "status":
+                done = command("status", "--heal", "--store", store, root)
+                assert done.stderr == "layerfs: 2 layers that lazy overlays waited for are here\n"
+            elif verb == "pull":
+                command("pull", "--no-daemon", "--store", store, str(another))
+            else:
+                socket_of(other)
+                environment = daemon.clean_environment() | quietly
+                argv = [*daemon.LAYERFS, "pull", "--store", str(store), str(another)]
+                subprocess.run(argv, env=environment, check=True, capture_output=True)
+                assert "a pull for process" in other.log()
+
+            for name, content in FILES.items():
+                assert clients.read(root / name) == content
+            done = command("status", "--heal", "--store", store, root)
+            assert done.stderr == "", "all of it is here"
+    finally:
+        mounts.clear(root)
 
 
 def test_a_pull_goes_on_where_containers_cannot_be_healed(tmp_path: Path, own_registry: Registry) -> None:

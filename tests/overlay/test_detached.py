@@ -16,7 +16,7 @@ from layerfs.oci import Tag
 from layerfs.store import ImageStorage
 from layerfs.store.overlays import OverlayMount
 from tests.overlay.scene import command
-from tests.overlay.test_bell import BASE, FILES, IMAGE, PLAIN, TOP, mounted_quietly
+from tests.overlay.test_bell import BASE, FILES, IMAGE, PLAIN, TOP, asked_first, mounted_quietly
 from tests.support import clients, daemon, images, mounts
 from tests.support.daemon import Daemon
 from tests.support.images import image
@@ -151,6 +151,26 @@ def test_a_daemon_that_begins_heals_what_is_in_a_detached_overlay(
         mounted.process.wait()
         with daemon.running(store, tmp_path / "another", environment=mounted_quietly(tmp_path)):
             clients.wait_until(lambda: process.read("large") == FILES["large"])
+
+
+@pytest.mark.long
+def test_one_whose_mount_died_is_healed_though_another_mount_lives(
+    mounted: Daemon, pushed: Tag, root: Path, tmp_path: Path
+) -> None:
+    store, quietly = mounted.store, mounted_quietly(tmp_path)
+    with daemon.running(store, tmp_path / "another", environment=quietly) as second:
+        command("overlay", "--lazy", "always", "--store", store, str(pushed), root)
+        asked, _ = asked_first(root, mounted, second)
+        with inside(root) as process:
+            command("overlay", "--umount", "--detach", "--store", store, root)
+            done = command("status", "--heal", "--store", store)
+            assert done.stderr == "", "it is asked"
+            asked.process.kill()
+            asked.process.wait()
+            done = command("status", "--heal", "--store", store)
+            assert done.stderr == "layerfs: 2 layers that lazy overlays waited for are here\n"
+            for name, content in FILES.items():
+                assert process.read(name) == content
 
 
 @pytest.mark.long
