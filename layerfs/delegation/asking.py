@@ -10,11 +10,13 @@ from collections.abc import Iterator, Mapping
 from typing import Final
 
 from layerfs.delegation import places
-from layerfs.delegation.wire import FRAME_MAX, HEAD, KINDS, REQUEST_MAX, TAKEN
+from layerfs.delegation.wire import ALIVE, ALIVE_SECONDS, FRAME_MAX, HEAD, KINDS, REQUEST_MAX, TAKEN
 
 PATIENCE: Final = 0.5
 """Seconds for an answer. A daemon that lives takes a few ms, and more than 100 where ten want two processors;
 doing it without one takes half a second there is time for, and four times that where there is none."""
+SILENCE: Final = 6 * ALIVE_SECONDS
+"""Seconds without a frame after which the daemon stands still."""
 _TRIED: Final = 8
 """Daemons that are asked, of however many stores there are mounts."""
 _CLOSING: Final = 2.0
@@ -30,7 +32,7 @@ class Channel:
         self._buffer = b""
 
     def frames(self) -> Iterator[tuple[bytes, bytes]]:
-        """Yield kind and content of what it says, until there is no more, or what makes no sense."""
+        """Yield kind and content of what it says, until it ends, is silent for long, or makes no sense."""
         while (head := self._take(HEAD)) is not None:
             kind, size = head[:1], int.from_bytes(head[1:], "big")
             if kind not in KINDS or size > FRAME_MAX:
@@ -38,7 +40,8 @@ class Channel:
             payload = self._take(size)
             if payload is None:
                 return
-            yield kind, payload
+            if kind != ALIVE:
+                yield kind, payload
 
     def resized(self, width: int, height: int) -> None:
         """Say how large the terminal is now."""
@@ -101,7 +104,7 @@ def _asked_at(path: str, request: bytes, uid: int) -> Channel | None:
             link.sendall(request)
             kind, _ = next(channel.frames(), (b"", b""))
             if kind == TAKEN:
-                link.settimeout(None)
+                link.settimeout(SILENCE)
                 return channel
     except OSError:  # nobody listens, or it does not answer
         pass

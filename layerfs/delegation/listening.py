@@ -15,7 +15,7 @@ import msgspec
 import trio
 
 from layerfs.delegation import peers, places
-from layerfs.delegation.wire import END, REQUEST_MAX, PullRequest, framed
+from layerfs.delegation.wire import ALIVE, ALIVE_SECONDS, END, REQUEST_MAX, PullRequest, framed
 from layerfs.host.processes import start_time
 
 log = logging.getLogger(__name__)
@@ -30,10 +30,14 @@ class ClientLimits(msgspec.Struct, frozen=True):
     """For the whole of a request."""
     stuck_seconds: float = 30.0
     """Without a byte read by a client that there is something for."""
+    alive_seconds: float = ALIVE_SECONDS
+    """After which a client is told that its request is still being done."""
     waiting_bytes: int = 8 << 20
     """What may wait to be read by one client, beside the frame that was added last."""
 
 
+_STARTS: Final = "."
+"""Begins the name of a socket that nobody listens at yet, which is not to be taken for one of the dead."""
 _PAUSE: Final = 0.1
 """Seconds until it is tried again to take a connection, where that failed."""
 _SIZES: Final = 4
@@ -71,7 +75,7 @@ class Conversation:
         self._empty = trio.Event() if self._empty.is_set() else self._empty
         self._news.set()
 
-    def sketch(self, kind: bytes, payload: bytes) -> None:
+    def sketch(self, kind: bytes, payload: bytes = b"") -> None:
         """Have a frame sent unless others wait: one that the next of its kind replaces."""
         if not self._waiting:
             self.say(kind, payload)
@@ -99,6 +103,12 @@ class Conversation:
                         self._scope.cancel()
                 self._bytes -= len(self._waiting.pop(0))
             self._empty.set()
+
+    async def live(self) -> None:
+        """Say now and then that it goes on. Runs until cancelled."""
+        while True:
+            await trio.sleep(self._limits.alive_seconds)
+            self.sketch(ALIVE)
 
     async def listen(self) -> None:
         """Hear of the client's terminal until it goes; then all that is done for it is cancelled."""
@@ -134,16 +144,19 @@ class Desk:
     def listening(self, directory: str) -> Iterator[socket.socket]:
         """Listen in *directory* for the block. Raises OSError."""
         _prepare(directory)
-        path = f"{directory}/{places.name_of(f'{os.getpid()}-{start_time(os.getpid())}')}"
+        name = places.name_of(f"{os.getpid()}-{start_time(os.getpid())}")
+        early, path = f"{directory}/{_STARTS}{name}", f"{directory}/{name}"
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
-            listener.bind(path)
+            listener.bind(early)
             try:
-                os.chmod(path, 0o600)
+                os.chmod(early, 0o600)
                 listener.listen(self._limits.clients)
+                os.rename(early, path)
                 yield listener
             finally:
-                with suppress(OSError):
-                    os.unlink(path)
+                for each in (early, path):
+                    with suppress(OSError):
+                        os.unlink(each)
 
     async def serve(self, listener: socket.socket) -> None:
         """Attend to whoever connects. Runs until cancelled."""
@@ -184,6 +197,7 @@ class Desk:
         async with trio.open_nursery() as nursery:
             conversation = Conversation(link, self._limits, nursery.cancel_scope)
             nursery.start_soon(conversation.send_on)
+            nursery.start_soon(conversation.live)
             nursery.start_soon(conversation.listen)
             await self._attend(request, pid, conversation)
             nursery.cancel_scope.cancel()
@@ -209,7 +223,7 @@ def _prepare(directory: str) -> None:
         os.mkdir(directory, 0o700)
     if not places.is_private(directory, os.geteuid()):
         raise PermissionError(errno.EPERM, "not a directory of this user alone", directory)
-    for path in (f"{directory}/{name}" for name in os.listdir(directory)):
+    for path in (f"{directory}/{name}" for name in os.listdir(directory) if not name.startswith(_STARTS)):
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as link, suppress(OSError):
             link.setblocking(False)
             try:

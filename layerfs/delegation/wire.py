@@ -32,9 +32,13 @@ DRAWING: Final = b"d"
 """Lines that take the place of those drawn last; none at all at the end."""
 NOTE: Final = b"n"
 """What the command has to know to go on by itself, for the verb to read."""
+ALIVE: Final = b"."
+"""The daemon goes on, and there is nothing else to say."""
 END: Final = b"x"
 """All is done: the exit code, one byte."""
-KINDS: Final = (TAKEN, REFUSED, OUTPUT, COMPLAINT, DRAWING, NOTE, END)
+KINDS: Final = (TAKEN, REFUSED, OUTPUT, COMPLAINT, DRAWING, NOTE, ALIVE, END)
+ALIVE_SECONDS: Final = 5.0
+"""Between two such frames."""
 
 OWN: Final = "LAYERFS_"
 """How the variables begin that are ours: all of them are sent."""

@@ -31,7 +31,7 @@ def socket_of(daemon: Daemon) -> Path:
     directory = Path(str(places.directory(daemon_environment(daemon), os.geteuid())))
 
     def found() -> list[Path]:
-        return list(directory.glob(f"*-{daemon.pid}-*")) if directory.is_dir() else []
+        return list(directory.glob(f"[!.]*-{daemon.pid}-*")) if directory.is_dir() else []
 
     clients.wait_until(lambda: bool(found()))
     return found()[0]

@@ -46,7 +46,9 @@ def hung_up(daemon: Daemon) -> None:
 
 
 @pytest.mark.needs_root
-@pytest.mark.parametrize("which", LOGINS)
+@pytest.mark.parametrize(
+    "which", [pytest.param(one, marks=[pytest.mark.long] if one == "programs" else []) for one in LOGINS]
+)
 def test_no_login_file_ends_a_mount_or_half_of_a_reload(
     layerfs: CommandLine, registry: Registry, which: str
 ) -> None:

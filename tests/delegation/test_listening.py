@@ -15,10 +15,22 @@ import pytest
 import trio
 import trio.lowlevel
 
-from layerfs.delegation import places
+from layerfs.delegation import asking, places
+from layerfs.delegation import listening as room
 from layerfs.delegation.asking import Channel, asked
 from layerfs.delegation.listening import Attend, ClientLimits, Conversation, Desk, received
-from layerfs.delegation.wire import END, OUTPUT, REFUSED, REQUEST_MAX, TAKEN, PullRequest, ScreenSize, framed
+from layerfs.delegation.wire import (
+    ALIVE,
+    END,
+    HEAD,
+    OUTPUT,
+    REFUSED,
+    REQUEST_MAX,
+    TAKEN,
+    PullRequest,
+    ScreenSize,
+    framed,
+)
 
 REQUEST = PullRequest("0.1", ScreenSize(), ("image",), {"HOME": "/root"})
 WHOLE = REQUEST.packed()
@@ -51,7 +63,8 @@ async def listening(
     with desk.listening(directory) as listener:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(desk.serve, listener)
-            yield listener.getsockname()
+            (path,) = places.sockets(directory)
+            yield path
             nursery.cancel_scope.cancel()
 
 
@@ -90,6 +103,44 @@ async def test_sockets_of_the_dead_are_taken_away(directory: str) -> None:
     async with listening(directory) as path:
         assert os.listdir(directory) == [os.path.basename(path)]
         assert await trio.to_thread.run_sync(ask)
+
+
+async def test_daemons_that_start_at_once_leave_each_other_their_sockets(
+    directory: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other one looks when this one has a socket, and does not listen yet."""
+    chmod = os.chmod
+
+    def other_starts(path: str, mode: int) -> None:
+        chmod(path, mode)
+        room._prepare(directory)
+
+    monkeypatch.setattr(os, "chmod", other_starts)
+    async with listening(directory):
+        assert await trio.to_thread.run_sync(ask) == [(OUTPUT, b"image"), (END, b"\7")]
+    assert os.listdir(directory) == []
+
+
+async def takes(request: PullRequest, pid: int, conversation: Conversation) -> None:
+    """Take what is asked, and never end it."""
+    conversation.say(TAKEN)
+    await trio.sleep_forever()
+
+
+async def test_a_daemon_says_that_it_goes_on(directory: str) -> None:
+    limits = ClientLimits(alive_seconds=0.01)
+    async with listening(directory, takes, limits) as path, await connected(path) as client:
+        await client.send_all(WHOLE)
+        with trio.fail_after(30):
+            assert await received(client.socket, HEAD) == framed(TAKEN)
+            assert await received(client.socket, 3 * HEAD) == 3 * framed(ALIVE)
+
+
+async def test_a_daemon_that_stands_still_is_left(directory: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(asking, "SILENCE", 0.1)
+    async with listening(directory, takes, ClientLimits(alive_seconds=1e6)):
+        with trio.fail_after(30):
+            assert await trio.to_thread.run_sync(ask, abandon_on_cancel=True) == []
 
 
 HOSTILE = {
