@@ -11,6 +11,7 @@ from layerfs.api.lazystack import LazyStack
 from layerfs.errors import StoreError, UsageError
 from layerfs.host.mountpoint import Mountpoint
 from layerfs.host.overlay import SOURCE
+from layerfs.store.detaching import detach as detach_root
 from layerfs.store.roots import OverlayRoot
 from layerfs.store.scratch import Scratch, remove_scratches
 
@@ -50,13 +51,16 @@ class RootMount:
     def unmount(self, *, detach: bool) -> Scratch | None:
         """Unmount it and return what it leaves to be removed; harmless a second time.
 
-        Raises MountError while it is used, unless *detach*.
+        Raises MountError while it is used, unless *detach*; then also StoreFull, StoreReadOnly, StoreError.
         """
         if self._mounted:
             with Mountpoint.open(self.path) as target:
                 found = target.mount()
                 if found is not None and (found.fstype, found.source) == (b"overlay", SOURCE):
-                    target.unmount(lazy=detach)
+                    if detach:
+                        detach_root(target, found, keep=self._scratch is None)
+                    else:
+                        target.unmount()
             self._mounted = False
         scratch, self._scratch = self._scratch, None
         return scratch

@@ -204,33 +204,16 @@ def _root(
     )
 
 
-def _leave(target: Mountpoint, found: "Mount", *, detach: bool, keep: bool) -> None:
-    """Unmount what is *found* at *target*; *keep* what it is made of if it is used and is to be detached."""
-    try:
-        target.unmount()
-    except MountError:
-        if not detach:
-            raise
-        if keep:  # before nobody sees it any more
-            _keep(found)
-        target.unmount(lazy=True)
+def _leave(target: Mountpoint, found: "Mount", *, keep: bool) -> None:
+    """Detach what is *found* at *target*; say so if what it is made of is to be kept, and was."""
+    from layerfs.store.detaching import detach
 
-
-def _keep(found: "Mount") -> None:
-    """Have what an overlay without a scratch is made of stay in its store. Raises StoreError."""
-    from layerfs.store.overlays import OverlayMount
-    from layerfs.store.scratch import keep_until_boot
-    from layerfs.store.usage import lower_directories
-
-    overlay = OverlayMount.of(found)
-    if overlay is None or overlay.store is None:
-        return
-    keep_until_boot(overlay.store, found.point, list(lower_directories(found)))
-    click.echo(
-        f"layerfs: {os.fsdecode(found.point)}: detached; what it is made of stays in the store until the "
-        "next boot, as nobody can see how long processes are in it",
-        err=True,
-    )
+    if detach(target, found, keep=keep):
+        click.echo(
+            f"layerfs: {target}: detached; what it is made of stays in the store until the "
+            "next boot, as nobody can see how long processes are in it",
+            err=True,
+        )
 
 
 def _unmount(settings: Settings, directory: Path, *, detach: bool) -> None:
@@ -245,7 +228,10 @@ def _unmount(settings: Settings, directory: Path, *, detach: bool) -> None:
                 raise MountError(
                     f"{directory}: a mount of type {kind}, not one of layerfs overlay (use umount)"
                 )
-            _leave(target, found, detach=detach, keep=not scratches)
+            if detach:
+                _leave(target, found, keep=not scratches)
+            else:
+                target.unmount()
         elif not scratches:
             raise MountError(f"{directory}: nothing is mounted there")
     left = [scratch for scratch in scratches if not scratch.remove()]

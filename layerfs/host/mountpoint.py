@@ -137,8 +137,8 @@ class Mountpoint:
         """Detach what is on top, which goes on for those who have files open. Raises OSError."""
         call("umount2", self.inside, _UMOUNT_NOFOLLOW | _MNT_DETACH)
 
-    def unmount(self, *, lazy: bool = False, force: bool = False) -> None:
-        """Unmount what is on top; with *lazy* even while it is used. Raises MountError.
+    def unmount(self, *, lazy: bool = False, force: bool = False) -> bool:
+        """Unmount what is on top; with *lazy* even while it is used: True if it was. Raises MountError.
 
         Lazy tries without first, so that the mount is really gone when nobody uses it. With *force* the
         kernel first ends the connection to a daemon of FUSE, for all who wait for it, whether or not the
@@ -147,10 +147,12 @@ class Mountpoint:
         """
         self.let_go()
         error = self._try_unmount(_MNT_FORCE if force else 0)
-        if error is not None and error.errno == EBUSY and lazy:
+        used = error is not None and error.errno == EBUSY and lazy
+        if used:
             error = self._try_unmount(_MNT_DETACH)
         if error is not None:
             raise MountError(f"{self}: {_refusal(self.mount(), error)}")
+        return used
 
     def let_go(self) -> None:
         """Close `fd`, which is a use of what it is in."""

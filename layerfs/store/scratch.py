@@ -241,23 +241,6 @@ def make_scratch(images_dir: Path, target: bytes, root: Path) -> Scratch:
     return scratch
 
 
-def keep_until_boot(images_dir: Path, target: bytes, lowers: Sequence[bytes]) -> None:
-    """Keep *lowers* of an overlay without a scratch, which was just detached from *target* while it was used.
-
-    The kernel tells nobody how long that one lives. Raises StoreFull, StoreReadOnly, StoreError.
-    """
-    layout = StoreLayout(images_dir)
-    path = layout.overlays / os.urandom(16).hex()
-    lock = Locks(layout.lock).take(path)
-    try:
-        with disk_errors(f"{path}: cannot make"):
-            make_directories(path, 0o700, 0o700)
-            os.symlink(target, path / "target")
-        Scratch(path, target, lock).note([os.fsdecode(lower) for lower in lowers])
-    finally:
-        lock.release()
-
-
 def scratches_of(images_dir: Path, target: bytes) -> list[Scratch]:
     """Return the scratches that were made for overlays at *target*, mounted or not. Raises StoreError."""
     return [scratch for scratch in all_scratches(images_dir) if scratch.target == target]

@@ -3,11 +3,12 @@
 import contextlib
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
 
+import layerfs
 from layerfs.containers import tocs_in_use
 from layerfs.host.mountpoint import Mountpoint
 from layerfs.host.mounts import mounts_at
@@ -15,6 +16,7 @@ from layerfs.host.overlay import Overlay, is_in_use, mount_overlay
 from layerfs.oci import Tag
 from layerfs.store import ImageStorage
 from layerfs.store.overlays import OverlayMount
+from layerfs.store.scratch import Scratch
 from tests.overlay.scene import command
 from tests.overlay.test_bell import BASE, FILES, IMAGE, PLAIN, TOP, asked_first, mounted_quietly
 from tests.support import clients, daemon, images, mounts
@@ -191,6 +193,46 @@ def test_with_an_upper_directory_of_ones_own_it_is_the_same(
     collected(mounted.store)
     assert scratches(mounted.store) == []
     assert (upper / "new").read_bytes() == b"new"
+
+
+def test_a_root_of_the_api_is_kept_as_well(store: Path, registry: Registry, root: Path) -> None:
+    layers = [images.layer(images.file(f"api-{number}", b"a")) for number in range(2)]
+    whole = registry.push("overlay/detached-api", "1", image(*layers))
+    with layerfs.Store.open(store) as opened:
+        made = opened.image(str(whole)).mount(root, lazy="never")
+        with inside(root) as process:
+            made.close(detach=True)
+            opened.close()
+            collected(store)
+            assert process.read("api-0") == b"a"
+
+
+@pytest.mark.parametrize("umounted", [False, True])
+def test_nothing_is_kept_for_nobody(
+    store: Path, registry: Registry, root: Path, monkeypatch: pytest.MonkeyPatch, umounted: bool
+) -> None:
+    """The process leaves in the moment before the overlay would be detached, or another one unmounts it."""
+    layers = [images.layer(images.file(f"nobody-{number}", b"n")) for number in range(2)]
+    whole = registry.push("overlay/detached-nobody", "1", image(*layers))
+    command("overlay", "--lazy", "never", "--store", store, str(whole), root)
+    note = Scratch.note
+
+    with inside(root) as process:
+
+        def note_and_leave(scratch: Scratch, lowers: Iterable[str]) -> None:
+            note(scratch, lowers)
+            process.leave()
+            if umounted:
+                clients.run("umount", root)
+
+        monkeypatch.setattr(Scratch, "note", note_and_leave)
+        done = command("overlay", "--umount", "--detach", "--store", store, root, check=False)
+
+    assert (done.returncode, "nothing is mounted" in done.stderr) == (int(umounted), umounted)
+    assert "until the next boot" not in done.stderr
+    assert scratches(store) == []
+    collected(store)
+    assert os.listdir(store / "extracted") == []
 
 
 def test_a_read_only_lazy_overlay_stays_read_only(mounted: Daemon, pushed: Tag, root: Path) -> None:
