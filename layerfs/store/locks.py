@@ -215,6 +215,15 @@ class Locks:
         """Return the byte of a staged file or tree: its owner takes it first, then makes the file."""
         return ByteLock(self._path, _offset(hashlib.sha256(os.fsencode(path.name)).digest(), 0))
 
+    def upper(self, directory: Path) -> ByteLock:
+        """Return the byte of whoever mounts an overlay with a user's upper *directory*, or asks about one.
+
+        Raises OSError if it is not there.
+        """
+        status = directory.stat()
+        identity = b"upper %d %d" % (status.st_dev, status.st_ino)
+        return ByteLock(self._path, _offset(hashlib.sha256(identity).digest(), 0))
+
     def is_held(self, path: Path) -> bool:
         """Say whether the staged *path* is in somebody's hands. Raises StoreReadOnly, StoreError."""
         return _is_held(self.name(path))

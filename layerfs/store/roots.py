@@ -48,9 +48,12 @@ class OverlayRoot(msgspec.Struct, frozen=True, kw_only=True):
 
     def mount_lazily(self, target: Mountpoint, scratch: "Scratch") -> None:
         """Mount what is not all here: the topmost of *lowers* lies in *scratch*. Raises as `mount` does."""
-        if self.upper is not None:
-            scratch.has_upper_at(self.upper)
-        self.mount(target, scratch)
+        if self.upper is None:
+            self.mount(target, scratch)
+            return
+        scratch.has_upper_at(self.upper)
+        with scratch.upper_alone():
+            self.mount(target, scratch)
 
     def _overlay(self, scratch: "Scratch | None") -> Overlay:
         lowers = [os.fsencode(path) for path in self.lowers]

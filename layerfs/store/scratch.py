@@ -16,6 +16,7 @@ lock of the scratch, as who mounts does, who never waits for it: the name is new
 import logging
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -91,6 +92,19 @@ class Scratch(msgspec.Struct, frozen=True):
             self.upper.rmdir()
             self.upper.symlink_to(upper.resolve())  # it may come as a descriptor
 
+    @contextmanager
+    def upper_alone(self) -> Iterator[None]:
+        """Keep the upper directory of a user from others, who may have another scratch for the same.
+
+        To be held by who mounts, and by who asks. Raises StoreError, OSError.
+        """
+        lock = Locks(StoreLayout(self.path.parent.parent).lock).upper(self.upper)
+        lock.acquire(_ASKED_SECONDS)
+        try:
+            yield
+        finally:
+            lock.release()
+
     def lowers(self) -> list[bytes]:
         """Return the lower directories that its overlay has if it lives. Raises OSError."""
         try:
@@ -153,11 +167,16 @@ class Scratch(msgspec.Struct, frozen=True):
         try:
             if not self.upper.is_dir():
                 return bool(self.lowers())
+            if self.upper.is_symlink():  # its user's is not touched
+                with self.upper_alone():
+                    return is_in_use(os.fsencode(self.upper))
             aside = None
-            if going and not self.upper.is_symlink():  # its user's is not touched
+            if going:
                 (self.path / _EMPTY).mkdir(exist_ok=True)
                 aside = os.fsencode(self.work), os.fsencode(self.path / _EMPTY)
             return is_in_use(os.fsencode(self.upper), aside)
+        except StoreError:  # with that directory another one is being mounted
+            return True
         except OSError as exc:
             log.debug("%s: whether its overlay lives cannot be asked: %s", self.path, exc)
             return False

@@ -9,9 +9,10 @@ import pytest
 from layerfs.errors import StoreError
 from layerfs.host.mountpoint import Mountpoint
 from layerfs.host.overlay import Overlay, is_in_use, mount_overlay
-from layerfs.store import ImageStorage, scratch
+from layerfs.store import ImageStorage, roots, scratch
 from layerfs.store.layout import StoreLayout
 from layerfs.store.locks import Locks
+from layerfs.store.roots import OverlayRoot
 from layerfs.store.scratch import Scratch, all_scratches, make_scratch
 
 pytestmark = pytest.mark.needs_root
@@ -71,6 +72,32 @@ def test_who_removes_waits_for_who_asks(storage: ImageStorage) -> None:
     begun.set()
     assert seen.remove()
     thread.join()
+
+
+def test_nobody_asks_about_an_upper_directory_that_another_overlay_is_being_mounted_with(
+    storage: ImageStorage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is of a user, and the scratch of an earlier overlay of theirs is still there."""
+    upper, work, target = (tmp_path / name for name in ("upper", "work", "target"))
+    for path in (upper, work, target):
+        path.mkdir()
+    earlier, one = made(storage, 0), made(storage, 1)
+    earlier.has_upper_at(upper)
+    earlier.lock.release()
+    monkeypatch.setattr(scratch, "_ASKED_SECONDS", 0.0)
+
+    def mount(overlay: Overlay, there: Mountpoint) -> None:
+        assert earlier.is_used_unseen(), "nobody knows"
+        assert is_in_use(bytes(upper)) is False
+        mount_overlay(overlay, there)
+
+    monkeypatch.setattr(roots, "mount_overlay", mount)
+    lowers = [str(tmp_path / "lower")]
+    root = OverlayRoot(lowers=lowers, upper=upper, work=work, options=frozenset(), gone="gone")
+    with Mountpoint.open(target) as there:
+        root.mount_lazily(there, one)
+        there.unmount()
+    assert not earlier.is_used_unseen()
 
 
 @pytest.mark.long
