@@ -172,6 +172,20 @@ def test_a_daemon_that_does_not_answer_is_not_waited_for(
     assert pulls(mounted) == 0
 
 
+@pytest.mark.long
+def test_a_daemon_that_stands_still_in_the_middle_is_left(
+    layerfs: CommandLine, faulty: FaultyRegistry, mounted: Daemon
+) -> None:
+    with stalled(layerfs, faulty, mounted, "-q") as (process, built):
+        mounted.process.send_signal(signal.SIGSTOP)
+        try:  # who goes on alone needs more than Python has
+            clients.wait_until(lambda: "msgspec" in Path(f"/proc/{process.pid}/maps").read_text())
+        finally:
+            mounted.process.send_signal(signal.SIGCONT)
+        output, _ = process.communicate(timeout=60)
+    assert (process.returncode, output) == (0, f"{built.digest}\n")
+
+
 def test_what_a_daemon_does_is_drawn_on_the_terminal_of_the_command(
     layerfs: CommandLine, faulty: FaultyRegistry, mounted: Daemon
 ) -> None:

@@ -9,10 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from layerfs.app import registries_of
+from layerfs.cli.reread import FilesInForce
 from layerfs.cli.trusted import Consulted
 from layerfs.registry import RegistrySettings
 from layerfs.settings import Settings
-from layerfs.supervision import clock_of_files
+from layerfs.supervision import Asked, InForce, clock_of_files
 from tests.cli.conftest import CommandLine
 from tests.cli.test_delegated import pulls, serving
 from tests.support import clients
@@ -117,15 +119,19 @@ def test_no_pull_lets_others_fetch_more(
         assert looks(daemon, names[2]) == 0
 
 
+def later_than(path: Path) -> int:
+    """Return a time after the last change of *path*, of which a kernel may know more than its steps."""
+    while (now := clock_of_files()) <= path.stat().st_ctime_ns:
+        pass
+    return now
+
+
 def test_what_changed_while_it_was_read_is_not_taken_for_what_was_read(tmp_path: Path) -> None:
     certificate = written(tmp_path, "certs/a.b/ca.crt", "x")
     login = written(tmp_path, "auth.json", "{}")
     settings = Settings(store=tmp_path, authfile=login, hosts_dir=tmp_path / "none")
     registries = RegistrySettings(authfile=login, certs_dirs=(tmp_path / "certs",))
-    # The clock of files goes in steps: all before this one is over.
-    before = clock_of_files()
-    while (read := clock_of_files()) == before:
-        pass
+    read = later_than(login)
     fine = Consulted.of(registries, settings, since=read)
     assert fine == Consulted.of(registries, settings)
     assert fine.elsewhere(fine) == ""
@@ -138,8 +144,15 @@ def test_what_changed_while_it_was_read_is_not_taken_for_what_was_read(tmp_path:
     assert Consulted.of(registries, settings, since=read).logins is None
 
 
-def test_what_files_say_of_registries_is_compared_with_what_was_read(tmp_path: Path) -> None:
-    settings = Settings(store=tmp_path)
-    one = Consulted.of(RegistrySettings(allowed=frozenset({"a.b"})), settings)
-    other = Consulted.of(RegistrySettings(allowed=frozenset({"a.b", "c.d"})), settings)
-    assert "registries" in one.elsewhere(other)
+def test_what_the_downloader_was_given_counts_and_not_what_files_say_by_now(tmp_path: Path) -> None:
+    login = written(tmp_path, "auth.json", "{}")
+    conf = written(tmp_path, "registries.conf", "")
+    (tmp_path / "hosts").mkdir()
+    settings = Settings(store=tmp_path, authfile=login, registries_conf=conf, hosts_dir=tmp_path / "hosts")
+    in_force = InForce(settings)
+    in_force.asked = Asked(registries_of(settings), later_than(tmp_path / "hosts"), lambda: None)
+    conf.write_text('[[registry]]\nlocation = "a.b"\nblocked = true\n')
+    files = FilesInForce(in_force)  # a mount has one once it answers
+    assert "registries" in files.difference(Consulted.of(registries_of(settings), settings))
+    conf.write_text("")
+    assert files.difference(Consulted.of(registries_of(settings), settings)) == ""
