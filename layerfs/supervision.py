@@ -102,7 +102,7 @@ class InForce:
 
 
 def clock_of_files() -> int:
-    """Return the nanoseconds since 1970 that a file would have that changed now."""
+    """Return nanoseconds since 1970, no more than a file would have that changed now."""
     return time.clock_gettime_ns(_COARSE)
 
 

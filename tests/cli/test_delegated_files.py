@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -73,6 +74,16 @@ def test_no_login_file_ends_a_mount_or_half_of_a_reload(
         assert clients.runs(daemon.pid)
 
 
+@pytest.fixture
+def reachable(layerfs: CommandLine) -> Iterator[CommandLine]:
+    """A command line whose mounts other users reach: each session of pytest closes the directories of all."""
+    with tempfile.TemporaryDirectory(prefix="lfs-") as directory:
+        Path(directory).chmod(0o755)
+        home = Path(directory, "home")
+        home.mkdir(mode=0o755)
+        yield CommandLine(home, layerfs.server)
+
+
 def looks(daemon: Daemon, path: str) -> int:
     """Return how another user fares who looks at an image."""
     argv = ["cat", str(daemon.images / path / "config.json")]
@@ -83,38 +94,35 @@ def looks(daemon: Daemon, path: str) -> int:
 @pytest.mark.needs_root
 @pytest.mark.parametrize("configured", [False, True], ids=["by the mount alone", "by a file for both"])
 def test_no_pull_lets_others_fetch_more(
-    layerfs: CommandLine, faulty: FaultyRegistry, registry: Registry, configured: bool
+    reachable: CommandLine, faulty: FaultyRegistry, registry: Registry, configured: bool
 ) -> None:
     """What a login lends to others it lends at a reload, which somebody asks for."""
-    for parent in (layerfs.home, *layerfs.home.parents):
-        if parent == Path(tempfile.gettempdir()):
-            break
-        parent.chmod(0o755)
     names = [
         str(registry.push(f"delegated/others-{one}", "1", image(layer(file("a", b"o"))))) for one in "abc"
     ]
     if configured:
-        written(layerfs.home, ".config/layerfs/config.toml", "allow_other = true\n")
+        written(reachable.home, ".config/layerfs/config.toml", "allow_other = true\n")
     faulty.push("a/b", "1", image(layer(file("a", b"others"))))
-    layerfs("login", "--username", USER, "--password-stdin", faulty.host, stdin=PASSWORD)
-    logins = layerfs.home / "run/containers/auth.json"
+    reachable("login", "--username", USER, "--password-stdin", faulty.host, stdin=PASSWORD)
+    logins = reachable.home / "run/containers/auth.json"
     assert logins.exists()
-    with serving(layerfs, "--allow-other") as daemon:
+    with serving(reachable, "--allow-other") as daemon:
         assert looks(daemon, names[0]) == errno.EACCES
         before = logins.read_text()
         logins.write_text(before.replace("{", '{"auths2":{},', 1))  # changed, and says the same
-        layerfs("pull", "-q", f"{faulty.host}/a/b:1", code=None)
+        reachable("pull", "-q", f"{faulty.host}/a/b:1", code=None)
         assert pulls(daemon) == configured
         logins.write_text(f'{{"auths": {{"{registry.host}": {{"auth": "dTpw"}}, "{faulty.host}": {{}}}}}}')
         written(
-            layerfs.home,
+            reachable.home,
             ".config/containers/registries.conf",
             '[[registry]]\nlocation = "a.b"\nblocked = true\n',
         )
-        layerfs("pull", "-q", "127.0.0.1:1/none", code=None)
-        layerfs("pull", "-q", f"{faulty.host}/a/b:1", code=None)
+        reachable("pull", "-q", "127.0.0.1:1/none", code=None)
+        reachable("pull", "-q", f"{faulty.host}/a/b:1", code=None)
         assert pulls(daemon) == configured
         assert looks(daemon, names[1]) == errno.EACCES
+        assert "others-b" in daemon.log()
         hung_up(daemon)
         assert looks(daemon, names[2]) == 0
 
