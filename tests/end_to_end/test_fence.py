@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.store.helpers import shared_place
 from tests.support import clients, daemon, images
 from tests.support.registry import Registry
 
@@ -61,25 +62,25 @@ def test_a_login_is_configuration_enough(
     assert content == b"content"
 
 
-def test_status_json_discloses(registry: Registry, store: Path, mountpoint: Path, tmp_path: Path) -> None:
+def test_status_json_discloses(registry: Registry, store: Path, tmp_path: Path) -> None:
     """What a login is called, and what was asked for, is nobody's business but the daemon's user's."""
     authfile = tmp_path / "auth.json"
     authfile.write_text(f'{{"auths": {{"{registry.host}": {{"auth": "dTpw"}}}}}}')
-    for parent in (tmp_path, *tmp_path.parents[:3]):
-        parent.chmod(0o755)
-    log = tmp_path / "log"
-    arguments = ["--allow-other", "--authfile", str(authfile), "--log-file", str(log)]
-    with daemon.running(store, mountpoint, *arguments) as running:
-        _attempt(running.images / registry.host / "asked:1" / "rootfs")
-        status = mountpoint / ".layerfs" / "status.json"
-        assert b"asked:1" in clients.read(status)
+    with shared_place() as place:  # others reach what is in it
+        mountpoint, log = place / "mount", place / "log"
+        mountpoint.mkdir()
+        arguments = ["--allow-other", "--authfile", str(authfile), "--log-file", str(log)]
+        with daemon.running(store, mountpoint, *arguments) as running:
+            _attempt(running.images / registry.host / "asked:1" / "rootfs")
+            status = mountpoint / ".layerfs" / "status.json"
+            assert b"asked:1" in clients.read(status)
 
-        others = [
-            subprocess.run(["cat", path], user=65534, group=65534, extra_groups=[], capture_output=True)
-            for path in (status, log)
-        ]
-        assert [done.stdout for done in others] == [b"", b""]
-        assert all(b"Permission denied" in done.stderr for done in others)
+            others = [
+                subprocess.run(["cat", path], user=65534, group=65534, extra_groups=[], capture_output=True)
+                for path in (status, log)
+            ]
+            assert [done.stdout for done in others] == [b"", b""]
+            assert all(b"Permission denied" in done.stderr for done in others)
 
 
 @pytest.mark.parametrize("option", ["max_read=1", "allow_others", "store"])

@@ -16,6 +16,7 @@ from layerfs.errors import MountError
 from layerfs.host.mountpoint import Mountpoint
 from layerfs.host.mounts import is_dead, mounts_at
 from tests.fuse.conftest import PATIENCE, Edge, drop_caches, edge_at, started, wait_until
+from tests.store.helpers import shared_place
 from tests.support import mounts
 
 pytestmark = [pytest.mark.needs_fuse]
@@ -160,9 +161,7 @@ def test_a_missing_mountpoint_is_told(tmp_path: Path) -> None:
     ("arguments", "status"),
     [pytest.param((), 1, id="private"), pytest.param(("--allow-other",), 0, id="allow-other")],
 )
-def test_others_get_in_only_if_allowed(tmp_path: Path, arguments: tuple[str, ...], status: int) -> None:
-    for parent in (tmp_path, *tmp_path.parents[:3]):
-        parent.chmod(0o755)
-    with edge_at(tmp_path, *arguments) as edge:
+def test_others_get_in_only_if_allowed(arguments: tuple[str, ...], status: int) -> None:
+    with shared_place() as place, edge_at(place, *arguments) as edge:
         done = subprocess.run(["cat", edge.root / "plain" / "hello"], user=65534, capture_output=True)
     assert done.returncode == status
