@@ -176,6 +176,7 @@ AREAS: Final = (
             "delegation/test_listening.py",
             "delegation/test_peers.py",
             *_below("cli/test_delegated.py", "test_a_pull_that_would_be_another_is_the_commands_own"),
+            *_below("cli/test_delegated_files.py", "test_no_pull_lets_others_fetch_more"),
             "host/test_trust.py",
             "host/test_mountpoint.py",
             "overlay/test_neighbours.py",
