@@ -61,7 +61,7 @@ def _is_missing(storage: ImageStorage, toc: Digest) -> bool:
         here = storage.lazy.count(toc)
     except LayerfsError:  # who would have it says why that cannot be
         return True
-    return here.files < here.of_files
+    return here.lacking > 0
 
 
 def unfinished(storage: ImageStorage, platform: Platform) -> list[LayersNeed]:
@@ -87,7 +87,7 @@ def log_who_is_cut_off(storage: ImageStorage) -> None:
     """Say which overlays of this mount namespace no mount serves any more, before all of theirs is here."""
     try:
         missing = {
-            overlay: sum(here.of_files - here.files for here in map(storage.lazy.count, overlay.tocs))
+            overlay: sum(storage.lazy.count(toc).lacking for toc in overlay.tocs)
             for overlay in overlays_on(storage.images_dir)
         }
         # Other mounts are looked at last, and only for a reason: a look at one is a use, and whoever unmounts

@@ -101,4 +101,4 @@ def _missing(store: Path, found: "OverlayMount") -> tuple[int | None, int | None
             here = [storage.lazy.count(toc) for toc in found.tocs]
     except LayerfsError:
         return None, None
-    return sum(one.of_files - one.files for one in here), sum(one.of_bytes - one.bytes for one in here)
+    return sum(one.lacking for one in here), sum(one.of_bytes - one.bytes for one in here)

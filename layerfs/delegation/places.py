@@ -48,7 +48,7 @@ def _mounts() -> int:
 
 
 def _is_root_of_all() -> bool:
-    """Say whether root here is the machine's root: a user namespace maps fewer ids."""
+    """Say whether root here is the machine's root, as `layerfs.host.namespaces` says it to others."""
     try:
         with open(_UID_MAP, "rb", buffering=0) as file:
             return file.read(100).split() == [b"0", b"0", b"4294967295"]

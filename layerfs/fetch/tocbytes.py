@@ -12,6 +12,7 @@ from layerfs.flights import SingleFlight
 from layerfs.layer import footer
 from layerfs.oci import Descriptor, Digest, Repository
 from layerfs.oci.toc import Stretch, TocPlace
+from layerfs.store.parts import Part
 from layerfs.store.tocs import StagedToc
 
 
@@ -20,15 +21,18 @@ class TocBytes:
 
     def __init__(self, nursery: trio.Nursery, parts: BlobParts) -> None:
         self._parts = parts
-        self._flights: SingleFlight[tuple[str, Digest], None] = SingleFlight(nursery)
+        self._flights: SingleFlight[tuple[str, Digest, TocPlace], list[Part]] = SingleFlight(nursery)
 
-    async def begin(self, repository: Repository, blob: Descriptor, place: TocPlace) -> None:
-        """Have what is asked for first: the TOC, or the end of the blob. Raises LayerfsError, as NoRanges."""
+    async def begin(self, repository: Repository, blob: Descriptor, place: TocPlace) -> list[Part]:
+        """Have what is asked for first: the TOC, or the end of the blob; return the parts that hold it.
 
-        async def first() -> None:
-            await self._parts.have(repository, blob, _first(blob, place))
+        Raises InvalidLayer, LayerfsError, as NoRanges.
+        """
 
-        await self._flights.do((repository.registry, blob.digest), first)
+        async def first() -> list[Part]:
+            return await self._parts.have(repository, blob, _first(blob, place))
+
+        return await self._flights.do((repository.registry, blob.digest, place), first)
 
     async def fetch(
         self, repository: Repository, blob: Descriptor, place: TocPlace, toc: StagedToc
@@ -37,14 +41,13 @@ class TocBytes:
 
         Raises InvalidLayer, LayerfsError, as NoRanges.
         """
-        await self.begin(repository, blob, place)
+        parts, spans = await self.begin(repository, blob, place), _first(blob, place)
         if place.stretch is None:
-            (tail,) = _first(blob, place)
-            parts = await self._parts.have(repository, blob, [tail])
+            (tail,) = spans
             raw = await trio.to_thread.run_sync(read_span, parts, tail)
             place = footer.locate(place, raw, blob.size)
-        spans = _first(blob, place)
-        parts = await self._parts.have(repository, blob, spans)
+            spans = _first(blob, place)
+            parts = await self._parts.have(repository, blob, spans)
 
         def write() -> None:
             toc.write(*(read_span(parts, span) for span in spans))

@@ -105,10 +105,8 @@ def by_descriptors(overlay: Overlay, target: Mountpoint) -> None:
         _set_directories(context, overlay)
         try:
             _fsconfig(context, _SET_STRING, b"source", SOURCE)
-            if "ro" in overlay.words:
-                _fsconfig(
-                    context, _SET_FLAG, b"ro"
-                )  # the filesystem: else umount(2) would sync the upper one
+            if "ro" in overlay.words:  # the filesystem, too: else umount(2) would sync the upper one
+                _fsconfig(context, _SET_FLAG, b"ro")
             if overlay.marks_by_user:
                 _fsconfig(context, _SET_FLAG, b"userxattr")
             elif overlay.data:

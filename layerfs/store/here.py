@@ -32,6 +32,11 @@ class Here(msgspec.Struct, frozen=True):
     of_files: int
     of_bytes: int
 
+    @property
+    def lacking(self) -> int:
+        """How many files are not here."""
+        return self.of_files - self.files
+
 
 class _Counted(msgspec.Struct, frozen=True):
     here: Here

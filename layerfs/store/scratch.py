@@ -67,6 +67,12 @@ class Scratch(msgspec.Struct, frozen=True):
         """Overlayfs's own."""
         return self.path / "work"
 
+    def make(self) -> None:
+        """Make its directory, and what tells where its overlay was made for. Raises StoreFull, StoreError."""
+        with disk_errors(f"{self.path}: cannot make"):
+            make_directories(self.path, 0o700, 0o700)
+            os.symlink(self.target, self.path / "target")
+
     def note(self, lowers: Iterable[str]) -> None:
         """Write down what its overlay is made of, before that is mounted. Raises StoreError."""
         with disk_errors(f"{self.path}: cannot write"):
@@ -239,6 +245,16 @@ def remove_scratches(scratches: Sequence[Scratch]) -> dict[Path, StoreError]:
     return failures
 
 
+def new_scratch(images_dir: Path, target: bytes) -> Scratch:
+    """Return the scratch of an overlay at *target*, with its lock held, before anything of it is made.
+
+    Raises StoreFull, StoreReadOnly, StoreError.
+    """
+    layout = StoreLayout(images_dir)
+    path = layout.overlays / os.urandom(16).hex()
+    return Scratch(path, target, Locks(layout.lock).take(path))
+
+
 def make_scratch(images_dir: Path, target: bytes, root: Path) -> Scratch:
     """Make the scratch of an overlay at *target*; *root* has the attributes that its root is to show.
 
@@ -246,12 +262,9 @@ def make_scratch(images_dir: Path, target: bytes, root: Path) -> Scratch:
     """
     import shutil
 
-    layout = StoreLayout(images_dir)
-    path = layout.overlays / os.urandom(16).hex()
-    scratch = Scratch(path, target, Locks(layout.lock).take(path))
+    scratch = new_scratch(images_dir, target)
+    scratch.make()
     with disk_errors(f"{scratch.path}: cannot make"):
-        make_directories(scratch.path, 0o700, 0o700)
-        os.symlink(target, scratch.path / "target")
         scratch.work.mkdir()
         scratch.upper.mkdir()
         status = root.stat()
