@@ -7,6 +7,7 @@ import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,15 @@ def underway(daemon: Daemon) -> list[int]:
     return [one["received"] for one in status["fetching"]]
 
 
+def has_beginning(daemon: Daemon, built: BuiltImage) -> bool:
+    """Say whether *daemon* fetches the layer of *built*, and has all that is shown of it.
+
+    By the file: of what came within half a second after the last news the status tells with the next.
+    """
+    files = daemon.store.rglob(f"{built.layers[0].digest.name}*.downloading")
+    return bool(underway(daemon)) and any(file.stat().st_size >= SHOWN for file in files)
+
+
 def is_taken(daemon: Daemon) -> bool:
     """Say whether *daemon* takes a pull that was begun: where it is too busy a command goes alone."""
     with suppress(clients.Hanging):
@@ -65,7 +75,7 @@ def stalled(
         ) as process:
             try:
                 if is_taken(daemon):
-                    clients.wait_until(lambda: any(received >= SHOWN for received in underway(daemon)))
+                    clients.wait_until(partial(has_beginning, daemon, built))
                     yield process, built
                     return
             finally:
