@@ -11,7 +11,8 @@ from layerfs.api import on_asyncio
 from layerfs.api.on_trio import Store
 from layerfs.errors import UsageError
 from layerfs.oci import Tag
-from tests.overlay.test_bell import BASE, FILES, IMAGE, mounted_quietly
+from tests.overlay.scene import mounted_quietly
+from tests.overlay.test_bell import BASE, FILES, IMAGE
 from tests.support import clients, daemon, mounts
 from tests.support.registry import Registry
 

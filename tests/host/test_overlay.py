@@ -25,12 +25,8 @@ Way = Callable[[Overlay, Mountpoint], None]
 
 @pytest.fixture
 def merged(tmp_path: Path) -> Iterator[Path]:
-    target = tmp_path / "merged"
-    target.mkdir()
-    try:
+    with mounts.mountpoint(tmp_path / "merged") as target:
         yield target
-    finally:
-        mounts.clear(target)
 
 
 def layers(base: Path, *names: str) -> list[bytes]:

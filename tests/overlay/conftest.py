@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.overlay.scene import Scene
+from layerfs.oci import Tag
+from tests.overlay.scene import Scene, command, mounted_quietly
 from tests.support import daemon, mounts
+from tests.support.daemon import Daemon
 from tests.support.registry import Registry
 
 
@@ -26,6 +28,22 @@ def plain_scene(_session_registry: Registry, tmp_path_factory: pytest.TempPathFa
     store = tmp_path_factory.mktemp("plain") / "store"
     with mounts.ramfs(store), _mounted(_session_registry, store) as made:
         yield made
+
+
+@pytest.fixture
+def mounted(tmp_path: Path) -> Iterator[Daemon]:
+    """A mount of one test, which completes nothing behind those who look."""
+    quietly = mounted_quietly(tmp_path)
+    with daemon.running(tmp_path / "store", tmp_path / "mount", environment=quietly) as running:
+        yield running
+
+
+@pytest.fixture
+def root(mounted: Daemon, pushed: Tag, tmp_path: Path) -> Iterator[Path]:
+    """The merged root, lazily, of the image that the module has *pushed*."""
+    with mounts.mountpoint(tmp_path / "root") as path:
+        command("overlay", "--lazy", "always", "--store", mounted.store, str(pushed), path)
+        yield path
 
 
 @contextlib.contextmanager

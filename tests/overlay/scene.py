@@ -97,6 +97,13 @@ class Scene:
         return command("lowerdir", "--store", self.store, *arguments, check=check)
 
 
+def mounted_quietly(tmp_path: Path) -> dict[str, str]:
+    """Return the environment of a daemon that completes nothing behind those who look."""
+    path = tmp_path / "layerfs.toml"
+    path.write_text('background = "never"\n')
+    return {"LAYERFS_CONFIG": str(path)}
+
+
 _GIVES_WAY = frozenset({"verify"})
 """Verbs that take rights and turns from their process for good, so that later tests would lack them."""
 

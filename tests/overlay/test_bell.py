@@ -6,7 +6,6 @@ import mmap
 import os
 import random
 import subprocess
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from layerfs.host.mounts import mounts_at
 from layerfs.oci import Tag
 from layerfs.store.overlays import OverlayMount
 from tests.cli.test_delegated import socket_of
-from tests.overlay.scene import command
+from tests.overlay.scene import command, mounted_quietly
 from tests.support import clients, daemon, mounts
 from tests.support.daemon import Daemon
 from tests.support.images import directory, file, hardlink, image, layer, opaque, symlink, tar, whiteout
@@ -52,35 +51,9 @@ IMAGE = image(BASE.built, PLAIN, TOP.built)
 FILES = {"etc/motd": b"content", "large": NOISE, "other": b"other", "many/new": b"content", "top": NOISE[:9]}
 
 
-def mounted_quietly(tmp_path: Path) -> dict[str, str]:
-    """Return the environment of a daemon that completes nothing behind those who look."""
-    path = tmp_path / "layerfs.toml"
-    path.write_text('background = "never"\n')
-    return {"LAYERFS_CONFIG": str(path)}
-
-
 @pytest.fixture(scope="module")
 def pushed(_session_registry: Registry) -> Tag:
     return _session_registry.push("overlay/bell", "1", IMAGE)
-
-
-@pytest.fixture
-def mounted(tmp_path: Path) -> Iterator[Daemon]:
-    quietly = mounted_quietly(tmp_path)
-    with daemon.running(tmp_path / "store", tmp_path / "mount", environment=quietly) as running:
-        yield running
-
-
-@pytest.fixture
-def root(mounted: Daemon, pushed: Tag, tmp_path: Path) -> Iterator[Path]:
-    """The merged root of the image, lazily; the daemon completes nothing behind it."""
-    path = tmp_path / "root"
-    path.mkdir()
-    try:
-        command("overlay", "--lazy", "always", "--store", mounted.store, str(pushed), path)
-        yield path
-    finally:
-        mounts.clear(path)
 
 
 def test_status_knows_the_image_of_a_lazy_overlay(root: Path, mounted: Daemon, pushed: Tag) -> None:

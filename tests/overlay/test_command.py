@@ -29,12 +29,8 @@ TREE = [
 
 @pytest.fixture
 def target(tmp_path: Path) -> Iterator[Path]:
-    path = tmp_path / "target"
-    path.mkdir()
-    try:
+    with mounts.mountpoint(tmp_path / "target") as path:
         yield path
-    finally:
-        mounts.clear(path)
 
 
 def scratches(scene: Scene) -> list[str]:

@@ -17,8 +17,8 @@ from layerfs.oci import Tag
 from layerfs.store import ImageStorage
 from layerfs.store.overlays import OverlayMount
 from layerfs.store.scratch import Scratch
-from tests.overlay.scene import command
-from tests.overlay.test_bell import BASE, FILES, IMAGE, PLAIN, TOP, asked_first, mounted_quietly
+from tests.overlay.scene import command, mounted_quietly
+from tests.overlay.test_bell import BASE, FILES, IMAGE, PLAIN, TOP, asked_first
 from tests.support import clients, daemon, images, mounts
 from tests.support.daemon import Daemon
 from tests.support.images import image
@@ -33,21 +33,10 @@ def pushed(_session_registry: Registry) -> Tag:
 
 
 @pytest.fixture
-def mounted(tmp_path: Path) -> Iterator[Daemon]:
-    quietly = mounted_quietly(tmp_path)
-    with daemon.running(tmp_path / "store", tmp_path / "mount", environment=quietly) as running:
-        yield running
-
-
-@pytest.fixture
 def root(tmp_path: Path) -> Iterator[Path]:
     """Return an empty directory."""
-    path = tmp_path / "root"
-    path.mkdir()
-    try:
+    with mounts.mountpoint(tmp_path / "root") as path:
         yield path
-    finally:
-        mounts.clear(path)
 
 
 class Inside:

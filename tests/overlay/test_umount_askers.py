@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,7 +10,7 @@ import pytest
 from layerfs.oci import Tag
 from layerfs.status import parse_status
 from tests.overlay.scene import command
-from tests.overlay.test_bell import FILES, IMAGE, mounted_quietly
+from tests.overlay.test_bell import FILES, IMAGE
 from tests.overlay.test_own_bell import Place
 from tests.support import clients, daemon, mounts
 from tests.support.daemon import Daemon
@@ -23,25 +22,6 @@ pytestmark = [pytest.mark.needs_root, pytest.mark.needs_fuse]
 @pytest.fixture(scope="module")
 def pushed(_session_registry: Registry) -> Tag:
     return _session_registry.push("overlay/umount", "1", IMAGE)
-
-
-@pytest.fixture
-def mounted(tmp_path: Path) -> Iterator[Daemon]:
-    quietly = mounted_quietly(tmp_path)
-    with daemon.running(tmp_path / "store", tmp_path / "mount", environment=quietly) as running:
-        yield running
-
-
-@pytest.fixture
-def root(mounted: Daemon, pushed: Tag, tmp_path: Path) -> Iterator[Path]:
-    """The merged root of the image, lazily."""
-    path = tmp_path / "root"
-    path.mkdir()
-    try:
-        command("overlay", "--lazy", "always", "--store", mounted.store, str(pushed), path)
-        yield path
-    finally:
-        mounts.clear(path)
 
 
 def test_who_asks_it_is_named_and_asks_on(root: Path, mounted: Daemon) -> None:

@@ -68,6 +68,16 @@ def clear(directory: Path) -> list[bytes]:
 
 
 @contextlib.contextmanager
+def mountpoint(path: Path) -> Iterator[Path]:
+    """Make the directory *path* to mount on, yield it, and unmount what is there in any case."""
+    path.mkdir()
+    try:
+        yield path
+    finally:
+        clear(path)
+
+
+@contextlib.contextmanager
 def mounted(filesystem: str, source: str, target: Path, *options: str) -> Iterator[Path]:
     """Mount as mount(8) does, yield *target*, and unmount it in any case.
 
